@@ -1,0 +1,26 @@
+# Language level, warnings, sanitizers, ccache: what every target shares.
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_CXX_FLAGS_SANITIZE "-O1 -g1 -fno-omit-frame-pointer")
+set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1")
+
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
+endif()
+
+find_program(CCACHE ccache)
+if(CCACHE)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
+endif()
+
+# No contraction of a*b+c behind our back: row invariance wants the fused operations where we wrote them.
+add_compile_options(-Wall -Wextra -Wno-unused-parameter -ffp-contract=off)
+if(MOEBIUS_WERROR)
+  add_compile_options(-Werror)
+endif()
+if(MOEBIUS_SANITIZE)
+  add_compile_options(-fsanitize=${MOEBIUS_SANITIZE} -fno-sanitize-recover=all)
+  add_link_options(-fsanitize=${MOEBIUS_SANITIZE})
+endif()

@@ -1,0 +1,51 @@
+// A back end is a table of functions, filled once at start-up and const from then on. `ref` is the
+// scalar truth and has every entry; the others point at their own kernels and, where they have
+// nothing better, at a shared or scalar one.
+#pragma once
+
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "kernels/ops.h"
+
+namespace moebius::kernels {
+
+struct Backend {
+  std::string_view name;  // "ref", "avx2", "avx512"
+  void (*embed)(ExecContext&, const EmbedArgs&) = nullptr;
+  void (*rms_norm)(ExecContext&, const RmsNormArgs&) = nullptr;
+  void (*add)(ExecContext&, const AddArgs&) = nullptr;
+  void (*rope)(ExecContext&, const RopeArgs&) = nullptr;
+  void (*gemm)(ExecContext&, const GemmArgs&) = nullptr;
+  void (*head_gemm)(ExecContext&, const HeadGemmArgs&) = nullptr;
+  void (*swiglu)(ExecContext&, const SwiGluArgs&) = nullptr;
+  void (*route_topk)(ExecContext&, const RouteTopKArgs&) = nullptr;
+  void (*group_by_slot)(ExecContext&, const GroupBySlotArgs&) = nullptr;
+  void (*grouped_swiglu)(ExecContext&, const GroupedSwiGluArgs&) = nullptr;
+  void (*grouped_gemm)(ExecContext&, const GroupedGemmArgs&) = nullptr;
+  void (*weighted_reduce)(ExecContext&, const WeightedReduceArgs&) = nullptr;
+  void (*kv_write)(ExecContext&, const KvWriteArgs&) = nullptr;
+  void (*attention)(ExecContext&, const AttentionArgs&) = nullptr;
+  void (*mla_attention)(ExecContext&, const MlaAttentionArgs&) = nullptr;
+  void (*sample)(ExecContext&, const SampleArgs&) = nullptr;
+};
+
+// Every back end that this machine can run, best first; `ref` is always the last.
+std::span<const Backend* const> AvailableBackends();
+
+// The best one, or the one that MOEBIUS_ISA names. An unknown or unavailable name: kInvalidArgument
+// that lists the names.
+Result<const Backend*> ChooseBackend();
+
+// Names of operations that the table lacks (empty for ref). A model that needs one refuses to
+// start, naming both.
+std::vector<std::string_view> MissingOps(const Backend& backend);
+
+// The room's registrations; each fills its table once.
+const Backend& RefBackend();
+const Backend* Avx2Backend();    // null where the CPU lacks it
+const Backend* Avx512Backend();  // AVX-512 F, BW, VL, DQ and BF16
+
+}  // namespace moebius::kernels

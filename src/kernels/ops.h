@@ -1,0 +1,270 @@
+// The operations: everything a forward pass computes. Each function here checks its arguments once
+// and calls the back end's kernel, which assumes them. Operations allocate nothing outside the
+// context's workspace and wait for nothing but their own tasks. Call from the device thread only.
+//
+// T = rows (tokens) of the step, H = hidden size. Activations are float32 or bfloat16 ("act" below:
+// all act arguments of one call have one dtype); accumulation is float32. Row invariance: a row's
+// bits depend only on its own inputs, never on T, on the other rows or on how work was split.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "base/ids.h"
+#include "kernels/weight.h"
+#include "platform/thread_pool.h"
+#include "tensor/arena.h"
+#include "tensor/view.h"
+
+namespace moebius::kernels {
+
+struct Backend;
+
+// Where operations run. One a rank; owned by its device thread.
+struct ExecContext {
+  const Backend* backend = nullptr;
+  platform::ThreadPool* pool = nullptr;
+  Arena* workspace = nullptr;  // scratch inside one operation; given back before it returns
+};
+
+// out[t] = table[tokens[t]] (converted). Tokens must be < table.rows.
+struct EmbedArgs {
+  std::span<const TokenId> tokens;
+  Mat table;  // [vocab, H] float32, bfloat16 or float16
+  Mat out;    // [T, H] float32 or bfloat16
+};
+void Embed(ExecContext& ctx, const EmbedArgs& args);
+
+// With a residual: residual += x first, and what is normalised is the sum. out = v / sqrt(mean(v^2)
+// + eps) * weight, in groups of `group` columns (0: the whole row; head_dim: per head), weight of
+// that length (null data: no weight).
+struct RmsNormArgs {
+  Mat x;  // [T, C] float32 or bfloat16; data may be null with a residual: normalise the residual
+          // alone
+  Mat residual;  // [T, C] float32, updated; data null: none
+  Mat weight;    // [1, group or C] float32
+  float eps = 1e-6f;
+  int64_t group = 0;
+  Mat out;  // [T, C] float32 or bfloat16; may be x
+};
+void RmsNorm(ExecContext& ctx, const RmsNormArgs& args);
+
+// x (residual stream, float32) += y (act), rows [T, C]. Where no norm follows at once.
+struct AddArgs {
+  Mat x;
+  Mat y;
+};
+void Add(ExecContext& ctx, const AddArgs& args);
+
+// Rotates `dim` columns from `offset` in each of `num_heads` heads of width `head_stride`, in
+// place, by the angles of the row's position: table row p holds cos (dim / 2 values) then sin.
+// Interleaved: pairs (2i, 2i + 1); else (i, i + dim / 2). The interleaved form with `deinterleave`
+// writes its results in the second order (as transformers' DeepSeek does; scores are the same
+// either way as long as q and k agree).
+struct RopeArgs {
+  Mat x;  // [T, >= num_heads * head_stride] act
+  int64_t num_heads = 1;
+  int64_t head_stride = 0;
+  int64_t offset = 0;
+  int64_t dim = 0;
+  bool interleaved = false;
+  std::span<const Position> positions;  // T
+  Mat table;                            // [max_position, dim] float32
+};
+void Rope(ExecContext& ctx, const RopeArgs& args);
+
+// out = a w^T (+ bias) (+ out, with accumulate and a float32 out). a [T, K] act; w [N, K] not
+// gated; out [T, N] float32 or bfloat16; bias [1, N] float32 or null.
+struct GemmArgs {
+  Mat a;
+  const PackedWeight* w = nullptr;
+  Mat bias;
+  Mat out;
+  bool accumulate = false;
+};
+void Gemm(ExecContext& ctx, const GemmArgs& args);
+
+// One matrix a head: out[:, h] = a[:, h] w[h]^T for `weights.size()` heads: a [T, heads *
+// a_head_stride], head h at column h * a_head_stride + a_offset, K wide; out likewise. (MLA's
+// absorbed projections.)
+struct HeadGemmArgs {
+  Mat a;
+  int64_t a_head_stride = 0;
+  int64_t a_offset = 0;
+  std::span<const PackedWeight> weights;
+  Mat out;
+  int64_t out_head_stride = 0;
+  int64_t out_offset = 0;
+};
+void HeadGemm(ExecContext& ctx, const HeadGemmArgs& args);
+
+// out = silu(a gate^T) * (a up^T): the first half of a dense or shared-expert MLP. w gated; out [T,
+// w.n] act.
+struct SwiGluArgs {
+  Mat a;
+  const PackedWeight* w = nullptr;
+  Mat out;
+};
+void SwiGlu(ExecContext& ctx, const SwiGluArgs& args);
+
+// The router's choice from logits [T, E] float32: k experts a row, best first; ties go to the
+// lowest id.
+enum class RouterScore : uint8_t {
+  kSoftmax,       // scores = softmax over all E (Qwen, DeepSeek-V2); with `normalize` also Mixtral
+  kSigmoid,       // scores = sigmoid (DeepSeek-V3)
+  kSigmoidOnTop,  // choose by logit, weight = sigmoid(logit) (Llama 4)
+};
+enum class GroupScore : uint8_t { kNone, kMax /* DeepSeek-V2 */, kTop2Sum /* DeepSeek-V3 */ };
+struct RouteTopKArgs {
+  Mat logits;
+  RouterScore score = RouterScore::kSoftmax;
+  Mat bias;  // [1, E] float32 added to scores for the choice only (e_score_correction_bias); null:
+             // none
+  GroupScore group_score = GroupScore::kNone;
+  int num_groups = 1;      // E must divide
+  int num_top_groups = 1;  // experts outside the best groups cannot be chosen
+  int k = 1;
+  bool normalize = false;      // weights divided by their sum (+ 1e-20 for sigmoid)
+  float scale = 1.0f;          // routed_scaling_factor, applied last
+  std::span<int32_t> experts;  // out [T, k]
+  std::span<float> weights;    // out [T, k]
+};
+void RouteTopK(ExecContext& ctx, const RouteTopKArgs& args);
+
+// Groups the T * k (token, choice) pairs by slot, stably: pair p = t * k + j of slot s gets a place
+// in [offsets[s], offsets[s + 1]). pairs[place] = p; places[p] = place. A negative slot is skipped
+// (places[p] = -1).
+struct GroupBySlotArgs {
+  std::span<const int32_t> slots;  // [T * k]
+  int64_t num_slots = 0;
+  std::span<int32_t> offsets;  // out [num_slots + 1]
+  std::span<int32_t> pairs;    // out [T * k]
+  std::span<int32_t> places;   // out [T * k]
+};
+void GroupBySlot(ExecContext& ctx, const GroupBySlotArgs& args);
+
+// The first expert GEMM, for all slots in one list of tasks: out[p] = silu(a_r gate_s^T) * (a_r
+// up_s^T), with r = the row of place p: pairs[p] / rows_per_pair (pairs empty: r = p). row_scale
+// (by pair, or empty) multiplies the input row first (Llama 4). Places beyond offsets[num_slots]
+// are not written.
+struct GroupedSwiGluArgs {
+  Mat a;                                  // [T, K] act
+  std::span<const int32_t> offsets;       // [S + 1]
+  std::span<const int32_t> pairs;         // by place
+  int64_t rows_per_pair = 1;              // k
+  std::span<const float> row_scale;       // by pair
+  std::span<const PackedWeight> weights;  // [S] gated, one format and shape
+  Mat out;                                // [T * k, I] act
+};
+void GroupedSwiGlu(ExecContext& ctx, const GroupedSwiGluArgs& args);
+
+// The second: out[p] = a[p] w_s^T for the places of each slot.
+struct GroupedGemmArgs {
+  Mat a;                                  // [places, K] act
+  std::span<const int32_t> offsets;       // [S + 1]
+  std::span<const PackedWeight> weights;  // [S]
+  Mat out;                                // [places, N] act
+};
+void GroupedGemm(ExecContext& ctx, const GroupedGemmArgs& args);
+
+// out[t] = sum over j in order of weights[t, j] * rows[places[t * k + j]] (+ shared[t] last),
+// float32 sums, rounded once. A negative place adds nothing. weights empty: all 1.
+struct WeightedReduceArgs {
+  Mat rows;                         // [places, H] act
+  std::span<const int32_t> places;  // [T * k]
+  std::span<const float> weights;   // [T * k]
+  int64_t k = 1;
+  Mat shared;  // [T, H] act or null
+  Mat out;     // [T, H] act
+};
+void WeightedReduce(ExecContext& ctx, const WeightedReduceArgs& args);
+
+// KV rows live in paged caches: a cache is a Mat [num_blocks * block_size, width]; block b holds
+// rows [b * block_size, (b + 1) * block_size). cache[rows[t]] = x[t] (converted to the cache's
+// dtype); a negative row is skipped.
+struct KvWriteArgs {
+  Mat x;                          // [T, width] act
+  std::span<const int64_t> rows;  // T
+  Mat cache;
+};
+void KvWrite(ExecContext& ctx, const KvWriteArgs& args);
+
+// The ragged batch that attention sees. Sequence s owns query rows [query_start[s], query_start[s +
+// 1]); its context (cached rows, this step's included) is context_len[s]; query i sits at position
+// context_len[s] - (number of its queries) + i and sees positions <= its own.
+struct AttentionBatch {
+  std::span<const int32_t> query_start;  // [S + 1]
+  std::span<const int32_t> context_len;  // [S]
+  std::span<const int32_t> block_table;  // [S, max_blocks], row-major
+  int64_t max_blocks = 0;
+  int64_t block_size = 16;
+
+  int64_t num_seqs() const { return static_cast<int64_t>(context_len.size()); }
+};
+
+// Grouped-query attention. Query head h reads kv head h / (num_heads / num_kv_heads).
+struct AttentionArgs {
+  AttentionBatch batch;
+  Mat q;        // [T, num_heads * head_dim] act
+  Mat k_cache;  // [rows, num_kv_heads * head_dim] float32 or bfloat16
+  Mat v_cache;  // [rows, num_kv_heads * v_head_dim]
+  int64_t num_heads = 0;
+  int64_t num_kv_heads = 0;
+  int64_t head_dim = 0;
+  int64_t v_head_dim = 0;
+  float scale = 1.0f;
+  int64_t window = 0;  // > 0: position p sees (p - window, p]
+  int64_t chunk = 0;   // > 0: position p sees [p / chunk * chunk, p] (Llama 4)
+  Mat out;             // [T, num_heads * v_head_dim] act
+};
+void Attention(ExecContext& ctx, const AttentionArgs& args);
+
+// Multi-head latent attention, absorbed: scores = q_latent . c + q_rope . r over cache rows [c |
+// r]; out = sum p c.
+struct MlaAttentionArgs {
+  AttentionBatch batch;
+  Mat q;      // [T, num_heads * (latent_dim + rope_dim)] act: each head latent part, then rope part
+  Mat cache;  // [rows, latent_dim + rope_dim] float32 or bfloat16
+  int64_t num_heads = 0;
+  int64_t latent_dim = 0;
+  int64_t rope_dim = 0;
+  float scale = 1.0f;
+  Mat out;  // [T, num_heads * latent_dim] act
+};
+void MlaAttention(ExecContext& ctx, const MlaAttentionArgs& args);
+
+// One row's wishes. Applied in this order: penalties on the logits, temperature, top-k, top-p,
+// min-p, draw. Token counts: ids seen in prompt or output (repetition) and in the output alone
+// (presence, frequency).
+struct SampleRow {
+  float temperature = 1.0f;  // 0: greedy (ties to the lowest id)
+  int32_t top_k = 0;         // 0: all
+  float top_p = 1.0f;
+  float min_p = 0.0f;
+  float repetition_penalty = 1.0f;
+  float presence_penalty = 0.0f;
+  float frequency_penalty = 0.0f;
+  uint64_t seed = 0;     // the draw is a hash of (seed, position): alone or in a batch, the same
+  int64_t position = 0;  // of the token to be drawn
+  std::span<const TokenId> seen_tokens;    // distinct ids of prompt and output
+  std::span<const TokenId> output_tokens;  // distinct ids of the output ...
+  std::span<const int32_t> output_counts;  // ... and how often each came
+  std::span<const TokenId> banned_tokens;  // never drawn (min_tokens, a constraint)
+  std::span<const uint32_t> allowed_mask;  // bit per token, empty: all (TokenConstraint)
+  int32_t num_logprobs =
+      -1;  // -1: none; n >= 0: the chosen token's and the n best (of the raw logits)
+};
+struct SampleResult {
+  TokenId token = -1;
+  float logprob = 0.0f;           // log softmax of the raw logits at `token`
+  std::span<TokenId> top_tokens;  // caller's space, num_logprobs long, best first
+  std::span<float> top_logprobs;
+};
+struct SampleArgs {
+  Mat logits;  // [S, vocab] float32; destroyed
+  std::span<const SampleRow> rows;
+  std::span<SampleResult> results;
+};
+void Sample(ExecContext& ctx, const SampleArgs& args);
+
+}  // namespace moebius::kernels

@@ -1,0 +1,82 @@
+// A pool of pinned threads that runs one list of tasks at a time. The caller takes part, so
+// `num_threads == 1` starts no thread. Owned by a rank's device thread; Run is called from that one
+// thread only. Workers spin briefly for the next list when every thread has its own core, then
+// sleep on a futex.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <thread>
+#include <vector>
+
+namespace moebius::platform {
+
+class ThreadPool {
+ public:
+  // cpus: where to pin, one thread a cpu; the first is the caller's (it is not pinned here). Empty:
+  // all allowed cpus of this process. A refused pin is a warning.
+  static std::unique_ptr<ThreadPool> Create(std::vector<int> cpus = {});
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int num_threads() const { return static_cast<int>(workers_.size()) + 1; }
+
+  // Calls task(task_idx, thread_idx) once for each task_idx in [0, num_tasks), in any order, on any
+  // thread; returns when all are done. Tasks are handed out one by one (dynamic), so uneven tasks
+  // balance; keep a task above ~2 us.
+  template <typename Task>
+  void Run(int64_t num_tasks, const Task& task) {
+    if (num_tasks <= 0) return;
+    if (num_tasks == 1 || workers_.empty()) {
+      for (int64_t i = 0; i < num_tasks; ++i) task(i, 0);
+      return;
+    }
+    RunOnAll(num_tasks, &Invoke<Task>, &task);
+  }
+
+  // The same over [0, count) cut into ranges of at least `grain` elements: body(begin, end,
+  // thread_idx).
+  template <typename Body>
+  void RunRanges(int64_t count, int64_t grain, const Body& body) {
+    if (count <= 0) return;
+    const int64_t max_tasks = static_cast<int64_t>(num_threads()) * 4;
+    int64_t num_tasks = (count + grain - 1) / grain;
+    if (num_tasks > max_tasks) num_tasks = max_tasks;
+    Run(num_tasks, [&](int64_t task, int thread_idx) {
+      body(count * task / num_tasks, count * (task + 1) / num_tasks, thread_idx);
+    });
+  }
+
+ private:
+  using Trampoline = void (*)(const void* task, int64_t task_idx, int thread_idx);
+  template <typename Task>
+  static void Invoke(const void* task, int64_t task_idx, int thread_idx) {
+    (*static_cast<const Task*>(task))(task_idx, thread_idx);
+  }
+
+  explicit ThreadPool(const std::vector<int>& cpus);
+  void RunOnAll(int64_t num_tasks, Trampoline trampoline, const void* task);
+  void WorkerLoop(int thread_idx);
+  void Drain(int thread_idx);
+
+  // One list of tasks; written by Run before `generation_` is released.
+  Trampoline trampoline_ = nullptr;
+  const void* task_ = nullptr;
+  int64_t num_tasks_ = 0;
+
+  alignas(64) std::atomic<uint32_t> generation_{
+      0};  // odd/even does not matter; a change means work (or stop)
+  alignas(64) std::atomic<int64_t> next_task_{0};
+  alignas(64) std::atomic<int32_t> num_running_{0};  // workers that have not finished this list
+  std::atomic<bool> stopping_{false};
+  bool spin_ = false;
+  std::vector<std::thread> workers_;
+};
+
+// The cpus this process may run on, one hardware thread a core first; at least one.
+std::vector<int> AllowedCpus();
+
+}  // namespace moebius::platform
