@@ -1,0 +1,44 @@
+// How many tokens each expert got, by MoE layer. Written by the device thread at every step, read between steps.
+// (Balancing plans from these counts.)
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace moebius::moe {
+
+class ExpertStats {
+ public:
+  ExpertStats() = default;
+  ExpertStats(int num_layers, int num_experts)
+      : num_layers_(num_layers),
+        num_experts_(num_experts),
+        counts_(static_cast<size_t>(num_layers) * static_cast<size_t>(num_experts)) {}
+
+  int num_layers() const { return num_layers_; }
+  int num_experts() const { return num_experts_; }
+
+  // One count for each entry; a negative entry (no expert) is skipped. `layer` counts MoE layers only.
+  void Count(int layer, std::span<const int32_t> experts) {
+    for (const int32_t expert : experts) {
+      if (expert >= 0) ++counts_[Index(layer, expert)];
+    }
+  }
+  std::span<const int64_t> Layer(int layer) const {
+    return std::span(counts_).subspan(Index(layer, 0), static_cast<size_t>(num_experts_));
+  }
+  void Clear() { counts_.assign(counts_.size(), 0); }
+
+ private:
+  size_t Index(int layer, int expert) const {
+    return static_cast<size_t>(layer) * static_cast<size_t>(num_experts_) +
+           static_cast<size_t>(expert);
+  }
+
+  int num_layers_ = 0;
+  int num_experts_ = 0;
+  std::vector<int64_t> counts_;
+};
+
+}  // namespace moebius::moe
