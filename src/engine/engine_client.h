@@ -1,0 +1,52 @@
+// The one way to an engine, whether it runs in this process (InprocEngineClient) or others. Any
+// thread may call any function; none waits for a step.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/result.h"
+#include "engine/engine_stats.h"
+#include "engine/request.h"
+#include "moe/expert_stats.h"
+
+namespace moebius::engine {
+
+// What requests must respect.
+struct EngineLimits {
+  int64_t vocab_size = 0;
+  int64_t max_model_len = 0;           // prompt and output together
+  int64_t max_num_seqs = 0;            // more requests than that wait
+  std::vector<TokenId> eos_token_ids;  // end a request unless ignore_eos
+};
+
+class EngineClient {
+ public:
+  virtual ~EngineClient() = default;
+
+  virtual const EngineLimits& limits() const = 0;
+
+  // Hands the request over; `sink` hears of it on the engine's thread from then on, perhaps before
+  // Submit returns. kInvalidArgument: a field of `input`, named (an empty prompt, one that leaves
+  // no room below max_model_len, an id outside the vocabulary, sampling). kUnavailable: too many
+  // requests wait, or the engine is unhealthy or shutting down; then the sink is never called.
+  virtual Result<RequestId> Submit(RequestInput input, TokenSink sink) = 0;
+
+  // Ends the request with `reason` (kStop: a stop string was seen; else kCancelled): its sink gets
+  // the last event, without tokens, and no later one. A request that has ended or never was: no
+  // effect.
+  virtual void Cancel(RequestId request, FinishReason reason = FinishReason::kCancelled) = 0;
+
+  virtual EngineStats Stats() const = 0;
+  // Assignments since the start, as of a moment ago.
+  virtual moe::ExpertStats ExpertLoad() const = 0;
+
+  // OK, or why the engine takes no more requests.
+  virtual Status Health() const = 0;
+};
+
+// kInvalidArgument names the field of `input` that the limits forbid.
+Status Validate(const RequestInput& input, const EngineLimits& limits);
+
+}  // namespace moebius::engine

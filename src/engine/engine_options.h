@@ -1,0 +1,41 @@
+// What the user decides about an engine. Plain values, any thread.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/result.h"
+
+namespace moebius::engine {
+
+struct EngineOptions {
+  // KV blocks. Their number is the first of these that is given: num_kv_blocks, kv_cache_bytes,
+  // else what memory_fraction of the available memory holds after weights and workspace, and never
+  // more than max_num_seqs sequences of max_model_len can use.
+  int64_t block_size = 16;  // tokens
+  std::optional<int64_t> num_kv_blocks;
+  std::optional<uint64_t> kv_cache_bytes;
+  double memory_fraction = 0.9;
+
+  int64_t max_model_len = 0;   // prompt and output of one request; 0: the model's, or what fits
+  int64_t max_num_seqs = 256;  // requests running at once
+  int64_t max_num_batched_tokens = 2048;  // rows of one step: longer prompts run in chunks
+  int64_t max_num_waiting = 4096;         // requests not yet running; more are refused
+
+  bool enable_prefix_caching = true;
+  bool async_scheduling = true;  // plan step n + 1 while step n runs
+
+  std::optional<uint64_t> seed;        // of requests that bring none; none: of the random device
+  std::vector<TokenId> eos_token_ids;  // the model's end tokens
+
+  // A step that takes longer is given up: its requests fail and the engine is unhealthy.
+  std::chrono::milliseconds step_timeout{std::chrono::minutes(10)};
+};
+
+// kInvalidArgument names the field, its value and what is expected.
+Status Validate(const EngineOptions& options);
+
+}  // namespace moebius::engine

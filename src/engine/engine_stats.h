@@ -1,0 +1,52 @@
+// What an engine can say about itself: counters since its start and gauges of now. Plain values.
+#pragma once
+
+#include <cstdint>
+
+#include "moe/expert_stats.h"
+
+namespace moebius::engine {
+
+// Durations of one kind: enough for a mean, a maximum and a Prometheus histogram.
+struct DurationStats {
+  // Upper bounds in seconds; the last bucket has none.
+  static constexpr double kBounds[] = {20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3,   2e-3, 5e-3,
+                                       10e-3, 20e-3, 50e-3,  100e-3, 200e-3, 500e-3, 1.0};
+  static constexpr int kNumBuckets = 16;
+
+  int64_t count = 0;
+  double sum = 0;  // seconds
+  double max = 0;
+  int64_t buckets[kNumBuckets] = {};  // not cumulative
+
+  void Add(double seconds);
+};
+
+struct EngineStats {
+  // Gauges.
+  int64_t num_running = 0;
+  int64_t num_waiting = 0;
+  int64_t num_kv_blocks = 0;
+  int64_t num_used_kv_blocks = 0;    // some request holds them
+  int64_t num_cached_kv_blocks = 0;  // free, but their prefix can still be found
+
+  // Counters.
+  int64_t num_steps = 0;
+  int64_t num_failed_steps = 0;
+  int64_t num_prefill_tokens = 0;  // rows that computed prompt (or recomputed) tokens
+  int64_t num_output_tokens = 0;
+  int64_t num_dropped_tokens = 0;  // rows of requests that had ended one step before
+  int64_t num_prompt_tokens = 0;   // of admitted requests
+  int64_t num_cached_tokens = 0;   // of those, found in the prefix cache
+  int64_t num_preemptions = 0;
+  int64_t num_finished_stop = 0;
+  int64_t num_finished_length = 0;
+  int64_t num_cancelled = 0;
+  int64_t num_failed = 0;
+
+  DurationStats plan_time;    // scheduler and bookkeeping, a step
+  DurationStats device_time;  // forward and sampling, a step
+  DurationStats wait_time;    // the engine thread waiting for a step
+};
+
+}  // namespace moebius::engine

@@ -1,0 +1,49 @@
+// An engine in this process: one rank, its engine thread and its device thread. No sockets, no
+// configuration. Any thread may call it; destroying it finishes every request as cancelled and
+// joins the threads.
+#pragma once
+
+#include <memory>
+
+#include "base/result.h"
+#include "engine/engine_client.h"
+#include "engine/engine_options.h"
+#include "kernels/backend.h"
+#include "model/model.h"
+#include "platform/thread_pool.h"
+#include "tensor/dtype.h"
+
+namespace moebius::engine {
+
+// What the engine must know of the model that it runs.
+struct ModelTraits {
+  int64_t vocab_size = 0;
+  int64_t max_position = 0;          // the longest sequence the model supports
+  DType activations = DType::kBF16;  // the dtype of its KV caches
+};
+
+class InprocEngineClient : public EngineClient {
+ public:
+  // Takes the loaded model and the pool that its operations run on, allocates the KV caches and
+  // workspaces, and starts the threads. kInvalidArgument: an option, named. kOutOfMemory: the
+  // memory plan does not fit; the message has the figures and what to change.
+  static Result<std::unique_ptr<InprocEngineClient>> Create(
+      std::unique_ptr<model::Model> model, const ModelTraits& traits,
+      const kernels::Backend* backend, std::unique_ptr<platform::ThreadPool> pool,
+      const EngineOptions& options);
+  ~InprocEngineClient() override;
+
+  const EngineLimits& limits() const override;
+  Result<RequestId> Submit(RequestInput input, TokenSink sink) override;
+  void Cancel(RequestId request, FinishReason reason = FinishReason::kCancelled) override;
+  EngineStats Stats() const override;
+  moe::ExpertStats ExpertLoad() const override;
+  Status Health() const override;
+
+ private:
+  class Impl;
+  explicit InprocEngineClient(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace moebius::engine

@@ -1,0 +1,53 @@
+// A request's events as something to wait for: the pull side of a TokenSink. The engine's thread
+// appends, one consumer takes; what the consumer has not taken is merged, so the buffer is bounded
+// by the request's own output. Copies share one buffer; either side may outlive the other.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "base/result.h"
+#include "engine/request.h"
+
+namespace moebius::engine {
+
+// TokenLogprobs that own their lists.
+struct LogprobEntry {
+  float logprob = 0.0f;
+  std::vector<TokenId> top_tokens;
+  std::vector<float> top_logprobs;
+};
+
+// Everything that arrived since the last Next.
+struct TokenChunk {
+  std::vector<TokenId> tokens;
+  std::vector<LogprobEntry> logprobs;  // one a token if asked for, else empty
+  std::optional<FinishReason> finish;
+  std::optional<TokenId> stop_token;
+  std::optional<Error> error;
+  Usage usage;
+};
+
+class TokenStream {
+ public:
+  TokenStream();
+
+  // Give it to EngineClient::Submit, once.
+  TokenSink Sink() const;
+
+  // Waits until something has arrived and takes all of it. kDeadline after `timeout`; kNotFound
+  // when the finishing chunk has been taken already.
+  Result<TokenChunk> Next(std::chrono::milliseconds timeout);
+
+  // Waits for the end and gives the whole output at once. kDeadline when `timeout` passes first
+  // (what arrived is lost).
+  Result<TokenChunk> Collect(std::chrono::milliseconds timeout);
+
+ private:
+  struct Buffer;
+  std::shared_ptr<Buffer> buffer_;
+};
+
+}  // namespace moebius::engine
