@@ -27,6 +27,19 @@ struct ExecContext {
   Arena* workspace = nullptr;  // scratch inside one operation; given back before it returns
 };
 
+// How much of the workspace one operation takes at most, whatever its number of rows, when
+// arguments stay within these limits. head_dim and v_head_dim: the widest query and value head that
+// attention sees (MLA: latent_dim + rope_dim and latent_dim). num_slots: also the experts of the
+// router. vocab: 0 without Sample.
+struct OpLimits {
+  int num_threads = 1;
+  int64_t num_slots = 0;
+  int64_t head_dim = 0;
+  int64_t v_head_dim = 0;
+  int64_t vocab = 0;
+};
+size_t OpWorkspaceBytes(const OpLimits& limits);
+
 // out[t] = table[tokens[t]] (converted). Tokens must be < table.rows.
 struct EmbedArgs {
   std::span<const TokenId> tokens;
@@ -68,6 +81,7 @@ struct RopeArgs {
   int64_t offset = 0;
   int64_t dim = 0;
   bool interleaved = false;
+  bool deinterleave = false;
   std::span<const Position> positions;  // T
   Mat table;                            // [max_position, dim] float32
 };
@@ -255,8 +269,8 @@ struct SampleRow {
       -1;  // -1: none; n >= 0: the chosen token's and the n best (of the raw logits)
 };
 struct SampleResult {
-  TokenId token = -1;
-  float logprob = 0.0f;           // log softmax of the raw logits at `token`
+  TokenId token = -1;    // stays -1 when no token may be drawn (all banned, or NaN)
+  float logprob = 0.0f;  // log softmax of the raw logits at `token`; with num_logprobs >= 0
   std::span<TokenId> top_tokens;  // caller's space, num_logprobs long, best first
   std::span<float> top_logprobs;
 };

@@ -40,13 +40,14 @@ struct WeightSource {
                // nullptr: none
   int64_t row0 = 0;  // of this part within the whole tensor, for the scales
   int64_t col0 = 0;
+  bool transposed = false;  // by Transposed(): rows here are columns of the scales
 
   bool has_scales() const { return scales.data != nullptr; }
   // The value as float32, scale applied.
   float At(int64_t i, int64_t j) const;
   // Rows [begin, begin + count) of this part.
   WeightSource Rows(int64_t begin, int64_t count) const;
-  WeightSource Transposed() const;  // only without scales, or for At()
+  WeightSource Transposed() const;
 };
 
 struct PackedWeight {
@@ -67,8 +68,8 @@ struct PackedWeight {
 size_t PackedBytes(WeightFormat format, int64_t n, int64_t k, bool gated);
 
 // The format that holds `source` without loss where it can: float32 and float16 -> kF32, bf16 ->
-// kBF16, fp8 with scales -> kFp8Block when its parts align with the 128 blocks, else kBF16 (or kF32
-// when `activations` is float32).
+// kBF16, fp8 with scales -> kFp8Block when it is not transposed and its parts align with the blocks
+// (row0 with 16, col0 with 128), else kBF16 (or kF32 when `activations` is float32).
 WeightFormat NaturalFormat(const WeightSource& source, DType activations);
 
 // Writes `source` into `dst` (64-byte aligned, PackedBytes long). Values are converted (and

@@ -1,0 +1,303 @@
+#include "kernels/ops.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "kernels/backend.h"
+
+namespace moebius::kernels {
+namespace {
+
+void CheckMat(const Mat& m, int64_t rows, int64_t cols) {
+  MOEBIUS_CHECK_EQ(m.rows, rows);
+  MOEBIUS_CHECK_EQ(m.cols, cols);
+  MOEBIUS_CHECK(rows == 0 || cols == 0 || m.data != nullptr);
+  MOEBIUS_CHECK(rows <= 1 || m.stride >= cols);
+}
+
+bool IsAct(DType dtype) { return dtype == DType::kF32 || dtype == DType::kBF16; }
+
+void CheckAct(const Mat& m, int64_t rows, int64_t cols) {
+  CheckMat(m, rows, cols);
+  MOEBIUS_CHECK(IsAct(m.dtype));
+}
+
+void CheckF32(const Mat& m, int64_t rows, int64_t cols) {
+  CheckMat(m, rows, cols);
+  MOEBIUS_CHECK(m.dtype == DType::kF32);
+}
+
+void CheckSameDType(const Mat& a, const Mat& b) { MOEBIUS_CHECK(a.dtype == b.dtype); }
+
+template <typename T>
+void CheckLength(std::span<T> span, int64_t length) {
+  MOEBIUS_CHECK_EQ(static_cast<int64_t>(span.size()), length);
+}
+
+void CheckWeight(const PackedWeight& w, int64_t k, bool gated) {
+  MOEBIUS_CHECK(w.data != nullptr);
+  MOEBIUS_CHECK_EQ(w.k, k);
+  MOEBIUS_CHECK_EQ(w.gated, gated);
+  MOEBIUS_CHECK_EQ(w.format == WeightFormat::kFp8Block, w.scales != nullptr);
+}
+
+// The weights of a grouped operation: one shape and format; a slot without rows may be empty.
+int64_t CheckSlotWeights(std::span<const PackedWeight> weights, std::span<const int32_t> offsets,
+                         int64_t k, bool gated) {
+  CheckLength(offsets, static_cast<int64_t>(weights.size()) + 1);
+  MOEBIUS_CHECK_EQ(offsets[0], 0);
+  int64_t n = -1;
+  WeightFormat format = WeightFormat::kF32;
+  for (size_t s = 0; s < weights.size(); ++s) {
+    MOEBIUS_CHECK_LE(offsets[s], offsets[s + 1]);
+    if (weights[s].data == nullptr) {
+      MOEBIUS_CHECK_EQ(offsets[s], offsets[s + 1]);
+      continue;
+    }
+    CheckWeight(weights[s], k, gated);
+    if (n < 0) {
+      n = weights[s].n;
+      format = weights[s].format;
+    }
+    MOEBIUS_CHECK_EQ(weights[s].n, n);
+    MOEBIUS_CHECK(weights[s].format == format);
+  }
+  return n;
+}
+
+void CheckBatch(const AttentionBatch& batch, int64_t num_rows, int64_t cache_rows) {
+  const int64_t num_seqs = batch.num_seqs();
+  CheckLength(batch.query_start, num_seqs + 1);
+  MOEBIUS_CHECK_EQ(batch.query_start[0], 0);
+  MOEBIUS_CHECK_EQ(batch.query_start[num_seqs], num_rows);
+  MOEBIUS_CHECK_GT(batch.block_size, 0);
+  MOEBIUS_CHECK_GE(static_cast<int64_t>(batch.block_table.size()), num_seqs * batch.max_blocks);
+  for (int64_t s = 0; s < num_seqs; ++s) {
+    const int64_t context = batch.context_len[s];
+    MOEBIUS_CHECK_GE(context, batch.query_start[s + 1] - batch.query_start[s]);
+    MOEBIUS_CHECK_LE(batch.query_start[s], batch.query_start[s + 1]);
+    const int64_t num_blocks = (context + batch.block_size - 1) / batch.block_size;
+    MOEBIUS_CHECK_LE(num_blocks, batch.max_blocks);
+    for (int64_t b = 0; b < num_blocks; ++b) {
+      const int64_t block = batch.block_table[s * batch.max_blocks + b];
+      MOEBIUS_CHECK_GE(block, 0);
+      MOEBIUS_CHECK_LE((block + 1) * batch.block_size, cache_rows);
+    }
+  }
+}
+
+}  // namespace
+
+void Embed(ExecContext& ctx, const EmbedArgs& args) {
+  CheckAct(args.out, static_cast<int64_t>(args.tokens.size()), args.table.cols);
+  CheckMat(args.table, args.table.rows, args.out.cols);
+  MOEBIUS_CHECK(IsAct(args.table.dtype) || args.table.dtype == DType::kF16);
+  for (const TokenId token : args.tokens) {
+    MOEBIUS_CHECK_GE(token, 0);
+    MOEBIUS_CHECK_LT(token, args.table.rows);
+  }
+  if (args.out.rows > 0) ctx.backend->embed(ctx, args);
+}
+
+void RmsNorm(ExecContext& ctx, const RmsNormArgs& args) {
+  const int64_t rows = args.out.rows;
+  const int64_t cols = args.out.cols;
+  CheckAct(args.out, rows, cols);
+  if (args.residual.data != nullptr) CheckF32(args.residual, rows, cols);
+  if (args.x.data != nullptr || args.residual.data == nullptr) CheckAct(args.x, rows, cols);
+  const int64_t group = args.group == 0 ? cols : args.group;
+  MOEBIUS_CHECK(cols == 0 || cols % group == 0);
+  if (args.weight.data != nullptr) CheckF32(args.weight, 1, group);
+  if (rows > 0 && cols > 0) ctx.backend->rms_norm(ctx, args);
+}
+
+void Add(ExecContext& ctx, const AddArgs& args) {
+  CheckF32(args.x, args.y.rows, args.y.cols);
+  CheckAct(args.y, args.x.rows, args.x.cols);
+  if (args.x.rows > 0) ctx.backend->add(ctx, args);
+}
+
+void Rope(ExecContext& ctx, const RopeArgs& args) {
+  CheckAct(args.x, static_cast<int64_t>(args.positions.size()), args.x.cols);
+  MOEBIUS_CHECK_EQ(args.dim % 2, 0);
+  MOEBIUS_CHECK_GE(args.offset, 0);
+  MOEBIUS_CHECK_GE(args.head_stride, args.offset + args.dim);
+  MOEBIUS_CHECK_GE(args.x.cols, args.num_heads * args.head_stride);
+  CheckF32(args.table, args.table.rows, args.dim);
+  for (const Position position : args.positions) {
+    MOEBIUS_CHECK_GE(position, 0);
+    MOEBIUS_CHECK_LT(position, args.table.rows);
+  }
+  if (args.x.rows > 0 && args.num_heads > 0) ctx.backend->rope(ctx, args);
+}
+
+void Gemm(ExecContext& ctx, const GemmArgs& args) {
+  CheckAct(args.a, args.out.rows, args.w->k);
+  CheckWeight(*args.w, args.a.cols, false);
+  CheckAct(args.out, args.a.rows, args.w->n);
+  if (args.bias.data != nullptr) CheckF32(args.bias, 1, args.w->n);
+  MOEBIUS_CHECK(!args.accumulate || args.out.dtype == DType::kF32);
+  if (args.a.rows > 0) ctx.backend->gemm(ctx, args);
+}
+
+void HeadGemm(ExecContext& ctx, const HeadGemmArgs& args) {
+  if (args.weights.empty()) return;
+  const auto num_heads = static_cast<int64_t>(args.weights.size());
+  CheckAct(args.a, args.out.rows, args.a.cols);
+  CheckAct(args.out, args.a.rows, args.out.cols);
+  const PackedWeight& first = args.weights[0];
+  for (const PackedWeight& w : args.weights) {
+    CheckWeight(w, first.k, false);
+    MOEBIUS_CHECK_EQ(w.n, first.n);
+    MOEBIUS_CHECK(w.format == first.format);
+  }
+  MOEBIUS_CHECK_GE(args.a.cols, (num_heads - 1) * args.a_head_stride + args.a_offset + first.k);
+  MOEBIUS_CHECK_GE(args.out.cols,
+                   (num_heads - 1) * args.out_head_stride + args.out_offset + first.n);
+  if (args.a.rows > 0) ctx.backend->head_gemm(ctx, args);
+}
+
+void SwiGlu(ExecContext& ctx, const SwiGluArgs& args) {
+  CheckAct(args.a, args.out.rows, args.w->k);
+  CheckWeight(*args.w, args.a.cols, true);
+  CheckAct(args.out, args.a.rows, args.w->n);
+  CheckSameDType(args.a, args.out);
+  if (args.a.rows > 0) ctx.backend->swiglu(ctx, args);
+}
+
+void RouteTopK(ExecContext& ctx, const RouteTopKArgs& args) {
+  const int64_t rows = args.logits.rows;
+  const int64_t num_experts = args.logits.cols;
+  CheckF32(args.logits, rows, num_experts);
+  if (args.bias.data != nullptr) CheckF32(args.bias, 1, num_experts);
+  MOEBIUS_CHECK_GT(args.num_groups, 0);
+  MOEBIUS_CHECK_EQ(num_experts % args.num_groups, 0);
+  MOEBIUS_CHECK_GE(args.num_top_groups, 1);
+  MOEBIUS_CHECK_LE(args.num_top_groups, args.num_groups);
+  MOEBIUS_CHECK_GE(args.k, 1);
+  const bool limited = args.group_score != GroupScore::kNone;
+  MOEBIUS_CHECK_LE(args.k,
+                   limited ? num_experts / args.num_groups * args.num_top_groups : num_experts);
+  CheckLength(args.experts, rows * args.k);
+  CheckLength(args.weights, rows * args.k);
+  if (rows > 0) ctx.backend->route_topk(ctx, args);
+}
+
+void GroupBySlot(ExecContext& ctx, const GroupBySlotArgs& args) {
+  const auto num_pairs = static_cast<int64_t>(args.slots.size());
+  CheckLength(args.offsets, args.num_slots + 1);
+  CheckLength(args.pairs, num_pairs);
+  CheckLength(args.places, num_pairs);
+  for (const int32_t slot : args.slots) MOEBIUS_CHECK_LT(slot, args.num_slots);
+  ctx.backend->group_by_slot(ctx, args);
+}
+
+void GroupedSwiGlu(ExecContext& ctx, const GroupedSwiGluArgs& args) {
+  const int64_t n = CheckSlotWeights(args.weights, args.offsets, args.a.cols, true);
+  const int64_t num_places = args.offsets[args.weights.size()];
+  CheckAct(args.a, args.a.rows, args.a.cols);
+  CheckSameDType(args.a, args.out);
+  CheckAct(args.out, args.out.rows, args.out.cols);
+  MOEBIUS_CHECK_LE(num_places, args.out.rows);
+  MOEBIUS_CHECK_GE(args.rows_per_pair, 1);
+  if (num_places == 0) return;
+  MOEBIUS_CHECK_EQ(args.out.cols, n);
+  if (args.pairs.empty()) {
+    MOEBIUS_CHECK_LE(num_places, args.a.rows);
+  } else {
+    MOEBIUS_CHECK_LE(num_places, static_cast<int64_t>(args.pairs.size()));
+    for (const int32_t pair : args.pairs.first(num_places)) {
+      MOEBIUS_CHECK_GE(pair, 0);
+      MOEBIUS_CHECK_LT(pair / args.rows_per_pair, args.a.rows);
+      if (!args.row_scale.empty()) {
+        MOEBIUS_CHECK_LT(pair, static_cast<int64_t>(args.row_scale.size()));
+      }
+    }
+  }
+  ctx.backend->grouped_swiglu(ctx, args);
+}
+
+void GroupedGemm(ExecContext& ctx, const GroupedGemmArgs& args) {
+  const int64_t n = CheckSlotWeights(args.weights, args.offsets, args.a.cols, false);
+  const int64_t num_places = args.offsets[args.weights.size()];
+  CheckAct(args.a, args.a.rows, args.a.cols);
+  CheckAct(args.out, args.out.rows, args.out.cols);
+  MOEBIUS_CHECK_LE(num_places, args.a.rows);
+  MOEBIUS_CHECK_LE(num_places, args.out.rows);
+  if (num_places == 0) return;
+  MOEBIUS_CHECK_EQ(args.out.cols, n);
+  ctx.backend->grouped_gemm(ctx, args);
+}
+
+void WeightedReduce(ExecContext& ctx, const WeightedReduceArgs& args) {
+  const int64_t rows = args.out.rows;
+  const int64_t cols = args.out.cols;
+  CheckAct(args.out, rows, cols);
+  CheckAct(args.rows, args.rows.rows, cols);
+  CheckLength(args.places, rows * args.k);
+  if (!args.weights.empty()) CheckLength(args.weights, rows * args.k);
+  if (args.shared.data != nullptr) CheckAct(args.shared, rows, cols);
+  for (const int32_t place : args.places) MOEBIUS_CHECK_LT(place, args.rows.rows);
+  if (rows > 0) ctx.backend->weighted_reduce(ctx, args);
+}
+
+void KvWrite(ExecContext& ctx, const KvWriteArgs& args) {
+  CheckAct(args.x, static_cast<int64_t>(args.rows.size()), args.cache.cols);
+  CheckAct(args.cache, args.cache.rows, args.x.cols);
+  for (const int64_t row : args.rows) MOEBIUS_CHECK_LT(row, args.cache.rows);
+  if (args.x.rows > 0) ctx.backend->kv_write(ctx, args);
+}
+
+void Attention(ExecContext& ctx, const AttentionArgs& args) {
+  const int64_t rows = args.out.rows;
+  MOEBIUS_CHECK_GT(args.num_kv_heads, 0);
+  MOEBIUS_CHECK_EQ(args.num_heads % args.num_kv_heads, 0);
+  CheckAct(args.q, rows, args.num_heads * args.head_dim);
+  CheckAct(args.out, rows, args.num_heads * args.v_head_dim);
+  CheckAct(args.k_cache, args.k_cache.rows, args.num_kv_heads * args.head_dim);
+  CheckAct(args.v_cache, args.k_cache.rows, args.num_kv_heads * args.v_head_dim);
+  CheckSameDType(args.k_cache, args.v_cache);
+  MOEBIUS_CHECK(args.window >= 0 && args.chunk >= 0);
+  CheckBatch(args.batch, rows, args.k_cache.rows);
+  if (rows > 0) ctx.backend->attention(ctx, args);
+}
+
+void MlaAttention(ExecContext& ctx, const MlaAttentionArgs& args) {
+  const int64_t rows = args.out.rows;
+  CheckAct(args.q, rows, args.num_heads * (args.latent_dim + args.rope_dim));
+  CheckAct(args.out, rows, args.num_heads * args.latent_dim);
+  CheckAct(args.cache, args.cache.rows, args.latent_dim + args.rope_dim);
+  CheckBatch(args.batch, rows, args.cache.rows);
+  if (rows > 0) ctx.backend->mla_attention(ctx, args);
+}
+
+void Sample(ExecContext& ctx, const SampleArgs& args) {
+  const auto num_rows = static_cast<int64_t>(args.rows.size());
+  CheckF32(args.logits, num_rows, args.logits.cols);
+  CheckLength(args.results, num_rows);
+  for (int64_t i = 0; i < num_rows; ++i) {
+    const SampleRow& row = args.rows[i];
+    const SampleResult& result = args.results[i];
+    MOEBIUS_CHECK_EQ(row.output_tokens.size(), row.output_counts.size());
+    MOEBIUS_CHECK(row.allowed_mask.empty() ||
+                  static_cast<int64_t>(row.allowed_mask.size()) * 32 >= args.logits.cols);
+    MOEBIUS_CHECK_GE(static_cast<int64_t>(result.top_tokens.size()), row.num_logprobs);
+    MOEBIUS_CHECK_GE(static_cast<int64_t>(result.top_logprobs.size()), row.num_logprobs);
+    for (const auto& ids : {row.seen_tokens, row.output_tokens, row.banned_tokens}) {
+      for (const TokenId id : ids) MOEBIUS_CHECK(id >= 0 && id < args.logits.cols);
+    }
+  }
+  if (num_rows > 0) ctx.backend->sample(ctx, args);
+}
+
+size_t OpWorkspaceBytes(const OpLimits& limits) {
+  // Per thread: blocks of activations and sums of a matrix product (fixed), the rows of an
+  // attention tile, a row of logits with its order. Once: the task list of a grouped product.
+  const size_t per_thread = (size_t{3} << 19) +
+                            static_cast<size_t>(limits.head_dim + limits.v_head_dim) * 256 +
+                            static_cast<size_t>(std::max(limits.vocab, limits.num_slots)) * 16;
+  return static_cast<size_t>(limits.num_threads) * per_thread +
+         static_cast<size_t>(limits.num_slots + 64) * 64 + 4096;
+}
+
+}  // namespace moebius::kernels

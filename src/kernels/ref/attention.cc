@@ -1,0 +1,80 @@
+// Attention over paged caches. Latent attention is grouped-query attention whose one key head is
+// the whole cache row and whose value is the row's latent part.
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "kernels/ref/ref.h"
+
+namespace moebius::kernels::ref {
+namespace {
+
+// The first position that `position` sees.
+int64_t FirstVisible(const AttentionArgs& args, int64_t position) {
+  int64_t first = 0;
+  if (args.window > 0) first = std::max(first, position - args.window + 1);
+  if (args.chunk > 0) first = std::max(first, position / args.chunk * args.chunk);
+  return first;
+}
+
+void AttendHead(const AttentionArgs& args, int64_t seq, int64_t row, int64_t position,
+                int64_t head) {
+  const AttentionBatch& batch = args.batch;
+  const int64_t kv_head = head / (args.num_heads / args.num_kv_heads);
+  const auto cache_row = [&](int64_t p) {
+    const int64_t block = batch.block_table[seq * batch.max_blocks + p / batch.block_size];
+    return block * batch.block_size + p % batch.block_size;
+  };
+  const int64_t first = FirstVisible(args, position);
+  std::vector<double> scores;
+  for (int64_t p = first; p <= position; ++p) {
+    double dot = 0;
+    for (int64_t d = 0; d < args.head_dim; ++d) {
+      dot += Get(args.q, row, head * args.head_dim + d) *
+             Get(args.k_cache, cache_row(p), kv_head * args.head_dim + d);
+    }
+    scores.push_back(dot * args.scale);
+  }
+  const double top = *std::max_element(scores.begin(), scores.end());
+  double sum = 0;
+  for (double& score : scores) sum += score = std::exp(score - top);
+  for (int64_t d = 0; d < args.v_head_dim; ++d) {
+    double value = 0;
+    for (int64_t p = first; p <= position; ++p) {
+      value += scores[p - first] * Get(args.v_cache, cache_row(p), kv_head * args.v_head_dim + d);
+    }
+    Put(args.out, row, head * args.v_head_dim + d, value / sum);
+  }
+}
+
+}  // namespace
+
+void Attention(ExecContext& /*ctx*/, const AttentionArgs& args) {
+  const AttentionBatch& batch = args.batch;
+  for (int64_t s = 0; s < batch.num_seqs(); ++s) {
+    const int64_t begin = batch.query_start[s];
+    const int64_t count = batch.query_start[s + 1] - begin;
+    for (int64_t i = 0; i < count; ++i) {
+      for (int64_t h = 0; h < args.num_heads; ++h) {
+        AttendHead(args, s, begin + i, batch.context_len[s] - count + i, h);
+      }
+    }
+  }
+}
+
+void MlaAttention(ExecContext& ctx, const MlaAttentionArgs& args) {
+  AttentionArgs plain;
+  plain.batch = args.batch;
+  plain.q = args.q;
+  plain.k_cache = args.cache;
+  plain.v_cache = args.cache.Cols(0, args.latent_dim);
+  plain.num_heads = args.num_heads;
+  plain.num_kv_heads = 1;
+  plain.head_dim = args.latent_dim + args.rope_dim;
+  plain.v_head_dim = args.latent_dim;
+  plain.scale = args.scale;
+  plain.out = args.out;
+  ref::Attention(ctx, plain);
+}
+
+}  // namespace moebius::kernels::ref
