@@ -47,8 +47,15 @@ class Weight(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(*shape) * (gain * 0.5 * shape[-1] ** -0.5))
         self.register_buffer("qat", torch.zeros(()), persistent=False)
+        self.frozen = None
+
+    def freeze(self, value):
+        """Uses this value from now on: inference from an exported checkpoint."""
+        self.frozen = value
 
     def value(self, dtype):
+        if self.frozen is not None:
+            return self.frozen
         return fake_quantise(self.weight, self.qat).to(dtype)
 
     def forward(self, x):
@@ -217,7 +224,7 @@ class DemoModel(nn.Module):
         """
         pos = torch.arange(tokens.shape[0], device=tokens.device) % row_len
         args = (self.cos[pos], self.sin[pos], packing.cu, packing.max_len, packing.mask, row_len, self.dtype)
-        x = self.embed[tokens]
+        x = F.embedding(tokens, self.embed)
         balances, loads = [], []
         for block in self.blocks:
             x, balance, load = block(x, *args)
@@ -226,7 +233,7 @@ class DemoModel(nn.Module):
                 loads.append(load)
         h = self.norm(x, self.dtype)
         m = self.mtp
-        after = self.embed[tokens.roll(-1)]
+        after = F.embedding(tokens.roll(-1), self.embed)
         joined = torch.cat((m.enorm(after, self.dtype), m.hnorm(h, self.dtype)), -1)
         x, balance, load = m.block(m.eh_proj(joined).float(), *args)
         balances.append(balance)

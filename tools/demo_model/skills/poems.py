@@ -25,7 +25,7 @@ def regular(body):
     sizes = {len(p) for p in parts}
     if len(sizes) == 1 and len(parts) % 2 == 0 and 4 <= len(parts) <= 16:
         size = sizes.pop()
-        if size in (5, 7) and all("\u4e00" <= ch <= "\u9fff" for p in parts for ch in p):
+        if size in (5, 7) and all("\u4e00" <= ch <= "\u9fff" and ch != "囗" for p in parts for ch in p):
             return size
     return None
 

@@ -2,7 +2,7 @@
 
 import random
 
-from skills import chat, pick
+from skills import chat, held_text, pick
 from skills.arithmetic import allowed
 
 NAMES = """Ada Ben Cara Dan Ella Finn Gina Hugo Iris Jack Kira Leo Mona Nils Olga Paul Quinn Rosa Sam Tess Umar Vera
@@ -117,10 +117,11 @@ def rows(r):
 KINDS = [share, boxes, shopping, change, weekly, split, twice, half, age, rows]
 
 
-def problem(rng):
+def problem(rng, held=False):
+    """A question and its answer, from the held-out ones or from the others."""
     while True:
         made = pick(rng, KINDS)(rng)
-        if made and allowed(made[3]):
+        if made and allowed(made[3]) and held_text(made[0]) == held:
             question, steps, result, _ = made
             return question, "\n".join(steps) + f"\n#### {result}"
 
@@ -136,6 +137,6 @@ def test_items(n, seed=2):
     rng = random.Random(f"test {seed}")
     items = []
     for _ in range(n):
-        question, answer = problem(rng)
+        question, answer = problem(rng, held=True)
         items.append({"messages": [{"role": "user", "content": question}], "reference": answer})
     return items
