@@ -1,6 +1,6 @@
-// A loaded model: configuration, packed weights, and one forward pass over a ragged batch of rows. Weights are const after
-// loading. Forward is called by the rank's device thread only; it asks the host nothing and keeps no state between calls
-// but the KV caches bound to it.
+// A loaded model: configuration, packed weights, and one forward pass over a ragged batch of rows.
+// Weights are const after loading. Forward is called by the rank's device thread only; it asks the
+// host nothing and keeps no state between calls but the KV caches bound to it.
 #pragma once
 
 #include <cstdint>
@@ -25,11 +25,11 @@ struct KvLayerSpec {
 
 // The rows of one step. Rows of a sequence are adjacent and in order.
 struct ForwardBatch {
-  std::span<const TokenId> tokens;       // T
-  std::span<const Position> positions;   // T
-  std::span<const int64_t> kv_rows;      // T: where each row's KV goes, block * block_size + offset
-  kernels::AttentionBatch attention;     // over the same rows
-  std::span<const int32_t> logit_rows;   // rows whose logits are wanted, ascending
+  std::span<const TokenId> tokens;      // T
+  std::span<const Position> positions;  // T
+  std::span<const int64_t> kv_rows;     // T: where each row's KV goes, block * block_size + offset
+  kernels::AttentionBatch attention;    // over the same rows
+  std::span<const int32_t> logit_rows;  // rows whose logits are wanted, ascending
 };
 
 class Model {
@@ -41,7 +41,8 @@ class Model {
   // Layers in order; with an MTP layer it comes last.
   virtual std::vector<KvLayerSpec> KvLayers() const = 0;
 
-  // Caches for KvLayers(), [num_blocks * block_size, width] each, of the activation dtype; they outlive the model's use.
+  // Caches for KvLayers(), [num_blocks * block_size, width] each, of the activation dtype; they
+  // outlive the model's use.
   struct KvLayer {
     Mat k;
     Mat v;
@@ -51,17 +52,18 @@ class Model {
   // Workspace that Forward takes at most for this many rows and logit rows.
   virtual size_t WorkspaceBytes(int64_t max_rows, int64_t max_logit_rows) const = 0;
 
-  // logits [logit_rows.size(), vocab] float32. hidden (data may be null): [T, H] float32, the residual stream before the
-  // final norm, which the MTP layer takes.
+  // logits [logit_rows.size(), vocab] float32. hidden (data may be null): [T, H] float32, the
+  // residual stream before the final norm, which the MTP layer takes.
   virtual void Forward(kernels::ExecContext& ctx, const ForwardBatch& batch, Mat logits,
                        Mat hidden) = 0;
 
-  // The MTP layer, where config().num_mtp_layers > 0: batch.tokens[t] is the token after row t's, `hidden` row t what
-  // Forward gave for row t. Logits predict the token after batch.tokens[t].
+  // The MTP layer, where config().num_mtp_layers > 0: batch.tokens[t] is the token after row t's,
+  // `hidden` row t what Forward gave for row t. Logits predict the token after batch.tokens[t].
   virtual void ForwardMtp(kernels::ExecContext& ctx, const ForwardBatch& batch, Mat hidden,
                           Mat logits) = 0;
 
-  // Token-expert assignments since the last Clear, by MoE layer; counted by every Forward (the device thread writes).
+  // Token-expert assignments since the last Clear, by MoE layer; counted by every Forward (the
+  // device thread writes).
   virtual moe::ExpertStats& expert_stats() = 0;
 };
 
