@@ -1,0 +1,23 @@
+// Which flags a subcommand has and where their values go. Here and in parse.cc is all that knows
+// CLI11.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+#include <vector>
+
+#include "app/options.h"
+
+namespace moebius::app {
+
+// Each adds its flags to `app`; the targets must outlive the parse.
+void AddRunFlags(CLI::App* app, RunOptions& options);
+void AddChatFlags(CLI::App* app, ChatOptions& options);
+void AddInspectFlags(CLI::App* app, InspectOptions& options);
+void AddBenchFlags(CLI::App* app, BenchOptions& options);
+
+// Flags of vLLM that say nothing new here (a note each), and parallel sizes, of which only 1 is
+// right.
+void AddVllmFlags(CLI::App* app, std::vector<std::string>& notes);
+
+}  // namespace moebius::app

@@ -1,0 +1,16 @@
+// The command line: flags to plain structs. CLI11 stays inside parse.cc.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "app/options.h"
+#include "base/result.h"
+
+namespace moebius::app {
+
+// `args` without the program's name. Errors are for the user: they name the flag, and for an
+// unknown one the nearest.
+Result<CommandLine> ParseCommandLine(const std::vector<std::string>& args);
+
+}  // namespace moebius::app

@@ -1,0 +1,205 @@
+#include "app/parse.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <fstream>
+
+#include "app/suggest.h"
+
+namespace moebius::app {
+namespace {
+
+using Args = std::vector<std::string>;
+
+RunOptions ParsedRun(Args args) {
+  args.insert(args.begin(), "run");
+  const auto line = ParseCommandLine(args);
+  EXPECT_TRUE(line) << line.error().message();
+  return line ? std::get<RunOptions>(line->command) : RunOptions{};
+}
+
+std::string ParseError(const Args& args) {
+  const auto line = ParseCommandLine(args);
+  EXPECT_FALSE(line);
+  return line ? "" : line.error().message();
+}
+
+TEST(Suggest, DistanceAndNearest) {
+  EXPECT_EQ(EditDistance("", "abc"), 3);
+  EXPECT_EQ(EditDistance("kitten", "sitting"), 3);
+  EXPECT_EQ(EditDistance("ab", "ba"), 1);
+  EXPECT_EQ(Nearest("--max-token", {"--min-tokens", "--max-tokens"}), "--max-tokens");
+  EXPECT_EQ(Nearest("--zebra", {"--min-tokens", "--max-tokens"}), "");
+}
+
+TEST(Parse, RunFlagsReachTheirFields) {
+  const RunOptions run = ParsedRun({"M",
+                                    "-p",
+                                    "hello",
+                                    "--max-tokens",
+                                    "5",
+                                    "--temperature=0",
+                                    "--top-k",
+                                    "3",
+                                    "--top-p",
+                                    "0.9",
+                                    "--min-p",
+                                    "0.1",
+                                    "--seed",
+                                    "18446744073709551615",
+                                    "--ignore-eos",
+                                    "--min-tokens",
+                                    "2",
+                                    "--logprobs",
+                                    "4",
+                                    "--dtype",
+                                    "float32",
+                                    "--block-size",
+                                    "8",
+                                    "--max-num-seqs",
+                                    "3",
+                                    "--no-enable-prefix-caching",
+                                    "--threads",
+                                    "2",
+                                    "--no-chat",
+                                    "--system",
+                                    "be brief",
+                                    "--repetition-penalty",
+                                    "1.1"});
+  EXPECT_EQ(run.open.model, "M");
+  EXPECT_EQ(run.prompt, "hello");
+  EXPECT_EQ(run.sampling.max_tokens, 5);
+  EXPECT_EQ(run.sampling.temperature, 0.0f);
+  EXPECT_EQ(run.sampling.top_k, 3);
+  EXPECT_EQ(run.sampling.top_p, 0.9f);
+  EXPECT_EQ(run.sampling.min_p, 0.1f);
+  EXPECT_EQ(run.sampling.seed, UINT64_MAX);
+  EXPECT_EQ(run.sampling.ignore_eos, true);
+  EXPECT_EQ(run.sampling.min_tokens, 2);
+  EXPECT_EQ(run.sampling.logprobs, 4);
+  EXPECT_EQ(run.sampling.repetition_penalty, 1.1f);
+  EXPECT_FALSE(run.sampling.presence_penalty);
+  EXPECT_EQ(run.open.dtype, "float32");
+  EXPECT_EQ(run.open.engine.block_size, 8);
+  EXPECT_EQ(run.open.engine.max_num_seqs, 3);
+  EXPECT_FALSE(run.open.engine.enable_prefix_caching);
+  EXPECT_EQ(run.open.threads, 2);
+  EXPECT_EQ(run.chat, false);
+  EXPECT_EQ(run.system, "be brief");
+}
+
+TEST(Parse, ValuesAreTakenAsTheyStand) {
+  const RunOptions run =
+      ParsedRun({"M", "-p", "-5 + 3 = ?", "--stop", "[x]", "--stop", "a,b", "--stop", "--",
+                 "--hf-overrides", R"({"num_hidden_layers": 2})", "--presence-penalty", "-0.5"});
+  EXPECT_EQ(run.prompt, "-5 + 3 = ?");
+  EXPECT_EQ(run.sampling.stop, (Args{"[x]", "a,b", "--"}));
+  EXPECT_EQ(run.open.hf_overrides, R"({"num_hidden_layers": 2})");
+  EXPECT_EQ(run.sampling.presence_penalty, -0.5f);
+}
+
+TEST(Parse, IdsAreListsOfNumbers) {
+  EXPECT_EQ(ParsedRun({"M", "--prompt-ids", "5,6,7"}).prompt_ids, (std::vector<TokenId>{5, 6, 7}));
+  EXPECT_EQ(ParsedRun({"M", "-p", "x", "--stop-token-ids", "1,2", "--stop-token-ids", "3"})
+                .sampling.stop_token_ids,
+            (std::vector<TokenId>{1, 2, 3}));
+  for (const char* bad : {"", "5,", "5;6", "x", "-3", "99999999999"}) {
+    const std::string error = ParseError({"run", "M", std::string("--prompt-ids=") + bad});
+    EXPECT_NE(error.find("--prompt-ids"), std::string::npos) << error;
+  }
+}
+
+TEST(Parse, UnknownNamesGetTheNearestOne) {
+  EXPECT_NE(
+      ParseError({"run", "M", "-p", "x", "--max-token", "5"}).find("did you mean --max-tokens?"),
+      std::string::npos);
+  EXPECT_NE(
+      ParseError({"run", "--temprature=0", "M", "-p", "x"}).find("did you mean --temperature?"),
+      std::string::npos);
+  EXPECT_NE(ParseError({"runn"}).find("did you mean run?"), std::string::npos);
+  EXPECT_NE(ParseError({"bench", "latnecy"}).find("did you mean latency?"), std::string::npos);
+  const std::string far = ParseError({"run", "M", "-p", "x", "--zebra"});
+  EXPECT_NE(far.find("--zebra"), std::string::npos);
+  EXPECT_EQ(far.find("did you mean"), std::string::npos);
+  EXPECT_NE(ParseError({"run", "M", "extra", "-p", "x"}).find("extra"), std::string::npos);
+  EXPECT_NE(ParseError({"--max-tokens", "5"}).find("--max-tokens"), std::string::npos);
+}
+
+TEST(Parse, WhatIsMissingIsNamed) {
+  EXPECT_NE(ParseError({"run", "-p", "x"}).find("MODEL"), std::string::npos);
+  EXPECT_NE(ParseError({"inspect"}).find("MODEL"), std::string::npos);
+  EXPECT_NE(ParseError({"run", "M"}).find("--prompt"), std::string::npos);
+  EXPECT_NE(ParseError({"run", "M", "-p", "x", "--prompt-ids", "5"}).find("more than one"),
+            std::string::npos);
+  EXPECT_NE(ParseError({"run", "M", "-p", "x", "--output-file", "f"}).find("--input-file"),
+            std::string::npos);
+  EXPECT_NE(ParseError({"run", "M", "-p", "x", "--max-tokens", "many"}).find("--max-tokens"),
+            std::string::npos);
+  EXPECT_NE(ParseError({"run", "M", "-p"}).find("--prompt"), std::string::npos);
+}
+
+TEST(Parse, FlagsOfVllmRecipesAreAcceptedWithANote) {
+  const auto line =
+      ParseCommandLine({"run", "M", "-p", "x", "--trust-remote-code", "--gpu-memory-utilization",
+                        "0.9", "-tp", "1", "--enforce_eager", "--max_tokens", "3"});
+  ASSERT_TRUE(line) << line.error().message();
+  ASSERT_EQ(line->notes.size(), 3u);
+  EXPECT_EQ(std::get<RunOptions>(line->command).sampling.max_tokens, 3);
+  const std::string parallel = ParseError({"chat", "M", "--tensor-parallel-size", "2"});
+  EXPECT_NE(parallel.find("--tensor-parallel-size"), std::string::npos);
+  EXPECT_NE(parallel.find("one rank"), std::string::npos);
+}
+
+TEST(Parse, ConfigFileHasTheSameKeysAndTheCommandLineWins) {
+  const std::string path = testing::TempDir() + "moebius_parse_test.yaml";
+  std::ofstream(path)
+      << "max-tokens: 5\ntemperature: 0.5\nignore_eos: true\nenable-prefix-caching: false\n"
+         "stop: [\"a, b\", \"c\"]\nhf-overrides: {num_hidden_layers: 2, name: \"3\"}\nseed: null\n";
+  const RunOptions run = ParsedRun({"M", "-p", "x", "--config", path, "--temperature", "0"});
+  EXPECT_EQ(run.sampling.max_tokens, 5);
+  EXPECT_EQ(run.sampling.temperature, 0.0f);
+  EXPECT_EQ(run.sampling.ignore_eos, true);
+  EXPECT_FALSE(run.open.engine.enable_prefix_caching);
+  EXPECT_EQ(run.sampling.stop, (Args{"a, b", "c"}));
+  EXPECT_EQ(run.open.hf_overrides, R"({"name":"3","num_hidden_layers":2})");
+  EXPECT_FALSE(run.sampling.seed);
+
+  std::ofstream(path) << "max-token: 5\n";
+  EXPECT_NE(
+      ParseError({"run", "M", "-p", "x", "--config", path}).find("did you mean --max-tokens?"),
+      std::string::npos);
+  std::ofstream(path) << "a: [1\n";
+  EXPECT_NE(ParseError({"run", "M", "-p", "x", "--config", path}).find(path), std::string::npos);
+  std::remove(path.c_str());
+  EXPECT_NE(ParseError({"run", "M", "-p", "x", "--config", path}).find(path), std::string::npos);
+}
+
+TEST(Parse, BenchCommands) {
+  const auto latency =
+      ParseCommandLine({"bench", "latency", "M", "--input-len", "7", "--batch-size", "2"});
+  ASSERT_TRUE(latency) << latency.error().message();
+  EXPECT_EQ(std::get<BenchOptions>(latency->command).input_len, 7);
+  EXPECT_FALSE(std::get<BenchOptions>(latency->command).throughput);
+  const auto throughput =
+      ParseCommandLine({"bench", "throughput", "--model", "M", "--num-prompts", "9"});
+  ASSERT_TRUE(throughput) << throughput.error().message();
+  EXPECT_EQ(std::get<BenchOptions>(throughput->command).num_prompts, 9);
+  EXPECT_TRUE(std::get<BenchOptions>(throughput->command).throughput);
+  EXPECT_NE(ParseError({"bench", "latency", "M", "--num-prompts", "9"}).find("--num-prompts"),
+            std::string::npos);
+}
+
+TEST(Parse, HelpAndVersion) {
+  for (const Args& args :
+       {Args{}, Args{"--help"}, Args{"run", "--help"}, Args{"bench"}, Args{"--version"}}) {
+    const auto line = ParseCommandLine(args);
+    ASSERT_TRUE(line) << line.error().message();
+    EXPECT_FALSE(std::get<Help>(line->command).text.empty());
+  }
+  EXPECT_NE(std::get<Help>(ParseCommandLine({"run", "--help"})->command).text.find("--max-tokens"),
+            std::string::npos);
+}
+
+}  // namespace
+}  // namespace moebius::app

@@ -1,0 +1,21 @@
+// The nearest name to one that nobody knows.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace moebius::app {
+
+// Insertions, deletions, changes and swaps of neighbours that lead from `a` to `b` (optimal string
+// alignment).
+int EditDistance(std::string_view a, std::string_view b);
+
+// The candidate that `name` most likely meant: fewest edits, at most a third of its length (at
+// least two); empty: none is near.
+std::string Nearest(std::string_view name, const std::vector<std::string>& candidates);
+
+// " (did you mean X?)", or nothing.
+std::string DidYouMean(std::string_view name, const std::vector<std::string>& candidates);
+
+}  // namespace moebius::app

@@ -1,0 +1,40 @@
+// From a model folder to a Frontend that answers: what the terminal and a server both do at start.
+// Called once, from the main thread.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "base/result.h"
+#include "engine/engine_options.h"
+#include "frontend/frontend.h"
+#include "frontend/sampling_fields.h"
+#include "model/model_config.h"
+
+namespace moebius::frontend {
+
+// What decides how a model is loaded and run; the names are those of the flags.
+struct OpenOptions {
+  std::string model;           // a folder in the Hugging Face layout
+  std::string dtype = "auto";  // of activations and KV: auto (the checkpoint's), float32, bfloat16
+  std::string load_format = "auto";  // auto, or dummy: random weights of the right shapes
+  std::string routing;       // dummy only: uniform, or zipf:A; empty: what random weights give
+  std::string hf_overrides;  // a JSON object merged into config.json; empty: none
+  std::string moe_mode = "sparse";  // sparse, or dense: every token visits every expert
+  int threads = 0;                  // of the device's pool; 0: every cpu this process may use
+  engine::EngineOptions engine;     // eos_token_ids empty: the checkpoint's
+};
+
+struct OpenedModel {
+  std::unique_ptr<Frontend> frontend;
+  model::ModelConfig config;
+  SamplingFields defaults;  // what the model's folder recommends
+  double load_seconds = 0;
+  size_t weight_bytes = 0;  // packed
+  int num_threads = 0;
+};
+
+// Errors name the flag, file, tensor or field.
+Result<OpenedModel> Open(const OpenOptions& options);
+
+}  // namespace moebius::frontend
