@@ -1,0 +1,92 @@
+#include "engine/plan_builder.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/check.h"
+
+namespace moebius::engine {
+namespace {
+
+template <typename T>
+PlannedSample::Slice Append(std::vector<T>& all, std::span<const T> more) {
+  const int64_t begin = static_cast<int64_t>(all.size());
+  all.insert(all.end(), more.begin(), more.end());
+  return {begin, static_cast<int64_t>(more.size())};
+}
+
+void AddRows(const PlanItem& item, int64_t block_size, StepPlan* plan) {
+  const Sequence& sequence = *item.sequence;
+  const int64_t num_known = static_cast<int64_t>(sequence.tokens.size());
+  for (int64_t p = item.first_row; p < item.first_row + item.num_rows; ++p) {
+    plan->tokens.push_back(p < num_known ? sequence.tokens[static_cast<size_t>(p)]
+                                         : PreviousRow(item.input_row));
+    plan->positions.push_back(static_cast<Position>(p));
+    const BlockId block = sequence.blocks[static_cast<size_t>(p / block_size)];
+    plan->kv_rows.push_back(block.value() * block_size + p % block_size);
+  }
+}
+
+void AddSample(const PlanItem& item, int32_t seq_idx, int64_t vocab_size, StepPlan* plan) {
+  const Sequence& sequence = *item.sequence;
+  const SamplingParams& params = sequence.sampling;
+  PlannedSample& sample = plan->samples.emplace_back();
+  sample.seq_idx = seq_idx;
+  sample.row.temperature = params.temperature;
+  sample.row.top_k = std::max(params.top_k, 0);
+  sample.row.top_p = params.top_p;
+  sample.row.min_p = params.min_p;
+  sample.row.repetition_penalty = params.repetition_penalty;
+  sample.row.presence_penalty = params.presence_penalty;
+  sample.row.frequency_penalty = params.frequency_penalty;
+  sample.row.seed = sequence.seed;
+  sample.row.position = item.first_row + item.num_rows;
+  sample.row.num_logprobs = params.num_logprobs;
+  if (sequence.token_counts) {
+    sample.seen = Append(plan->ids, sequence.token_counts->seen());
+    sample.output = Append(plan->ids, sequence.token_counts->output());
+    sample.counts_begin = Append(plan->counts, sequence.token_counts->counts()).begin;
+  }
+  if (item.num_output_planned < params.min_tokens) {
+    sample.banned = Append(plan->ids, std::span<const TokenId>(sequence.end_tokens));
+  }
+  if (sequence.constraint) {
+    const size_t begin = plan->masks.size();
+    const size_t count = static_cast<size_t>((vocab_size + 31) / 32);
+    plan->masks.resize(begin + count);
+    sequence.constraint->FillMask(std::span(plan->masks).subspan(begin, count));
+    sample.mask = {static_cast<int64_t>(begin), static_cast<int64_t>(count)};
+  }
+}
+
+}  // namespace
+
+void BuildPlan(const std::vector<PlanItem>& items, int64_t vocab_size, int64_t block_size,
+               StepPlan* plan) {
+  plan->Clear();
+  plan->block_size = block_size;
+  for (const PlanItem& item : items) {
+    const int64_t length = item.first_row + item.num_rows;
+    plan->max_blocks = std::max(plan->max_blocks, (length + block_size - 1) / block_size);
+  }
+  // Not cleared: entries that no context needs may hold anything.
+  plan->block_table.resize(items.size() * static_cast<size_t>(plan->max_blocks));
+  plan->query_start.push_back(0);
+  for (size_t i = 0; i < items.size(); ++i) {
+    const PlanItem& item = items[i];
+    AddRows(item, block_size, plan);
+    const int64_t length = item.first_row + item.num_rows;
+    const size_t num_blocks = static_cast<size_t>((length + block_size - 1) / block_size);
+    static_assert(sizeof(BlockId) == sizeof(int32_t));
+    std::memcpy(&plan->block_table[i * static_cast<size_t>(plan->max_blocks)],
+                item.sequence->blocks.data(), num_blocks * sizeof(int32_t));
+    plan->query_start.push_back(static_cast<int32_t>(plan->num_rows()));
+    plan->context_len.push_back(static_cast<int32_t>(length));
+    if (item.sample < 0) continue;
+    MOEBIUS_CHECK_EQ(static_cast<int64_t>(item.sample), plan->num_samples());
+    plan->logit_rows.push_back(static_cast<int32_t>(plan->num_rows() - 1));
+    AddSample(item, static_cast<int32_t>(i), vocab_size, plan);
+  }
+}
+
+}  // namespace moebius::engine

@@ -1,0 +1,78 @@
+// One step as plain records: everything the device needs and nothing it must ask for. Made by the
+// scheduler, read by a step runner (and, where ranks share a step, copied to its followers).
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/ids.h"
+#include "kernels/ops.h"
+
+namespace moebius::engine {
+
+// An input token that is not known yet: what row `row` of `StepPlan::previous_step` drew.
+constexpr TokenId PreviousRow(int32_t row) { return -1 - row; }
+constexpr bool IsPreviousRow(TokenId token) { return token < 0; }
+constexpr int32_t RowOfPrevious(TokenId token) { return -1 - token; }
+
+// One token to draw, from the logits of the last row of sequence `seq_idx`. If that row's input is
+// a PreviousRow, it is an output token that the lists below do not count yet: the runner adds it.
+struct PlannedSample {
+  struct Slice {
+    int64_t begin = 0;
+    int64_t count = 0;
+  };
+  int32_t seq_idx = 0;
+  kernels::SampleRow row;  // its spans are empty; these say where in the plan they lie
+  Slice seen;              // in ids
+  Slice output;            // in ids; its counts in `counts` begin at counts_begin
+  int64_t counts_begin = 0;
+  Slice banned;  // in ids
+  Slice mask;    // in masks
+};
+
+struct StepPlan {
+  int64_t step_id = -1;
+  int64_t previous_step = -1;  // the step that PreviousRow tokens mean
+
+  // By row. Rows of a sequence are adjacent and in order; decodes come before prefill chunks.
+  std::vector<TokenId> tokens;
+  std::vector<Position> positions;
+  std::vector<int64_t> kv_rows;  // block * block_size + offset
+
+  // By sequence, as kernels::AttentionBatch wants it. Of a block table's row only the entries that
+  // context_len needs are set.
+  std::vector<int32_t> query_start;
+  std::vector<int32_t> context_len;
+  std::vector<int32_t> block_table;
+  int64_t max_blocks = 0;
+  int64_t block_size = 0;
+
+  // By drawn token.
+  std::vector<int32_t> logit_rows;  // ascending
+  std::vector<PlannedSample> samples;
+  std::vector<TokenId> ids;
+  std::vector<int32_t> counts;
+  std::vector<uint32_t> masks;
+
+  int64_t num_rows() const { return static_cast<int64_t>(tokens.size()); }
+  int64_t num_seqs() const { return static_cast<int64_t>(context_len.size()); }
+  int64_t num_samples() const { return static_cast<int64_t>(samples.size()); }
+
+  // Empty, with its memory kept.
+  void Clear() {
+    tokens.clear();
+    positions.clear();
+    kv_rows.clear();
+    query_start.clear();
+    context_len.clear();
+    max_blocks = 0;
+    logit_rows.clear();
+    samples.clear();
+    ids.clear();
+    counts.clear();
+    masks.clear();
+  }
+};
+
+}  // namespace moebius::engine
