@@ -15,6 +15,12 @@ if(CCACHE)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
 endif()
 
+# Linking test programs is a good part of a rebuild. What users run is linked by the system's linker.
+find_program(MOLD mold)
+if(MOLD AND NOT CMAKE_BUILD_TYPE STREQUAL "Release")
+  add_link_options(-fuse-ld=mold)
+endif()
+
 # No contraction of a*b+c behind our back: row invariance wants the fused operations where we wrote them.
 add_compile_options(-Wall -Wextra -Wno-unused-parameter -ffp-contract=off)
 if(MOEBIUS_WERROR)
