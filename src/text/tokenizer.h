@@ -77,6 +77,8 @@ class Tokenizer {
 
   explicit Tokenizer(std::unique_ptr<Impl> impl);
   std::unique_ptr<DecodeStream> NewDecodeStream() const;
+  // Appends to `text` what the next id of a sequence makes certain.
+  void PushTo(DecodeStream& stream, TokenId id, bool skip_special, std::string& text) const;
 
   std::unique_ptr<Impl> impl_;
 };
