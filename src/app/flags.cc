@@ -45,11 +45,18 @@ void AddOpenOptions(CLI::App* app, frontend::OpenOptions& open) {
   const auto add = [&](const char* name, auto& target, const char* help) {
     group(Add(app, name, target, help));
   };
-  add("--dtype", open.dtype, "Activations: auto (the checkpoint's), float32, bfloat16");
-  add("--load-format", open.load_format, "auto, or dummy: random weights of the right shapes");
+  const auto choice = [&](const char* name, std::string& target, std::vector<std::string> values,
+                          const char* help) {
+    group(Add(app, name, target, help)->check(CLI::IsMember(std::move(values))));
+  };
+  choice("--dtype", open.dtype, {"auto", "float32", "bfloat16"},
+         "Of activations; auto: the checkpoint's");
+  choice("--load-format", open.load_format, {"auto", "dummy"},
+         "dummy: random weights of the right shapes");
   add("--routing", open.routing, "Of dummy weights: uniform or zipf:A");
   add("--hf-overrides", open.hf_overrides, "JSON merged into config.json");
-  add("--moe-mode", open.moe_mode, "sparse, or dense: every token visits every expert");
+  choice("--moe-mode", open.moe_mode, {"sparse", "dense"},
+         "dense: every token visits every expert");
   add("--max-model-len", engine.max_model_len,
       "Prompt and answer together (default: the model's, or what fits)");
   add("--block-size", engine.block_size, "Tokens of a KV block");
@@ -81,8 +88,10 @@ void AddSampling(CLI::App* app, GenerateOptions& options) {
   add("--frequency-penalty", sampling.frequency_penalty, "Over the answer; 0: none");
   add("--seed", sampling.seed, "Same seed, same answer");
   add("--logprobs", sampling.logprobs, "Log probability of each token and of the n best");
-  add("--generation-config", options.generation_config,
-      "auto: defaults from the folder's generation_config.json; vllm: none");
+  Add(app, "--generation-config", options.generation_config,
+      "Sampling defaults of the folder's generation_config.json; vllm: none of them")
+      ->check(CLI::IsMember({"auto", "vllm"}))
+      ->group("Sampling");
   const auto flag = [&](const char* name, std::optional<bool>& target, bool value,
                         const char* help) {
     app->add_flag_callback(name, [&target, value] { target = value; }, help)->group("Sampling");

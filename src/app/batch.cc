@@ -1,0 +1,121 @@
+// moebius run --input-file: every request of a JSONL file at once, answers in the file's order.
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdio>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "app/batch_file.h"
+#include "app/commands.h"
+#include "app/session.h"
+#include "base/progress.h"
+
+namespace moebius::app {
+namespace {
+
+// Requests beyond these wait here instead of in the engine's queue.
+constexpr size_t kMaxInFlight = 512;
+
+// Answers requests on as many threads as there may be in flight, writes them in order.
+class Batch {
+ public:
+  Batch(const Session& session, const std::vector<BatchLine>& lines, std::FILE* out,
+        std::stop_token cancel)
+      : session_(session),
+        lines_(lines),
+        out_(out),
+        cancel_(std::move(cancel)),
+        answers_(lines.size()),
+        progress_("answering", static_cast<int64_t>(lines.size())) {}
+
+  // The number of requests that failed.
+  int Run() {
+    std::vector<std::thread> threads;
+    const size_t count = std::min(lines_.size(), kMaxInFlight);
+    threads.reserve(count);
+    for (size_t i = 0; i < count; ++i) threads.emplace_back([this] { Work(); });
+    for (std::thread& thread : threads) thread.join();
+    return num_failed_;
+  }
+
+ private:
+  void Work() {
+    for (size_t i = next_++; i < lines_.size() && !cancel_.stop_requested(); i = next_++) {
+      const BatchLine& line = lines_[i];
+      const auto output = session_.frontend().Generate(
+          MakeRequest(session_, line.prompt, line.sampling), {}, cancel_);
+      Deliver(i, output);
+    }
+  }
+
+  void Deliver(size_t index, const Result<frontend::GenerateOutput>& output) {
+    const std::lock_guard lock(mutex_);
+    const BatchLine& line = lines_[index];
+    answers_[index] = output ? FormatAnswer(line, *output) : FormatFailure(line, output.error());
+    if (!output || output->error) {
+      ++num_failed_;
+      const Error& error = output ? *output->error : output.error();
+      PrintError(error.WithContext(fmt::format("line {}", line.number)));
+    }
+    for (; num_written_ < answers_.size() && !answers_[num_written_].empty(); ++num_written_) {
+      fmt::print(out_, "{}\n", answers_[num_written_]);
+      answers_[num_written_].clear();
+      answers_[num_written_].shrink_to_fit();
+    }
+    std::fflush(out_);
+    progress_.Advance();
+  }
+
+  const Session& session_;
+  const std::vector<BatchLine>& lines_;
+  std::FILE* const out_;
+  const std::stop_token cancel_;
+  std::atomic<size_t> next_{0};
+  std::mutex mutex_;  // guards what follows
+  std::vector<std::string> answers_;
+  size_t num_written_ = 0;
+  int num_failed_ = 0;
+  Progress progress_;
+};
+
+// Plain prompts become conversations of one question.
+void AskAsUser(const RunOptions& options, std::vector<BatchLine>& lines) {
+  for (BatchLine& line : lines) {
+    const auto* text = std::get_if<std::string>(&line.prompt);
+    if (text != nullptr) line.prompt = QuestionPrompt(options.system, *text);
+  }
+}
+
+struct CloseFile {
+  void operator()(std::FILE* file) const { std::fclose(file); }
+};
+
+}  // namespace
+
+Result<int> RunBatch(const RunOptions& options, Interrupt& interrupt) {
+  // Syntax first: a bad line should not wait for a model to load.
+  MOEBIUS_ASSIGN(std::vector<BatchLine> lines, ReadBatchFile(options.input_file));
+  MOEBIUS_ASSIGN(const Session session, OpenSession(options));
+  if (options.chat.value_or(session.frontend().has_chat_template())) AskAsUser(options, lines);
+  std::unique_ptr<std::FILE, CloseFile> file;
+  if (!options.output_file.empty()) {
+    file.reset(std::fopen(options.output_file.c_str(), "we"));
+    if (file == nullptr) {
+      return MakeError(ErrorCode::kUnavailable, "--output-file: {} cannot be written",
+                       options.output_file);
+    }
+  }
+  Batch batch(session, lines, file == nullptr ? stdout : file.get(), interrupt.Begin());
+  const int num_failed = batch.Run();
+  interrupt.End();
+  if (num_failed > 0)
+    return MakeError(ErrorCode::kInternal, "{} of {} requests failed", num_failed, lines.size());
+  return kExitOk;
+}
+
+}  // namespace moebius::app

@@ -1,0 +1,109 @@
+// moebius chat: a conversation. Each turn sends the whole of it; the prefix cache makes what was
+// said before cheap.
+#include <fmt/core.h>
+#include <unistd.h>
+
+#include <iostream>
+#include <string>
+#include <vector>
+
+#include "app/commands.h"
+#include "app/session.h"
+#include "app/suggest.h"
+
+namespace moebius::app {
+namespace {
+
+const std::vector<std::string> kWords = {"/exit", "/quit", "/reset", "/help"};
+
+class Chat {
+ public:
+  Chat(const Session& session, const std::string& system, Interrupt& interrupt)
+      : session_(session),
+        system_(system),
+        interrupt_(interrupt),
+        terminal_(isatty(STDIN_FILENO) != 0) {
+    Reset();
+  }
+
+  int Loop() {
+    if (terminal_)
+      fmt::print(stderr, "/reset forgets the conversation, /exit (or Ctrl-D) ends it.\n");
+    std::string line;
+    while (ReadLine(line)) {
+      if (line.find_first_not_of(" \t") == std::string::npos) continue;
+      if (line[0] == '/') {
+        if (!Obey(line)) break;
+      } else {
+        Turn(line);
+      }
+    }
+    return exit_code_;
+  }
+
+ private:
+  bool ReadLine(std::string& line) const {
+    if (terminal_) fmt::print(stderr, "> ");
+    if (!std::getline(std::cin, line)) {
+      if (terminal_) fmt::print(stderr, "\n");
+      return false;
+    }
+    if (!line.empty() && line.back() == '\r') line.pop_back();
+    return true;
+  }
+
+  void Reset() {
+    messages_.clear();
+    if (!system_.empty()) messages_.push_back({"system", system_});
+  }
+
+  // False: the conversation is over.
+  bool Obey(const std::string& word) {
+    if (word == "/exit" || word == "/quit") return false;
+    if (word == "/reset") {
+      Reset();
+    } else if (word == "/help") {
+      fmt::print(
+          stderr,
+          "/reset forgets the conversation, /exit ends it; anything else is said to the model.\n");
+    } else {
+      fmt::print(stderr, "unknown command {}{}\n", word, DidYouMean(word, kWords));
+    }
+    return true;
+  }
+
+  void Turn(const std::string& text) {
+    messages_.push_back({"user", text});
+    auto output =
+        Answer(session_, MakeRequest(session_, frontend::MakeConversation(messages_)), interrupt_);
+    if (!output) {
+      // The turn did not happen; what was said before still holds.
+      messages_.pop_back();
+      PrintError(output.error());
+      exit_code_ = kExitFailure;
+      return;
+    }
+    messages_.push_back({"assistant", std::move(output->text)});
+  }
+
+  const Session& session_;
+  const std::string& system_;
+  Interrupt& interrupt_;
+  const bool terminal_;
+  std::vector<text::ChatMessage> messages_;
+  int exit_code_ = kExitOk;
+};
+
+}  // namespace
+
+Result<int> ChatCommand(const ChatOptions& options, Interrupt& interrupt) {
+  MOEBIUS_ASSIGN(const Session session, OpenSession(options));
+  if (!session.frontend().has_chat_template()) {
+    return MakeError(ErrorCode::kNotFound,
+                     "{}: no chat template, so there is no conversation; use moebius run",
+                     options.open.model);
+  }
+  return Chat(session, options.system, interrupt).Loop();
+}
+
+}  // namespace moebius::app

@@ -1,0 +1,59 @@
+#include "app/interrupt.h"
+
+#include <pthread.h>
+#include <unistd.h>
+
+#include <csignal>
+
+namespace moebius::app {
+namespace {
+
+// SIGUSR1 is how the destructor wakes the waiting thread.
+sigset_t Signals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGUSR1);
+  return signals;
+}
+
+}  // namespace
+
+Interrupt::Interrupt() {
+  const sigset_t signals = Signals();
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  thread_ = std::thread([this] { Wait(); });
+}
+
+Interrupt::~Interrupt() {
+  pthread_kill(thread_.native_handle(), SIGUSR1);
+  thread_.join();
+}
+
+std::stop_token Interrupt::Begin() {
+  const std::lock_guard lock(mutex_);
+  current_ = std::stop_source();
+  return current_.get_token();
+}
+
+void Interrupt::End() {
+  const std::lock_guard lock(mutex_);
+  current_ = std::stop_source(std::nostopstate);
+}
+
+void Interrupt::Wait() {
+  const sigset_t signals = Signals();
+  while (true) {
+    int signal = 0;
+    if (sigwait(&signals, &signal) != 0 || signal != SIGINT) return;
+    std::stop_source source(std::nostopstate);
+    {
+      const std::lock_guard lock(mutex_);
+      source = current_;
+    }
+    // False when nothing is in progress, or it was asked before.
+    if (!source.request_stop()) _exit(kExitCode);
+  }
+}
+
+}  // namespace moebius::app

@@ -1,0 +1,33 @@
+// Ctrl-C: the first ends the answer in progress, the next (or one while nothing is in progress) the
+// program. Made in main before any other thread, so that all of them leave the signal to this one.
+#pragma once
+
+#include <atomic>
+#include <mutex>
+#include <stop_token>
+#include <thread>
+
+namespace moebius::app {
+
+class Interrupt {
+ public:
+  static constexpr int kExitCode = 130;  // of a program that SIGINT ended
+
+  Interrupt();
+  ~Interrupt();
+  Interrupt(const Interrupt&) = delete;
+  Interrupt& operator=(const Interrupt&) = delete;
+
+  // Until End, SIGINT asks this token to stop instead of ending the program.
+  std::stop_token Begin();
+  void End();
+
+ private:
+  void Wait();
+
+  std::mutex mutex_;
+  std::stop_source current_{std::nostopstate};
+  std::thread thread_;
+};
+
+}  // namespace moebius::app

@@ -1,0 +1,62 @@
+// The program: one subcommand, its exit code. 0 ok, 1 failure, 2 usage.
+#include <fmt/core.h>
+
+#include <exception>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "app/commands.h"
+#include "app/doctor.h"
+#include "app/interrupt.h"
+#include "app/parse.h"
+#include "app/session.h"
+
+namespace moebius::app {
+namespace {
+
+struct Dispatch {
+  Interrupt& interrupt;
+
+  Result<int> operator()(const Help& help) const {
+    fmt::print("{}", help.text);
+    return kExitOk;
+  }
+  Result<int> operator()(const RunOptions& options) const { return RunCommand(options, interrupt); }
+  Result<int> operator()(const ChatOptions& options) const {
+    return ChatCommand(options, interrupt);
+  }
+  Result<int> operator()(const InspectOptions& options) const { return InspectCommand(options); }
+  Result<int> operator()(const BenchOptions& options) const { return BenchCommand(options); }
+  Result<int> operator()(const DoctorCommand&) const {
+    MOEBIUS_TRY(RunDoctor(stdout));
+    return kExitOk;
+  }
+};
+
+int Main(const std::vector<std::string>& args) {
+  Interrupt interrupt;
+  const Result<CommandLine> line = ParseCommandLine(args);
+  if (!line) {
+    PrintError(line.error());
+    return kExitUsage;
+  }
+  for (const std::string& note : line->notes) fmt::print(stderr, "moebius: {}\n", note);
+  const Result<int> code = std::visit(Dispatch{interrupt}, line->command);
+  if (code) return *code;
+  PrintError(code.error());
+  return kExitFailure;
+}
+
+}  // namespace
+}  // namespace moebius::app
+
+int main(int argc, char** argv) {
+  try {
+    return moebius::app::Main(std::vector<std::string>(argv + 1, argv + argc));
+  } catch (const std::exception& error) {
+    // Ours are values; this is a library's, or no memory left.
+    fmt::print(stderr, "moebius: error: {}\n", error.what());
+    return moebius::app::kExitFailure;
+  }
+}

@@ -1,0 +1,98 @@
+// moebius run: one answer, or one for each line of a file.
+#include <fmt/core.h>
+#include <fmt/ranges.h>
+
+#include <fstream>
+#include <iostream>
+#include <iterator>
+
+#include "app/commands.h"
+#include "app/session.h"
+
+namespace moebius::app {
+namespace {
+
+std::string ReadStandardInput() {
+  std::string text{std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
+  while (!text.empty() && (text.back() == '\n' || text.back() == '\r')) text.pop_back();
+  return text;
+}
+
+// Blank lines and lines that begin with # are no prompts.
+Result<std::vector<std::string>> ReadPrompts(const std::string& path) {
+  std::ifstream file(path);
+  if (!file) return MakeError(ErrorCode::kNotFound, "--prompts-file: {} cannot be read", path);
+  std::vector<std::string> prompts;
+  for (std::string line; std::getline(file, line);) {
+    if (!line.empty() && line.back() == '\r') line.pop_back();
+    if (line.find_first_not_of(" \t") == std::string::npos || line[0] == '#') continue;
+    prompts.push_back(line);
+  }
+  if (prompts.empty())
+    return MakeError(ErrorCode::kInvalidArgument, "--prompts-file: {} holds no prompt", path);
+  return prompts;
+}
+
+Result<frontend::Prompt> TextPrompt(const Session& session, const RunOptions& options,
+                                    const std::string& text) {
+  const bool has_template = session.frontend().has_chat_template();
+  if (!options.chat.value_or(has_template)) {
+    if (!options.system.empty()) {
+      return MakeError(ErrorCode::kInvalidArgument, "--system needs a chat template: {}",
+                       has_template ? "--no-chat turned it off" : "the model's folder has none");
+    }
+    return frontend::Prompt(text);
+  }
+  return QuestionPrompt(options.system, text);
+}
+
+// One line a token: its log probability, its text, and the best with theirs.
+void PrintLogprobs(const frontend::GenerateOutput& output) {
+  for (const frontend::TokenLogprob& token : output.logprobs) {
+    std::string line =
+        fmt::format("{:10.4f}  {:>6}  {:?}", token.logprob, token.token, token.bytes);
+    for (const auto& top : token.top)
+      line += fmt::format("  | {:.4f} {} {:?}", top.logprob, top.token, top.bytes);
+    fmt::print("{}\n", line);
+  }
+}
+
+Result<int> AnswerOne(const Session& session, const RunOptions& options, frontend::Prompt prompt,
+                      Interrupt& interrupt) {
+  MOEBIUS_ASSIGN(const frontend::GenerateOutput output,
+                 Answer(session, MakeRequest(session, std::move(prompt)), interrupt));
+  PrintLogprobs(output);
+  // Without a tokeniser the ids are the answer.
+  if (options.print_ids || session.frontend().tokenizer() == nullptr) {
+    fmt::print("{}\n", fmt::join(output.token_ids, ","));
+  }
+  std::fflush(stdout);
+  return output.finish == engine::FinishReason::kCancelled ? Interrupt::kExitCode : kExitOk;
+}
+
+}  // namespace
+
+Result<int> RunCommand(const RunOptions& options, Interrupt& interrupt) {
+  if (!options.input_file.empty()) return RunBatch(options, interrupt);
+  std::vector<std::string> prompts;
+  if (!options.prompts_file.empty()) {
+    MOEBIUS_ASSIGN(prompts, ReadPrompts(options.prompts_file));
+  } else if (options.prompt) {
+    prompts.push_back(*options.prompt == "-" ? ReadStandardInput() : *options.prompt);
+  }
+  MOEBIUS_ASSIGN(const Session session, OpenSession(options));
+  if (options.prompt_ids) return AnswerOne(session, options, *options.prompt_ids, interrupt);
+  for (const std::string& text : prompts) {
+    if (!options.prompts_file.empty()) {
+      fmt::print("> {}\n", text);
+      std::fflush(stdout);
+    }
+    MOEBIUS_ASSIGN(frontend::Prompt prompt, TextPrompt(session, options, text));
+    MOEBIUS_ASSIGN(const int exit_code, AnswerOne(session, options, std::move(prompt), interrupt));
+    if (exit_code != kExitOk) return exit_code;
+    if (!options.prompts_file.empty()) fmt::print("\n");
+  }
+  return kExitOk;
+}
+
+}  // namespace moebius::app

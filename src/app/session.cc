@@ -1,0 +1,92 @@
+#include "app/session.h"
+
+#include <cstdio>
+#include <utility>
+
+namespace moebius::app {
+namespace {
+
+void PrintFigures(const frontend::GenerateOutput& output) {
+  const frontend::Timing& timing = output.timing;
+  const auto count = static_cast<int64_t>(output.token_ids.size());
+  std::string line = fmt::format("{} prompt tokens", output.usage.num_prompt_tokens);
+  if (output.usage.num_cached_tokens > 0)
+    line += fmt::format(" ({} cached)", output.usage.num_cached_tokens);
+  line += fmt::format(", {} tokens", count);
+  if (count > 0) line += fmt::format(", first after {:.1f} ms", timing.first_token * 1e3);
+  double seconds = 0;
+  for (const double gap : timing.gaps) seconds += gap;
+  if (seconds > 0)
+    line +=
+        fmt::format(", then {:.1f} tokens/s", static_cast<double>(timing.gaps.size()) / seconds);
+  fmt::print(stderr, "[{}, finish: {}]\n", line, FinishName(output.finish));
+}
+
+}  // namespace
+
+const char* FinishName(engine::FinishReason reason) {
+  switch (reason) {
+    case engine::FinishReason::kStop:
+      return "stop";
+    case engine::FinishReason::kLength:
+      return "length";
+    case engine::FinishReason::kCancelled:
+      return "abort";
+    case engine::FinishReason::kError:
+      return "error";
+  }
+  return "error";
+}
+
+void PrintError(const Error& error) { fmt::print(stderr, "moebius: error: {}\n", error.message()); }
+
+Result<Session> OpenSession(const GenerateOptions& options) {
+  Session session;
+  MOEBIUS_ASSIGN(session.model, frontend::Open(options.open));
+  session.sampling.max_tokens = kDefaultMaxTokens;
+  if (options.generation_config == "auto") session.sampling.Override(session.model.defaults);
+  session.sampling.Override(options.sampling);
+  return session;
+}
+
+frontend::GenerateRequest MakeRequest(const Session& session, frontend::Prompt prompt,
+                                      const frontend::SamplingFields& more) {
+  frontend::GenerateRequest request;
+  request.prompt = std::move(prompt);
+  frontend::SamplingFields sampling = session.sampling;
+  sampling.Override(more);
+  sampling.Apply(request);
+  return request;
+}
+
+frontend::Prompt QuestionPrompt(const std::string& system, const std::string& question) {
+  std::vector<text::ChatMessage> messages;
+  if (!system.empty()) messages.push_back({"system", system});
+  messages.push_back({"user", question});
+  return frontend::MakeConversation(messages);
+}
+
+Result<frontend::GenerateOutput> Answer(const Session& session,
+                                        const frontend::GenerateRequest& request,
+                                        Interrupt& interrupt) {
+  char last = '\n';
+  const auto show = [&last](const frontend::Delta& delta) {
+    if (delta.text.empty()) return;
+    std::fwrite(delta.text.data(), 1, delta.text.size(), stdout);
+    std::fflush(stdout);
+    last = delta.text.back();
+  };
+  auto output = session.frontend().Generate(request, show, interrupt.Begin());
+  interrupt.End();
+  if (last != '\n') std::fputc('\n', stdout);
+  std::fflush(stdout);
+  if (!output) return output;
+  PrintFigures(*output);
+  if (output->finish == engine::FinishReason::kError) {
+    return tl::unexpected(output->error ? *output->error
+                                        : Error(ErrorCode::kInternal, "the answer failed"));
+  }
+  return output;
+}
+
+}  // namespace moebius::app

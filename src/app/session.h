@@ -1,0 +1,45 @@
+// What the commands that answer have in common: a loaded model, the sampling that flags and folder
+// ask for, and how an answer looks on the terminal. Used by the main thread.
+#pragma once
+
+#include <string>
+
+#include "app/interrupt.h"
+#include "app/options.h"
+#include "base/result.h"
+#include "frontend/frontend.h"
+#include "frontend/open.h"
+
+namespace moebius::app {
+
+constexpr int32_t kDefaultMaxTokens = 512;
+
+struct Session {
+  frontend::OpenedModel model;
+  frontend::SamplingFields sampling;  // defaults, then generation_config.json, then flags
+
+  const frontend::Frontend& frontend() const { return *model.frontend; }
+};
+
+Result<Session> OpenSession(const GenerateOptions& options);
+
+// A request with the session's sampling and `more` on top.
+frontend::GenerateRequest MakeRequest(const Session& session, frontend::Prompt prompt,
+                                      const frontend::SamplingFields& more = {});
+
+// A conversation of one question, after the system message if there is one.
+frontend::Prompt QuestionPrompt(const std::string& system, const std::string& question);
+
+// Streams the answer to standard output, each piece flushed, and a line of figures to standard
+// error. Errors: the request was refused, or failed on the way. A cancelled answer is no error.
+Result<frontend::GenerateOutput> Answer(const Session& session,
+                                        const frontend::GenerateRequest& request,
+                                        Interrupt& interrupt);
+
+// "stop", "length", "abort", "error": OpenAI's and vLLM's names.
+const char* FinishName(engine::FinishReason reason);
+
+// "moebius: error: ..." on standard error.
+void PrintError(const Error& error);
+
+}  // namespace moebius::app
