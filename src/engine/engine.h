@@ -1,0 +1,90 @@
+// The loop between requests and steps: takes in what clients ask, plans step n + 1 while step n
+// runs, commits what comes back. One thread runs Run; any thread may call the rest. They meet in
+// one queue of commands (`submissions_`, at most max_num_waiting, and `cancels_`, merged by
+// request) under one mutex.
+//
+// A failed step fails the requests that had rows in it; the others go on. The engine is unhealthy,
+// and stays so, once a step passed its deadline (the device may hang) or kMaxFailuresInARow steps
+// have failed in a row: every request ends with the error and no more are taken.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <mutex>
+#include <optional>
+#include <unordered_map>
+#include <vector>
+
+#include "base/result.h"
+#include "engine/engine_stats.h"
+#include "engine/request.h"
+#include "engine/scheduler.h"
+#include "engine/step_runner.h"
+
+namespace moebius::engine {
+
+struct EngineConfig {
+  SchedulerConfig scheduler;
+  int64_t max_num_waiting = 4096;
+  bool async_scheduling = true;
+  std::chrono::milliseconds step_timeout{std::chrono::minutes(10)};
+};
+
+constexpr int kMaxFailuresInARow = 3;
+
+class Engine {
+ public:
+  // The runner outlives Run and is destroyed before the engine, whose plans it may still read.
+  Engine(const EngineConfig& config, StepRunner* runner);
+
+  // Serves until Stop; then every request ends as cancelled. Once.
+  void Run();
+  void Stop();
+
+  // A validated request. kUnavailable: the queue is full, or the engine is unhealthy or stopping.
+  Result<RequestId> Submit(RequestInput input, TokenSink sink);
+  void Cancel(RequestId request, FinishReason reason);
+  EngineStats Stats() const;
+  Status Health() const;
+
+ private:
+  struct Submission {
+    RequestId id;
+    RequestInput input;
+    TokenSink sink;
+  };
+
+  bool ApplyCommands();
+  void WaitForCommands();
+  void LaunchSteps();
+  void FinishOldestStep();
+  void HandleFault(const Error& error);
+  void BecomeUnhealthy(const Error& error);
+  void PublishStats();
+
+  // The engine thread's own.
+  const EngineConfig config_;
+  StepRunner* runner_;
+  Scheduler scheduler_;
+  std::deque<StepHandle> steps_;  // in flight, oldest first
+  double plan_seconds_ = 0;       // since the last step was done
+  DurationStats plan_time_;
+  DurationStats device_time_;
+  DurationStats wait_time_;
+  int num_failures_in_a_row_ = 0;
+  bool is_dead_ = false;
+
+  mutable std::mutex mutex_;
+  std::condition_variable commanded_;
+  std::vector<Submission> submissions_;
+  std::unordered_map<RequestId, FinishReason> cancels_;
+  bool is_stopping_ = false;
+  int64_t next_id_ = 0;
+  EngineStats stats_;
+  std::optional<Error> fault_;
+};
+
+}  // namespace moebius::engine

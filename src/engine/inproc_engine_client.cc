@@ -1,0 +1,137 @@
+#include "engine/inproc_engine_client.h"
+
+#include <random>
+#include <thread>
+#include <utility>
+
+#include "base/log.h"
+#include "engine/engine.h"
+#include "engine/kv_memory.h"
+#include "engine/model_runner.h"
+#include "platform/memory.h"
+
+namespace moebius::engine {
+namespace {
+
+uint64_t RandomSeed() {
+  std::random_device device;
+  return static_cast<uint64_t>(device()) << 32 | device();
+}
+
+Status Validate(const ModelTraits& traits, const EngineOptions& options) {
+  MOEBIUS_TRY(Validate(options));
+  for (const TokenId token : options.eos_token_ids) {
+    if (token < 0 || token >= traits.vocab_size) {
+      return MakeError(ErrorCode::kInvalidArgument,
+                       "eos_token_ids holds {}, expected ids from 0 to {}", token,
+                       traits.vocab_size - 1);
+    }
+  }
+  return {};
+}
+
+Result<KvMemoryPlan> PlanMemory(const model::Model& model, const ModelTraits& traits,
+                                const ModelRunnerOptions& runner, int num_threads,
+                                const EngineOptions& options) {
+  KvMemoryInput input;
+  input.block_bytes = KvBlockBytes(model.KvLayers(), traits.activations, options.block_size);
+  input.workspace_bytes = ModelRunner::WorkspaceBytes(model, runner, num_threads);
+  input.max_position = traits.max_position;
+  MOEBIUS_ASSIGN(const platform::SystemMemory memory, platform::ReadSystemMemory());
+  input.available_bytes = memory.available;
+  return PlanKvMemory(input, options);
+}
+
+EngineConfig MakeConfig(const ModelTraits& traits, const KvMemoryPlan& plan,
+                        const EngineOptions& options) {
+  EngineConfig config;
+  config.scheduler.vocab_size = traits.vocab_size;
+  config.scheduler.num_blocks = plan.num_blocks;
+  config.scheduler.block_size = options.block_size;
+  config.scheduler.max_model_len = plan.max_model_len;
+  config.scheduler.max_num_seqs = options.max_num_seqs;
+  config.scheduler.max_num_batched_tokens = options.max_num_batched_tokens;
+  config.scheduler.enable_prefix_caching = options.enable_prefix_caching;
+  config.scheduler.seed = options.seed ? *options.seed : RandomSeed();
+  config.scheduler.eos_token_ids = options.eos_token_ids;
+  config.max_num_waiting = options.max_num_waiting;
+  config.async_scheduling = options.async_scheduling;
+  config.step_timeout = options.step_timeout;
+  return config;
+}
+
+}  // namespace
+
+class InprocEngineClient::Impl {
+ public:
+  Impl(EngineLimits limits, const EngineConfig& config, std::unique_ptr<StepRunner> runner)
+      : limits_(std::move(limits)),
+        runner_(std::move(runner)),
+        engine_(config, runner_.get()),
+        thread_([this] { engine_.Run(); }) {}
+
+  ~Impl() {
+    engine_.Stop();
+    thread_.join();
+    // Its thread may still read a plan of the engine's.
+    runner_.reset();
+  }
+
+  const EngineLimits& limits() const { return limits_; }
+  Engine& engine() { return engine_; }
+  const Engine& engine() const { return engine_; }
+  const StepRunner& runner() const { return *runner_; }
+
+ private:
+  const EngineLimits limits_;
+  std::unique_ptr<StepRunner> runner_;
+  Engine engine_;
+  std::thread thread_;
+};
+
+Result<std::unique_ptr<InprocEngineClient>> InprocEngineClient::Create(
+    std::unique_ptr<model::Model> model, const ModelTraits& traits, const kernels::Backend* backend,
+    std::unique_ptr<platform::ThreadPool> pool, const EngineOptions& options) {
+  MOEBIUS_TRY(Validate(traits, options));
+  ModelRunnerOptions runner_options;
+  runner_options.vocab_size = traits.vocab_size;
+  runner_options.activations = traits.activations;
+  runner_options.block_size = options.block_size;
+  runner_options.max_rows = options.max_num_batched_tokens;
+  runner_options.max_samples = options.max_num_seqs;
+  MOEBIUS_ASSIGN(const KvMemoryPlan plan,
+                 PlanMemory(*model, traits, runner_options, pool->num_threads(), options));
+  LogInfo("{}", plan.Describe(options.block_size));
+  runner_options.num_blocks = plan.num_blocks;
+  MOEBIUS_ASSIGN(std::unique_ptr<StepRunner> runner,
+                 ModelRunner::Create(std::move(model), backend, std::move(pool), runner_options));
+  EngineLimits limits;
+  limits.vocab_size = traits.vocab_size;
+  limits.max_model_len = plan.max_model_len;
+  limits.max_num_seqs = options.max_num_seqs;
+  limits.eos_token_ids = options.eos_token_ids;
+  return std::unique_ptr<InprocEngineClient>(new InprocEngineClient(std::make_unique<Impl>(
+      std::move(limits), MakeConfig(traits, plan, options), std::move(runner))));
+}
+
+InprocEngineClient::InprocEngineClient(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+InprocEngineClient::~InprocEngineClient() = default;
+
+const EngineLimits& InprocEngineClient::limits() const { return impl_->limits(); }
+
+Result<RequestId> InprocEngineClient::Submit(RequestInput input, TokenSink sink) {
+  MOEBIUS_TRY(engine::Validate(input, limits()));
+  return impl_->engine().Submit(std::move(input), std::move(sink));
+}
+
+void InprocEngineClient::Cancel(RequestId request, FinishReason reason) {
+  impl_->engine().Cancel(request, reason);
+}
+
+EngineStats InprocEngineClient::Stats() const { return impl_->engine().Stats(); }
+
+moe::ExpertStats InprocEngineClient::ExpertLoad() const { return impl_->runner().ExpertLoad(); }
+
+Status InprocEngineClient::Health() const { return impl_->engine().Health(); }
+
+}  // namespace moebius::engine

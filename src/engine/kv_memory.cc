@@ -1,0 +1,78 @@
+#include "engine/kv_memory.h"
+
+#include <algorithm>
+
+namespace moebius::engine {
+namespace {
+
+std::string Size(uint64_t bytes) {
+  constexpr double kMiB = 1 << 20;
+  const double mib = static_cast<double>(bytes) / kMiB;
+  return mib < 1024 ? fmt::format("{:.1f} MiB", mib) : fmt::format("{:.2f} GiB", mib / 1024);
+}
+
+}  // namespace
+
+std::string KvMemoryPlan::Describe(int64_t block_size) const {
+  return fmt::format(
+      "KV cache {} ({} blocks of {} tokens), workspace {}, requests of up to {} tokens",
+      Size(kv_bytes), num_blocks, block_size, Size(workspace_bytes), max_model_len);
+}
+
+uint64_t KvBlockBytes(std::span<const model::KvLayerSpec> layers, DType dtype, int64_t block_size) {
+  uint64_t bytes = 0;
+  for (const model::KvLayerSpec& layer : layers) {
+    bytes += static_cast<uint64_t>((layer.width_k + layer.width_v) * block_size) * SizeOf(dtype);
+  }
+  return bytes;
+}
+
+Result<KvMemoryPlan> PlanKvMemory(const KvMemoryInput& input, const EngineOptions& options) {
+  if (options.max_model_len > input.max_position) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "max_model_len is {}, expected at most {}, the positions the model has",
+                     options.max_model_len, input.max_position);
+  }
+  KvMemoryPlan plan;
+  plan.workspace_bytes = input.workspace_bytes;
+  plan.max_model_len = options.max_model_len > 0 ? options.max_model_len : input.max_position;
+  const int64_t blocks_a_seq = (plan.max_model_len + options.block_size - 1) / options.block_size;
+  // max_position may be huge; 2^31 blocks are more than ids can name.
+  const int64_t most = std::min<int64_t>(blocks_a_seq, (int64_t{1} << 31) / options.max_num_seqs) *
+                       options.max_num_seqs;
+  const uint64_t usable =
+      static_cast<uint64_t>(static_cast<double>(input.available_bytes) * options.memory_fraction);
+  const uint64_t left = usable - std::min(usable, input.workspace_bytes);
+  if (options.num_kv_blocks) {
+    plan.num_blocks = *options.num_kv_blocks;
+  } else {
+    const uint64_t bytes = options.kv_cache_bytes.value_or(left);
+    plan.num_blocks =
+        static_cast<int64_t>(std::min(bytes / input.block_bytes, static_cast<uint64_t>(most)));
+  }
+  plan.num_blocks = std::min<int64_t>(plan.num_blocks, (int64_t{1} << 31) - 8);
+  plan.kv_bytes = static_cast<uint64_t>(plan.num_blocks) * input.block_bytes;
+  if (plan.kv_bytes + plan.workspace_bytes > input.available_bytes) {
+    return MakeError(ErrorCode::kOutOfMemory,
+                     "the KV cache of {} and the workspace of {} do not fit into the {} that are "
+                     "available: give less kv_cache_bytes or fewer num_kv_blocks, or lower "
+                     "max_num_batched_tokens ({}) or max_num_seqs ({})",
+                     Size(plan.kv_bytes), Size(plan.workspace_bytes), Size(input.available_bytes),
+                     options.max_num_batched_tokens, options.max_num_seqs);
+  }
+  const int64_t num_tokens = plan.num_blocks * options.block_size;
+  const bool is_length_ours = options.max_model_len == 0;
+  if (num_tokens < (is_length_ours ? 2 : plan.max_model_len)) {
+    return MakeError(
+        ErrorCode::kOutOfMemory,
+        "the KV cache has room for {} tokens ({} of {} available), but one request of "
+        "max_model_len {} needs {}: lower max_model_len, or raise kv_cache_bytes, num_kv_blocks or "
+        "memory_fraction ({})",
+        num_tokens, Size(plan.kv_bytes), Size(input.available_bytes), plan.max_model_len,
+        Size(static_cast<uint64_t>(blocks_a_seq) * input.block_bytes), options.memory_fraction);
+  }
+  plan.max_model_len = std::min(plan.max_model_len, num_tokens);
+  return plan;
+}
+
+}  // namespace moebius::engine
