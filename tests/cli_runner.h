@@ -1,0 +1,132 @@
+// Runs the program the way a user does and keeps what it leaves: standard output, standard error,
+// exit code.
+#pragma once
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+extern char** environ;
+
+namespace moebius {
+
+using Args = std::vector<std::string>;
+
+inline Args operator+(Args a, const Args& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+inline bool Contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+struct Finished {
+  int exit_code = -1;
+  std::string out;
+  std::string err;
+
+  std::string LastLine() const {
+    const size_t end = out.find_last_not_of('\n');
+    if (end == std::string::npos) return "";
+    const size_t begin = out.find_last_of('\n', end);
+    return out.substr(begin == std::string::npos ? 0 : begin + 1,
+                      end - (begin == std::string::npos ? 0 : begin + 1) + 1);
+  }
+};
+
+inline std::string ReadFile(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+class CliTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = testing::TempDir() + "moebius_cli_XXXXXX";
+    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
+    folder_ = pattern + "/";
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  std::string Write(const std::string& name, const std::string& text) const {
+    std::ofstream(folder_ + name, std::ios::binary) << text;
+    return folder_ + name;
+  }
+
+  // Runs `moebius args...`. With `interrupt_after`, sends SIGINT then. A run of two minutes is a
+  // failure.
+  Finished Run(const Args& args, const std::string& input = "",
+               std::chrono::milliseconds interrupt_after = {}) const {
+    Write("stdin", input);
+    Args words = {MOEBIUS_PROGRAM};
+    words.insert(words.end(), args.begin(), args.end());
+    std::vector<char*> argv;
+    for (std::string& word : words) argv.push_back(word.data());
+    argv.push_back(nullptr);
+
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, 0, (folder_ + "stdin").c_str(), O_RDONLY, 0);
+    posix_spawn_file_actions_addopen(&actions, 1, (folder_ + "stdout").c_str(),
+                                     O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    posix_spawn_file_actions_addopen(&actions, 2, (folder_ + "stderr").c_str(),
+                                     O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    pid_t pid = 0;
+    const int error = posix_spawn(&pid, MOEBIUS_PROGRAM, &actions, nullptr, argv.data(), environ);
+    posix_spawn_file_actions_destroy(&actions);
+    EXPECT_EQ(error, 0) << MOEBIUS_PROGRAM;
+    if (error != 0) return {};
+    if (interrupt_after.count() > 0) {
+      std::this_thread::sleep_for(interrupt_after);
+      kill(pid, SIGINT);
+    }
+    return {Wait(pid), ReadFile(folder_ + "stdout"), ReadFile(folder_ + "stderr")};
+  }
+
+  // The ids of the answer, from --print-ids.
+  std::vector<int> RunForIds(Args args) const {
+    args.insert(args.begin(), "run");
+    args.emplace_back("--print-ids");
+    const Finished finished = Run(args);
+    EXPECT_EQ(finished.exit_code, 0) << finished.err;
+    std::vector<int> ids;
+    std::istringstream line(finished.LastLine());
+    for (std::string word; std::getline(line, word, ',');) ids.push_back(std::atoi(word.c_str()));
+    return ids;
+  }
+
+  std::string folder_;
+
+ private:
+  static int Wait(pid_t pid) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::minutes(2);
+    int status = 0;
+    while (waitpid(pid, &status, WNOHANG) == 0) {
+      if (std::chrono::steady_clock::now() > deadline) {
+        ADD_FAILURE() << "still running after two minutes";
+        kill(pid, SIGKILL);
+        waitpid(pid, &status, 0);
+        return -1;
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  }
+};
+
+}  // namespace moebius

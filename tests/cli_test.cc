@@ -1,0 +1,283 @@
+// The program as a user runs it: flags in, standard output, standard error and exit code out.
+#include <fmt/core.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "cli_runner.h"
+
+namespace moebius {
+namespace {
+
+using nlohmann::json;
+
+const std::string kGolden = std::string(MOEBIUS_SOURCE_DIR) + "/tests/golden/";
+
+std::string Join(const std::vector<int>& ids) {
+  std::string text;
+  for (const int id : ids) text += (text.empty() ? "" : ",") + std::to_string(id);
+  return text;
+}
+
+struct GoldenCase {
+  std::vector<int> input;
+  std::vector<int> greedy;
+};
+// Those whose greedy path is not a matter of rounding.
+std::vector<GoldenCase> GoldenCases(const std::string& name) {
+  std::vector<GoldenCase> cases;
+  for (const json& entry : json::parse(ReadFile(kGolden + name + "/golden.json"))["cases"]) {
+    if (entry["min_margin"].get<double>() < 1e-3) continue;
+    cases.push_back({entry["input_ids"], entry["greedy"]});
+  }
+  return cases;
+}
+
+const Args kGreedy = {"--max-tokens", "16",      "--temperature", "0",
+                      "--ignore-eos", "--dtype", "float32"};
+
+TEST_F(CliTest, PrintIdsIsTheGreedyContinuation) {
+  for (const char* name :
+       {"deepseek_v2", "deepseek_v3", "deepseek_v3_yarn", "qwen3_moe", "mixtral", "llama4_text"}) {
+    if (!std::filesystem::exists(kGolden + name)) continue;
+    const std::vector<GoldenCase> cases = GoldenCases(name);
+    ASSERT_FALSE(cases.empty()) << name;
+    const GoldenCase& golden = cases.front();
+    EXPECT_EQ(RunForIds(Args{kGolden + name, "--prompt-ids", Join(golden.input)} + kGreedy),
+              golden.greedy)
+        << name;
+  }
+}
+
+TEST_F(CliTest, WhateverTheEngineIsSetToTheAnswerIsTheSame) {
+  const GoldenCase golden = GoldenCases("deepseek_v3").back();
+  const Args base = Args{kGolden + "deepseek_v3", "--prompt-ids", Join(golden.input)} + kGreedy;
+  for (const Args& extra :
+       std::vector<Args>{{"--block-size", "4"},
+                         {"--max-num-batched-tokens", "3", "--max-num-seqs", "1"},
+                         {"--no-enable-prefix-caching"},
+                         {"--no-async-scheduling"},
+                         {"--threads", "1"},
+                         {"--max-model-len", "400"}}) {
+    EXPECT_EQ(RunForIds(base + extra), golden.greedy) << extra.front();
+  }
+}
+
+TEST_F(CliTest, BatchAnswersInTheOrderOfTheFile) {
+  const std::vector<GoldenCase> cases = GoldenCases("deepseek_v3");
+  std::string input;
+  for (int round = 0; round < 3; ++round) {
+    for (size_t i = 0; i < cases.size(); ++i) {
+      input += json{{"id", fmt::format("{}-{}", round, i)},
+                    {"prompt_ids", cases[i].input},
+                    {"max_tokens", 16 - round}}
+                   .dump() +
+               "\n";
+    }
+  }
+  const std::string path = Write("in.jsonl", input);
+  const std::string out = folder_ + "out.jsonl";
+  const Finished finished = Run(
+      Args{"run", kGolden + "deepseek_v3", "--input-file", path, "--output-file", out} + kGreedy);
+  ASSERT_EQ(finished.exit_code, 0) << finished.err;
+  EXPECT_EQ(finished.out, "");
+  std::istringstream lines(ReadFile(out));
+  for (int round = 0; round < 3; ++round) {
+    for (size_t i = 0; i < cases.size(); ++i) {
+      std::string text;
+      ASSERT_TRUE(std::getline(lines, text));
+      const json line = json::parse(text);
+      std::vector<int> expected = cases[i].greedy;
+      expected.resize(static_cast<size_t>(16 - round));
+      EXPECT_EQ(line["id"], fmt::format("{}-{}", round, i));
+      EXPECT_EQ(line["token_ids"].get<std::vector<int>>(), expected);
+      EXPECT_EQ(line["finish_reason"], "length");
+      EXPECT_EQ(line["usage"]["prompt_tokens"], cases[i].input.size());
+      EXPECT_EQ(line["usage"]["completion_tokens"], 16 - round);
+    }
+  }
+}
+
+TEST_F(CliTest, BadBatchLinesAreNamed) {
+  std::string path =
+      Write("in.jsonl", "{\"prompt_ids\": [5]}\n{\"prompt_ids\": [5], \"max_tokens\": \"x\"}\n");
+  Finished finished = Run({"run", kGolden + "deepseek_v3", "--input-file", path});
+  EXPECT_EQ(finished.exit_code, 1);
+  EXPECT_TRUE(Contains(finished.err, "in.jsonl:2") && Contains(finished.err, "max_tokens"))
+      << finished.err;
+  EXPECT_EQ(finished.out, "");
+
+  // What only the engine can know fails that request and leaves the others alone.
+  path =
+      Write("in.jsonl",
+            "{\"prompt_ids\": [5], \"max_tokens\": 2}\n{\"id\": \"b\", \"prompt_ids\": [99999]}\n");
+  finished = Run({"run", kGolden + "deepseek_v3", "--input-file", path});
+  EXPECT_EQ(finished.exit_code, 1);
+  std::istringstream lines(finished.out);
+  std::string first, second;
+  std::getline(lines, first);
+  std::getline(lines, second);
+  EXPECT_EQ(json::parse(first)["token_ids"].size(), 2u);
+  EXPECT_TRUE(Contains(json::parse(second)["error"], "99999")) << second;
+  EXPECT_TRUE(Contains(finished.err, "line 2")) << finished.err;
+}
+
+TEST_F(CliTest, TheSameSeedIsTheSameTextAloneOrInABatch) {
+  const Args sampled = {kGolden + "deepseek_v3", "--temperature", "1.5", "--max-tokens", "20",
+                        "--ignore-eos"};
+  const std::vector<int> alone = RunForIds(sampled + Args{"--prompt-ids", "5,6,7", "--seed", "11"});
+  EXPECT_EQ(RunForIds(sampled + Args{"--prompt-ids", "5,6,7", "--seed", "11"}), alone);
+  EXPECT_NE(RunForIds(sampled + Args{"--prompt-ids", "5,6,7", "--seed", "12"}), alone);
+
+  std::string input;
+  for (int seed = 9; seed < 14; ++seed)
+    input += json{{"prompt_ids", {5, 6, 7}}, {"seed", seed}}.dump() + "\n";
+  const Finished batch =
+      Run(Args{"run"} + sampled + Args{"--input-file", Write("in.jsonl", input)});
+  ASSERT_EQ(batch.exit_code, 0) << batch.err;
+  std::istringstream lines(batch.out);
+  std::string line;
+  for (int i = 0; i < 3; ++i) std::getline(lines, line);
+  EXPECT_EQ(json::parse(line)["token_ids"].get<std::vector<int>>(), alone);
+}
+
+TEST_F(CliTest, StopTokensAndLogprobs) {
+  const GoldenCase golden = GoldenCases("deepseek_v3").front();
+  const json request = {
+      {"prompt_ids", golden.input}, {"stop_token_ids", {golden.greedy[3]}}, {"logprobs", 2}};
+  const Finished finished = Run(Args{"run", kGolden + "deepseek_v3", "--input-file",
+                                     Write("in.jsonl", request.dump() + "\n")} +
+                                kGreedy);
+  ASSERT_EQ(finished.exit_code, 0) << finished.err;
+  const json line = json::parse(finished.out);
+  EXPECT_EQ(line["token_ids"].size(), 4u);
+  EXPECT_EQ(line["finish_reason"], "stop");
+  EXPECT_EQ(line["stop_reason"], golden.greedy[3]);
+  ASSERT_EQ(line["logprobs"].size(), 4u);
+  for (size_t i = 0; i < 4; ++i) {
+    const json& entry = line["logprobs"][i];
+    EXPECT_EQ(entry["token_id"], golden.greedy[i]);
+    EXPECT_LE(entry["logprob"].get<double>(), 0);
+    EXPECT_EQ(entry["top_logprobs"].size(), 2u);
+    EXPECT_EQ(entry["top_logprobs"][0]["token_id"], golden.greedy[i]);
+  }
+}
+
+TEST_F(CliTest, DummyWeightsAndDenseMode) {
+  const Args base = {
+      kGolden + "qwen3_moe", "--prompt-ids", "5,6,7", "--max-tokens", "8", "--temperature", "0",
+      "--ignore-eos"};
+  EXPECT_EQ(RunForIds(base + Args{"--load-format", "dummy"}).size(), 8u);
+  EXPECT_EQ(
+      RunForIds(base + Args{"--load-format", "dummy", "--routing", "zipf:1.1", "--hf-overrides",
+                            R"({"num_hidden_layers": 2, "vocab_size": 300})"})
+          .size(),
+      8u);
+  const std::vector<int> dense = RunForIds(base + Args{"--moe-mode", "dense"});
+  EXPECT_EQ(dense.size(), 8u);
+  EXPECT_NE(dense, RunForIds(base));
+}
+
+TEST_F(CliTest, ErrorsNameWhatIsWrong) {
+  struct Case {
+    Args args;
+    int exit_code;
+    std::string part;
+  };
+  const std::string v3 = kGolden + "deepseek_v3";
+  const std::vector<Case> cases = {
+      {{"run", v3, "--prompt-ids", "5", "--max-token", "3"}, 2, "--max-tokens"},
+      {{"rum", v3}, 2, "did you mean run?"},
+      {{"run", v3}, 2, "--prompt"},
+      {{"run", v3, "--prompt-ids", "5", "--dtype", "int3"}, 2, "--dtype"},
+      {{"run", v3, "--prompt-ids", "5", "-tp", "2"}, 2, "one rank"},
+      {{"run", folder_ + "nowhere", "--prompt-ids", "5"}, 1, "nowhere"},
+      {{"run", folder_, "--prompt-ids", "5"}, 1, "config.json"},
+      {{"run", v3, "-p", "hello"}, 1, "tokenizer.json"},
+      {{"run", v3, "--prompt-ids", "5,512"}, 1, "512"},
+      {{"run", v3, "--prompt-ids", "5", "--temperature", "-1"}, 1, "temperature"},
+      {{"run", v3, "--prompt-ids", "5", "--stop", "x"}, 1, "tokenizer.json"},
+      {{"run", v3, "--prompt-ids", "5", "--block-size", "0"}, 1, "block_size"},
+      {{"run", v3, "--prompt-ids", "5", "--routing", "uniform"}, 1, "routing"},
+      {{"run", v3, "--prompt-ids", "5", "--hf-overrides", "{"}, 1, "hf-overrides"},
+      {{"run", v3, "--prompt-ids", "5", "--hf-overrides", R"({"model_type": "unheard_of"})"},
+       1,
+       "unheard_of"},
+      {{"run", v3, "--prompt-ids", "5", "--hf-overrides", R"({"hidden_size": 64})"}, 1, "64"},
+      {{"chat", v3}, 1, "chat template"},
+  };
+  for (const Case& c : cases) {
+    const Finished finished = Run(c.args);
+    EXPECT_EQ(finished.exit_code, c.exit_code) << c.part << ": " << finished.err;
+    EXPECT_TRUE(Contains(finished.err, "moebius: error: ")) << finished.err;
+    EXPECT_TRUE(Contains(finished.err, c.part))
+        << "expected '" << c.part << "' in: " << finished.err;
+    EXPECT_EQ(finished.out, "");
+  }
+}
+
+TEST_F(CliTest, AnswersGoToStandardOutputAndFiguresToStandardError) {
+  const Finished finished = Run(Args{"run", kGolden + "deepseek_v3", "--prompt-ids", "5,6,7",
+                                     "--print-ids", "--trust-remote-code"} +
+                                kGreedy);
+  EXPECT_EQ(finished.exit_code, 0);
+  EXPECT_EQ(finished.out, finished.LastLine() + "\n") << "one line, the ids";
+  EXPECT_TRUE(Contains(finished.err, "3 prompt tokens") && Contains(finished.err, "16 tokens"))
+      << finished.err;
+  EXPECT_TRUE(Contains(finished.err, "--trust-remote-code is ignored")) << finished.err;
+}
+
+TEST_F(CliTest, HelpAndVersion) {
+  EXPECT_TRUE(Contains(Run({"--help"}).out, "bench"));
+  EXPECT_TRUE(Contains(Run({"run", "--help"}).out, "--max-tokens"));
+  EXPECT_EQ(Run({"--version"}).out.rfind("moebius ", 0), 0u);
+}
+
+TEST_F(CliTest, InterruptEndsTheAnswerWithWhatCame) {
+  // Far more tokens than the time allows.
+  const Finished finished =
+      Run({"run", kGolden + "qwen3_moe", "--prompt-ids", "5", "--max-tokens", "900000",
+           "--ignore-eos", "--hf-overrides", R"({"max_position_embeddings": 1000000})",
+           "--print-ids", "--max-model-len", "1000000"},
+          "", std::chrono::milliseconds(1500));
+  EXPECT_EQ(finished.exit_code, 130) << finished.err;
+  EXPECT_TRUE(Contains(finished.err, "finish: abort")) << finished.err;
+  EXPECT_NE(finished.LastLine(), "");
+}
+
+TEST_F(CliTest, InspectAddsUpToTheFile) {
+  const std::string model = kGolden + "deepseek_v3";
+  const Finished finished = Run({"inspect", model, "--json"});
+  ASSERT_EQ(finished.exit_code, 0) << finished.err;
+  const json report = json::parse(finished.out);
+  uint64_t sum = report["other_bytes"].get<uint64_t>();
+  for (const json& part : report["parts"]) sum += part["bytes"].get<uint64_t>();
+  EXPECT_EQ(sum, std::filesystem::file_size(model + "/model.safetensors"));
+  EXPECT_EQ(Run({"inspect", model}).exit_code, 0);
+}
+
+TEST_F(CliTest, BenchmarksReport) {
+  const std::string out = folder_ + "bench.json";
+  Finished finished = Run({"bench", "latency", kGolden + "deepseek_v3", "--input-len", "16",
+                           "--output-len", "8", "--batch-size", "2", "--num-iters", "2",
+                           "--num-iters-warmup", "1", "--output-json", out});
+  ASSERT_EQ(finished.exit_code, 0) << finished.err;
+  json report = json::parse(ReadFile(out));
+  EXPECT_GT(report["ttft_ms"]["p50"].get<double>(), 0);
+  EXPECT_GT(report["output_tokens_per_second"].get<double>(), 0);
+  EXPECT_GT(report["bandwidth_share"].get<double>(), 0);
+  finished = Run({"bench", "throughput", kGolden + "deepseek_v3", "--input-len", "16",
+                  "--output-len", "8", "--num-prompts", "5", "--output-json", out});
+  ASSERT_EQ(finished.exit_code, 0) << finished.err;
+  report = json::parse(ReadFile(out));
+  EXPECT_GT(report["total_tokens_per_second"].get<double>(),
+            report["output_tokens_per_second"].get<double>());
+}
+
+}  // namespace
+}  // namespace moebius
