@@ -38,6 +38,12 @@ class Model {
 
   virtual const ModelConfig& config() const = 0;
 
+  // The dtype of activations and KV caches: float32 or bfloat16.
+  virtual DType activations() const { return DType::kF32; }
+
+  // Memory that weights and tables take.
+  virtual size_t weight_bytes() const { return 0; }
+
   // Layers in order; with an MTP layer it comes last.
   virtual std::vector<KvLayerSpec> KvLayers() const = 0;
 
@@ -53,7 +59,7 @@ class Model {
   virtual size_t WorkspaceBytes(int64_t max_rows, int64_t max_logit_rows) const = 0;
 
   // logits [logit_rows.size(), vocab] float32. hidden (data may be null): [T, H] float32, the
-  // residual stream before the final norm, which the MTP layer takes.
+  // hidden state after the final norm, which the MTP layer takes.
   virtual void Forward(kernels::ExecContext& ctx, const ForwardBatch& batch, Mat logits,
                        Mat hidden) = 0;
 

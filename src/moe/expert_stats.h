@@ -1,5 +1,5 @@
-// How many tokens each expert got, by MoE layer. Written by the device thread at every step, read between steps.
-// (Balancing plans from these counts.)
+// How many tokens each expert got, by MoE layer. Written by the device thread at every step, read
+// between steps. (Balancing plans from these counts.)
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,8 @@ class ExpertStats {
   int num_layers() const { return num_layers_; }
   int num_experts() const { return num_experts_; }
 
-  // One count for each entry; a negative entry (no expert) is skipped. `layer` counts MoE layers only.
+  // One count for each entry; a negative entry (no expert) is skipped. `layer` counts MoE layers
+  // only.
   void Count(int layer, std::span<const int32_t> experts) {
     for (const int32_t expert : experts) {
       if (expert >= 0) ++counts_[Index(layer, expert)];

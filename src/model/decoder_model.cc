@@ -1,0 +1,180 @@
+#include "model/decoder_model.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "model/rope.h"
+#include "moe/exchange/local.h"
+
+namespace moebius::model {
+
+using kernels::ExecContext;
+
+DecoderModel::DecoderModel(const ModelConfig& config, const DecoderOptions& options,
+                           WeightPlan& plan)
+    : config_(config), options_(options) {
+  const std::string embedding = config_.tensor_prefix + "model.embed_tokens.weight";
+  plan.Table(Part::kEmbedding, embedding, config_.vocab_size, config_.hidden_size, &embedding_);
+  // A tied head reads the embedding's tensor, but in packed form: the table cannot serve both.
+  plan.Packed(
+      Part::kHead,
+      WholeMatrix(config_.tie_embeddings ? embedding : config_.tensor_prefix + "lm_head.weight",
+                  config_.vocab_size, config_.hidden_size, false),
+      &head_);
+  DeclareNorm(plan, config_.tensor_prefix + "model.norm.weight", config_.hidden_size,
+              config_.rms_norm_eps, &final_norm_);
+  const int num_experts = static_cast<int>(config_.moe.num_experts);
+  const int num_moe_layers = static_cast<int>(config_.num_moe_layers() + config_.num_mtp_layers);
+  moe_.config = config_.moe;
+  moe_.placement = moe::Placement::Identity(num_experts);
+  moe_.exchange = std::make_unique<moe::LocalExchange>();
+  moe_.stats = moe::ExpertStats(num_experts > 0 ? num_moe_layers : 0, num_experts);
+  if (options_.routing && num_experts > 0) {
+    moe_.forced_routing =
+        std::make_unique<moe::ForcedRouting>(*options_.routing, num_moe_layers, num_experts);
+  }
+}
+
+std::string DecoderModel::LayerPrefix(int64_t layer) const {
+  return fmt::format("{}model.layers.{}.", config_.tensor_prefix, layer);
+}
+
+void DecoderModel::DeclareNorm(WeightPlan& plan, const std::string& name, int64_t n, double eps,
+                               Norm* norm) {
+  norm->eps = static_cast<float>(eps);
+  plan.Vector(Part::kNorms, name, n, 1.0f, &norm->weight);
+}
+
+void DecoderModel::DeclareMlp(WeightPlan& plan, Part part, const std::string& prefix,
+                              int64_t intermediate, Mlp* mlp) {
+  const int64_t hidden = config_.hidden_size;
+  plan.Gated(part, WholeMatrix(prefix + "gate_proj.weight", intermediate, hidden),
+             WholeMatrix(prefix + "up_proj.weight", intermediate, hidden), &mlp->gate_up);
+  plan.Packed(part, WholeMatrix(prefix + "down_proj.weight", hidden, intermediate), &mlp->down);
+}
+
+void DecoderModel::DeclareRouter(WeightPlan& plan, const std::string& name, MoeLayer* layer) {
+  layer->index = num_moe_declared_++;
+  plan.Packed(Part::kRouter, WholeMatrix(name, config_.moe.num_experts, config_.hidden_size, false),
+              &layer->router);
+}
+
+void DecoderModel::DeclareExperts(WeightPlan& plan, const std::string& prefix,
+                                  const ExpertNames& names, MoeLayer* layer) {
+  const int64_t hidden = config_.hidden_size;
+  const int64_t intermediate = config_.moe.intermediate_size;
+  DeclareRouter(plan, prefix + "gate.weight", layer);
+  std::vector<Matrix> gates;
+  std::vector<Matrix> ups;
+  std::vector<Matrix> downs;
+  for (int slot = 0; slot < moe_.placement.num_slots(); ++slot) {
+    const std::string expert =
+        fmt::format("{}experts.{}.", prefix, moe_.placement.expert(SlotId(slot)).value());
+    gates.push_back(WholeMatrix(expert + names.gate + ".weight", intermediate, hidden));
+    ups.push_back(WholeMatrix(expert + names.up + ".weight", intermediate, hidden));
+    downs.push_back(WholeMatrix(expert + names.down + ".weight", hidden, intermediate));
+  }
+  plan.GatedGroup(Part::kRoutedExperts, gates, ups, &layer->gate_up);
+  plan.Group(Part::kRoutedExperts, downs, &layer->down);
+}
+
+Status DecoderModel::Load(WeightPlan& plan, platform::ThreadPool& pool) {
+  num_threads_ = pool.num_threads();
+  MOEBIUS_ASSIGN(weights_, plan.Load(pool));
+  const int64_t positions = config_.max_position;
+  const int64_t rope_dim = config_.attention.rope_dim();
+  const bool tempered = config_.attention.temperature_tuning;
+  const size_t rope_bytes = static_cast<size_t>(positions * rope_dim) * sizeof(float);
+  MOEBIUS_ASSIGN(tables_, platform::Region::Allocate(
+                              rope_bytes + (tempered ? static_cast<size_t>(positions) * 8 : 0)));
+  rope_tables_.rope = Mat(tables_.data(), DType::kF32, positions, rope_dim);
+  if (tempered) {
+    rope_tables_.temperature = Mat(tables_.data() + rope_bytes, DType::kF32, positions, 2);
+  }
+  pool.RunRanges(positions, 256, [&](int64_t begin, int64_t end, int /*thread_idx*/) {
+    FillRopeTable(config_.rope, begin, end, rope_tables_.rope);
+    if (tempered) {
+      FillTemperatureTable(config_.attention, begin, end, rope_tables_.temperature);
+    }
+  });
+  return {};
+}
+
+std::vector<KvLayerSpec> DecoderModel::KvLayers() const {
+  return std::vector<KvLayerSpec>(static_cast<size_t>(config_.num_layers + config_.num_mtp_layers),
+                                  KvSpec());
+}
+
+void DecoderModel::BindKv(std::vector<KvLayer> layers) {
+  MOEBIUS_CHECK_EQ(layers.size(), KvLayers().size());
+  kv_ = std::move(layers);
+}
+
+size_t DecoderModel::WorkspaceBytes(int64_t max_rows, int64_t max_logit_rows) const {
+  // An arena that only counts: nothing is ever written to what it gives.
+  Arena arena(reinterpret_cast<void*>(Arena::kAlignment), SIZE_MAX / 2);
+  const int64_t hidden = config_.hidden_size;
+  Step::Reserve(arena, max_rows, options_.act, hidden);
+  const auto block = [&](const auto& reserve) {
+    const ArenaScope scope(arena);
+    reserve();
+  };
+  block([&] { ReserveAttention(arena, max_rows); });
+  block([&] { ReserveMlp(arena, max_rows, options_.act, config_.intermediate_size); });
+  if (config_.moe.num_experts > 0) {
+    block([&] { ReserveMoe(arena, max_rows, options_.act, hidden, moe_); });
+  }
+  block([&] {  // the head, or the MTP layer's input
+    arena.AllocMat(DType::kF32, max_rows, hidden);
+    arena.AllocMat(options_.act, std::max(max_logit_rows, 2 * max_rows), hidden);
+  });
+  const AttentionConfig& attention = config_.attention;
+  const bool mla = attention.kind == AttentionKind::kMla;
+  kernels::OpLimits limits;
+  limits.num_threads = num_threads_;
+  limits.num_slots = std::max<int64_t>(moe_.placement.num_slots(), config_.moe.num_experts);
+  limits.head_dim = mla ? attention.kv_lora_rank + attention.qk_rope_head_dim : attention.head_dim;
+  limits.v_head_dim = mla ? attention.kv_lora_rank : attention.head_dim;
+  limits.vocab = config_.vocab_size;
+  return arena.peak() + kernels::OpWorkspaceBytes(limits) + Arena::kAlignment;
+}
+
+void DecoderModel::FinishStream(Step& step, const Norm& norm, Mat out) {
+  kernels::RmsNorm(step.ctx, {.x = step.has_delta ? step.delta : Mat(),
+                              .residual = step.stream,
+                              .weight = norm.weight,
+                              .eps = norm.eps,
+                              .out = out});
+  step.has_delta = false;
+}
+
+void DecoderModel::RunHead(ExecContext& ctx, std::span<const int32_t> rows, Mat hidden,
+                           const kernels::PackedWeight& head, Mat logits) {
+  if (rows.empty()) return;
+  const ArenaScope scope(*ctx.workspace);
+  const Mat wanted =
+      ctx.workspace->AllocMat(options_.act, static_cast<int64_t>(rows.size()), config_.hidden_size);
+  // Embed is a gather of rows; the table here is the step's own.
+  kernels::Embed(ctx, {.tokens = rows, .table = hidden, .out = wanted});
+  Project(ctx, wanted, head, logits);
+}
+
+void DecoderModel::Forward(ExecContext& ctx, const ForwardBatch& batch, Mat logits, Mat hidden) {
+  if (batch.tokens.empty()) return;
+  const ArenaScope scope(*ctx.workspace);
+  Step step(ctx, batch, options_.act, config_.hidden_size);
+  kernels::Embed(ctx, {.tokens = batch.tokens, .table = embedding_, .out = step.stream});
+  for (int64_t layer = 0; layer < config_.num_layers; ++layer) RunLayer(step, layer);
+  const Mat normed = hidden.data != nullptr
+                         ? hidden
+                         : ctx.workspace->AllocMat(DType::kF32, step.rows, config_.hidden_size);
+  FinishStream(step, final_norm_, normed);
+  RunHead(ctx, batch.logit_rows, normed, head_, logits);
+}
+
+void DecoderModel::ForwardMtp(ExecContext& /*ctx*/, const ForwardBatch& /*batch*/, Mat /*hidden*/,
+                              Mat /*logits*/) {
+  MOEBIUS_CHECK(false && "this model has no MTP layer");
+}
+
+}  // namespace moebius::model

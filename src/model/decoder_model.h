@@ -1,0 +1,88 @@
+// What all families share: embedding, layers one after the other, final norm, head. A family
+// declares its layers' weights in its constructor and runs one layer at a time; this class does the
+// rest. Threads as in model.h.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "model/layers.h"
+#include "model/model.h"
+#include "model/model_config.h"
+#include "model/weight_plan.h"
+#include "platform/memory.h"
+#include "platform/thread_pool.h"
+
+namespace moebius::model {
+
+struct DecoderOptions {
+  DType act = DType::kF32;                  // of activations and KV: float32 or bfloat16
+  std::optional<moe::RoutingSpec> routing;  // instead of the router's choice
+};
+
+class DecoderModel : public Model {
+ public:
+  // Declares what is common in `plan`.
+  DecoderModel(const ModelConfig& config, const DecoderOptions& options, WeightPlan& plan);
+
+  // Fills the declared weights and the rotation tables; before, a model only describes itself.
+  Status Load(WeightPlan& plan, platform::ThreadPool& pool);
+
+  const ModelConfig& config() const override { return config_; }
+  DType activations() const override { return options_.act; }
+  size_t weight_bytes() const override { return weights_.size() + tables_.size(); }
+  std::vector<KvLayerSpec> KvLayers() const override;
+  void BindKv(std::vector<KvLayer> layers) override;
+  size_t WorkspaceBytes(int64_t max_rows, int64_t max_logit_rows) const override;
+  void Forward(kernels::ExecContext& ctx, const ForwardBatch& batch, Mat logits,
+               Mat hidden) override;
+  void ForwardMtp(kernels::ExecContext& ctx, const ForwardBatch& batch, Mat hidden,
+                  Mat logits) override;
+  moe::ExpertStats& expert_stats() override { return moe_.stats; }
+
+ protected:
+  virtual KvLayerSpec KvSpec() const = 0;
+  virtual void RunLayer(Step& step, int64_t layer) = 0;
+  // Takes what one attention block takes from an arena that only counts.
+  virtual void ReserveAttention(Arena& arena, int64_t rows) const = 0;
+
+  // Declaring: names are completed with config.tensor_prefix.
+  std::string LayerPrefix(int64_t layer) const;  // "model.layers.3."
+  void DeclareNorm(WeightPlan& plan, const std::string& name, int64_t n, double eps, Norm* norm);
+  void DeclareMlp(WeightPlan& plan, Part part, const std::string& prefix, int64_t intermediate,
+                  Mlp* mlp);
+  // Router `prefix`gate.weight and experts `prefix`experts.<e>.<gate>.weight, ...
+  struct ExpertNames {
+    const char* gate = "gate_proj";
+    const char* up = "up_proj";
+    const char* down = "down_proj";
+  };
+  void DeclareExperts(WeightPlan& plan, const std::string& prefix, const ExpertNames& names,
+                      MoeLayer* layer);
+  void DeclareRouter(WeightPlan& plan, const std::string& name, MoeLayer* layer);
+
+  // stream += delta; `out` [T, H] = final norm of the stream.
+  void FinishStream(Step& step, const Norm& norm, Mat out);
+  // logits of the wanted rows of `hidden` [T, H], which is normed.
+  void RunHead(kernels::ExecContext& ctx, std::span<const int32_t> rows, Mat hidden,
+               const kernels::PackedWeight& head, Mat logits);
+
+  const ModelConfig config_;
+  const DecoderOptions options_;
+  MoeShared moe_;
+  RopeTables rope_tables_;
+  Mat embedding_;
+  kernels::PackedWeight head_;
+  Norm final_norm_;
+  std::vector<KvLayer> kv_;
+
+ private:
+  platform::Region weights_;
+  platform::Region tables_;
+  int num_threads_ = 1;
+  int num_moe_declared_ = 0;
+};
+
+}  // namespace moebius::model

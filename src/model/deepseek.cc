@@ -1,0 +1,304 @@
+// DeepSeek-V2, V3, R1 and Kimi K2: multi-head latent attention, then (but for the first layers)
+// experts beside a shared one, and for V3 a layer that predicts one token further (MTP). Papers:
+// DeepSeek-V2 (2024), DeepSeek-V3 (2024).
+//
+// Keys and values of all heads come from one latent c of kv_lora_rank numbers and one rotated key
+// r: the cache holds [c | r] and nothing else. W_uk and W_uv, which would expand c to keys and
+// values, are absorbed instead: the query is taken into the latent space (q_n W_uk), attention runs
+// there, and its result leaves through W_uv. Prefill does the same as decode, so that a row's bits
+// do not depend on which of them computed it (expanding would cost fewer products for long
+// prompts).
+#include <utility>
+
+#include "base/check.h"
+#include "model/families.h"
+#include "model/rope.h"
+
+namespace moebius::model {
+namespace {
+
+// transformers and DeepSeek's own code norm both latents with this epsilon whatever rms_norm_eps
+// is.
+constexpr double kLatentEps = 1e-6;
+
+struct LatentAttention {
+  Linear down;  // x -> [q latent |] c | r
+  Norm q_norm;
+  Norm kv_norm;
+  Linear q_nope;                              // by head
+  std::vector<kernels::PackedWeight> q_rope;  // each head's reads the same input
+  std::vector<kernels::PackedWeight> w_uk;    // each [kv_lora_rank, qk_nope]
+  std::vector<kernels::PackedWeight> w_uv;    // each [v, kv_lora_rank]
+  kernels::PackedWeight output;
+};
+
+struct Layer {
+  Norm attention_norm;
+  LatentAttention attention;
+  Norm mlp_norm;
+  Mlp mlp;                      // of a dense layer
+  std::optional<MoeLayer> moe;  // of the others
+};
+
+// h' = eh_proj [enorm(embedding of the next token) | hnorm(h)], one layer, its own norm, a head.
+struct Mtp {
+  Norm e_norm;
+  Norm h_norm;
+  kernels::PackedWeight eh_proj;
+  Layer layer;
+  Norm head_norm;
+  Mat embedding;               // data null: the main one
+  kernels::PackedWeight head;  // data null: the main one
+};
+
+class Deepseek final : public DecoderModel {
+ public:
+  Deepseek(const ModelConfig& config, const DecoderOptions& options, WeightPlan& plan)
+      : DecoderModel(config, options, plan),
+        layers_(config.layers.size()),
+        softmax_scale_(MlaSoftmaxScale(
+            config.rope, config.attention.qk_nope_head_dim + config.attention.qk_rope_head_dim)) {
+    for (int64_t i = 0; i < config_.num_layers; ++i) {
+      const auto idx = static_cast<size_t>(i);
+      DeclareLayer(plan, LayerPrefix(i), config_.layers[idx].moe, &layers_[idx]);
+    }
+    if (config_.num_mtp_layers > 0) DeclareMtp(plan);
+  }
+
+  void ForwardMtp(kernels::ExecContext& ctx, const ForwardBatch& batch, Mat hidden,
+                  Mat logits) override;
+
+ protected:
+  KvLayerSpec KvSpec() const override {
+    return {.width_k = config_.attention.kv_lora_rank + config_.attention.qk_rope_head_dim};
+  }
+
+  // x += attention(norm(x)); x += mlp(norm(x)).
+  void RunLayer(Step& step, int64_t layer_idx) override {
+    const auto idx = static_cast<size_t>(layer_idx);
+    Run(step, layers_[idx], kv_[idx].k);
+  }
+  void Run(Step& step, const Layer& layer, Mat cache) {
+    AddAndNorm(step, layer.attention_norm);
+    Attend(step, layer.attention, cache);
+    AddAndNorm(step, layer.mlp_norm);
+    if (layer.moe) {
+      RunMoe(step, moe_, *layer.moe);
+    } else {
+      RunMlp(step, layer.mlp, 0, step.delta);
+    }
+  }
+
+  void Attend(Step& step, const LatentAttention& attention, Mat cache);
+  void ReserveAttention(Arena& arena, int64_t rows) const override {
+    Buffers(arena, rows, options_.act, config_.attention);
+  }
+
+ private:
+  struct Buffers {
+    Buffers(Arena& arena, int64_t rows, DType act, const AttentionConfig& c)
+        : down(arena.AllocMat(act, rows, c.q_lora_rank + c.kv_lora_rank + c.qk_rope_head_dim)),
+          q_nope(arena.AllocMat(act, rows, c.num_heads * c.qk_nope_head_dim)),
+          q(arena.AllocMat(act, rows, c.num_heads * (c.kv_lora_rank + c.qk_rope_head_dim))),
+          latent_out(arena.AllocMat(act, rows, c.num_heads * c.kv_lora_rank)),
+          heads(arena.AllocMat(act, rows, c.num_heads * c.v_head_dim)) {}
+    Mat down;
+    Mat q_nope;
+    Mat q;  // each head: latent part, then rotated part
+    Mat latent_out;
+    Mat heads;
+  };
+
+  void DeclareLayer(WeightPlan& plan, const std::string& prefix, bool moe, Layer* layer);
+  void DeclareAttention(WeightPlan& plan, const std::string& prefix, LatentAttention* attention);
+  void DeclareMtp(WeightPlan& plan);
+
+  std::vector<Layer> layers_;
+  Mtp mtp_;
+  float softmax_scale_;
+};
+
+void Deepseek::Attend(Step& step, const LatentAttention& attention, Mat cache) {
+  const ArenaScope scope(step.arena());
+  kernels::ExecContext& ctx = step.ctx;
+  const AttentionConfig& c = config_.attention;
+  const int64_t cache_width = c.kv_lora_rank + c.qk_rope_head_dim;
+  const Buffers b(step.arena(), step.rows, step.act, c);
+
+  Project(ctx, step.normed, attention.down, b.down);
+  const Mat kv = b.down.Cols(c.q_lora_rank, cache_width);
+  const Mat latent = kv.Cols(0, c.kv_lora_rank);
+  Mat q_input = step.normed;
+  if (c.q_lora_rank > 0) {
+    q_input = b.down.Cols(0, c.q_lora_rank);
+    NormRows(ctx, q_input, attention.q_norm, q_input);
+  }
+  NormRows(ctx, latent, attention.kv_norm, latent);
+  kernels::RopeArgs rope = {.x = kv,
+                            .head_stride = cache_width,
+                            .offset = c.kv_lora_rank,
+                            .dim = c.qk_rope_head_dim,
+                            .interleaved = c.rope_interleaved,
+                            .positions = step.batch.positions,
+                            .table = rope_tables_.rope};
+  kernels::Rope(ctx, rope);
+  kernels::KvWrite(ctx, {.x = kv, .rows = step.batch.kv_rows, .cache = cache});
+
+  Project(ctx, q_input, attention.q_nope, b.q_nope);
+  kernels::HeadGemm(ctx, {.a = b.q_nope,
+                          .a_head_stride = c.qk_nope_head_dim,
+                          .weights = attention.w_uk,
+                          .out = b.q,
+                          .out_head_stride = cache_width});
+  kernels::HeadGemm(ctx, {.a = q_input,
+                          .a_head_stride = 0,
+                          .weights = attention.q_rope,
+                          .out = b.q,
+                          .out_head_stride = cache_width,
+                          .out_offset = c.kv_lora_rank});
+  rope.x = b.q;
+  rope.num_heads = c.num_heads;
+  kernels::Rope(ctx, rope);
+
+  kernels::MlaAttention(ctx, {.batch = step.batch.attention,
+                              .q = b.q,
+                              .cache = cache,
+                              .num_heads = c.num_heads,
+                              .latent_dim = c.kv_lora_rank,
+                              .rope_dim = c.qk_rope_head_dim,
+                              .scale = softmax_scale_,
+                              .out = b.latent_out});
+  kernels::HeadGemm(ctx, {.a = b.latent_out,
+                          .a_head_stride = c.kv_lora_rank,
+                          .weights = attention.w_uv,
+                          .out = b.heads,
+                          .out_head_stride = c.v_head_dim});
+  Project(ctx, b.heads, attention.output, step.delta);
+  step.has_delta = true;
+}
+
+void Deepseek::ForwardMtp(kernels::ExecContext& ctx, const ForwardBatch& batch, Mat hidden,
+                          Mat logits) {
+  MOEBIUS_CHECK_EQ(config_.num_mtp_layers, 1);
+  if (batch.tokens.empty()) return;
+  const ArenaScope scope(*ctx.workspace);
+  const int64_t width = config_.hidden_size;
+  Step step(ctx, batch, options_.act, width);
+  {
+    const ArenaScope input_scope(*ctx.workspace);
+    const Mat embedded = ctx.workspace->AllocMat(DType::kF32, step.rows, width);
+    const Mat joined = ctx.workspace->AllocMat(options_.act, step.rows, 2 * width);
+    kernels::Embed(ctx, {.tokens = batch.tokens,
+                         .table = mtp_.embedding.data != nullptr ? mtp_.embedding : embedding_,
+                         .out = embedded});
+    NormRows(ctx, embedded, mtp_.e_norm, joined.Cols(0, width));
+    NormRows(ctx, hidden, mtp_.h_norm, joined.Cols(width, width));
+    Project(ctx, joined, mtp_.eh_proj, step.stream);
+  }
+  Run(step, mtp_.layer, kv_.back().k);
+  const Mat normed = ctx.workspace->AllocMat(DType::kF32, step.rows, width);
+  FinishStream(step, mtp_.head_norm, normed);
+  RunHead(ctx, batch.logit_rows, normed, mtp_.head.data != nullptr ? mtp_.head : head_, logits);
+}
+
+void Deepseek::DeclareAttention(WeightPlan& plan, const std::string& prefix,
+                                LatentAttention* attention) {
+  const AttentionConfig& c = config_.attention;
+  const int64_t hidden = config_.hidden_size;
+  const int64_t qk_dim = c.qk_nope_head_dim + c.qk_rope_head_dim;
+  const int64_t kv_dim = c.qk_nope_head_dim + c.v_head_dim;
+  Matrix q = WholeMatrix(prefix + "q_proj.weight", c.num_heads * qk_dim, hidden);
+  std::vector<Matrix> down;
+  if (c.q_lora_rank > 0) {
+    q = WholeMatrix(prefix + "q_b_proj.weight", c.num_heads * qk_dim, c.q_lora_rank);
+    down.push_back(WholeMatrix(prefix + "q_a_proj.weight", c.q_lora_rank, hidden));
+    DeclareNorm(plan, prefix + "q_a_layernorm.weight", c.q_lora_rank, kLatentEps,
+                &attention->q_norm);
+  }
+  down.push_back(WholeMatrix(prefix + "kv_a_proj_with_mqa.weight",
+                             c.kv_lora_rank + c.qk_rope_head_dim, hidden));
+  plan.Stacked(Part::kAttention, down, &attention->down);
+  DeclareNorm(plan, prefix + "kv_a_layernorm.weight", c.kv_lora_rank, kLatentEps,
+              &attention->kv_norm);
+
+  const Matrix kv = WholeMatrix(prefix + "kv_b_proj.weight", c.num_heads * kv_dim, c.kv_lora_rank);
+  const auto rows = [](Matrix matrix, int64_t begin, int64_t count, bool transposed) {
+    matrix.select = [=](const kernels::WeightSource& whole) {
+      const kernels::WeightSource part = whole.Rows(begin, count);
+      return transposed ? part.Transposed() : part;
+    };
+    return matrix;
+  };
+  std::vector<Matrix> q_nope;
+  std::vector<Matrix> q_rope;
+  std::vector<Matrix> w_uk;
+  std::vector<Matrix> w_uv;
+  for (int64_t h = 0; h < c.num_heads; ++h) {
+    q_nope.push_back(rows(q, h * qk_dim, c.qk_nope_head_dim, false));
+    q_rope.push_back(rows(q, h * qk_dim + c.qk_nope_head_dim, c.qk_rope_head_dim, false));
+    w_uk.push_back(rows(kv, h * kv_dim, c.qk_nope_head_dim, true));
+    w_uv.push_back(rows(kv, h * kv_dim + c.qk_nope_head_dim, c.v_head_dim, false));
+  }
+  plan.Stacked(Part::kAttention, q_nope, &attention->q_nope);
+  plan.Group(Part::kAttention, q_rope, &attention->q_rope);
+  plan.Group(Part::kAttention, w_uk, &attention->w_uk);
+  plan.Group(Part::kAttention, w_uv, &attention->w_uv);
+  plan.Packed(Part::kAttention,
+              WholeMatrix(prefix + "o_proj.weight", hidden, c.num_heads * c.v_head_dim),
+              &attention->output);
+}
+
+void Deepseek::DeclareLayer(WeightPlan& plan, const std::string& prefix, bool moe, Layer* layer) {
+  const double eps = config_.rms_norm_eps;
+  DeclareNorm(plan, prefix + "input_layernorm.weight", config_.hidden_size, eps,
+              &layer->attention_norm);
+  DeclareAttention(plan, prefix + "self_attn.", &layer->attention);
+  DeclareNorm(plan, prefix + "post_attention_layernorm.weight", config_.hidden_size, eps,
+              &layer->mlp_norm);
+  if (!moe) {
+    DeclareMlp(plan, Part::kDenseMlp, prefix + "mlp.", config_.intermediate_size, &layer->mlp);
+    return;
+  }
+  layer->moe.emplace();
+  DeclareExperts(plan, prefix + "mlp.", {}, &*layer->moe);
+  if (config_.moe.router == RouterKind::kSigmoidBias) {
+    plan.Vector(Part::kRouter, prefix + "mlp.gate.e_score_correction_bias", config_.moe.num_experts,
+                0.0f, &layer->moe->bias);
+  }
+  if (config_.moe.shared_intermediate_size > 0) {
+    DeclareMlp(plan, Part::kSharedExperts, prefix + "mlp.shared_experts.",
+               config_.moe.shared_intermediate_size, &layer->moe->shared.emplace());
+  }
+}
+
+void Deepseek::DeclareMtp(WeightPlan& plan) {
+  plan.set_mtp(true);
+  const int64_t hidden = config_.hidden_size;
+  const double eps = config_.rms_norm_eps;
+  const std::string prefix = LayerPrefix(config_.num_layers);
+  DeclareNorm(plan, prefix + "enorm.weight", hidden, eps, &mtp_.e_norm);
+  DeclareNorm(plan, prefix + "hnorm.weight", hidden, eps, &mtp_.h_norm);
+  plan.Packed(Part::kMtp, WholeMatrix(prefix + "eh_proj.weight", hidden, 2 * hidden),
+              &mtp_.eh_proj);
+  DeclareLayer(plan, prefix, config_.moe.num_experts > 0, &mtp_.layer);
+  DeclareNorm(plan, prefix + "shared_head.norm.weight", hidden, eps, &mtp_.head_norm);
+  // DeepSeek's files repeat the embedding and the head here; others leave them out.
+  const std::string embedding = prefix + "embed_tokens.weight";
+  if (plan.source().Has(embedding)) {
+    plan.Table(Part::kMtp, embedding, config_.vocab_size, hidden, &mtp_.embedding);
+  }
+  const std::string head = prefix + "shared_head.head.weight";
+  if (plan.source().Has(head)) {
+    plan.Packed(Part::kMtp, WholeMatrix(head, config_.vocab_size, hidden, false), &mtp_.head);
+  }
+  plan.set_mtp(false);
+}
+
+}  // namespace
+
+std::unique_ptr<DecoderModel> MakeDeepseek(const ModelConfig& config, const DecoderOptions& options,
+                                           WeightPlan& plan) {
+  return std::make_unique<Deepseek>(config, options, plan);
+}
+
+}  // namespace moebius::model

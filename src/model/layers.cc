@@ -1,0 +1,139 @@
+#include "model/layers.h"
+
+#include <cmath>
+
+namespace moebius::model {
+
+using kernels::ExecContext;
+
+void Step::Reserve(Arena& arena, int64_t rows, DType act, int64_t hidden_size) {
+  arena.AllocMat(DType::kF32, rows, hidden_size);
+  arena.AllocMat(act, rows, hidden_size);
+  arena.AllocMat(act, rows, hidden_size);
+}
+
+Step::Step(ExecContext& ctx, const ForwardBatch& batch, DType act, int64_t hidden_size)
+    : ctx(ctx),
+      batch(batch),
+      act(act),
+      rows(static_cast<int64_t>(batch.tokens.size())),
+      stream(arena().AllocMat(DType::kF32, rows, hidden_size)),
+      normed(arena().AllocMat(act, rows, hidden_size)),
+      delta(arena().AllocMat(act, rows, hidden_size)) {}
+
+void AddAndNorm(Step& step, const Norm& norm) {
+  kernels::RmsNorm(step.ctx, {.x = step.has_delta ? step.delta : Mat(),
+                              .residual = step.stream,
+                              .weight = norm.weight,
+                              .eps = norm.eps,
+                              .out = step.normed});
+  step.has_delta = false;
+}
+
+void NormRows(ExecContext& ctx, Mat x, const Norm& norm, Mat out, int64_t group) {
+  kernels::RmsNorm(
+      ctx,
+      {.x = x, .residual = {}, .weight = norm.weight, .eps = norm.eps, .group = group, .out = out});
+}
+
+void Project(ExecContext& ctx, Mat a, const kernels::PackedWeight& weight, Mat out) {
+  kernels::GemmArgs args;
+  args.a = a;
+  args.w = &weight;
+  args.out = out;
+  kernels::Gemm(ctx, args);
+}
+
+void Project(ExecContext& ctx, Mat a, const Linear& linear, Mat out) {
+  int64_t column = 0;
+  for (const kernels::PackedWeight& part : linear.parts) {
+    Project(ctx, a, part, out.Cols(column, part.n));
+    column += part.n;
+  }
+}
+
+void ReserveGqa(Arena& arena, int64_t rows, DType act, const AttentionConfig& config) {
+  arena.AllocMat(act, rows, (config.num_heads + 2 * config.num_kv_heads) * config.head_dim);
+  arena.AllocMat(act, rows, config.num_heads * config.head_dim);
+}
+
+namespace {
+
+void RotateHeads(Step& step, const AttentionConfig& config, int64_t num_heads, Mat table, Mat x) {
+  kernels::Rope(step.ctx, {.x = x,
+                           .num_heads = num_heads,
+                           .head_stride = config.head_dim,
+                           .dim = config.head_dim,
+                           .interleaved = config.rope_interleaved,
+                           .positions = step.batch.positions,
+                           .table = table});
+}
+
+}  // namespace
+
+void RunGqa(Step& step, const AttentionConfig& config, const RopeTables& tables,
+            const GqaAttention& attention, const Model::KvLayer& cache) {
+  const ArenaScope scope(step.arena());
+  ExecContext& ctx = step.ctx;
+  const int64_t head_dim = config.head_dim;
+  const int64_t q_width = config.num_heads * head_dim;
+  const int64_t kv_width = config.num_kv_heads * head_dim;
+  const Mat qkv = step.arena().AllocMat(step.act, step.rows, q_width + 2 * kv_width);
+  const Mat heads = step.arena().AllocMat(step.act, step.rows, q_width);
+  const Mat q = qkv.Cols(0, q_width);
+  const Mat k = qkv.Cols(q_width, kv_width);
+  const Mat v = qkv.Cols(q_width + kv_width, kv_width);
+
+  Project(ctx, step.normed, attention.qkv, qkv);
+  if (config.qk_norm == QkNorm::kRms) {
+    NormRows(ctx, q, attention.q_norm, q, head_dim);
+    NormRows(ctx, k, attention.k_norm, k, head_dim);
+  }
+  if (attention.layer.rope) {
+    RotateHeads(step, config, config.num_heads, tables.rope, q);
+    RotateHeads(step, config, config.num_kv_heads, tables.rope, k);
+    if (config.qk_norm == QkNorm::kL2AfterRope) {
+      NormRows(ctx, q, attention.q_norm, q, head_dim);
+      NormRows(ctx, k, attention.k_norm, k, head_dim);
+    }
+  } else if (tables.temperature.data != nullptr) {
+    // A scale by position is a rotation by nothing, pair by pair.
+    kernels::Rope(ctx, {.x = q,
+                        .num_heads = q_width / 2,
+                        .head_stride = 2,
+                        .dim = 2,
+                        .positions = step.batch.positions,
+                        .table = tables.temperature});
+  }
+  kernels::KvWrite(ctx, {.x = k, .rows = step.batch.kv_rows, .cache = cache.k});
+  kernels::KvWrite(ctx, {.x = v, .rows = step.batch.kv_rows, .cache = cache.v});
+  kernels::Attention(ctx, {.batch = step.batch.attention,
+                           .q = q,
+                           .k_cache = cache.k,
+                           .v_cache = cache.v,
+                           .num_heads = config.num_heads,
+                           .num_kv_heads = config.num_kv_heads,
+                           .head_dim = head_dim,
+                           .v_head_dim = head_dim,
+                           .scale = 1.0f / std::sqrt(static_cast<float>(head_dim)),
+                           .window = attention.layer.window,
+                           .chunk = attention.layer.chunk,
+                           .out = heads});
+  Project(ctx, heads, attention.output, step.delta);
+  step.has_delta = true;
+}
+
+void ReserveMlp(Arena& arena, int64_t rows, DType act, int64_t intermediate_size) {
+  arena.AllocMat(act, rows, intermediate_size);
+}
+
+void RunMlp(Step& step, const Mlp& mlp, int64_t begin, Mat out) {
+  const ArenaScope scope(step.arena());
+  const Mat hidden = step.arena().AllocMat(step.act, out.rows, mlp.gate_up.n);
+  kernels::SwiGlu(step.ctx,
+                  {.a = step.normed.Rows(begin, out.rows), .w = &mlp.gate_up, .out = hidden});
+  Project(step.ctx, hidden, mlp.down, out);
+  step.has_delta = true;
+}
+
+}  // namespace moebius::model

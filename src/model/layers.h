@@ -1,0 +1,106 @@
+// The blocks that decoder layers are made of: weights as plain structs, and functions that run them
+// on the rows of a step. Called by the device thread only; scratch comes from the step's arena and
+// is given back before a function returns.
+//
+// The residual stream is float32. A block reads `normed` and writes `delta`; the next AddAndNorm
+// adds delta to the stream (one fused pass), so a layer reads: norm, attention, norm, MLP.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "kernels/ops.h"
+#include "model/model.h"
+#include "model/model_config.h"
+#include "model/weight_plan.h"
+#include "moe/exchange/exchange.h"
+#include "moe/expert_stats.h"
+#include "moe/forced_routing.h"
+#include "moe/placement.h"
+#include "tensor/arena.h"
+
+namespace moebius::model {
+
+// One pass of layers over T rows, and the buffers that all its blocks share.
+struct Step {
+  Step(kernels::ExecContext& ctx, const ForwardBatch& batch, DType act, int64_t hidden_size);
+  // Takes the same buffers from an arena that only counts.
+  static void Reserve(Arena& arena, int64_t rows, DType act, int64_t hidden_size);
+
+  Arena& arena() const { return *ctx.workspace; }
+
+  kernels::ExecContext& ctx;
+  const ForwardBatch& batch;
+  DType act;
+  int64_t rows;
+  Mat stream;  // [T, H] float32
+  Mat normed;  // [T, H] act
+  Mat delta;   // [T, H] act
+  bool has_delta = false;
+};
+
+struct Norm {
+  Mat weight;  // [1, n] float32
+  float eps = 1e-6f;
+};
+// stream += delta, if the last block left one; normed = norm(stream).
+void AddAndNorm(Step& step, const Norm& norm);
+// out = norm(x) a row; weight.data null: without a weight, in groups of `group` columns (0: the
+// whole row).
+void NormRows(kernels::ExecContext& ctx, Mat x, const Norm& norm, Mat out, int64_t group = 0);
+
+// out = a w^T.
+void Project(kernels::ExecContext& ctx, Mat a, const kernels::PackedWeight& weight, Mat out);
+void Project(kernels::ExecContext& ctx, Mat a, const Linear& linear, Mat out);
+
+// By position; filled once when a model loads.
+struct RopeTables {
+  Mat rope;         // [max_position, rope_dim] float32: cos, sin
+  Mat temperature;  // [max_position, 2]: scale, 0 (Llama 4); data null: queries keep their scale
+};
+
+// Grouped-query attention with its projections.
+struct GqaAttention {
+  Linear qkv;  // queries, keys, values
+  kernels::PackedWeight output;
+  Norm q_norm;  // per head, where config.qk_norm says so
+  Norm k_norm;
+  LayerConfig layer;
+};
+void RunGqa(Step& step, const AttentionConfig& config, const RopeTables& tables,
+            const GqaAttention& attention, const Model::KvLayer& cache);
+void ReserveGqa(Arena& arena, int64_t rows, DType act, const AttentionConfig& config);
+
+struct Mlp {
+  kernels::PackedWeight gate_up;
+  kernels::PackedWeight down;
+};
+// out = down(silu(gate(normed)) * up(normed)) for rows [begin, begin + out.rows).
+void RunMlp(Step& step, const Mlp& mlp, int64_t begin, Mat out);
+void ReserveMlp(Arena& arena, int64_t rows, DType act, int64_t intermediate_size);
+
+// What all MoE layers of a model share.
+struct MoeShared {
+  MoeConfig config;
+  moe::Placement placement;
+  std::unique_ptr<moe::Exchange> exchange;
+  std::unique_ptr<moe::ForcedRouting> forced_routing;  // null: the router decides
+  moe::ExpertStats stats;
+};
+
+struct MoeLayer {
+  int index = 0;  // among the MoE layers
+  kernels::PackedWeight router;
+  Mat bias;                                    // [1, E] float32 for the choice; data null: none
+  std::vector<kernels::PackedWeight> gate_up;  // by slot
+  std::vector<kernels::PackedWeight> down;
+  std::optional<Mlp> shared;
+};
+// delta = sum of the chosen experts, weighted, + the shared expert.
+void RunMoe(Step& step, MoeShared& shared, const MoeLayer& layer);
+void ReserveMoe(Arena& arena, int64_t rows, DType act, int64_t hidden_size,
+                const MoeShared& shared);
+
+}  // namespace moebius::model

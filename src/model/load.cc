@@ -1,0 +1,123 @@
+#include "model/load.h"
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "model/checkpoint.h"
+#include "model/families.h"
+
+namespace moebius::model {
+namespace {
+
+// MTP weights are often left out of a checkpoint whose configuration mentions them (transformers
+// does so on saving): then the model is served without.
+void SettleMtp(const Checkpoint& checkpoint, ModelConfig& config) {
+  if (config.num_mtp_layers == 0) return;
+  const std::string prefix =
+      fmt::format("{}model.layers.{}.", config.tensor_prefix, config.num_layers);
+  if (checkpoint.HasPrefix(prefix)) return;
+  LogDebug("{}: no tensors named {}*: no MTP layer", checkpoint.folder(), prefix);
+  config.num_mtp_layers = 0;
+}
+
+DType Activations(DTypeChoice choice, const ModelConfig& config) {
+  if (choice == DTypeChoice::kFloat32) return DType::kF32;
+  if (choice == DTypeChoice::kBFloat16) return DType::kBF16;
+  return config.dtype == DType::kF32 ? DType::kF32 : DType::kBF16;
+}
+
+template <typename Enum>
+struct Named {
+  const char* name;
+  Enum value;
+};
+
+template <typename Enum, size_t kCount>
+Result<Enum> ParseNamed(const char* flag, const std::string& name,
+                        const Named<Enum> (&values)[kCount]) {
+  std::string names;
+  for (const Named<Enum>& entry : values) {
+    if (name == entry.name) return entry.value;
+    names += fmt::format("{}{}", names.empty() ? "" : ", ", entry.name);
+  }
+  return MakeError(ErrorCode::kInvalidArgument, "{} is '{}', expected one of {}", flag, name,
+                   names);
+}
+
+}  // namespace
+
+Result<DTypeChoice> ParseDTypeChoice(const std::string& name) {
+  static constexpr Named<DTypeChoice> kNames[] = {{"auto", DTypeChoice::kAuto},
+                                                  {"float32", DTypeChoice::kFloat32},
+                                                  {"bfloat16", DTypeChoice::kBFloat16}};
+  return ParseNamed("--dtype", name, kNames);
+}
+
+Result<LoadFormat> ParseLoadFormat(const std::string& name) {
+  static constexpr Named<LoadFormat> kNames[] = {{"auto", LoadFormat::kAuto},
+                                                 {"dummy", LoadFormat::kDummy}};
+  return ParseNamed("--load-format", name, kNames);
+}
+
+Result<MoeMode> ParseMoeMode(const std::string& name) {
+  static constexpr Named<MoeMode> kNames[] = {{"sparse", MoeMode::kSparse},
+                                              {"dense", MoeMode::kDense}};
+  return ParseNamed("--moe-mode", name, kNames);
+}
+
+Result<ModelConfig> LoadConfig(const LoadOptions& options) {
+  MOEBIUS_ASSIGN(ModelConfig config, LoadModelConfig(options.folder, options.hf_overrides));
+  if (options.max_position > 0) {
+    config.max_position = std::min(config.max_position, options.max_position);
+  }
+  if (options.moe_mode == MoeMode::kDense) {
+    config.moe.top_k = config.moe.num_experts;
+    config.moe.num_top_groups = config.moe.num_groups;
+  }
+  return config;
+}
+
+std::unique_ptr<DecoderModel> MakeModel(const ModelConfig& config, const DecoderOptions& options,
+                                        WeightPlan& plan) {
+  switch (config.family) {
+    case Family::kDeepseek:
+      return MakeDeepseek(config, options, plan);
+    case Family::kQwen:
+      return MakeQwen(config, options, plan);
+    case Family::kMixtral:
+      return MakeMixtral(config, options, plan);
+    case Family::kLlama:
+      return MakeLlama(config, options, plan);
+    case Family::kLlama4:
+      return MakeLlama4(config, options, plan);
+  }
+  return nullptr;
+}
+
+Result<std::unique_ptr<Model>> LoadModel(const LoadOptions& options, platform::ThreadPool& pool) {
+  const bool dummy = options.load_format == LoadFormat::kDummy;
+  if (options.routing && !dummy) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "--routing needs --load-format dummy: a trained router decides for itself");
+  }
+  MOEBIUS_ASSIGN(ModelConfig config, LoadConfig(options));
+  std::optional<Checkpoint> checkpoint;
+  std::unique_ptr<TensorSource> source;
+  if (dummy) {
+    source = RandomSource(config);
+  } else {
+    MOEBIUS_ASSIGN(checkpoint, Checkpoint::Open(options.folder));
+    SettleMtp(*checkpoint, config);
+    source = CheckpointSource(*checkpoint, config.fp8_blocks);
+  }
+  DecoderOptions decoder;
+  decoder.act = Activations(options.dtype, config);
+  decoder.routing = options.routing;
+  WeightPlan plan(*source, decoder.act);
+  std::unique_ptr<DecoderModel> model = MakeModel(config, decoder, plan);
+  MOEBIUS_TRY(plan.status());
+  MOEBIUS_TRY(model->Load(plan, pool));
+  return model;
+}
+
+}  // namespace moebius::model

@@ -1,0 +1,59 @@
+// From a folder to a model that runs. Everything is checked before anything is allocated:
+// configuration, the name, shape and dtype of every tensor, the back end's operations. Called once,
+// by the thread that owns the pool.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/result.h"
+#include "kernels/backend.h"
+#include "model/model.h"
+#include "model/model_config.h"
+#include "moe/forced_routing.h"
+#include "platform/thread_pool.h"
+
+namespace moebius::model {
+
+enum class DTypeChoice {
+  kAuto,  // float32 for a float32 checkpoint, else bfloat16
+  kFloat32,
+  kBFloat16,
+};
+enum class LoadFormat {
+  kAuto,   // the folder's safetensors
+  kDummy,  // random weights of the right shapes: the folder needs config.json alone
+};
+enum class MoeMode {
+  kSparse,
+  // The dense twin of the same checkpoint: every expert runs on every token. Routing stays what the
+  // model defines, with k = all experts and no group left out: softmax weights over all experts
+  // (DeepSeek-V3: all sigmoid scores, normalised and scaled; Llama 4: each expert reads its input
+  // scaled by its own sigmoid).
+  kDense,
+};
+
+struct LoadOptions {
+  std::string folder;
+  DTypeChoice dtype = DTypeChoice::kAuto;  // of activations and KV
+  LoadFormat load_format = LoadFormat::kAuto;
+  std::optional<moe::RoutingSpec> routing;  // kDummy only: experts are drawn from a distribution
+  std::string hf_overrides;                 // a JSON object merged into config.json
+  MoeMode moe_mode = MoeMode::kSparse;
+  int64_t max_position =
+      0;  // > 0: at most so many positions (the rotation tables are made for all)
+};
+
+// The names that flags take: "auto", "float32", "bfloat16"; "auto", "dummy"; "sparse", "dense".
+// kInvalidArgument lists them.
+Result<DTypeChoice> ParseDTypeChoice(const std::string& name);
+Result<LoadFormat> ParseLoadFormat(const std::string& name);
+Result<MoeMode> ParseMoeMode(const std::string& name);
+
+Result<std::unique_ptr<Model>> LoadModel(const LoadOptions& options, platform::ThreadPool& pool);
+
+// The configuration LoadModel would use, before the checkpoint's files are looked at.
+Result<ModelConfig> LoadConfig(const LoadOptions& options);
+
+}  // namespace moebius::model

@@ -1,0 +1,182 @@
+#include "model/weight_plan.h"
+
+#include <algorithm>
+
+#include "tensor/arena.h"
+
+namespace moebius::model {
+namespace {
+
+std::vector<kernels::PackedWeight*> Places(size_t count, std::vector<kernels::PackedWeight>* out) {
+  out->resize(count);
+  std::vector<kernels::PackedWeight*> places;
+  for (kernels::PackedWeight& weight : *out) places.push_back(&weight);
+  return places;
+}
+
+}  // namespace
+
+const char* PartName(Part part) {
+  switch (part) {
+    case Part::kEmbedding:
+      return "embedding";
+    case Part::kAttention:
+      return "attention";
+    case Part::kDenseMlp:
+      return "dense MLP";
+    case Part::kRoutedExperts:
+      return "routed experts";
+    case Part::kSharedExperts:
+      return "shared experts";
+    case Part::kRouter:
+      return "router";
+    case Part::kNorms:
+      return "norms";
+    case Part::kHead:
+      return "head";
+    case Part::kMtp:
+      return "MTP layer";
+  }
+  return "unknown";
+}
+
+Matrix WholeMatrix(std::string name, int64_t n, int64_t k, bool quantizable) {
+  return Matrix{std::move(name), {n, k}, quantizable, nullptr};
+}
+
+Result<WeightPlan::Source> WeightPlan::Find(Part part, const Matrix& matrix) {
+  auto it = found_.find(matrix.name);
+  if (it == found_.end()) {
+    MOEBIUS_ASSIGN(SourceTensor tensor,
+                   source_.Find(matrix.name, matrix.shape, matrix.quantizable));
+    int64_t num_elements = 1;
+    for (const int64_t dim : matrix.shape) num_elements *= dim;
+    tensors_.push_back({matrix.name, mtp_ ? Part::kMtp : part, num_elements, tensor.num_bytes});
+    it = found_.emplace(matrix.name, std::move(tensor)).first;
+  }
+  Source source{it->second, it->second.matrix};
+  if (matrix.select) source.matrix = matrix.select(source.matrix);
+  return source;
+}
+
+void WeightPlan::Add(Entry entry, size_t num_bytes) {
+  const size_t align = Arena::kAlignment;
+  entry.offset = packed_bytes_;
+  packed_bytes_ += (num_bytes + align - 1) / align * align;
+  entries_.push_back(std::move(entry));
+}
+
+const WeightPlan::Source* WeightPlan::Need(Part part, const Matrix& matrix) {
+  if (!status_) return nullptr;
+  auto source = Find(part, matrix);
+  if (!source) {
+    status_ = tl::unexpected<Error>(std::move(source).error());
+    return nullptr;
+  }
+  needed_ = *std::move(source);
+  return &needed_;
+}
+
+void WeightPlan::Vector(Part part, const std::string& name, int64_t n, float random_value,
+                        Mat* out) {
+  const Source* source = Need(part, Matrix{name, {n}, false, nullptr});
+  if (source == nullptr) return;
+  Entry entry;
+  entry.kind = Kind::kVector;
+  entry.mat = out;
+  entry.sources = {*source};
+  entry.n = 1;
+  entry.k = n;
+  entry.random_value = random_value;
+  Add(std::move(entry), static_cast<size_t>(n) * sizeof(float));
+}
+
+void WeightPlan::Table(Part part, const std::string& name, int64_t n, int64_t k, Mat* out) {
+  const Source* source = Need(part, WholeMatrix(name, n, k, false));
+  if (source == nullptr) return;
+  Entry entry;
+  entry.kind = Kind::kTable;
+  entry.mat = out;
+  entry.sources = {*source};
+  entry.n = n;
+  entry.k = k;
+  Add(std::move(entry), static_cast<size_t>(n * k) * SizeOf(source->matrix.dtype));
+}
+
+void WeightPlan::Packed(Part part, const Matrix& matrix, kernels::PackedWeight* out) {
+  const std::vector<Matrix> matrices = {matrix};
+  AddGroup(part, {&matrices}, {out});
+}
+
+void WeightPlan::Gated(Part part, const Matrix& gate, const Matrix& up,
+                       kernels::PackedWeight* out) {
+  const std::vector<Matrix> gates = {gate};
+  const std::vector<Matrix> ups = {up};
+  AddGroup(part, {&gates, &ups}, {out});
+}
+
+void WeightPlan::Group(Part part, const std::vector<Matrix>& matrices,
+                       std::vector<kernels::PackedWeight>* out) {
+  AddGroup(part, {&matrices}, Places(matrices.size(), out));
+}
+
+void WeightPlan::GatedGroup(Part part, const std::vector<Matrix>& gates,
+                            const std::vector<Matrix>& ups,
+                            std::vector<kernels::PackedWeight>* out) {
+  AddGroup(part, {&gates, &ups}, Places(gates.size(), out));
+}
+
+void WeightPlan::AddGroup(Part part, const std::vector<const std::vector<Matrix>*>& halves,
+                          const std::vector<kernels::PackedWeight*>& out) {
+  std::vector<Entry> entries(out.size());
+  std::optional<kernels::WeightFormat> format;
+  for (size_t i = 0; i < out.size(); ++i) {
+    for (const std::vector<Matrix>* half : halves) {
+      const Source* source = Need(part, (*half)[i]);
+      if (source == nullptr) return;
+      entries[i].sources.push_back(*source);
+      const kernels::WeightFormat natural = NaturalFormat(source->matrix, activations_);
+      // Matrices in two formats meet in the one that holds both without loss.
+      format = !format || *format == natural ? natural : kernels::WeightFormat::kF32;
+    }
+  }
+  for (size_t i = 0; i < out.size(); ++i) {
+    Entry& entry = entries[i];
+    entry.packed = out[i];
+    entry.gated = halves.size() == 2;
+    entry.format = *format;
+    entry.n = entry.sources.front().matrix.n;
+    entry.k = entry.sources.front().matrix.k;
+    const size_t num_bytes = kernels::PackedBytes(entry.format, entry.n, entry.k, entry.gated);
+    Add(std::move(entry), num_bytes);
+  }
+}
+
+void WeightPlan::Stacked(Part part, const std::vector<Matrix>& matrices, Linear* out) {
+  std::vector<Entry> stacks;
+  for (const Matrix& matrix : matrices) {
+    const Source* source = Need(part, matrix);
+    if (source == nullptr) return;
+    const kernels::WeightFormat format = NaturalFormat(source->matrix, activations_);
+    out->n += source->matrix.n;
+    out->k = source->matrix.k;
+    // Panels of 16 outputs follow each other without a seam where the rows before fill theirs.
+    if (stacks.empty() || stacks.back().n % kernels::kPanelRows != 0 ||
+        stacks.back().format != format) {
+      stacks.emplace_back();
+      stacks.back().format = format;
+      stacks.back().k = source->matrix.k;
+    }
+    stacks.back().n += source->matrix.n;
+    stacks.back().sources.push_back(*source);
+  }
+  out->parts.resize(stacks.size());
+  for (size_t i = 0; i < stacks.size(); ++i) {
+    stacks[i].packed = &out->parts[i];
+    const size_t num_bytes =
+        kernels::PackedBytes(stacks[i].format, stacks[i].n, stacks[i].k, false);
+    Add(std::move(stacks[i]), num_bytes);
+  }
+}
+
+}  // namespace moebius::model

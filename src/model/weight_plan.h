@@ -1,0 +1,155 @@
+// Which tensors a model is made of and where they go. A family declares its weights while it builds
+// its layers; every declaration is checked against the source at once, and only when all of them
+// are right is memory taken and filled, each weight packed straight from the mapped file. Used by
+// one thread while a model loads.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/result.h"
+#include "kernels/weight.h"
+#include "model/tensor_source.h"
+#include "platform/memory.h"
+#include "platform/thread_pool.h"
+#include "tensor/view.h"
+
+namespace moebius::model {
+
+// What a tensor is for (moebius inspect adds up by it).
+enum class Part : uint8_t {
+  kEmbedding,
+  kAttention,
+  kDenseMlp,
+  kRoutedExperts,
+  kSharedExperts,
+  kRouter,
+  kNorms,
+  kHead,
+  kMtp,  // everything of the MTP layer
+};
+constexpr int kNumParts = 9;
+const char* PartName(Part part);
+
+// A matrix in a checkpoint: a tensor, or what `select` takes of it.
+struct Matrix {
+  std::string name;
+  std::vector<int64_t> shape;  // of the whole tensor
+  bool quantizable = true;     // fp8 checkpoints may hold it as fp8
+  // From the whole (dimensions but the last are rows) to the part; empty: all of it.
+  std::function<kernels::WeightSource(const kernels::WeightSource&)> select;
+};
+Matrix WholeMatrix(std::string name, int64_t n, int64_t k, bool quantizable = true);
+
+// Packed matrices that share an input, stacked by outputs: one where their sizes allow, so that one
+// product serves all.
+struct Linear {
+  std::vector<kernels::PackedWeight> parts;
+  int64_t n = 0;  // of all parts
+  int64_t k = 0;
+};
+
+struct DeclaredTensor {
+  std::string name;
+  Part part = Part::kEmbedding;
+  int64_t num_elements = 0;
+  size_t num_bytes = 0;  // in the file, scales included
+};
+
+class WeightPlan {
+ public:
+  // activations: the dtype that weights will meet. The source must outlive the plan.
+  WeightPlan(const TensorSource& source, DType activations)
+      : source_(source), activations_(activations) {}
+
+  // Declarations. What they point to must stay where it is until Load has filled it. After an error
+  // they do nothing. A float32 [1, n] vector; random weights are `random_value`.
+  void Vector(Part part, const std::string& name, int64_t n, float random_value, Mat* out);
+  // A table [n, k] in rows, in its own dtype.
+  void Table(Part part, const std::string& name, int64_t n, int64_t k, Mat* out);
+  void Packed(Part part, const Matrix& matrix, kernels::PackedWeight* out);
+  void Gated(Part part, const Matrix& gate, const Matrix& up, kernels::PackedWeight* out);
+  // Matrices for one grouped product: all in one format.
+  void Group(Part part, const std::vector<Matrix>& matrices,
+             std::vector<kernels::PackedWeight>* out);
+  void GatedGroup(Part part, const std::vector<Matrix>& gates, const std::vector<Matrix>& ups,
+                  std::vector<kernels::PackedWeight>* out);
+  void Stacked(Part part, const std::vector<Matrix>& matrices, Linear* out);
+
+  // While set, everything declared counts as the MTP layer's.
+  void set_mtp(bool mtp) { mtp_ = mtp; }
+  const TensorSource& source() const { return source_; }
+
+  // The first error of a declaration.
+  const Status& status() const { return status_; }
+  // Each tensor once, in order of declaration.
+  const std::vector<DeclaredTensor>& tensors() const { return tensors_; }
+  size_t packed_bytes() const { return packed_bytes_; }
+
+  // Takes the memory and fills it, in parallel; pages of the files are given back as they are done.
+  // The region owns what the declared pointers then point to.
+  Result<platform::Region> Load(platform::ThreadPool& pool);
+
+ private:
+  struct Source {
+    SourceTensor tensor;
+    kernels::WeightSource matrix;  // selected
+  };
+  enum class Kind { kVector, kTable, kPacked };
+  struct Entry {
+    Kind kind = Kind::kPacked;
+    Mat* mat = nullptr;
+    kernels::PackedWeight* packed = nullptr;
+    kernels::WeightFormat format = kernels::WeightFormat::kF32;
+    std::vector<Source> sources;  // stacked; or gate and up
+    bool gated = false;
+    int64_t n = 0;
+    int64_t k = 0;
+    float random_value = 0;
+    size_t offset = 0;  // in the region
+  };
+  // Rows [begin, begin + count) of one source (or gated pair) of an entry, which begin at output
+  // `row`.
+  struct Piece {
+    const Entry* entry;
+    int64_t source;
+    int64_t begin;
+    int64_t count;
+    int64_t row;
+  };
+
+  Result<Source> Find(Part part, const Matrix& matrix);
+  // Finds a matrix, or keeps the error and gives null. Valid until the next call.
+  const Source* Need(Part part, const Matrix& matrix);
+  void AddGroup(Part part, const std::vector<const std::vector<Matrix>*>& halves,
+                const std::vector<kernels::PackedWeight*>& out);
+  void Add(Entry entry, size_t num_bytes);
+  void AddPieces(const Entry& entry, std::vector<Piece>& pieces) const;
+  // What one thread packs with.
+  struct Scratch {
+    std::vector<std::byte> random[2];
+    std::vector<std::byte> aside;
+  };
+  static void Fill(const Piece& piece, std::byte* region, Scratch& scratch);
+  static void FillRowMajor(const Piece& piece, std::byte* region);
+  static void FillPacked(const Piece& piece, std::byte* region, Scratch& scratch);
+  static kernels::WeightSource PieceOf(const Piece& piece, int64_t half, Scratch& scratch);
+  static kernels::PackedWeight Describe(const Entry& entry, std::byte* region);
+
+  const TensorSource& source_;
+  DType activations_;
+  bool mtp_ = false;
+  Status status_;
+  Source needed_;
+  std::vector<Entry> entries_;
+  std::vector<DeclaredTensor> tensors_;
+  std::unordered_map<std::string, SourceTensor> found_;
+  size_t packed_bytes_ = 0;
+};
+
+}  // namespace moebius::model

@@ -1,0 +1,181 @@
+// Golden checkpoints: logits and greedy tokens that transformers computed from the same files, on every back end, by one
+// prefill and token by token. tests/golden holds a few; MOEBIUS_GOLDEN_DIR names a folder with more.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "kernels/backend.h"
+#include "model/load.h"
+#include "model/safetensors.h"
+#include "model/testing/model_driver.h"
+
+namespace moebius::model {
+namespace {
+
+struct GoldenCase {
+  std::vector<TokenId> input_ids;
+  std::vector<TokenId> greedy;
+  double min_margin = 0;
+  int64_t last_positions = 0;
+  std::vector<float> logits;      // [last_positions, vocab]
+  std::vector<TokenId> mtp_next;  // inputs of the MTP layer, and what it gave
+  std::vector<float> mtp_logits;
+};
+
+std::vector<float> ReadTensor(const SafetensorsFile& file, const std::string& name) {
+  for (const TensorInfo& info : file.tensors()) {
+    if (info.name != name) continue;
+    std::vector<float> values(info.num_bytes / SizeOf(*info.dtype));
+    for (size_t i = 0; i < values.size(); ++i) {
+      values[i] = LoadFloat(file.Data(info), *info.dtype, static_cast<int64_t>(i));
+    }
+    return values;
+  }
+  ADD_FAILURE() << "no tensor " << name;
+  return {};
+}
+
+std::vector<GoldenCase> ReadCases(const std::string& folder) {
+  std::ifstream in(folder + "/golden.json");
+  const nlohmann::json golden = nlohmann::json::parse(in);
+  auto file = SafetensorsFile::Open(folder + "/golden.safetensors");
+  EXPECT_TRUE(file) << file.error().message();
+  std::vector<GoldenCase> cases;
+  for (const nlohmann::json& entry : golden.at("cases")) {
+    GoldenCase c;
+    c.input_ids = entry.at("input_ids").get<std::vector<TokenId>>();
+    c.greedy = entry.at("greedy").get<std::vector<TokenId>>();
+    c.min_margin = entry.at("min_margin").get<double>();
+    c.last_positions = entry.at("last_positions").get<int64_t>();
+    c.logits = ReadTensor(*file, entry.at("logits").get<std::string>());
+    if (entry.contains("mtp_logits")) {
+      c.mtp_next = entry.at("mtp_next").get<std::vector<TokenId>>();
+      c.mtp_logits = ReadTensor(*file, entry.at("mtp_logits").get<std::string>());
+    }
+    cases.push_back(std::move(c));
+  }
+  return cases;
+}
+
+// Families that are served; other folders beside them are for later.
+bool IsServed(const std::string& folder) {
+  const auto config = LoadModelConfig(folder);
+  return config || config.error().code() != ErrorCode::kUnsupported;
+}
+
+std::vector<std::string> GoldenFolders() {
+  std::vector<std::string> roots = {MOEBIUS_SOURCE_DIR "/tests/golden"};
+  if (const char* more = std::getenv("MOEBIUS_GOLDEN_DIR")) roots.emplace_back(more);
+  std::vector<std::string> folders;
+  for (const std::string& root : roots) {
+    for (const auto& entry : std::filesystem::directory_iterator(root)) {
+      const std::string path = entry.path().string();
+      if (std::filesystem::exists(path + "/golden.json") && IsServed(path)) {
+        folders.push_back(path);
+      }
+    }
+  }
+  std::sort(folders.begin(), folders.end());
+  return folders;
+}
+
+struct Param {
+  std::string folder;
+  const kernels::Backend* backend;
+};
+
+void PrintTo(const Param& param, std::ostream* out) {
+  *out << param.folder << " on " << param.backend->name;
+}
+
+// The largest error of a row, relative to the row's spread.
+double RowError(const float* row, const float* expected, int64_t vocab) {
+  const auto [low, high] = std::minmax_element(expected, expected + vocab);
+  double worst = 0;
+  for (int64_t i = 0; i < vocab; ++i) {
+    const double error = std::fabs(static_cast<double>(row[i]) - expected[i]);
+    worst = std::isfinite(row[i]) ? std::max(worst, error) : INFINITY;
+  }
+  return worst / (static_cast<double>(*high) - *low);
+}
+
+class GoldenTest : public testing::TestWithParam<Param> {
+ protected:
+  static platform::ThreadPool& Pool() {
+    static const std::unique_ptr<platform::ThreadPool> pool = platform::ThreadPool::Create();
+    return *pool;
+  }
+
+  std::unique_ptr<Model> Load(DTypeChoice dtype) {
+    LoadOptions options;
+    options.folder = GetParam().folder;
+    options.dtype = dtype;
+    auto model = LoadModel(options, Pool());
+    EXPECT_TRUE(model) << model.error().message();
+    return model ? *std::move(model) : nullptr;
+  }
+};
+
+// The worst error over the rows that the golden file knows of.
+double WorstError(const GoldenCase& c, const std::vector<float>& logits, int64_t vocab) {
+  const auto rows = static_cast<int64_t>(logits.size()) / vocab;
+  double worst = 0;
+  for (int64_t i = 0; i < c.last_positions; ++i) {
+    worst = std::max(worst, RowError(&logits[static_cast<size_t>((rows - c.last_positions + i) *
+                                                                 vocab)],
+                                     &c.logits[static_cast<size_t>(i * vocab)], vocab));
+  }
+  return worst;
+}
+
+TEST_P(GoldenTest, Float32LogitsAndGreedyTokens) {
+  const std::unique_ptr<Model> model = Load(DTypeChoice::kFloat32);
+  ASSERT_NE(model, nullptr);
+  const int64_t vocab = model->config().vocab_size;
+  ModelDriver driver(*model, *GetParam().backend, Pool());
+  for (const GoldenCase& c : ReadCases(GetParam().folder)) {
+    std::vector<float> logits = driver.Run({{0, c.input_ids}});
+    EXPECT_LT(WorstError(c, logits, vocab), 1e-3) << c.input_ids.size() << " tokens";
+
+    // The same rows one by one: the same bits.
+    for (size_t i = 0; i < c.input_ids.size(); ++i) {
+      const std::vector<float> row = driver.Run({{1, {c.input_ids[i]}}});
+      ASSERT_TRUE(std::equal(row.begin(), row.end(), logits.begin() + i * vocab)) << "row " << i;
+    }
+
+    if (c.min_margin < 1e-3) continue;
+    std::vector<TokenId> greedy;
+    while (greedy.size() < c.greedy.size()) {
+      const auto last = logits.end() - vocab;
+      greedy.push_back(static_cast<TokenId>(std::max_element(last, logits.end()) - last));
+      logits = driver.Run({{0, {greedy.back()}}});
+    }
+    EXPECT_EQ(greedy, c.greedy);
+    driver.Forget(0);
+    driver.Forget(1);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Folders, GoldenTest, testing::ValuesIn([] {
+                           std::vector<Param> params;
+                           for (const std::string& folder : GoldenFolders()) {
+                             for (const kernels::Backend* backend : kernels::AvailableBackends()) {
+                               params.push_back({folder, backend});
+                             }
+                           }
+                           return params;
+                         }()),
+                         [](const testing::TestParamInfo<Param>& info) {
+                           return std::filesystem::path(info.param.folder).filename().string() +
+                                  "_" + std::string(info.param.backend->name) + "_" +
+                                  std::to_string(info.index);
+                         });
+
+}  // namespace
+}  // namespace moebius::model
