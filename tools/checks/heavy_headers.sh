@@ -5,9 +5,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 # include prefix | files that may have it (an extended regular expression on the path)
 rules='
-nlohmann/|^(src|tests)/.*\.cc$
+nlohmann/json.hpp|^(src|tests)/.*\.cc$
 yaml-cpp/|^(src|tests)/.*\.cc$
-CLI/|^src/app/.*\.cc$
+CLI/|^src/app/
 spdlog/|^src/base/log\.cc$
 boost/beast|^src/net/
 boost/asio|^src/net/|^src/(rank|serve)/.*\.cc$
@@ -17,7 +17,7 @@ numa|^src/platform/.*\.cc$
 pcre2|^src/text/.*\.cc$
 xxhash|^src/.*\.cc$
 openssl/|^src/.*\.cc$
-gtest/|_test\.(h|cc)$|^tests/
+gtest/|_test\.(h|cc)$|/testing/|test_util\.h$|^tests/
 benchmark/|^src/bench/.*\.cc$
 '
 
