@@ -12,8 +12,11 @@
 
 namespace moebius::kernels {
 
+struct CpuKernels;  // kernels/cpu/kernels.h
+
 struct Backend {
-  std::string_view name;  // "ref", "avx2", "avx512"
+  std::string_view name;            // "ref", "avx2", "avx512"
+  const CpuKernels* cpu = nullptr;  // the inner kernels that the CPU operations below run on
   void (*embed)(ExecContext&, const EmbedArgs&) = nullptr;
   void (*rms_norm)(ExecContext&, const RmsNormArgs&) = nullptr;
   void (*add)(ExecContext&, const AddArgs&) = nullptr;

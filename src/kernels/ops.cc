@@ -120,6 +120,7 @@ void Add(ExecContext& ctx, const AddArgs& args) {
 void Rope(ExecContext& ctx, const RopeArgs& args) {
   CheckAct(args.x, static_cast<int64_t>(args.positions.size()), args.x.cols);
   MOEBIUS_CHECK_EQ(args.dim % 2, 0);
+  MOEBIUS_CHECK_LE(args.dim, kMaxRopeDim);
   MOEBIUS_CHECK_GE(args.offset, 0);
   MOEBIUS_CHECK_GE(args.head_stride, args.offset + args.dim);
   MOEBIUS_CHECK_GE(args.x.cols, args.num_heads * args.head_stride);
@@ -295,9 +296,9 @@ size_t OpWorkspaceBytes(const OpLimits& limits) {
   // attention tile, a row of logits with its order. Once: the task list of a grouped product.
   const size_t per_thread = (size_t{3} << 19) +
                             static_cast<size_t>(limits.head_dim + limits.v_head_dim) * 256 +
-                            static_cast<size_t>(std::max(limits.vocab, limits.num_slots)) * 16;
+                            static_cast<size_t>(std::max(limits.vocab, limits.num_slots)) * 24;
   return static_cast<size_t>(limits.num_threads) * per_thread +
-         static_cast<size_t>(limits.num_slots + 64) * 64 + 4096;
+         static_cast<size_t>(limits.num_slots + 512) * 256 + 4096;
 }
 
 }  // namespace moebius::kernels

@@ -73,7 +73,8 @@ void Add(ExecContext& ctx, const AddArgs& args);
 // place, by the angles of the row's position: table row p holds cos (dim / 2 values) then sin.
 // Interleaved: pairs (2i, 2i + 1); else (i, i + dim / 2). The interleaved form with `deinterleave`
 // writes its results in the second order (as transformers' DeepSeek does; scores are the same
-// either way as long as q and k agree).
+// either way as long as q and k agree). dim is at most kMaxRopeDim.
+constexpr int64_t kMaxRopeDim = 1024;
 struct RopeArgs {
   Mat x;  // [T, >= num_heads * head_stride] act
   int64_t num_heads = 1;
@@ -247,11 +248,13 @@ struct MlaAttentionArgs {
 };
 void MlaAttention(ExecContext& ctx, const MlaAttentionArgs& args);
 
+constexpr float kGreedyTemperature = 1e-5f;
+
 // One row's wishes. Applied in this order: penalties on the logits, temperature, top-k, top-p,
 // min-p, draw. Token counts: ids seen in prompt or output (repetition) and in the output alone
 // (presence, frequency).
 struct SampleRow {
-  float temperature = 1.0f;  // 0: greedy (ties to the lowest id)
+  float temperature = 1.0f;  // below kGreedyTemperature: greedy (ties to the lowest id)
   int32_t top_k = 0;         // 0: all
   float top_p = 1.0f;
   float min_p = 0.0f;

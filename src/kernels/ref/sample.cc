@@ -46,7 +46,7 @@ void Forbid(const SampleRow& row, float* logits, int64_t vocab) {
   for (int64_t id = 0; id < vocab; ++id) {
     const bool allowed =
         row.allowed_mask.empty() || ((row.allowed_mask[id / 32] >> (id % 32)) & 1) != 0;
-    if (!allowed || std::isnan(logits[id])) logits[id] = kNever;
+    if (!allowed) logits[id] = kNever;
   }
 }
 
@@ -75,7 +75,7 @@ std::vector<std::pair<TokenId, double>> Survivors(const SampleRow& row, const fl
 }
 
 TokenId Draw(const SampleRow& row, const float* logits, int64_t vocab) {
-  if (row.temperature == 0.0f) {
+  if (row.temperature < kGreedyTemperature) {
     const TokenId best = Order(logits, vocab)[0];
     return logits[best] == kNever ? -1 : best;
   }
@@ -100,6 +100,7 @@ void Sample(ExecContext& /*ctx*/, const SampleArgs& args) {
     const SampleRow& row = args.rows[i];
     SampleResult& result = args.results[i];
     float* logits = args.logits.Row<float>(i);
+    std::replace_if(logits, logits + vocab, [](float x) { return std::isnan(x); }, kNever);
     const std::vector<float> raw(logits, logits + vocab);
     Penalise(row, logits);
     Forbid(row, logits, vocab);

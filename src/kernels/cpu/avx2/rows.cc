@@ -1,0 +1,9 @@
+#include "kernels/cpu/simd/rows.h"
+
+#include "kernels/cpu/tables.h"
+
+namespace moebius::kernels {
+
+void FillAvx2Rows(CpuKernels& kernels) { FillRows(kernels); }
+
+}  // namespace moebius::kernels

@@ -1,0 +1,271 @@
+// Sampling without sorting the vocabulary. The largest logit of each block of ids is found first;
+// the k-th largest of these bounds the k-th largest logit from below, so the best k are sorted from
+// the few ids above that bound. Top-p asks for more and more of the best until their mass is
+// enough. A row is one task: what it draws cannot depend on the batch.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "kernels/cpu/cpu_ops.h"
+#include "kernels/cpu/parallel.h"
+#include "kernels/random.h"
+
+namespace moebius::kernels::cpu {
+namespace {
+
+constexpr int64_t kBlock = 128;
+constexpr float kNever = -std::numeric_limits<float>::infinity();
+
+struct Candidate {
+  float logit;
+  TokenId id;
+};
+
+struct Scratch {
+  float* raw;             // [vocab] the logits as they came, for logprobs
+  float* probabilities;   // [vocab]
+  float* tops;            // [2][blocks] largest of each block; room to order them
+  Candidate* candidates;  // [vocab]
+};
+
+struct Row {
+  const CpuKernels& cpu;
+  const Scratch& scratch;
+  float* logits;
+  int64_t vocab;
+
+  int64_t num_blocks() const { return (vocab + kBlock - 1) / kBlock; }
+  int64_t BlockSize(int64_t block) const { return std::min(kBlock, vocab - block * kBlock); }
+};
+
+bool Better(const Candidate& a, const Candidate& b) {
+  return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+}
+
+// Fills scratch.tops; returns the largest.
+float FindTops(const Row& row, const float* logits) {
+  float top = kNever;
+  for (int64_t b = 0; b < row.num_blocks(); ++b) {
+    row.scratch.tops[b] = row.cpu.max(logits + b * kBlock, row.BlockSize(b));
+    top = std::max(top, row.scratch.tops[b]);
+  }
+  return top;
+}
+
+// The best min(n, what is above -inf) of `logits` in order, into scratch.candidates; returns their
+// number. After FindTops.
+int64_t BestCandidates(const Row& row, const float* logits, int64_t n) {
+  const int64_t blocks = row.num_blocks();
+  float bound = kNever;
+  if (n < blocks) {
+    float* ordered = row.scratch.tops + blocks;
+    std::copy_n(row.scratch.tops, blocks, ordered);
+    std::nth_element(ordered, ordered + (n - 1), ordered + blocks, std::greater<>());
+    bound = ordered[n - 1];
+  }
+  Candidate* found = row.scratch.candidates;
+  int64_t count = 0;
+  for (int64_t b = 0; b < blocks; ++b) {
+    if (row.scratch.tops[b] < bound) continue;
+    const int64_t begin = b * kBlock;
+    for (int64_t i = begin; i < begin + row.BlockSize(b); ++i) {
+      if (logits[i] >= bound && logits[i] > kNever) {
+        found[count++] = {logits[i], static_cast<TokenId>(i)};
+      }
+    }
+  }
+  n = std::min(n, count);
+  std::partial_sort(found, found + n, found + count, Better);
+  return n;
+}
+
+TokenId Greedy(const Row& row, float top) {
+  if (top == kNever) return -1;
+  int64_t block = 0;
+  while (row.scratch.tops[block] != top) ++block;
+  const float* begin = row.logits + block * kBlock;
+  return static_cast<TokenId>(std::find(begin, begin + kBlock, top) - row.logits);
+}
+
+// Draws from the best `count` candidates (in order), in ascending order of ids.
+TokenId DrawCandidate(const Row& row, const SampleRow& wish, float top, int64_t count,
+                      double total) {
+  Candidate* found = row.scratch.candidates;
+  const float factor = 1.0f / wish.temperature;
+  // Their probabilities, unnormalised, take the place of their logits.
+  float* p = row.scratch.probabilities;
+  for (int64_t i = 0; i < count; ++i) p[i] = found[i].logit;
+  row.cpu.exp_sum(p, count, top, factor, p);
+  double sum = 0;
+  for (int64_t i = 0; i < count; ++i) sum += found[i].logit = p[i];
+  if (wish.top_p < 1.0f) {
+    const double wanted = wish.top_p * (total > 0 ? total : sum);
+    double mass = 0;
+    int64_t kept = 0;
+    while (kept < count && (kept == 0 || mass < wanted)) mass += found[kept++].logit;
+    count = kept;
+  }
+  while (count > 1 && found[count - 1].logit < wish.min_p) --count;
+  std::sort(found, found + count,
+            [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
+  sum = 0;
+  for (int64_t i = 0; i < count; ++i) sum += found[i].logit;
+  const double target = UniformAt(wish.seed, wish.position) * sum;
+  double mass = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    mass += found[i].logit;
+    if (mass > target) return found[i].id;
+  }
+  return found[count - 1].id;
+}
+
+// exp of all logits into scratch.probabilities (below min_p: zero) and the sum of each block over
+// tops; returns the sum of all.
+double AllProbabilities(const Row& row, const SampleRow& wish, float top) {
+  const float factor = 1.0f / wish.temperature;
+  double total = 0;
+  for (int64_t b = 0; b < row.num_blocks(); ++b) {
+    float* p = row.scratch.probabilities + b * kBlock;
+    float sum = row.cpu.exp_sum(row.logits + b * kBlock, row.BlockSize(b), top, factor, p);
+    if (wish.min_p > 0) {
+      sum = 0;
+      for (int64_t i = 0; i < row.BlockSize(b); ++i) {
+        if (p[i] < wish.min_p) p[i] = 0;
+        sum += p[i];
+      }
+    }
+    row.scratch.tops[row.num_blocks() + b] = sum;
+    total += sum;
+  }
+  return total;
+}
+
+TokenId DrawAny(const Row& row, const SampleRow& wish, double total) {
+  const float* sums = row.scratch.tops + row.num_blocks();
+  const float* p = row.scratch.probabilities;
+  const double target = UniformAt(wish.seed, wish.position) * total;
+  double mass = 0;
+  TokenId last = -1;
+  for (int64_t b = 0; b < row.num_blocks(); ++b) {
+    if (sums[b] == 0) continue;
+    if (mass + sums[b] <= target) {
+      mass += sums[b];
+      last = static_cast<TokenId>(b * kBlock);
+      continue;
+    }
+    for (int64_t i = b * kBlock; i < b * kBlock + row.BlockSize(b); ++i) {
+      mass += p[i];
+      if (p[i] > 0) last = static_cast<TokenId>(i);
+      if (mass > target) break;
+    }
+    return last;
+  }
+  // Rounding left the target at the very end: the last id that has any probability.
+  for (int64_t i = row.vocab - 1; i > last; --i) {
+    if (p[i] > 0) return static_cast<TokenId>(i);
+  }
+  return last;
+}
+
+TokenId Draw(const Row& row, const SampleRow& wish) {
+  const float top = FindTops(row, row.logits);
+  if (top == kNever || wish.temperature < kGreedyTemperature) return Greedy(row, top);
+  if (wish.top_k > 0 && wish.top_k < row.vocab) {
+    return DrawCandidate(row, wish, top, BestCandidates(row, row.logits, wish.top_k), 0);
+  }
+  if (wish.top_p >= 1.0f) return DrawAny(row, wish, AllProbabilities(row, wish, top));
+  SampleRow all = wish;
+  all.min_p = 0;
+  const double total = AllProbabilities(row, all, top);
+  const float factor = 1.0f / wish.temperature;
+  for (int64_t n = 64;; n *= 8) {
+    const int64_t count = BestCandidates(row, row.logits, n);
+    double mass = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      float p = row.scratch.candidates[i].logit;
+      row.cpu.exp_sum(&p, 1, top, factor, &p);
+      mass += p;
+    }
+    if (count < n || mass >= wish.top_p * total) {
+      return DrawCandidate(row, wish, top, count, total);
+    }
+  }
+}
+
+void Penalise(const SampleRow& wish, float* logits) {
+  for (const TokenId id : wish.seen_tokens) {
+    logits[id] = logits[id] > 0 ? logits[id] / wish.repetition_penalty
+                                : logits[id] * wish.repetition_penalty;
+  }
+  for (size_t i = 0; i < wish.output_tokens.size(); ++i) {
+    float& logit = logits[wish.output_tokens[i]];
+    logit -= wish.frequency_penalty * static_cast<float>(wish.output_counts[i]);
+    logit -= wish.presence_penalty;
+  }
+}
+
+void Forbid(const SampleRow& wish, float* logits, int64_t vocab) {
+  for (const TokenId id : wish.banned_tokens) logits[id] = kNever;
+  if (wish.allowed_mask.empty()) return;
+  for (int64_t word = 0; word * 32 < vocab; ++word) {
+    const uint32_t bits = wish.allowed_mask[word];
+    if (bits == ~uint32_t{0}) continue;
+    const int64_t end = std::min(vocab, (word + 1) * 32);
+    for (int64_t id = word * 32; id < end; ++id) {
+      if (((bits >> (id % 32)) & 1) == 0) logits[id] = kNever;
+    }
+  }
+}
+
+void Logprobs(const Row& row, const SampleRow& wish, SampleResult& result) {
+  const float* raw = row.scratch.raw;
+  const float top = FindTops(row, raw);
+  double sum = 0;
+  for (int64_t b = 0; b < row.num_blocks(); ++b) {
+    sum += row.cpu.exp_sum(raw + b * kBlock, row.BlockSize(b), top, 1.0f,
+                           row.scratch.probabilities + b * kBlock);
+  }
+  const double normaliser = top + std::log(sum);
+  if (result.token >= 0) result.logprob = static_cast<float>(raw[result.token] - normaliser);
+  const int64_t count = wish.num_logprobs > 0 ? BestCandidates(row, raw, wish.num_logprobs) : 0;
+  for (int64_t i = 0; i < wish.num_logprobs; ++i) {
+    const Candidate& found = row.scratch.candidates[i];
+    result.top_tokens[i] = i < count ? found.id : -1;
+    result.top_logprobs[i] = i < count ? static_cast<float>(found.logit - normaliser) : kNever;
+  }
+}
+
+void SampleRowOf(const Row& row, const SampleRow& wish, SampleResult& result) {
+  for (int64_t i = 0; i < row.vocab; ++i) {
+    if (std::isnan(row.logits[i])) row.logits[i] = kNever;
+  }
+  if (wish.num_logprobs >= 0) std::copy_n(row.logits, row.vocab, row.scratch.raw);
+  Penalise(wish, row.logits);
+  Forbid(wish, row.logits, row.vocab);
+  result.token = Draw(row, wish);
+  if (wish.num_logprobs >= 0) Logprobs(row, wish, result);
+}
+
+}  // namespace
+
+void Sample(ExecContext& ctx, const SampleArgs& args) {
+  const int64_t vocab = args.logits.cols;
+  const int64_t blocks = (vocab + kBlock - 1) / kBlock;
+  ArenaScope scope(*ctx.workspace);
+  const int num_threads = NumThreads(ctx);
+  auto* scratch = static_cast<Scratch*>(ctx.workspace->Alloc(sizeof(Scratch) * num_threads));
+  for (int t = 0; t < num_threads; ++t) {
+    scratch[t].raw = ctx.workspace->Alloc<float>(vocab);
+    scratch[t].probabilities = ctx.workspace->Alloc<float>(vocab);
+    scratch[t].tops = ctx.workspace->Alloc<float>(2 * blocks);
+    scratch[t].candidates = ctx.workspace->Alloc<Candidate>(vocab);
+  }
+  ForTasks(ctx, args.logits.rows, static_cast<double>(args.logits.rows * vocab) * 0.3,
+           [&](int64_t i, int thread_idx) {
+             const Row row = {*ctx.backend->cpu, scratch[thread_idx], args.logits.Row<float>(i),
+                              vocab};
+             SampleRowOf(row, args.rows[i], args.results[i]);
+           });
+}
+
+}  // namespace moebius::kernels::cpu

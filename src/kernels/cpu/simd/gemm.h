@@ -1,0 +1,241 @@
+// The matrix product's inner kernels over Vec: register tiles of R rows x P panels. The order of
+// sums is the contract of MultiplyArgs; tile shapes do not enter it.
+#pragma once
+
+#include "kernels/cpu/kernels.h"
+#include "kernels/cpu/simd/math.h"
+#include "kernels/cpu/simd/vec.h"
+
+namespace moebius::kernels {
+namespace {
+
+// A weight line of 16 outputs x 2 inputs, by format.
+struct LineF32 {
+  static constexpr int64_t kBytes = 128;
+  static void Split(const std::byte* line, Vec& even, Vec& odd) {
+    even = Load(reinterpret_cast<const float*>(line));
+    odd = Load(reinterpret_cast<const float*>(line) + kLanes);
+  }
+};
+struct LineBf16 {
+  static constexpr int64_t kBytes = 64;
+  static void Split(const std::byte* line, Vec& even, Vec& odd) { SplitBf16(line, even, odd); }
+};
+// What Fp8ToHalf writes.
+struct LineHalf {
+  static constexpr int64_t kBytes = 64;
+  static void Split(const std::byte* line, Vec& even, Vec& odd) {
+    even = LoadHalf(reinterpret_cast<const uint16_t*>(line));
+    odd = LoadHalf(reinterpret_cast<const uint16_t*>(line) + kLanes);
+  }
+};
+
+struct Tile {
+  const float* a;
+  int64_t a_stride;
+  const std::byte* w;
+  int64_t panel_bytes;
+  int64_t k;            // multiple of 32
+  const float* scales;  // null: add to sums as they are
+  int64_t scale_stride;
+  float* sums;
+  int64_t sums_stride;
+};
+
+#if defined(__AVX512F__)
+constexpr int kMaxTileRows = 6;
+constexpr int TilePanels(int rows) { return rows <= 3 ? 4 : 2; }
+#else
+constexpr int kMaxTileRows = 3;
+constexpr int TilePanels(int rows) { return rows == 1 ? 2 : 1; }
+#endif
+
+template <typename Line, int R, int P>
+void MultiplyTile(const Tile& t) {
+  Vec sum[R][P];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+    for (int p = 0; p < P; ++p) {
+      sum[r][p] = t.scales != nullptr ? Zero() : Load(t.sums + r * t.sums_stride + p * kLanes);
+    }
+  }
+  const float* a = t.a;
+  const std::byte* w = t.w;
+  for (int64_t k = 0; k < t.k; k += 32) {
+    Vec even[R][P];
+    Vec odd[R][P];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+      for (int p = 0; p < P; ++p) even[r][p] = odd[r][p] = Zero();
+    }
+    for (int pair = 0; pair < 16; ++pair, a += 2, w += Line::kBytes) {
+      Vec w_even[P];
+      Vec w_odd[P];
+#pragma GCC unroll 8
+      for (int p = 0; p < P; ++p) Line::Split(w + p * t.panel_bytes, w_even[p], w_odd[p]);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        const Vec a_even = Set(a[r * t.a_stride]);
+        const Vec a_odd = Set(a[r * t.a_stride + 1]);
+#pragma GCC unroll 8
+        for (int p = 0; p < P; ++p) {
+          even[r][p] = Fma(a_even, w_even[p], even[r][p]);
+          odd[r][p] = Fma(a_odd, w_odd[p], odd[r][p]);
+        }
+      }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+      for (int p = 0; p < P; ++p) sum[r][p] = Add(sum[r][p], Add(even[r][p], odd[r][p]));
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+    for (int p = 0; p < P; ++p) {
+      float* out = t.sums + r * t.sums_stride + p * kLanes;
+      Store(out, t.scales != nullptr ? Fma(sum[r][p], Set(t.scales[p * t.scale_stride]), Load(out))
+                                     : sum[r][p]);
+    }
+  }
+}
+
+// R rows, all panels of the tile's group.
+template <typename Line, int R>
+void MultiplyPanels(Tile t, int64_t panels) {
+  constexpr int kPanels = TilePanels(R);
+  const auto advance = [&](int64_t count) {
+    t.w += count * t.panel_bytes;
+    t.sums += count * kLanes;
+    if (t.scales != nullptr) t.scales += count * t.scale_stride;
+  };
+  for (; panels >= kPanels; panels -= kPanels, advance(kPanels)) {
+    MultiplyTile<Line, R, kPanels>(t);
+  }
+  for (; panels > 0; --panels, advance(1)) MultiplyTile<Line, R, 1>(t);
+}
+
+// All rows against one group of panels, whose weights stay in the first-level cache meanwhile.
+template <typename Line>
+void MultiplyRows(Tile t, int64_t rows, int64_t panels) {
+  const int64_t num_tiles = (rows + kMaxTileRows - 1) / kMaxTileRows;
+  for (int64_t tile = 0; tile < num_tiles; ++tile) {
+    const int64_t begin = rows * tile / num_tiles;  // even tiles: no lone last row
+    const int64_t count = rows * (tile + 1) / num_tiles - begin;
+    Tile part = t;
+    part.a += begin * t.a_stride;
+    part.sums += begin * t.sums_stride;
+    switch (count) {
+      case 1:
+        MultiplyPanels<Line, 1>(part, panels);
+        break;
+      case 2:
+        MultiplyPanels<Line, 2>(part, panels);
+        break;
+      case 3:
+        MultiplyPanels<Line, 3>(part, panels);
+        break;
+#if defined(__AVX512F__)
+      case 4:
+        MultiplyPanels<Line, 4>(part, panels);
+        break;
+      case 5:
+        MultiplyPanels<Line, 5>(part, panels);
+        break;
+      case 6:
+        MultiplyPanels<Line, 6>(part, panels);
+        break;
+#endif
+      default:
+        break;
+    }
+  }
+}
+
+constexpr int64_t kPanelGroup = 4;
+
+// One block of 128 inputs of one group of panels: to half precision in scratch, then as any other.
+inline void MultiplyFp8Block(const MultiplyArgs& args, Tile t, int64_t panels, int64_t k) {
+  const int64_t bytes = k * kLanes;
+  const int64_t scratch_stride = 128 * kLanes * 2;
+  float scales[kPanelGroup];
+  for (int64_t p = 0; p < panels; ++p) {
+    const std::byte* in = t.w + p * t.panel_bytes;
+    auto* out = reinterpret_cast<uint16_t*>(args.scratch + p * scratch_stride);
+    for (int64_t b = 0; b < bytes; b += 64) Fp8ToHalf(in + b, out + b);
+    scales[p] = t.scales[p * t.scale_stride] * 256.0f;  // for the halves' 2^-8
+  }
+  t.w = args.scratch;
+  t.panel_bytes = scratch_stride;
+  t.k = k;
+  t.scales = scales;
+  t.scale_stride = 1;
+  MultiplyRows<LineHalf>(t, args.rows, panels);
+}
+
+inline void Multiply(const MultiplyArgs& args) {
+  Tile t = {args.a,      args.a_stride,     args.w,    args.panel_bytes, args.k,
+            args.scales, args.scale_stride, args.sums, args.sums_stride};
+  for (int64_t p = 0; p < args.panels; p += kPanelGroup) {
+    const int64_t panels = args.panels - p < kPanelGroup ? args.panels - p : kPanelGroup;
+    t.w = args.w + p * args.panel_bytes;
+    t.sums = args.sums + p * kLanes;
+    if (args.kind == MultiplyArgs::Kind::kF32) {
+      MultiplyRows<LineF32>(t, args.rows, panels);
+    } else if (args.kind == MultiplyArgs::Kind::kBF16) {
+      MultiplyRows<LineBf16>(t, args.rows, panels);
+    } else {
+      for (int64_t k = 0; k < args.k; k += 128) {
+        t.a = args.a + k;
+        t.w = args.w + p * args.panel_bytes + k * kLanes;
+        t.scales = args.scales + p * args.scale_stride + k / 128;
+        MultiplyFp8Block(args, t, panels, args.k - k < 128 ? args.k - k : 128);
+      }
+    }
+  }
+}
+
+inline void ToF32(Run in, int64_t n, float scale, float* out, int64_t padded_n) {
+  WithType(in, [&](auto run) {
+    for (int64_t i = 0; i < padded_n; i += kLanes) {
+      Vec x = i < n ? run.Get(i, n - i) : Zero();
+      if (scale != 1.0f) {
+        x = Mul(x, Set(scale));
+        if (in.dtype == DType::kBF16) x = RoundToBf16(x);
+      }
+      Store(out + i, x);
+    }
+  });
+}
+
+inline void Finish(const float* sums, int64_t n, const float* bias, bool accumulate, Run out) {
+  WithType(out, [&](auto run) {
+    for (int64_t i = 0; i < n; i += kLanes) {
+      Vec x = Load(sums + i);
+      if (bias != nullptr) x = Add(x, n - i < kLanes ? LoadN(bias + i, n - i) : Load(bias + i));
+      if (accumulate) x = Add(x, run.Get(i, n - i));
+      run.Put(i, x, n - i);
+    }
+  });
+}
+
+inline void FinishGated(const float* sums, int64_t n, Run out) {
+  WithType(out, [&](auto run) {
+    for (int64_t i = 0; i < n; i += kLanes) {
+      run.Put(i, Mul(Silu(Load(sums + 2 * i)), Load(sums + 2 * i + kLanes)), n - i);
+    }
+  });
+}
+
+inline void FillGemm(CpuKernels& kernels) {
+  kernels.multiply = Multiply;
+  kernels.to_f32 = ToF32;
+  kernels.finish = Finish;
+  kernels.finish_gated = FinishGated;
+}
+
+}  // namespace
+}  // namespace moebius::kernels
