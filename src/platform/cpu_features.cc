@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -136,44 +135,11 @@ const CpuFeatures& DetectCpu() {
   return features;
 }
 
-const char* IsaName(Isa isa) {
-  switch (isa) {
-    case Isa::kRef:
-      return "ref";
-    case Isa::kAvx2:
-      return "avx2";
-    case Isa::kAvx512:
-      return "avx512";
-  }
-  return "unknown";
-}
-
 Isa BestIsa(const CpuFeatures& features) {
   if (!(features.avx2 && features.fma && features.f16c)) return Isa::kRef;
   const bool avx512 = features.avx512f && features.avx512bw && features.avx512vl &&
                       features.avx512dq && features.avx512_bf16;
   return avx512 ? Isa::kAvx512 : Isa::kAvx2;
-}
-
-Result<Isa> SelectIsa(const CpuFeatures& features, std::string_view wanted) {
-  const Isa best = BestIsa(features);
-  if (wanted.empty()) return best;
-  for (const Isa isa : {Isa::kRef, Isa::kAvx2, Isa::kAvx512}) {
-    if (wanted != IsaName(isa)) continue;
-    if (isa > best) {
-      return MakeError(ErrorCode::kUnsupported,
-                       "MOEBIUS_ISA asks for {}, but this CPU and system allow no more than {}",
-                       wanted, IsaName(best));
-    }
-    return isa;
-  }
-  return MakeError(ErrorCode::kInvalidArgument, "MOEBIUS_ISA is '{}'; expected ref, avx2 or avx512",
-                   wanted);
-}
-
-Result<Isa> ChosenIsa() {
-  const char* wanted = std::getenv("MOEBIUS_ISA");
-  return SelectIsa(DetectCpu(), wanted == nullptr ? "" : wanted);
 }
 
 Status RequestAmx() {

@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <string>
-#include <string_view>
 
 #include "base/result.h"
 
@@ -38,24 +37,16 @@ struct CpuFeatures {
 // This machine's.
 const CpuFeatures& DetectCpu();
 
-// Instruction sets with kernels of their own, each including the one before it.
+// Instruction sets with kernels of their own, each including the one before it. Which one runs is
+// kernels/backend.h's choice (MOEBIUS_ISA).
 enum class Isa {
   kRef,     // scalar C++
   kAvx2,    // needs avx2, fma, f16c
   kAvx512,  // also avx512 f, bw, vl, dq and bf16
 };
-const char* IsaName(Isa isa);  // "ref", "avx2", "avx512": also the spelling of MOEBIUS_ISA
 
 // The best instruction set that these features allow.
 Isa BestIsa(const CpuFeatures& features);
-
-// The instruction set to use: the best, or the one that `wanted` names (empty: no wish).
-// kInvalidArgument for an unknown name, kUnsupported for one that the features do not allow.
-Result<Isa> SelectIsa(const CpuFeatures& features, std::string_view wanted);
-
-// SelectIsa on this machine with the environment variable MOEBIUS_ISA as the wish. Reads the
-// variable at each call.
-Result<Isa> ChosenIsa();
 
 // Asks the kernel once for the right to use AMX tiles in this process (Linux hands it out on
 // demand). kUnsupported if the CPU has none, kUnavailable if the kernel or the container refuses:

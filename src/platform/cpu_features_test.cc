@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
+#include <initializer_list>
 
 namespace moebius::platform {
 namespace {
@@ -61,23 +61,6 @@ TEST(CpuFeatures, Avx2WithoutFmaRunsTheReference) {
   EXPECT_EQ(BestIsa(DecodeCpuid(registers)), Isa::kRef);
 }
 
-TEST(CpuFeatures, AWishIsHonouredOrRefusedByName) {
-  const CpuFeatures server = DecodeCpuid(SapphireRapids());
-  EXPECT_EQ(SelectIsa(server, "").value(), Isa::kAvx512);
-  EXPECT_EQ(SelectIsa(server, "avx2").value(), Isa::kAvx2);
-  EXPECT_EQ(SelectIsa(server, "ref").value(), Isa::kRef);
-
-  const Result<Isa> too_much = SelectIsa(CpuFeatures(), "avx512");
-  ASSERT_FALSE(too_much);
-  EXPECT_EQ(too_much.error().code(), ErrorCode::kUnsupported);
-  EXPECT_NE(too_much.error().message().find("no more than ref"), std::string::npos);
-
-  const Result<Isa> unknown = SelectIsa(server, "sse");
-  ASSERT_FALSE(unknown);
-  EXPECT_EQ(unknown.error().code(), ErrorCode::kInvalidArgument);
-  EXPECT_NE(unknown.error().message().find("'sse'"), std::string::npos);
-}
-
 TEST(CpuFeatures, ThisMachineAgreesWithTheCompiler) {
   const CpuFeatures& features = DetectCpu();
   EXPECT_FALSE(features.model.empty());
@@ -88,15 +71,6 @@ TEST(CpuFeatures, ThisMachineAgreesWithTheCompiler) {
   EXPECT_EQ(features.avx512bw, __builtin_cpu_supports("avx512bw") != 0);
   EXPECT_EQ(features.avx512_bf16, __builtin_cpu_supports("avx512bf16") != 0);
   EXPECT_EQ(features.avx512_vbmi, __builtin_cpu_supports("avx512vbmi") != 0);
-}
-
-TEST(CpuFeatures, TheEnvironmentChooses) {
-  ASSERT_EQ(setenv("MOEBIUS_ISA", "ref", 1), 0);
-  EXPECT_EQ(ChosenIsa().value(), Isa::kRef);
-  ASSERT_EQ(setenv("MOEBIUS_ISA", "neon", 1), 0);
-  EXPECT_FALSE(ChosenIsa());
-  ASSERT_EQ(unsetenv("MOEBIUS_ISA"), 0);
-  EXPECT_EQ(ChosenIsa().value(), BestIsa(DetectCpu()));
 }
 
 TEST(CpuFeatures, AmxIsRefusedWhereThereIsNone) {
