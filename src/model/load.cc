@@ -3,8 +3,7 @@
 #include <algorithm>
 
 #include "base/log.h"
-#include "model/checkpoint.h"
-#include "model/families.h"
+#include "model/open_model.h"
 
 namespace moebius::model {
 namespace {
@@ -94,30 +93,35 @@ std::unique_ptr<DecoderModel> MakeModel(const ModelConfig& config, const Decoder
   return nullptr;
 }
 
-Result<std::unique_ptr<Model>> LoadModel(const LoadOptions& options, platform::ThreadPool& pool) {
+Result<OpenModel> OpenModel::Open(const LoadOptions& options) {
   const bool dummy = options.load_format == LoadFormat::kDummy;
   if (options.routing && !dummy) {
     return MakeError(ErrorCode::kInvalidArgument,
                      "--routing needs --load-format dummy: a trained router decides for itself");
   }
+  OpenModel open;
   MOEBIUS_ASSIGN(ModelConfig config, LoadConfig(options));
-  std::optional<Checkpoint> checkpoint;
-  std::unique_ptr<TensorSource> source;
   if (dummy) {
-    source = RandomSource(config);
+    open.source = RandomSource(config);
   } else {
-    MOEBIUS_ASSIGN(checkpoint, Checkpoint::Open(options.folder));
-    SettleMtp(*checkpoint, config);
-    source = CheckpointSource(*checkpoint, config.fp8_blocks);
+    MOEBIUS_ASSIGN(Checkpoint checkpoint, Checkpoint::Open(options.folder));
+    open.checkpoint = std::make_unique<Checkpoint>(std::move(checkpoint));
+    SettleMtp(*open.checkpoint, config);
+    open.source = CheckpointSource(*open.checkpoint, config.fp8_blocks);
   }
   DecoderOptions decoder;
   decoder.act = Activations(options.dtype, config);
   decoder.routing = options.routing;
-  WeightPlan plan(*source, decoder.act);
-  std::unique_ptr<DecoderModel> model = MakeModel(config, decoder, plan);
-  MOEBIUS_TRY(plan.status());
-  MOEBIUS_TRY(model->Load(plan, pool));
-  return model;
+  open.plan = std::make_unique<WeightPlan>(*open.source, decoder.act);
+  open.model = MakeModel(config, decoder, *open.plan);
+  MOEBIUS_TRY(open.plan->status());
+  return open;
+}
+
+Result<std::unique_ptr<Model>> LoadModel(const LoadOptions& options, platform::ThreadPool& pool) {
+  MOEBIUS_ASSIGN(OpenModel open, OpenModel::Open(options));
+  MOEBIUS_TRY(open.model->Load(*open.plan, pool));
+  return std::move(open.model);
 }
 
 }  // namespace moebius::model

@@ -1,5 +1,5 @@
 // From a folder to a model that runs. Everything is checked before anything is allocated:
-// configuration, the name, shape and dtype of every tensor, the back end's operations. Called once,
+// configuration, the name, shape and dtype of every tensor. Called once,
 // by the thread that owns the pool.
 #pragma once
 

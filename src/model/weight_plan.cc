@@ -51,7 +51,8 @@ Result<WeightPlan::Source> WeightPlan::Find(Part part, const Matrix& matrix) {
                    source_.Find(matrix.name, matrix.shape, matrix.quantizable));
     int64_t num_elements = 1;
     for (const int64_t dim : matrix.shape) num_elements *= dim;
-    tensors_.push_back({matrix.name, mtp_ ? Part::kMtp : part, num_elements, tensor.num_bytes});
+    tensors_.push_back({matrix.name, mtp_ ? Part::kMtp : part, num_elements, tensor.num_bytes,
+                        tensor.matrix.has_scales() ? 2 : 1});
     it = found_.emplace(matrix.name, std::move(tensor)).first;
   }
   Source source{it->second, it->second.matrix};

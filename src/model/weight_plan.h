@@ -58,7 +58,8 @@ struct DeclaredTensor {
   std::string name;
   Part part = Part::kEmbedding;
   int64_t num_elements = 0;
-  size_t num_bytes = 0;  // in the file, scales included
+  size_t num_bytes = 0;      // in the file, scales included
+  int num_file_tensors = 1;  // 2 with block scales
 };
 
 class WeightPlan {
