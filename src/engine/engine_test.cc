@@ -6,6 +6,7 @@
 #include <random>
 #include <thread>
 
+#include "base/check.h"
 #include "engine/engine.h"
 #include "engine/inproc_engine_client.h"
 #include "engine/testing/fake_model.h"
@@ -47,7 +48,7 @@ class EngineTest : public ::testing::Test {
   }
   std::unique_ptr<InprocEngineClient> Start(const EngineOptions& options = SmallOptions()) {
     auto client = TryStart(options);
-    EXPECT_TRUE(client.has_value()) << client.error().message();
+    if (!client) CheckFailed(__FILE__, __LINE__, client.error().message());
     return std::move(*client);
   }
 

@@ -42,8 +42,8 @@ void AddSample(const PlanItem& item, int32_t seq_idx, int64_t vocab_size, StepPl
   sample.row.seed = sequence.seed;
   sample.row.position = item.first_row + item.num_rows;
   sample.row.num_logprobs = params.num_logprobs;
-  if (sequence.token_counts) {
-    sample.seen = Append(plan->ids, sequence.token_counts->seen());
+  if (params.repetition_penalty != 1.0f) sample.row.seen_tokens = sequence.token_counts->seen();
+  if (params.presence_penalty != 0.0f || params.frequency_penalty != 0.0f) {
     sample.output = Append(plan->ids, sequence.token_counts->output());
     sample.counts_begin = Append(plan->counts, sequence.token_counts->counts()).begin;
   }

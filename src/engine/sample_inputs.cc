@@ -1,6 +1,7 @@
 #include "engine/sample_inputs.h"
 
 #include <algorithm>
+#include <deque>
 
 namespace moebius::engine {
 namespace {
@@ -10,18 +11,14 @@ std::span<const T> View(const std::vector<T>& all, PlannedSample::Slice slice) {
   return std::span(all).subspan(static_cast<size_t>(slice.begin), static_cast<size_t>(slice.count));
 }
 
-bool HasPenalties(const kernels::SampleRow& row) {
-  return row.repetition_penalty != 1.0f || row.presence_penalty != 0.0f ||
-         row.frequency_penalty != 0.0f;
-}
-
-// A copy of `list` with `extra` at its end, inside `all`, which has the capacity.
+// A copy of `list` with `extra` at its end.
 template <typename T>
-std::span<T> Extend(std::span<const T> list, T extra, std::vector<T>* all) {
-  const size_t begin = all->size();
-  all->insert(all->end(), list.begin(), list.end());
-  all->push_back(extra);
-  return std::span(*all).subspan(begin);
+std::span<T> Extend(std::span<const T> list, T extra, std::deque<std::vector<T>>* all) {
+  std::vector<T>& copy = all->emplace_back();
+  copy.reserve(list.size() + 1);
+  copy.assign(list.begin(), list.end());
+  copy.push_back(extra);
+  return copy;
 }
 
 }  // namespace
@@ -32,9 +29,6 @@ void SampleInputs::Prepare(const StepPlan& plan, std::span<const TokenId> tokens
   results_.clear();
   ids_.clear();
   counts_.clear();
-  // Spans into these must not move; a list is extended by one token at most.
-  ids_.reserve(plan.ids.size() + 2 * plan.samples.size());
-  counts_.reserve(plan.counts.size() + plan.samples.size());
   int64_t num_top = 0;
   for (const PlannedSample& sample : plan.samples) num_top += std::max(sample.row.num_logprobs, 0);
   output->top_tokens.resize(static_cast<size_t>(num_top));
@@ -44,13 +38,12 @@ void SampleInputs::Prepare(const StepPlan& plan, std::span<const TokenId> tokens
   for (size_t i = 0; i < plan.samples.size(); ++i) {
     const PlannedSample& sample = plan.samples[i];
     kernels::SampleRow& row = rows_.emplace_back(sample.row);
-    row.seen_tokens = View(plan.ids, sample.seen);
     row.output_tokens = View(plan.ids, sample.output);
     row.output_counts = View(plan.counts, {sample.counts_begin, sample.output.count});
     row.banned_tokens = View(plan.ids, sample.banned);
     row.allowed_mask = View(plan.masks, sample.mask);
     const size_t input_row = static_cast<size_t>(plan.logit_rows[i]);
-    if (IsPreviousRow(plan.tokens[input_row]) && HasPenalties(row)) {
+    if (IsPreviousRow(plan.tokens[input_row])) {
       CountPending(tokens[input_row], &row);
     }
     const size_t count = static_cast<size_t>(std::max(row.num_logprobs, 0));
@@ -64,9 +57,11 @@ void SampleInputs::Prepare(const StepPlan& plan, std::span<const TokenId> tokens
 }
 
 void SampleInputs::CountPending(TokenId token, kernels::SampleRow* row) {
-  if (std::ranges::find(row->seen_tokens, token) == row->seen_tokens.end()) {
+  if (row->repetition_penalty != 1.0f &&
+      std::ranges::find(row->seen_tokens, token) == row->seen_tokens.end()) {
     row->seen_tokens = Extend(row->seen_tokens, token, &ids_);
   }
+  if (row->presence_penalty == 0.0f && row->frequency_penalty == 0.0f) return;
   const auto it = std::ranges::find(row->output_tokens, token);
   if (it == row->output_tokens.end()) {
     row->output_tokens = Extend(row->output_tokens, token, &ids_);

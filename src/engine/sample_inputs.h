@@ -1,8 +1,8 @@
 // A plan's samples as the sample operation wants them: lists in place, and the output tokens that
-// the plan did not know yet counted in. Owned by a runner's device thread; its buffers live from
-// step to step.
+// the plan did not know yet counted in. Owned by a runner's device thread.
 #pragma once
 
+#include <deque>
 #include <span>
 #include <vector>
 
@@ -26,8 +26,8 @@ class SampleInputs {
 
   std::vector<kernels::SampleRow> rows_;
   std::vector<kernels::SampleResult> results_;
-  std::vector<TokenId> ids_;  // lists that a pending token was added to
-  std::vector<int32_t> counts_;
+  std::deque<std::vector<TokenId>> ids_;  // lists that a pending token was added to
+  std::deque<std::vector<int32_t>> counts_;
 };
 
 }  // namespace moebius::engine

@@ -52,7 +52,9 @@ void Scheduler::Add(RequestId id, RequestInput input, TokenSink sink) {
   }
   MOEBIUS_CHECK_GT(sequence.num_prompt, 0);
   MOEBIUS_CHECK_GT(sequence.max_output, 0);
-  if (sequence.sampling.has_penalties()) sequence.token_counts.emplace(sequence.tokens);
+  if (sequence.sampling.has_penalties()) {
+    sequence.token_counts.emplace(sequence.tokens, sequence.num_prompt + sequence.max_output);
+  }
   waiting_.emplace(sequence.precedence, &sequence);
   sequences_.emplace(id, std::move(owned));
 }

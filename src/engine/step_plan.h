@@ -16,16 +16,17 @@ constexpr bool IsPreviousRow(TokenId token) { return token < 0; }
 constexpr int32_t RowOfPrevious(TokenId token) { return -1 - token; }
 
 // One token to draw, from the logits of the last row of sequence `seq_idx`. If that row's input is
-// a PreviousRow, it is an output token that the lists below do not count yet: the runner adds it.
+// a PreviousRow, it is an output token that the lists do not count yet: the runner adds it.
 struct PlannedSample {
   struct Slice {
     int64_t begin = 0;
     int64_t count = 0;
   };
   int32_t seq_idx = 0;
-  kernels::SampleRow row;  // its spans are empty; these say where in the plan they lie
-  Slice seen;              // in ids
-  Slice output;            // in ids; its counts in `counts` begin at counts_begin
+  // Its seen_tokens are the request's own list, which outlives the step; its other spans are empty,
+  // and these say where in the plan they lie. Lists that no penalty needs are empty.
+  kernels::SampleRow row;
+  Slice output;  // in ids; its counts in `counts` begin at counts_begin
   int64_t counts_begin = 0;
   Slice banned;  // in ids
   Slice mask;    // in masks

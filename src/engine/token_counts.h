@@ -1,5 +1,6 @@
 // Which tokens one request has seen and how often each came out: what the sampling penalties need,
-// kept up to date token by token. Owned by its sequence, engine thread only.
+// kept up to date token by token. Owned by its sequence, engine thread only; but what a span of
+// seen() holds stays where it is and as it is, so a plan may point to it.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +14,9 @@ namespace moebius::engine {
 
 class TokenCounts {
  public:
-  explicit TokenCounts(std::span<const TokenId> prompt) {
+  // max_tokens: prompt and output together.
+  TokenCounts(std::span<const TokenId> prompt, int64_t max_tokens) {
+    seen_.reserve(static_cast<size_t>(max_tokens));
     for (const TokenId token : prompt) See(token);
   }
 

@@ -1,0 +1,78 @@
+#include "engine/kv_memory.h"
+
+#include <gtest/gtest.h>
+
+namespace moebius::engine {
+namespace {
+
+constexpr uint64_t kMiB = 1 << 20;
+
+KvMemoryInput Input() {
+  KvMemoryInput input;
+  input.block_bytes = 64 << 10;  // 16 tokens of 4 KiB
+  input.workspace_bytes = 100 * kMiB;
+  input.available_bytes = 1100 * kMiB;
+  input.max_position = 4096;
+  return input;
+}
+
+TEST(KvMemory, ABlockHoldsAllLayers) {
+  const model::KvLayerSpec layers[] = {{64, 64}, {576, 0}};
+  EXPECT_EQ(KvBlockBytes(layers, DType::kBF16, 16), (64u + 64 + 576) * 16 * 2);
+}
+
+TEST(KvMemory, TakesAFractionOfWhatIsAvailable) {
+  const auto plan = PlanKvMemory(Input(), {});
+  ASSERT_TRUE(plan.has_value());
+  EXPECT_EQ(plan->num_blocks, (1100 * 9 / 10 - 100) * 16);
+  EXPECT_EQ(plan->kv_bytes, 890 * kMiB);
+  EXPECT_EQ(plan->max_model_len, 4096);
+  EXPECT_EQ(plan->Describe(16),
+            "KV cache 890.0 MiB (14240 blocks of 16 tokens), workspace 100.0 MiB, requests of up "
+            "to 4096 tokens");
+}
+
+TEST(KvMemory, NeverMoreThanTheRequestsCanUse) {
+  EngineOptions options;
+  options.max_num_seqs = 3;
+  options.max_model_len = 100;
+  EXPECT_EQ(PlanKvMemory(Input(), options)->num_blocks, 3 * 7);
+  options.kv_cache_bytes = 900 * kMiB;
+  EXPECT_EQ(PlanKvMemory(Input(), options)->num_blocks, 3 * 7);
+  options.num_kv_blocks = 50;  // but an exact number is an exact number
+  EXPECT_EQ(PlanKvMemory(Input(), options)->num_blocks, 50);
+}
+
+TEST(KvMemory, ALengthThatNobodyAskedForGivesWay) {
+  EngineOptions options;
+  options.kv_cache_bytes = 10 * kMiB;
+  EXPECT_EQ(PlanKvMemory(Input(), options)->max_model_len, 2560);
+}
+
+TEST(KvMemory, ALengthThatWasAskedForIsRefusedWithTheFigures) {
+  EngineOptions options;
+  options.kv_cache_bytes = 10 * kMiB;
+  options.max_model_len = 4096;
+  const auto plan = PlanKvMemory(Input(), options);
+  ASSERT_FALSE(plan.has_value());
+  EXPECT_EQ(plan.error().code(), ErrorCode::kOutOfMemory);
+  EXPECT_EQ(
+      plan.error().message(),
+      "the KV cache has room for 2560 tokens (10.0 MiB of 1.1 GiB available), but one request "
+      "of max_model_len 4096 needs 16.0 MiB: lower max_model_len, or raise kv_cache_bytes, "
+      "num_kv_blocks or memory_fraction (0.9)");
+}
+
+TEST(KvMemory, MoreThanThereIsIsRefused) {
+  EngineOptions options;
+  options.num_kv_blocks = 16 * 1001;
+  const auto plan = PlanKvMemory(Input(), options);
+  ASSERT_FALSE(plan.has_value());
+  EXPECT_NE(plan.error().message().find("fewer num_kv_blocks"), std::string::npos);
+  KvMemoryInput tiny = Input();
+  tiny.available_bytes = 50 * kMiB;
+  EXPECT_EQ(PlanKvMemory(tiny, {}).error().code(), ErrorCode::kOutOfMemory);
+}
+
+}  // namespace
+}  // namespace moebius::engine
