@@ -11,8 +11,8 @@
 namespace moebius::text::jinja {
 
 struct Limits {
-  int64_t steps = 20'000'000;        // nodes evaluated, elements visited
-  int64_t bytes = int64_t{1} << 29;  // made by operations, in total; a bound on memory too
+  int64_t steps = 10'000'000;        // nodes evaluated, elements visited
+  int64_t bytes = int64_t{1} << 28;  // made by operations, in total; a bound on memory too
   int64_t range = 100'000;           // length of range(), as in jinja's sandbox
   int depth = 1000;                  // nested evaluations: expressions, statements, macro calls
   int value_depth = 200;             // containers within containers

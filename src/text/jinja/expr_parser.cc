@@ -246,10 +246,10 @@ Result<ExprPtr> ExprParser::Name() {
   return expr;
 }
 
-Result<ExprPtr> ExprParser::TupleOrExpression(bool with_condition, std::string_view end_name) {
+Result<ExprPtr> ExprParser::TupleOrExpression(bool with_condition) {
   const auto at_end = [&] {
     return tokens_.Is(TokenType::kVariableEnd) || tokens_.Is(TokenType::kBlockEnd) ||
-           tokens_.IsOperator(")") || (!end_name.empty() && tokens_.IsName(end_name));
+           tokens_.IsOperator(")");
   };
   ExprPtr tuple = New(ExprKind::kTuple, tokens_.line());
   bool is_tuple = false;

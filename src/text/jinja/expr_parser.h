@@ -16,13 +16,12 @@ class ExprParser {
   // One expression; without `with_condition`, "a if b else c" is left to the caller ("for x in a if
   // b").
   Result<ExprPtr> Expression(bool with_condition = true);
-  // One expression or several with commas between, which make a tuple. `end_name` ends it besides
-  // %} and }}.
-  Result<ExprPtr> TupleOrExpression(bool with_condition = true, std::string_view end_name = {});
+  // One expression or several with commas between, which make a tuple.
+  Result<ExprPtr> TupleOrExpression(bool with_condition = true);
   // The filters behind `operand` ("|upper|trim"); null operand: what the block around them yields.
   Result<ExprPtr> Filters(ExprPtr operand, bool first_without_pipe);
   // "a, (b, c)" to assign to. Attributes ("ns.x") only with `with_attributes`.
-  Result<Target> AssignTarget(bool with_attributes, std::string_view end_name = {});
+  Result<Target> AssignTarget(bool with_attributes);
   // A name to assign to.
   Result<NameId> AssignName();
 

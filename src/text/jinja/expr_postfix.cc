@@ -223,14 +223,13 @@ Result<Target> ExprParser::TargetElement(bool with_attributes) {
   return target;
 }
 
-Result<Target> ExprParser::AssignTarget(bool with_attributes, std::string_view end_name) {
+Result<Target> ExprParser::AssignTarget(bool with_attributes) {
   Target tuple;
   tuple.is_tuple = true;
   bool has_comma = false;
   while (true) {
     if (!tuple.elements.empty()) MOEBIUS_TRY(tokens_.ExpectOperator(","));
-    if (tokens_.Is(TokenType::kBlockEnd) || tokens_.IsOperator(")") || tokens_.IsOperator("=") ||
-        (!end_name.empty() && tokens_.IsName(end_name))) {
+    if (tokens_.Is(TokenType::kBlockEnd) || tokens_.IsOperator(")")) {
       break;
     }
     MOEBIUS_ASSIGN(Target element, TargetElement(with_attributes));

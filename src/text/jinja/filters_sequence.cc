@@ -64,17 +64,15 @@ Result<Value> Join(Interpreter& interpreter, const Value& subject, const BoundAr
   MOEBIUS_ASSIGN(const AttributePath path, AttributePath::Parse(args.GetOr(1, Value::None())));
   MOEBIUS_ASSIGN(const std::string separator, ToStr(args.GetOr(0, Value::String("")), budget));
   MOEBIUS_ASSIGN(const std::vector<Value> items, ToItems(subject, budget));
-  // str(Markup) is Markup, whose join escapes the items.
-  const bool markup = args.Has(0) && args.Get(0).IsMarkup();
   std::string out;
   for (size_t i = 0; i < items.size(); ++i) {
     MOEBIUS_ASSIGN(const Value item, path.Get(interpreter, items[i]));
     MOEBIUS_ASSIGN(const std::string text, ToStr(item, budget));
     MOEBIUS_TRY(budget.Bytes(static_cast<int64_t>(separator.size())));
     if (i != 0) out += separator;
-    out += markup && !item.IsMarkup() ? EscapeHtml(text) : text;
+    out += text;
   }
-  return Value::String(std::move(out), markup);
+  return Value::String(std::move(out));
 }
 
 Result<Value> Items(Interpreter& interpreter, const Value& subject, const BoundArgs&) {

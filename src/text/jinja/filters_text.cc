@@ -82,12 +82,8 @@ Result<Value> Replace(Interpreter& interpreter, const Value& subject, const Boun
   if (args.IsSet(2)) {
     MOEBIUS_ASSIGN(count, args.Int(2, -1));
   }
-  // str(Markup) is Markup: its replace keeps the kind.
-  MOEBIUS_ASSIGN(
-      std::string out,
-      ReplaceText(text, from, subject.IsMarkup() && !args.Get(1).IsMarkup() ? EscapeHtml(to) : to,
-                  count, budget));
-  return Value::String(std::move(out), subject.IsMarkup());
+  MOEBIUS_ASSIGN(std::string out, ReplaceText(text, from, to, count, budget));
+  return Value::String(std::move(out));
 }
 
 Result<Value> Indent(Interpreter& interpreter, const Value& subject, const BoundArgs& args) {

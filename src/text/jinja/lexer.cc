@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <cstdlib>
 #include <utility>
 
 #include "text/jinja/string_literal.h"
@@ -146,6 +147,8 @@ class Lexer {
         return {};
       }
     }
+    // As in jinja2, one that begins where the template ends is none.
+    if (at_ == source_.size()) return {};
     return Fail("a comment '{{#' does not end");
   }
 
@@ -157,6 +160,7 @@ class Lexer {
       Advance(end);
       return {};
     }
+    if (at_ == source_.size()) return {};
     return Fail("'{{% raw %}}' has no '{{% endraw %}}'");
   }
 
@@ -244,10 +248,8 @@ class Lexer {
       std::string digits = source_.substr(at_, end - at_);
       std::erase(digits, '_');
       Token& token = Emit(TokenType::kFloat, digits);
-      const auto [stop, error] =
-          std::from_chars(digits.data(), digits.data() + digits.size(), token.number);
-      // Python reads what overflows as inf and what underflows as 0; nobody writes either.
-      if (error != std::errc()) return Fail("float {} is out of range", digits);
+      // Out of range, it gives inf and 0, as Python does.
+      token.number = std::strtod(digits.c_str(), nullptr);
       Advance(end);
       return {};
     }

@@ -147,9 +147,9 @@ class Parser {
     StmtPtr stmt = New(StmtKind::kFor, line);
     // `loop` must not be assigned anywhere from the target to the else branch.
     ++context_.num_all_loops;
-    MOEBIUS_ASSIGN(stmt->target, expressions_.AssignTarget(false, "in"));
+    MOEBIUS_ASSIGN(stmt->target, expressions_.AssignTarget(false));
     MOEBIUS_TRY(tokens_.ExpectName("in"));
-    MOEBIUS_ASSIGN(stmt->expr, expressions_.TupleOrExpression(false, "recursive"));
+    MOEBIUS_ASSIGN(stmt->expr, expressions_.TupleOrExpression(false));
     const size_t mark = context_.unknowns.size();
     if (tokens_.SkipName("if")) {
       MOEBIUS_ASSIGN(stmt->test, expressions_.Expression());

@@ -12,7 +12,7 @@ std::vector<std::string_view> SplitOnSpace(std::string_view text, int64_t max_sp
   text = Strip(text, Side::kLeft);
   while (!text.empty()) {
     if (max_splits-- == 0) {
-      parts.push_back(Strip(text, Side::kRight));
+      parts.push_back(text);
       break;
     }
     size_t end = 0;
@@ -24,7 +24,6 @@ std::vector<std::string_view> SplitOnSpace(std::string_view text, int64_t max_sp
 }
 
 std::vector<std::string_view> SplitOnSpaceFromRight(std::string_view text, int64_t max_splits) {
-  text = Strip(text, Side::kBoth);
   std::vector<std::string_view> words = SplitOnSpace(text, -1);
   const auto num_words = static_cast<int64_t>(words.size());
   if (num_words <= max_splits + 1 || max_splits < 0) return words;

@@ -222,9 +222,10 @@ std::string_view StripWhere(std::string_view text, Side side, Drop drop) {
     while (begin < end && drop(begin)) begin += CharSize(text, begin);
   }
   while (side != Side::kLeft && end > begin) {
-    // Back to the start of the last character: at most three continuation bytes.
+    // Back to the start of the last character, over at most three continuation bytes; a stray byte
+    // stands alone.
     size_t last = end - 1;
-    while (last > begin && end - last < 4 && last + CharSize(text, last) != end) --last;
+    while (last > begin && end - last < 4 && IsContinuation(text, last)) --last;
     if (last + CharSize(text, last) != end) last = end - 1;
     if (!drop(last)) break;
     end = last;
