@@ -1,5 +1,5 @@
-// Runs a model without an engine: sequences with a small paged KV cache whose blocks are handed out in scrambled order.
-// For tests; one thread.
+// Runs a model without an engine: sequences with a small paged KV cache whose blocks are handed out
+// in scrambled order. For tests; one thread.
 #pragma once
 
 #include <algorithm>
@@ -24,9 +24,8 @@ class ModelDriver {
     for (int64_t b = 0; b < num_blocks; ++b) {
       free_.push_back(static_cast<int32_t>((b * 97 + 13) % num_blocks));
     }
-    std::sort(free_.begin(), free_.end(), [](int32_t a, int32_t b) {
-      return a * 7919 % 1009 < b * 7919 % 1009;
-    });
+    std::sort(free_.begin(), free_.end(),
+              [](int32_t a, int32_t b) { return a * 7919 % 1009 < b * 7919 % 1009; });
     const int64_t rows = num_blocks * kBlockSize;
     std::vector<Model::KvLayer> layers;
     for (const KvLayerSpec& spec : model.KvLayers()) {
@@ -42,8 +41,8 @@ class ModelDriver {
     std::vector<TokenId> tokens;
   };
 
-  // One step over rows of several sequences, which it extends. Gives the logits of all rows, [T, vocab]; `hidden`, unless
-  // null, gets [T, hidden].
+  // One step over rows of several sequences, which it extends. Gives the logits of all rows, [T,
+  // vocab]; `hidden`, unless null, gets [T, hidden].
   std::vector<float> Run(const std::vector<Rows>& rows, std::vector<float>* hidden = nullptr) {
     const Batch batch(*this, rows, /*extend=*/true);
     const int64_t vocab = model_.config().vocab_size;
@@ -54,12 +53,13 @@ class ModelDriver {
       hidden_mat = Mat(hidden->data(), DType::kF32, batch.num_rows(), model_.config().hidden_size);
     }
     TakeWorkspace(batch.num_rows());
-    model_.Forward(ctx_, batch.view(),
-                   Mat(logits.data(), DType::kF32, batch.num_rows(), vocab), hidden_mat);
+    model_.Forward(ctx_, batch.view(), Mat(logits.data(), DType::kF32, batch.num_rows(), vocab),
+                   hidden_mat);
     return logits;
   }
 
-  // The MTP layer over the rows that the last Run added to `sequence`: next[t] is the token after row t's.
+  // The MTP layer over the rows that the last Run added to `sequence`: next[t] is the token after
+  // row t's.
   std::vector<float> RunMtp(int sequence, const std::vector<TokenId>& next,
                             std::vector<float>& hidden) {
     const Batch batch(*this, {{sequence, next}}, /*extend=*/false);
@@ -106,9 +106,9 @@ class ModelDriver {
           const int64_t position = begin + i;
           tokens_.push_back(r.tokens[static_cast<size_t>(i)]);
           positions_.push_back(static_cast<Position>(position));
-          kv_rows_.push_back(
-              sequence.blocks[static_cast<size_t>(position / kBlockSize)] * kBlockSize +
-              position % kBlockSize);
+          kv_rows_.push_back(sequence.blocks[static_cast<size_t>(position / kBlockSize)] *
+                                 kBlockSize +
+                             position % kBlockSize);
           logit_rows_.push_back(static_cast<int32_t>(logit_rows_.size()));
         }
         query_start_.push_back(static_cast<int32_t>(tokens_.size()));
