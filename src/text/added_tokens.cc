@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "base/check.h"
 #include "base/log.h"
 #include "text/unicode.h"
 
@@ -11,6 +10,10 @@ namespace {
 
 // Matching looks this far ahead from each place of a text, at most.
 constexpr size_t kMaxTokenBytes = 4096;
+
+// What \w means to the library, for its single_word tokens.
+constexpr std::string_view kWordCharacter =
+    R"(\A[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{200C}\x{200D}]\z)";
 
 }  // namespace
 
@@ -63,9 +66,10 @@ Result<AddedTokens> AddedTokens::Parse(const std::optional<JsonNode>& node, cons
   }
   added.raw_ = TokenTrie(raw);
   added.normalized_ = TokenTrie(normalized);
-  Result<Regex> word = Regex::Compile(R"(\A[\w\x{200C}\x{200D}]\z)");
-  MOEBIUS_CHECK(word.has_value());
-  added.word_ = *std::move(word);
+  const auto single_word = [](const auto& entry) { return entry.second.single_word; };
+  if (std::any_of(added.by_id_.begin(), added.by_id_.end(), single_word)) {
+    MOEBIUS_ASSIGN(added.word_, Regex::Compile(kWordCharacter));
+  }
   return added;
 }
 
@@ -101,7 +105,8 @@ void AddedTokens::Split(std::string_view text, bool normalized,
       }
     }
     if (done < begin) sections.push_back({std::nullopt, {done, begin}});
-    sections.push_back({match->id, {begin, end}});
+    // Nothing is left of a token that the one before took for its white space.
+    if (begin < end) sections.push_back({match->id, {begin, end}});
     done = end;
   }
   if (done < text.size()) sections.push_back({std::nullopt, {done, text.size()}});

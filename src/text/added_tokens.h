@@ -66,7 +66,7 @@ class AddedTokens {
   std::unordered_set<std::string> special_;
   TokenTrie raw_;
   TokenTrie normalized_;
-  std::optional<Regex> word_;
+  std::optional<Regex> word_;  // one character of a word; only where a token asks
 };
 
 }  // namespace moebius::text

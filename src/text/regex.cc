@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "text/regex_syntax.h"
 #include "text/unicode.h"
+#include "text/unicode_stand_ins.h"
 
 namespace moebius::text {
 namespace {
@@ -15,7 +16,7 @@ constexpr size_t kJitStackMax = 1 << 20;
 
 // Bounds what a pattern from a file may cost at one place of a text.
 constexpr uint32_t kMatchLimit = 10'000'000;
-constexpr uint32_t kHeapLimitKib = 64 << 10;
+constexpr uint32_t kHeapLimitKib = 256 << 10;
 
 struct FreePcre2 {
   void operator()(pcre2_match_data* p) const { pcre2_match_data_free(p); }
@@ -84,7 +85,9 @@ void Regex::FindAll(std::string_view text, RegexScratch& scratch,
     return;
   }
   const auto* code = static_cast<const pcre2_code*>(code_.get());
-  const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
+  std::string copy;
+  const char* searched = UseStandIns(text, copy) ? copy.data() : text.data();
+  const auto* subject = reinterpret_cast<PCRE2_SPTR>(searched);
   const auto& impl = *scratch.impl_;
   const PCRE2_SIZE* ovector = pcre2_get_ovector_pointer(impl.match.get());
   size_t pos = 0;

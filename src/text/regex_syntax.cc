@@ -15,7 +15,8 @@ namespace {
 // The members of Oniguruma's classes. PCRE2's own \s has U+180E besides, its \w other marks and
 // letters, its \h and \v are blanks where Oniguruma has hexadecimal digits and one control.
 constexpr std::string_view kSpaceMembers = R"(\t-\r\x{20}\x{85}\p{Z})";
-constexpr std::string_view kWordMembers = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
+constexpr std::string_view kWordMembers =
+    R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{b2}\x{b3}\x{b9}\x{bc}-\x{be})";
 constexpr std::string_view kHexMembers = "0-9A-Fa-f";
 
 constexpr int kMaxNesting = 32;
