@@ -170,7 +170,7 @@ TEST_F(CliTest, StopTokensAndLogprobs) {
 
 TEST_F(CliTest, DummyWeightsAndDenseMode) {
   const Args base = {
-      kGolden + "qwen3_moe", "--prompt-ids", "5,6,7", "--max-tokens", "8", "--temperature", "0",
+      kGolden + "deepseek_v3", "--prompt-ids", "5,6,7", "--max-tokens", "8", "--temperature", "0",
       "--ignore-eos"};
   EXPECT_EQ(RunForIds(base + Args{"--load-format", "dummy"}).size(), 8u);
   EXPECT_EQ(
@@ -241,7 +241,7 @@ TEST_F(CliTest, HelpAndVersion) {
 TEST_F(CliTest, InterruptEndsTheAnswerWithWhatCame) {
   // Far more tokens than the time allows.
   const Finished finished =
-      Run({"run", kGolden + "qwen3_moe", "--prompt-ids", "5", "--max-tokens", "900000",
+      Run({"run", kGolden + "deepseek_v3", "--prompt-ids", "5", "--max-tokens", "900000",
            "--ignore-eos", "--hf-overrides", R"({"max_position_embeddings": 1000000})",
            "--print-ids", "--max-model-len", "1000000"},
           "", std::chrono::milliseconds(1500));
@@ -255,7 +255,7 @@ TEST_F(CliTest, InspectAddsUpToTheFile) {
   const Finished finished = Run({"inspect", model, "--json"});
   ASSERT_EQ(finished.exit_code, 0) << finished.err;
   const json report = json::parse(finished.out);
-  uint64_t sum = report["other_bytes"].get<uint64_t>();
+  uint64_t sum = report["header_bytes"].get<uint64_t>() + report["unused_bytes"].get<uint64_t>();
   for (const json& part : report["parts"]) sum += part["bytes"].get<uint64_t>();
   EXPECT_EQ(sum, std::filesystem::file_size(model + "/model.safetensors"));
   EXPECT_EQ(Run({"inspect", model}).exit_code, 0);

@@ -2,7 +2,9 @@
 
 #include <fmt/core.h>
 
+#include <CLI/CLI.hpp>
 #include <charconv>
+#include <map>
 
 #include "app/vllm_flags.h"
 
@@ -38,25 +40,32 @@ void AddModel(CLI::App* app, std::string& model) {
   Add(app, "--model", model, "The same")->group("");
 }
 
-void AddOpenOptions(CLI::App* app, frontend::OpenOptions& open) {
-  AddModel(app, open.model);
-  engine::EngineOptions& engine = open.engine;
-  const auto group = [](CLI::Option* option) { option->group("Model and engine"); };
-  const auto add = [&](const char* name, auto& target, const char* help) {
-    group(Add(app, name, target, help));
-  };
+// Which weights, and how they are read.
+void AddLoadOptions(CLI::App* app, frontend::OpenOptions& open) {
   const auto choice = [&](const char* name, std::string& target, std::vector<std::string> values,
                           const char* help) {
-    group(Add(app, name, target, help)->check(CLI::IsMember(std::move(values))));
+    Add(app, name, target, help)
+        ->check(CLI::IsMember(std::move(values)))
+        ->group("Model and engine");
   };
   choice("--dtype", open.dtype, {"auto", "float32", "bfloat16"},
          "Of activations; auto: the checkpoint's");
   choice("--load-format", open.load_format, {"auto", "dummy"},
          "dummy: random weights of the right shapes");
+  Add(app, "--hf-overrides", open.hf_overrides, "JSON merged into config.json")
+      ->group("Model and engine");
+}
+
+void AddOpenOptions(CLI::App* app, frontend::OpenOptions& open) {
+  AddModel(app, open.model);
+  AddLoadOptions(app, open);
+  engine::EngineOptions& engine = open.engine;
+  const auto add = [&](const char* name, auto& target, const char* help) {
+    return Add(app, name, target, help)->group("Model and engine");
+  };
   add("--routing", open.routing, "Of dummy weights: uniform or zipf:A");
-  add("--hf-overrides", open.hf_overrides, "JSON merged into config.json");
-  choice("--moe-mode", open.moe_mode, {"sparse", "dense"},
-         "dense: every token visits every expert");
+  add("--moe-mode", open.moe_mode, "dense: every token visits every expert")
+      ->check(CLI::IsMember({"sparse", "dense"}));
   add("--max-model-len", engine.max_model_len,
       "Prompt and answer together (default: the model's, or what fits)");
   add("--block-size", engine.block_size, "Tokens of a KV block");
@@ -66,10 +75,12 @@ void AddOpenOptions(CLI::App* app, frontend::OpenOptions& open) {
       "KV blocks, instead of what memory allows");
   add("--kv-cache-memory-bytes", engine.kv_cache_bytes, "Memory of the KV cache");
   add("--threads", open.threads, "CPU threads (default: every cpu allowed)");
-  group(app->add_flag("--enable-prefix-caching,!--no-enable-prefix-caching",
-                      engine.enable_prefix_caching, "Reuse the KV of equal beginnings (on)"));
-  group(app->add_flag("--async-scheduling,!--no-async-scheduling", engine.async_scheduling,
-                      "Plan a step while the one before runs (on)"));
+  app->add_flag("--enable-prefix-caching,!--no-enable-prefix-caching", engine.enable_prefix_caching,
+                "Reuse the KV of equal beginnings (on)")
+      ->group("Model and engine");
+  app->add_flag("--async-scheduling,!--no-async-scheduling", engine.async_scheduling,
+                "Plan a step while the one before runs (on)")
+      ->group("Model and engine");
 }
 
 void AddSampling(CLI::App* app, GenerateOptions& options) {
@@ -170,9 +181,20 @@ void AddChatFlags(CLI::App* app, ChatOptions& options) {
 }
 
 void AddInspectFlags(CLI::App* app, InspectOptions& options) {
-  AddModel(app, options.model);
-  Add(app, "--hf-overrides", options.hf_overrides, "JSON merged into config.json");
+  AddModel(app, options.open.model);
+  AddLoadOptions(app, options.open);
   app->add_flag("--json", options.json, "As JSON");
+}
+
+void AddLogLevel(CLI::App* app, LogLevel& level) {
+  const std::map<std::string, LogLevel> names = {{"debug", LogLevel::kDebug},
+                                                 {"info", LogLevel::kInfo},
+                                                 {"warning", LogLevel::kWarning},
+                                                 {"error", LogLevel::kError}};
+  app->add_option("--log-level", level, "What goes to standard error: debug, info, warning, error")
+      ->transform(CLI::CheckedTransformer(names))
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast)
+      ->option_text("LEVEL");
 }
 
 void AddVllmFlags(CLI::App* app, std::vector<std::string>& notes) {

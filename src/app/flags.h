@@ -2,11 +2,14 @@
 // CLI11.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <string>
 #include <vector>
 
 #include "app/options.h"
+
+namespace CLI {
+class App;
+}
 
 namespace moebius::app {
 
@@ -15,6 +18,8 @@ void AddRunFlags(CLI::App* app, RunOptions& options);
 void AddChatFlags(CLI::App* app, ChatOptions& options);
 void AddInspectFlags(CLI::App* app, InspectOptions& options);
 void AddBenchFlags(CLI::App* app, BenchOptions& options);
+
+void AddLogLevel(CLI::App* app, LogLevel& level);
 
 // Flags of vLLM that say nothing new here (a note each), and parallel sizes, of which only 1 is
 // right.

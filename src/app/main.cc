@@ -41,6 +41,7 @@ int Main(const std::vector<std::string>& args) {
     PrintError(line.error());
     return kExitUsage;
   }
+  SetLogLevel(line->log_level);
   for (const std::string& note : line->notes) fmt::print(stderr, "moebius: {}\n", note);
   const Result<int> code = std::visit(Dispatch{interrupt}, line->command);
   if (code) return *code;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/ids.h"
+#include "base/log.h"
 #include "frontend/open.h"
 #include "frontend/sampling_fields.h"
 
@@ -35,8 +36,7 @@ struct RunOptions : GenerateOptions {
 struct ChatOptions : GenerateOptions {};
 
 struct InspectOptions {
-  std::string model;
-  std::string hf_overrides;
+  frontend::OpenOptions open;  // model, dtype, load_format and hf_overrides count
   bool json = false;
 };
 
@@ -61,8 +61,9 @@ struct Help {
 
 struct CommandLine {
   std::variant<Help, RunOptions, ChatOptions, InspectOptions, BenchOptions, DoctorCommand> command;
-  std::vector<std::string>
-      notes;  // one line for each flag that was accepted and means nothing here
+  LogLevel log_level = LogLevel::kWarning;
+  // One line for each flag that was accepted and means nothing here.
+  std::vector<std::string> notes;
 };
 
 }  // namespace moebius::app

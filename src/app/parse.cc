@@ -1,5 +1,6 @@
 #include "app/parse.h"
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <string_view>
 
@@ -101,6 +102,7 @@ struct Parser {
   InspectOptions inspect;
   BenchOptions latency;
   BenchOptions throughput;
+  LogLevel log_level = LogLevel::kWarning;
   std::vector<std::string> notes;
 
   Parser() {
@@ -121,8 +123,9 @@ struct Parser {
     AddBenchFlags(WithModel(bench, "throughput", "Tokens a second over many requests"), throughput);
     Sub(&main, "doctor", "What this machine has, and what to fix");
   }
-  static CLI::App* Sub(CLI::App* parent, const char* name, const char* help) {
+  CLI::App* Sub(CLI::App* parent, const char* name, const char* help) {
     CLI::App* app = parent->add_subcommand(name, help);
+    AddLogLevel(app, log_level);
     app->allow_extras();  // CheckLeftOver has better words for them
     return app;
   }
@@ -152,31 +155,31 @@ Status CheckCommandWord(const CLI::App& app, const std::vector<std::string>& arg
 Result<CommandLine> Parser::Chosen() const {
   if (main.get_subcommands().empty()) {
     MOEBIUS_TRY(CheckLeftOver(main));
-    return CommandLine{Help{main.help()}, {}};
+    return CommandLine{Help{main.help()}, {}, {}};
   }
   const CLI::App* app = main.get_subcommands().front();
   if (app->get_name() == "bench") {
     if (app->get_subcommands().empty()) {
       MOEBIUS_TRY(CheckLeftOver(*app));
-      return CommandLine{Help{app->help()}, {}};
+      return CommandLine{Help{app->help()}, {}, {}};
     }
     app = app->get_subcommands().front();
   }
   MOEBIUS_TRY(CheckLeftOver(*app));
   const std::string name = app->get_name();
-  if (name == "doctor") return CommandLine{DoctorCommand{}, notes};
+  if (name == "doctor") return CommandLine{DoctorCommand{}, log_level, notes};
   const std::string& model = name == "run"       ? run.open.model
                              : name == "chat"    ? chat.open.model
-                             : name == "inspect" ? inspect.model
+                             : name == "inspect" ? inspect.open.model
                              : name == "latency" ? latency.open.model
                                                  : throughput.open.model;
   MOEBIUS_TRY(CheckModel(model));
-  if (name == "inspect") return CommandLine{inspect, notes};
-  if (name == "chat") return CommandLine{chat, notes};
-  if (name == "latency") return CommandLine{latency, notes};
-  if (name == "throughput") return CommandLine{throughput, notes};
+  if (name == "inspect") return CommandLine{inspect, log_level, notes};
+  if (name == "chat") return CommandLine{chat, log_level, notes};
+  if (name == "latency") return CommandLine{latency, log_level, notes};
+  if (name == "throughput") return CommandLine{throughput, log_level, notes};
   MOEBIUS_TRY(CheckRun(run));
-  return CommandLine{run, notes};
+  return CommandLine{run, log_level, notes};
 }
 
 }  // namespace
@@ -192,9 +195,9 @@ Result<CommandLine> ParseCommandLine(const std::vector<std::string>& raw_args) {
     std::reverse(args.begin(), args.end());
     parser.main.parse(std::move(args));
   } catch (const CLI::CallForVersion&) {
-    return CommandLine{Help{std::string(kVersion) + "\n"}, {}};
+    return CommandLine{Help{std::string(kVersion) + "\n"}, {}, {}};
   } catch (const CLI::CallForHelp&) {
-    return CommandLine{Help{parser.main.help()}, {}};
+    return CommandLine{Help{parser.main.help()}, {}, {}};
   } catch (const CLI::ParseError& error) {
     return MakeError(ErrorCode::kInvalidArgument, "{}", error.what());
   }

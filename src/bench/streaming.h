@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "model/inspect.h"
+
 namespace moebius::bench {
 
 // Packed sizes of a model, in bytes.
@@ -15,6 +17,9 @@ struct ModelBytes {
   int64_t top_k = 0;
   double kv_per_token = 0;  // of all layers
 };
+
+// Sizes as the files have them, which is how they are packed. The MTP layer does not count.
+ModelBytes BytesOf(const model::Inspection& inspection);
 
 // Routed experts that `batch` tokens reach in one layer, on average, when each takes top_k of them
 // uniformly: E (1 - (1 - k / E)^batch).

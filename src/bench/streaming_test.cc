@@ -13,6 +13,28 @@ TEST(Streaming, ExpertsReachedByABatch) {
   EXPECT_DOUBLE_EQ(ExpectedExperts(0, 0, 5), 0);
 }
 
+TEST(Streaming, BytesOfTheParts) {
+  model::Inspection inspection;
+  inspection.config.layers.resize(3);
+  inspection.config.layers[1].moe = inspection.config.layers[2].moe = true;
+  inspection.config.moe.num_experts = 8;
+  inspection.config.moe.top_k = 2;
+  inspection.config.num_layers = 3;
+  inspection.config.num_mtp_layers = 1;
+  inspection.kv_bytes_per_token = 32;
+  inspection.parts = {{model::Part::kEmbedding, 1, 0, 500},
+                      {model::Part::kAttention, 1, 0, 100},
+                      {model::Part::kRoutedExperts, 1, 0, 1600},
+                      {model::Part::kHead, 1, 0, 50},
+                      {model::Part::kMtp, 1, 0, 9999}};
+  const ModelBytes bytes = BytesOf(inspection);
+  EXPECT_DOUBLE_EQ(bytes.every_step, 150);
+  EXPECT_DOUBLE_EQ(bytes.one_expert, 100);
+  EXPECT_DOUBLE_EQ(bytes.kv_per_token, 24);
+  inspection.config.tie_embeddings = true;
+  EXPECT_DOUBLE_EQ(BytesOf(inspection).every_step, 650);
+}
+
 TEST(Streaming, BytesOfAStep) {
   ModelBytes model;
   model.every_step = 1000;

@@ -38,16 +38,17 @@ Timing MakeTiming(const Arrivals& arrivals, Clock::time_point start, size_t num_
 
 Frontend::Frontend(std::unique_ptr<engine::EngineClient> engine,
                    std::unique_ptr<text::Tokenizer> tokenizer,
-                   std::optional<text::ChatTemplate> chat_template)
+                   Result<text::ChatTemplate> chat_template)
     : tokenizer_(std::move(tokenizer)),
       chat_template_(std::move(chat_template)),
       engine_(std::move(engine)) {}
 
 Result<std::string> Frontend::Render(const Conversation& conversation) const {
-  if (!chat_template_) {
+  if (!has_chat_template()) {
     return MakeError(ErrorCode::kNotFound,
                      "messages: the model's folder has no chat template; give a plain prompt");
   }
+  if (!chat_template_) return tl::unexpected(chat_template_.error());
   return chat_template_->Apply(conversation.messages, conversation.tools, conversation.options);
 }
 

@@ -6,7 +6,6 @@
 
 #include <functional>
 #include <memory>
-#include <optional>
 #include <stop_token>
 #include <string>
 #include <vector>
@@ -24,9 +23,10 @@ using OnDelta = std::function<void(const Delta&)>;
 
 class Frontend {
  public:
-  // Without a tokeniser (null) only prompts of token ids work and answers have no text.
+  // Without a tokeniser (null) only prompts of token ids work and answers have no text. Where the
+  // template is an error, conversations get that error.
   Frontend(std::unique_ptr<engine::EngineClient> engine, std::unique_ptr<text::Tokenizer> tokenizer,
-           std::optional<text::ChatTemplate> chat_template);
+           Result<text::ChatTemplate> chat_template);
 
   // The token ids of a prompt. kNotFound: it needs a tokeniser or a chat template that the model's
   // folder lacks. kInvalidArgument: the template refuses the conversation.
@@ -43,14 +43,17 @@ class Frontend {
                                   std::stop_token cancel = {}) const;
 
   const text::Tokenizer* tokenizer() const { return tokenizer_.get(); }  // null: none
-  bool has_chat_template() const { return chat_template_.has_value(); }
+  // Also if there is one that cannot be used.
+  bool has_chat_template() const {
+    return chat_template_ || chat_template_.error().code() != ErrorCode::kNotFound;
+  }
   engine::EngineClient& engine() const { return *engine_; }
 
  private:
   Status CheckRequest(const GenerateRequest& request) const;
 
   std::unique_ptr<text::Tokenizer> tokenizer_;
-  std::optional<text::ChatTemplate> chat_template_;
+  Result<text::ChatTemplate> chat_template_;
   std::unique_ptr<engine::EngineClient> engine_;  // last: its threads end first
 };
 

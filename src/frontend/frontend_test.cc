@@ -15,8 +15,8 @@ using engine::FinishReason;
 struct Rig {
   explicit Rig(Script script, bool with_tokenizer = true, const std::string& chat_template = "")
       : fake(new FakeEngine(std::move(script))) {
-    std::optional<text::ChatTemplate> parsed;
-    if (!chat_template.empty()) parsed = *text::ChatTemplate::FromSource(chat_template);
+    Result<text::ChatTemplate> parsed = MakeError(ErrorCode::kNotFound, "no template");
+    if (!chat_template.empty()) parsed = text::ChatTemplate::FromSource(chat_template);
     frontend = std::make_unique<Frontend>(std::unique_ptr<engine::EngineClient>(fake),
                                           with_tokenizer ? MakeByteTokenizer() : nullptr,
                                           std::move(parsed));
@@ -152,6 +152,17 @@ TEST(Frontend, MessagesPassThroughTheChatTemplate) {
   request.prompt = MakeConversation({{"user", "hi"}});
   ASSERT_TRUE(rig.frontend->Generate(request));
   EXPECT_EQ(rig.fake->last_prompt(), Ids("[user]hi[assistant]"));
+}
+
+TEST(Frontend, ABrokenChatTemplateFailsConversationsOnly) {
+  Rig rig({.tokens = Ids("ok")}, true, "{% for %}");
+  EXPECT_TRUE(rig.frontend->has_chat_template());
+  EXPECT_TRUE(rig.frontend->Generate(TextRequest("hi")));
+  GenerateRequest request;
+  request.prompt = MakeConversation({{"user", "hi"}});
+  const auto output = rig.frontend->Generate(request);
+  ASSERT_FALSE(output);
+  EXPECT_EQ(output.error().message().find("no chat template"), std::string::npos);
 }
 
 TEST(Frontend, WithoutATokenizerIdsStillWork) {

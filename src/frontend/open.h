@@ -9,7 +9,9 @@
 #include "engine/engine_options.h"
 #include "frontend/frontend.h"
 #include "frontend/sampling_fields.h"
+#include "model/load.h"
 #include "model/model_config.h"
+#include "platform/thread_pool.h"
 
 namespace moebius::frontend {
 
@@ -24,6 +26,13 @@ struct OpenOptions {
   int threads = 0;                  // of the device's pool; 0: every cpu this process may use
   engine::EngineOptions engine;     // eos_token_ids empty: the checkpoint's
 };
+
+// The part of the options that says which weights and how they are read. kInvalidArgument names the
+// option.
+Result<model::LoadOptions> LoadOptionsOf(const OpenOptions& options);
+
+// Pinned threads, the calling one the first; 0: one for every cpu that this process may use.
+Result<std::unique_ptr<platform::ThreadPool>> MakePool(int num_threads);
 
 struct OpenedModel {
   std::unique_ptr<Frontend> frontend;
