@@ -51,6 +51,12 @@ bool EqualRanges(const RangeObject& a, const RangeObject& b) {
   return a.start == b.start && (a.length == 1 || a.step == b.step);
 }
 
+Result<bool> HasKey(const Dict& dict, const Value& key) {
+  if (!IsHashable(key))
+    return MakeError(ErrorCode::kInvalidArgument, "unhashable type: '{}'", key.TypeName());
+  return dict.Find(key) != nullptr;
+}
+
 Result<int> CompareItems(const Value& a, const Value& b, Budget& budget) {
   const auto& x = a.Items();
   const auto& y = b.Items();
@@ -124,14 +130,10 @@ Result<bool> Contains(const Value& container, const Value& item, Budget& budget)
       MOEBIUS_TRY(ChargeSearch(container.AsString(), item.AsString(), budget));
       return container.AsString().find(item.AsString()) != std::string::npos;
     case Kind::kDict:
+      return HasKey(container.AsDict(), item);
     case Kind::kDictView: {
-      const auto* view = static_cast<const DictViewObject*>(container.object());
-      if (container.IsDict() || view->part == DictPart::kKeys) {
-        if (!IsHashable(item)) {
-          return MakeError(ErrorCode::kInvalidArgument, "unhashable type: '{}'", item.TypeName());
-        }
-        return (container.IsDict() ? container : view->dict).AsDict().Find(item) != nullptr;
-      }
+      const auto& view = *static_cast<const DictViewObject*>(container.object());
+      if (view.part == DictPart::kKeys) return HasKey(view.dict.AsDict(), item);
       break;
     }
     case Kind::kRange: {

@@ -2,12 +2,11 @@
 
 #include <fmt/core.h>
 
-#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "text/jinja/compare.h"
 #include "text/jinja/print.h"
+#include "text/jinja/sorting.h"
 #include "text/jinja/unicode.h"
 
 namespace moebius::text::jinja {
@@ -250,18 +249,13 @@ class JsonWriter {
   }
 
   Status SortByKey(std::vector<const Dict::Entry*>& entries) {
-    Status status;
-    std::stable_sort(entries.begin(), entries.end(),
-                     [&](const Dict::Entry* a, const Dict::Entry* b) {
-                       if (!status) return false;
-                       Result<int> order = Compare(a->first, b->first, budget_);
-                       if (!order) {
-                         status = tl::unexpected<Error>(order.error());
-                         return false;
-                       }
-                       return *order == -1;
-                     });
-    return status;
+    std::vector<Value> keys;
+    for (const Dict::Entry* entry : entries) keys.push_back(entry->first);
+    MOEBIUS_ASSIGN(const std::vector<size_t> order, SortedOrder(keys, false, budget_));
+    std::vector<const Dict::Entry*> sorted;
+    for (size_t idx : order) sorted.push_back(entries[idx]);
+    entries = std::move(sorted);
+    return {};
   }
 
   const JsonStyle& style_;
