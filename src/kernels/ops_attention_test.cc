@@ -71,11 +71,12 @@ TEST(OpsAttention, AgreesWithRef) {
                            {6, 2, 128, 128, 20, 0},
                            {4, 2, 32, 32, 0, 24},
                            {4, 4, 24, 16, 90, 0},
-                           {20, 1, 256, 256, 0, 0},
+                           {20, 1, 256, 64, 0, 0},
                            {40, 2, 17, 33, 70, 100}}) {
       for (const auto& shape : batches) {
         for (const DType act : kActs) {
           for (const DType cache_dtype : kActs) {
+            if (act != cache_dtype && h.num_heads > 4) continue;
             Random random(h.num_heads);
             const Batch batch(shape, h.head_dim == 64 ? 8 : 16, random);
             TestMat k(cache_dtype, batch.cache_rows, h.num_kv_heads * h.head_dim, 4);

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <random>
 #include <string>
@@ -134,28 +135,41 @@ class TestWeight {
   PackedWeight packed_;
 };
 
-// A context on a back end, with threads and a workspace of the size that OpWorkspaceBytes promises.
+// A context on a back end, with threads and a workspace of the size that OpWorkspaceBytes promises;
+// made once for each pair, as a rank does.
 class TestContext {
  public:
-  explicit TestContext(const Backend* backend, int num_threads = 1) {
-    OpLimits limits;
-    limits.num_threads = num_threads;
-    limits.num_slots = 512;
-    limits.head_dim = 576;
-    limits.v_head_dim = 512;
-    limits.vocab = 160000;
-    memory_.resize(OpWorkspaceBytes(limits) + 64, 0xff);
-    const auto begin = reinterpret_cast<uintptr_t>(memory_.data());
-    arena_ = Arena(memory_.data() + (64 - begin % 64) % 64, memory_.size() - 64);
-    pool_ = platform::ThreadPool::Create(std::vector<int>(num_threads, 0));
-    ctx_ = {backend, pool_.get(), &arena_};
-  }
+  explicit TestContext(const Backend* backend, int num_threads = 1)
+      : resources_(Shared(num_threads)), ctx_{backend, resources_.pool.get(), &resources_.arena} {}
   ExecContext& ctx() { return ctx_; }
 
  private:
-  std::vector<uint8_t> memory_;
-  Arena arena_;
-  std::unique_ptr<platform::ThreadPool> pool_;
+  struct Resources {
+    explicit Resources(int num_threads) {
+      OpLimits limits;
+      limits.num_threads = num_threads;
+      limits.num_slots = 512;
+      limits.head_dim = 576;
+      limits.v_head_dim = 512;
+      limits.vocab = 60000;
+      memory.resize(OpWorkspaceBytes(limits) + 64, 0xff);
+      const auto begin = reinterpret_cast<uintptr_t>(memory.data());
+      arena = Arena(memory.data() + (64 - begin % 64) % 64, memory.size() - 64);
+      const std::vector<int> allowed = platform::AllowedCpus();
+      std::vector<int> cpus;
+      for (int i = 0; i < num_threads; ++i) cpus.push_back(allowed[i % allowed.size()]);
+      pool = platform::ThreadPool::Create(cpus);
+    }
+    std::vector<uint8_t> memory;
+    Arena arena;
+    std::unique_ptr<platform::ThreadPool> pool;
+  };
+  static Resources& Shared(int num_threads) {
+    static std::map<int, Resources> all;
+    return all.try_emplace(num_threads, num_threads).first->second;
+  }
+
+  Resources& resources_;
   ExecContext ctx_;
 };
 

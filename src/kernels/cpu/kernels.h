@@ -32,7 +32,7 @@ struct MultiplyArgs {
   int64_t sums_stride = 0;
   std::byte* scratch = nullptr;  // kMultiplyScratch bytes, 64-byte aligned
 };
-constexpr int64_t kMultiplyScratch = 4 * 128 * 16 * 2;  // 4 panels x 128 inputs in half precision
+constexpr int64_t kMultiplyScratch = 2 * 128 * 16 * 4;  // 2 panels x 128 inputs in float32
 
 // A run of elements in memory, float32 or bfloat16.
 struct Run {

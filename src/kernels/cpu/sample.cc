@@ -1,7 +1,7 @@
 // Sampling without sorting the vocabulary. The largest logit of each block of ids is found first;
 // the k-th largest of these bounds the k-th largest logit from below, so the best k are sorted from
-// the few ids above that bound. Top-p asks for more and more of the best until their mass is
-// enough. A row is one task: what it draws cannot depend on the batch.
+// the few ids above that bound. Top-p finds its cut in a histogram of mass by logit and sorts one
+// bucket. A row is one task: what it draws cannot depend on the batch.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -88,21 +88,18 @@ TokenId Greedy(const Row& row, float top) {
 }
 
 // Draws from the best `count` candidates (in order), in ascending order of ids.
-TokenId DrawCandidate(const Row& row, const SampleRow& wish, float top, int64_t count,
-                      double total) {
+TokenId DrawCandidate(const Row& row, const SampleRow& wish, float top, int64_t count) {
   Candidate* found = row.scratch.candidates;
-  const float factor = 1.0f / wish.temperature;
   // Their probabilities, unnormalised, take the place of their logits.
   float* p = row.scratch.probabilities;
   for (int64_t i = 0; i < count; ++i) p[i] = found[i].logit;
-  row.cpu.exp_sum(p, count, top, factor, p);
+  row.cpu.exp_sum(p, count, top, 1.0f / wish.temperature, p);
   double sum = 0;
   for (int64_t i = 0; i < count; ++i) sum += found[i].logit = p[i];
   if (wish.top_p < 1.0f) {
-    const double wanted = wish.top_p * (total > 0 ? total : sum);
     double mass = 0;
     int64_t kept = 0;
-    while (kept < count && (kept == 0 || mass < wanted)) mass += found[kept++].logit;
+    while (kept < count && (kept == 0 || mass < wish.top_p * sum)) mass += found[kept++].logit;
     count = kept;
   }
   while (count > 1 && found[count - 1].logit < wish.min_p) --count;
@@ -119,20 +116,66 @@ TokenId DrawCandidate(const Row& row, const SampleRow& wish, float top, int64_t 
   return found[count - 1].id;
 }
 
-// exp of all logits into scratch.probabilities (below min_p: zero) and the sum of each block over
-// tops; returns the sum of all.
-double AllProbabilities(const Row& row, const SampleRow& wish, float top) {
-  const float factor = 1.0f / wish.temperature;
+// exp of all logits into scratch.probabilities; returns their sum.
+double AllProbabilities(const Row& row, const float* logits, float top, float factor) {
+  double total = 0;
+  for (int64_t b = 0; b < row.num_blocks(); ++b) {
+    total += row.cpu.exp_sum(logits + b * kBlock, row.BlockSize(b), top, factor,
+                             row.scratch.probabilities + b * kBlock);
+  }
+  if (!std::isnan(total)) return total;
+  // Logits that are NaN count as -inf; so rare that only now is the time to look.
+  total = 0;
+  for (int64_t i = 0; i < row.vocab; ++i) {
+    float& p = row.scratch.probabilities[i];
+    if (std::isnan(p)) p = 0;
+    total += p;
+  }
+  return total;
+}
+
+// Sets the probabilities outside top-p to zero: tokens fall into buckets by logit, whole buckets
+// are kept from the best down, and the one in which the mass is reached is sorted.
+void KeepTopP(const Row& row, const SampleRow& wish, float top, double total) {
+  constexpr int kBuckets = 1024;
+  const float buckets_per_logit = 48.0f / wish.temperature;  // the last: below e^-21 of the best
+  float* p = row.scratch.probabilities;
+  const auto bucket_of = [&](int64_t i) {
+    return static_cast<int>(std::min((top - row.logits[i]) * buckets_per_logit, kBuckets - 1.0f));
+  };
+  double masses[kBuckets] = {};
+  for (int64_t i = 0; i < row.vocab; ++i) {
+    if (p[i] > 0) masses[bucket_of(i)] += p[i];
+  }
+  double mass = 0;
+  int last = 0;
+  while (last < kBuckets - 1 && mass + masses[last] < wish.top_p * total) mass += masses[last++];
+  Candidate* found = row.scratch.candidates;
+  int64_t count = 0;
+  for (int64_t i = 0; i < row.vocab; ++i) {
+    if (p[i] == 0) continue;
+    const int bucket = bucket_of(i);
+    if (bucket == last) found[count++] = {row.logits[i], static_cast<TokenId>(i)};
+    if (bucket > last) p[i] = 0;
+  }
+  std::sort(found, found + count, Better);
+  for (int64_t i = 0; i < count; ++i) {
+    float& q = p[found[i].id];
+    if (mass >= wish.top_p * total && (i > 0 || last > 0)) q = 0;
+    mass += q;
+  }
+}
+
+// Sets the probabilities below min_p to zero and fills the second half of tops with the sums of
+// blocks; returns the sum of all.
+double SumBlocks(const Row& row, float min_p) {
   double total = 0;
   for (int64_t b = 0; b < row.num_blocks(); ++b) {
     float* p = row.scratch.probabilities + b * kBlock;
-    float sum = row.cpu.exp_sum(row.logits + b * kBlock, row.BlockSize(b), top, factor, p);
-    if (wish.min_p > 0) {
-      sum = 0;
-      for (int64_t i = 0; i < row.BlockSize(b); ++i) {
-        if (p[i] < wish.min_p) p[i] = 0;
-        sum += p[i];
-      }
+    float sum = 0;
+    for (int64_t i = 0; i < row.BlockSize(b); ++i) {
+      if (p[i] < min_p) p[i] = 0;
+      sum += p[i];
     }
     row.scratch.tops[row.num_blocks() + b] = sum;
     total += sum;
@@ -171,25 +214,11 @@ TokenId Draw(const Row& row, const SampleRow& wish) {
   const float top = FindTops(row, row.logits);
   if (top == kNever || wish.temperature < kGreedyTemperature) return Greedy(row, top);
   if (wish.top_k > 0 && wish.top_k < row.vocab) {
-    return DrawCandidate(row, wish, top, BestCandidates(row, row.logits, wish.top_k), 0);
+    return DrawCandidate(row, wish, top, BestCandidates(row, row.logits, wish.top_k));
   }
-  if (wish.top_p >= 1.0f) return DrawAny(row, wish, AllProbabilities(row, wish, top));
-  SampleRow all = wish;
-  all.min_p = 0;
-  const double total = AllProbabilities(row, all, top);
-  const float factor = 1.0f / wish.temperature;
-  for (int64_t n = 64;; n *= 8) {
-    const int64_t count = BestCandidates(row, row.logits, n);
-    double mass = 0;
-    for (int64_t i = 0; i < count; ++i) {
-      float p = row.scratch.candidates[i].logit;
-      row.cpu.exp_sum(&p, 1, top, factor, &p);
-      mass += p;
-    }
-    if (count < n || mass >= wish.top_p * total) {
-      return DrawCandidate(row, wish, top, count, total);
-    }
-  }
+  const double total = AllProbabilities(row, row.logits, top, 1.0f / wish.temperature);
+  if (wish.top_p < 1.0f) KeepTopP(row, wish, top, total);
+  return DrawAny(row, wish, SumBlocks(row, wish.min_p));
 }
 
 void Penalise(const SampleRow& wish, float* logits) {
@@ -220,11 +249,7 @@ void Forbid(const SampleRow& wish, float* logits, int64_t vocab) {
 void Logprobs(const Row& row, const SampleRow& wish, SampleResult& result) {
   const float* raw = row.scratch.raw;
   const float top = FindTops(row, raw);
-  double sum = 0;
-  for (int64_t b = 0; b < row.num_blocks(); ++b) {
-    sum += row.cpu.exp_sum(raw + b * kBlock, row.BlockSize(b), top, 1.0f,
-                           row.scratch.probabilities + b * kBlock);
-  }
+  const double sum = AllProbabilities(row, raw, top, 1.0f);
   const double normaliser = top + std::log(sum);
   if (result.token >= 0) result.logprob = static_cast<float>(raw[result.token] - normaliser);
   const int64_t count = wish.num_logprobs > 0 ? BestCandidates(row, raw, wish.num_logprobs) : 0;
@@ -236,9 +261,6 @@ void Logprobs(const Row& row, const SampleRow& wish, SampleResult& result) {
 }
 
 void SampleRowOf(const Row& row, const SampleRow& wish, SampleResult& result) {
-  for (int64_t i = 0; i < row.vocab; ++i) {
-    if (std::isnan(row.logits[i])) row.logits[i] = kNever;
-  }
   if (wish.num_logprobs >= 0) std::copy_n(row.logits, row.vocab, row.scratch.raw);
   Penalise(wish, row.logits);
   Forbid(wish, row.logits, row.vocab);

@@ -2,6 +2,8 @@
 // sums is the contract of MultiplyArgs; tile shapes do not enter it.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/simd/math.h"
 #include "kernels/cpu/simd/vec.h"
@@ -21,9 +23,11 @@ struct LineBf16 {
   static constexpr int64_t kBytes = 64;
   static void Split(const std::byte* line, Vec& even, Vec& odd) { SplitBf16(line, even, odd); }
 };
-// What Fp8ToHalf writes.
-struct LineHalf {
+// e4m3: a block of 32 inputs becomes half precision first (Fp8ToHalf), kHalfBlock bytes a panel.
+struct LineFp8 {
   static constexpr int64_t kBytes = 64;
+  static constexpr int64_t kPackedBlock = 32 * kLanes;
+  static constexpr int64_t kHalfBlock = 2 * kPackedBlock;
   static void Split(const std::byte* line, Vec& even, Vec& odd) {
     even = LoadHalf(reinterpret_cast<const uint16_t*>(line));
     odd = LoadHalf(reinterpret_cast<const uint16_t*>(line) + kLanes);
@@ -40,7 +44,15 @@ struct Tile {
   int64_t scale_stride;
   float* sums;
   int64_t sums_stride;
+  int64_t prefetch;  // bytes ahead of the line in use; 0 where the weights are in a cache
 };
+
+// Where the hardware's prefetchers stop (at every page, and at every jump from panel to panel) the
+// next lines would be late; asking 2 KB ahead is worth 10 to 40 % of bandwidth.
+constexpr int64_t kPrefetch = 2048;
+inline void Prefetch(const std::byte* p) {
+  _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
+}
 
 #if defined(__AVX512F__)
 constexpr int kMaxTileRows = 6;
@@ -60,9 +72,27 @@ void MultiplyTile(const Tile& t) {
       sum[r][p] = t.scales != nullptr ? Zero() : Load(t.sums + r * t.sums_stride + p * kLanes);
     }
   }
+  constexpr bool kFp8 = std::is_same_v<Line, LineFp8>;
+  alignas(64) std::byte halves[kFp8 ? P * LineFp8::kHalfBlock : 64];
   const float* a = t.a;
-  const std::byte* w = t.w;
+  const std::byte* next = t.w;
   for (int64_t k = 0; k < t.k; k += 32) {
+    const std::byte* w = next;
+    int64_t panel_bytes = t.panel_bytes;
+    if constexpr (kFp8) {
+      for (int64_t p = 0; p < P; ++p) {
+        for (int64_t i = 0; i < LineFp8::kPackedBlock; i += 64) {
+          const std::byte* in = w + p * panel_bytes + i;
+          Prefetch(in + t.prefetch);
+          Fp8ToHalf(in, reinterpret_cast<uint16_t*>(halves + p * LineFp8::kHalfBlock + 2 * i));
+        }
+      }
+      w = halves;
+      panel_bytes = LineFp8::kHalfBlock;
+      next += LineFp8::kPackedBlock;
+    } else {
+      next += 16 * Line::kBytes;
+    }
     Vec even[R][P];
     Vec odd[R][P];
 #pragma GCC unroll 8
@@ -74,7 +104,10 @@ void MultiplyTile(const Tile& t) {
       Vec w_even[P];
       Vec w_odd[P];
 #pragma GCC unroll 8
-      for (int p = 0; p < P; ++p) Line::Split(w + p * t.panel_bytes, w_even[p], w_odd[p]);
+      for (int p = 0; p < P; ++p) {
+        if constexpr (!kFp8) Prefetch(w + p * panel_bytes + t.prefetch);
+        Line::Split(w + p * panel_bytes, w_even[p], w_odd[p]);
+      }
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         const Vec a_even = Set(a[r * t.a_stride]);
@@ -128,6 +161,7 @@ void MultiplyRows(Tile t, int64_t rows, int64_t panels) {
     Tile part = t;
     part.a += begin * t.a_stride;
     part.sums += begin * t.sums_stride;
+    if (tile > 0) part.prefetch = 0;
     switch (count) {
       case 1:
         MultiplyPanels<Line, 1>(part, panels);
@@ -156,44 +190,82 @@ void MultiplyRows(Tile t, int64_t rows, int64_t panels) {
 }
 
 constexpr int64_t kPanelGroup = 4;
+constexpr int64_t kBlock = 128;  // inputs that a scale covers, and of a block in scratch
 
-// One block of 128 inputs of one group of panels: to half precision in scratch, then as any other.
-inline void MultiplyFp8Block(const MultiplyArgs& args, Tile t, int64_t panels, int64_t k) {
-  const int64_t bytes = k * kLanes;
-  const int64_t scratch_stride = 128 * kLanes * 2;
-  float scales[kPanelGroup];
+// One block, many rows: to float32 in scratch, once for all of them.
+inline void MultiplyExpanded(const MultiplyArgs& args, Tile t, int64_t panels) {
+  constexpr int64_t kPanelBytes = kBlock * kLanes * 4;
+  static_assert(kMultiplyScratch == kPanelGroup / 2 * kPanelBytes);
+  const bool fp8 = args.kind == MultiplyArgs::Kind::kFp8;
+  alignas(64) uint16_t halves[64];
   for (int64_t p = 0; p < panels; ++p) {
     const std::byte* in = t.w + p * t.panel_bytes;
-    auto* out = reinterpret_cast<uint16_t*>(args.scratch + p * scratch_stride);
-    for (int64_t b = 0; b < bytes; b += 64) Fp8ToHalf(in + b, out + b);
-    scales[p] = t.scales[p * t.scale_stride] * 256.0f;  // for the halves' 2^-8
+    auto* out = reinterpret_cast<float*>(args.scratch + p * kPanelBytes);
+    for (int64_t i = 0; i < t.k * kLanes; i += 64) {
+      Prefetch(in + (fp8 ? i : 2 * i) + kPrefetch);
+      if (fp8) Fp8ToHalf(in + i, halves);
+      for (int64_t j = 0; j < 64; j += 2 * kLanes) {
+        Vec even;
+        Vec odd;
+        if (fp8) {
+          even = LoadHalf(halves + j);
+          odd = LoadHalf(halves + j + kLanes);
+        } else {
+          SplitBf16(in + 2 * (i + j), even, odd);
+        }
+        Store(out + i + j, even);
+        Store(out + i + j + kLanes, odd);
+      }
+    }
   }
   t.w = args.scratch;
-  t.panel_bytes = scratch_stride;
-  t.k = k;
-  t.scales = scales;
-  t.scale_stride = 1;
-  MultiplyRows<LineHalf>(t, args.rows, panels);
+  t.panel_bytes = kPanelBytes;
+  t.prefetch = 0;
+  MultiplyRows<LineF32>(t, args.rows, panels);
+}
+
+// A group of panels in blocks of k: fp8, whose scales change from block to block, and many rows.
+inline void MultiplyBlocks(const MultiplyArgs& args, const Tile& group, int64_t panels,
+                           bool expand) {
+  const bool fp8 = args.kind == MultiplyArgs::Kind::kFp8;
+  float scales[kPanelGroup];
+  for (int64_t k = 0; k < args.k; k += kBlock) {
+    Tile t = group;
+    t.a += k;
+    t.w += k * kLanes * (fp8 ? 1 : 2);
+    t.k = args.k - k < kBlock ? args.k - k : kBlock;
+    if (fp8) {
+      for (int64_t p = 0; p < panels; ++p) {
+        scales[p] = group.scales[p * group.scale_stride + k / kBlock] * 256.0f;  // halves: 2^-8
+      }
+      t.scales = scales;
+      t.scale_stride = 1;
+    }
+    if (expand) {
+      MultiplyExpanded(args, t, panels);
+    } else {
+      MultiplyRows<LineFp8>(t, args.rows, panels);
+    }
+  }
 }
 
 inline void Multiply(const MultiplyArgs& args) {
-  Tile t = {args.a,      args.a_stride,     args.w,    args.panel_bytes, args.k,
-            args.scales, args.scale_stride, args.sums, args.sums_stride};
-  for (int64_t p = 0; p < args.panels; p += kPanelGroup) {
-    const int64_t panels = args.panels - p < kPanelGroup ? args.panels - p : kPanelGroup;
-    t.w = args.w + p * args.panel_bytes;
-    t.sums = args.sums + p * kLanes;
-    if (args.kind == MultiplyArgs::Kind::kF32) {
+  const Tile all = {args.a,      args.a_stride,     args.w,    args.panel_bytes, args.k,
+                    args.scales, args.scale_stride, args.sums, args.sums_stride, kPrefetch};
+  const bool expand = args.kind != MultiplyArgs::Kind::kF32 && args.rows > 2 * kMaxTileRows;
+  const int64_t group = expand ? kPanelGroup / 2 : kPanelGroup;
+  for (int64_t p = 0; p < args.panels; p += group) {
+    const int64_t panels = args.panels - p < group ? args.panels - p : group;
+    Tile t = all;
+    t.w += p * args.panel_bytes;
+    t.sums += p * kLanes;
+    if (t.scales != nullptr) t.scales += p * args.scale_stride;
+    if (expand || args.kind == MultiplyArgs::Kind::kFp8) {
+      MultiplyBlocks(args, t, panels, expand);
+    } else if (args.kind == MultiplyArgs::Kind::kF32) {
       MultiplyRows<LineF32>(t, args.rows, panels);
-    } else if (args.kind == MultiplyArgs::Kind::kBF16) {
-      MultiplyRows<LineBf16>(t, args.rows, panels);
     } else {
-      for (int64_t k = 0; k < args.k; k += 128) {
-        t.a = args.a + k;
-        t.w = args.w + p * args.panel_bytes + k * kLanes;
-        t.scales = args.scales + p * args.scale_stride + k / 128;
-        MultiplyFp8Block(args, t, panels, args.k - k < 128 ? args.k - k : 128);
-      }
+      MultiplyRows<LineBf16>(t, args.rows, panels);
     }
   }
 }
