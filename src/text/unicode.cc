@@ -16,6 +16,7 @@ namespace {
 bool StartsSegment(char32_t c) {
   if (c < 0x80) return true;
   if (c >= 0x4E00 && c <= 0x9FFF) return true;  // unified ideographs: most of Chinese text
+  if (c == 0x11A7) return true;  // composes with nothing, but utf8proc 2.8 would swallow it
   if (c >= 0x1100 && c <= 0x11FF) return false;
   if (c >= 0xAC00 && c <= 0xD7FF) return false;
   const utf8proc_property_t* property = utf8proc_get_property(static_cast<utf8proc_int32_t>(c));

@@ -41,7 +41,9 @@ std::string Lowercase(std::string_view text);
 
 enum class NormalForm { kNfc, kNfd, kNfkc, kNfkd };
 
-// `text` in a normal form (Unicode standard annex 15). Valid text.
+// `text` in a normal form (Unicode standard annex 15). Valid text. The tables are Unicode 15's; the
+// `tokenizers` library still has Unicode 11's, so that marks which came in between can be ordered
+// otherwise there, and compatibility forms of characters that did stay as they are.
 std::string Normalize(std::string_view text, NormalForm form);
 
 }  // namespace moebius::text

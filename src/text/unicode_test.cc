@@ -35,6 +35,7 @@ TEST(UnicodeTest, NormalForms) {
   EXPECT_EQ(Normalize("e\u0301\u0323x", NormalForm::kNfc), "\u1EB9\u0301x");
   EXPECT_EQ(Normalize("\u1EB9\u0301", NormalForm::kNfd), "e\u0323\u0301");
   EXPECT_EQ(Normalize("\u1100\u1161\u11A8", NormalForm::kNfc), "\uAC01");
+  EXPECT_EQ(Normalize("\uBE28\u11A7", NormalForm::kNfc), "\uBE28\u11A7") << "not a final";
   EXPECT_EQ(Normalize("\u0344", NormalForm::kNfc), "\u0308\u0301");
   EXPECT_EQ(Normalize("\uFB01 \u00BD", NormalForm::kNfkc), "fi 1\u20442");
   EXPECT_EQ(Normalize("\uFB01", NormalForm::kNfc), "\uFB01");
