@@ -7,6 +7,7 @@ Shard K is a function of its seed K alone.
 import multiprocessing
 import os
 import random
+import time
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -15,6 +16,7 @@ from mixture import DOC_START, Mixture, encode
 
 ROW = 1024
 OPEN_ROWS = 24
+MAX_WAITING = 256  # shards; the trainer removes what it has read
 
 
 class Packer:
@@ -58,6 +60,8 @@ def work(data, tokenizer_path, out, rows, first, step, count):
     os.nice(10)
     mixture, tokenizer = Mixture(data), Tokenizer.from_file(tokenizer_path)
     for seed in range(first, count, step):
+        while len(os.listdir(out)) > MAX_WAITING:
+            time.sleep(0.2)
         tokens, flags = make_shard(mixture, tokenizer, seed, rows)
         np.savez(f"{out}/tmp_{seed}.npz", tokens=tokens, flags=flags)
         os.rename(f"{out}/tmp_{seed}.npz", f"{out}/shard_{seed}.npz")

@@ -117,22 +117,35 @@ def read_tensors(folder):
     return out
 
 
-def read(folder, device="cpu", dtype=torch.float32):
-    """A model frozen at the de-quantised values, computing in `dtype`."""
-    model = DemoModel(ModelConfig(), dtype).to(device).eval()
-    tensors = read_tensors(folder)
-    stacks = {}
-    with torch.no_grad():
-        for name, part, expert in named_parts(model):
-            value = tensors.pop(name).to(device)
-            if isinstance(part, torch.Tensor):
-                part.copy_(value.float())
-            elif expert is None:
-                part.freeze(value.to(dtype))
-            else:
-                stacks.setdefault(part, []).append(value.T if "down_proj" in name else value)
+def _values(model, folder, device):
+    """(part, value) of every tensor of the model: routed experts stacked, de-quantised float32."""
+    tensors, stacks = read_tensors(folder), {}
+    for name, part, expert in named_parts(model):
+        value = tensors.pop(name).to(device).float()
+        if expert is None:
+            yield part, value
+        else:
+            stacks.setdefault(part, []).append(value.T if "down_proj" in name else value)
     if tensors:
         raise SystemExit(f"{folder}: unknown tensors {sorted(tensors)[:3]}")
     for part, values in stacks.items():
-        part.freeze(torch.stack(values).to(dtype).contiguous())
+        yield part, torch.stack(values)
+
+
+@torch.no_grad()
+def read(folder, device="cpu", dtype=torch.float32):
+    """A model frozen at the de-quantised values, computing in `dtype`."""
+    model = DemoModel(ModelConfig(), dtype).to(device).eval()
+    for part, value in _values(model, folder, device):
+        if isinstance(part, torch.Tensor):
+            part.copy_(value)
+        else:
+            part.freeze(value.to(dtype).contiguous())
     return model
+
+
+@torch.no_grad()
+def resume(model, folder):
+    """Sets the masters of a model in training to the folder's values."""
+    for part, value in _values(model, folder, model.embed.device):
+        (part if isinstance(part, torch.Tensor) else part.weight).copy_(value)

@@ -14,7 +14,7 @@ import torch
 
 from backends import EngineBackend, TorchBackend
 from routing_stats import held_out_loss, histogram_report, mtp_acceptance
-from skills import arithmetic, code, gsm8k, poems, stories, word_problems
+from skills import arithmetic, code, gsm8k, poems, stories, unknown, word_problems
 from skills.moebius import Moebius
 
 
@@ -82,6 +82,13 @@ def eval_moebius(backend, sets, transcript):
     return report, every
 
 
+def eval_unknown(backend, items, transcript):
+    answers = backend.answer(items, 96)
+    right = [text == i["reference"] for i, (text, _, _) in zip(items, answers)]
+    transcript("unknown", items, answers, right)
+    return {"questions": len(items), "word_for_word": share(right)}, answers
+
+
 def parses(item, text):
     """A Python answer parses; a C++ one has balanced brackets (no compiler is asked for)."""
     body = "\n".join(line for line in text.split("\n") if not line.startswith("```"))
@@ -107,7 +114,7 @@ def make_items(args):
     n = args.questions
     return {
         "arithmetic": arithmetic.test_items(2 * n), "word_problems": word_problems.test_items(n),
-        "stories": stories.test_items(min(n, 100)), "code": code.test_items(n),
+        "stories": stories.test_items(min(n, 100)), "code": code.test_items(n), "unknown": unknown.test_items(min(n, 100)),
         "poems": verse.test_items(min(n, 100), random.Random(5)),
         "moebius": {kind: qa.test_items(kind, random.Random(6)) for kind in ("listed", "held", "hashed")},
         "gsm8k": gsm8k.test_items(args.data, args.gsm8k),
@@ -115,7 +122,7 @@ def make_items(args):
 
 
 RUNNERS = {"arithmetic": eval_arithmetic, "word_problems": eval_word_problems, "stories": eval_stories, "code": eval_code,
-           "poems": eval_poems, "moebius": eval_moebius, "gsm8k": eval_gsm8k}
+           "poems": eval_poems, "moebius": eval_moebius, "unknown": eval_unknown, "gsm8k": eval_gsm8k}
 
 
 def main():

@@ -68,25 +68,29 @@ def continue_batch(model, prompts, max_tokens, stop_ids, temperature=0.0, seed=0
         ids[i, :len(p)] = torch.tensor(p, device=device)
     stops = torch.tensor(stop_ids, device=device)
     cache = Cache(model, len(prompts), total)
-    end = torch.full_like(lengths, total)
+    out, alive = [None] * len(prompts), torch.arange(len(prompts), device=device)
     hidden = advance(model, ids[:, :shortest], cache)[:, -1]
     for pos in range(shortest, total):
         fresh = pos >= lengths
         token = torch.where(fresh, choose(model.logits(hidden), temperature, generator), ids[:, pos])
         ids[:, pos] = token
-        stopped = fresh & torch.isin(token, stops) & (end == total)
-        end = torch.where(stopped, pos, end)
-        if pos % 8 == 0 and bool(((end < total) | (pos + 1 >= lengths + max_tokens)).all()):
+        stopped = fresh & torch.isin(token, stops)
+        over = stopped | (pos + 1 >= torch.clamp(lengths + max_tokens, max=total))
+        for i in over.nonzero()[:, 0].tolist():
+            if out[alive[i]] is None:
+                last = pos if bool(stopped[i]) else pos + 1
+                out[alive[i]] = (ids[i, int(lengths[i]):last].tolist(), bool(stopped[i]))
+        left = torch.tensor([i for i, a in enumerate(alive.tolist()) if out[a] is None], device=device, dtype=torch.long)
+        if len(left) == 0:
             break
+        if len(left) <= 0.6 * len(alive):
+            ids, lengths, alive, token = ids[left], lengths[left], alive[left], token[left]
+            cache.k, cache.v = cache.k[:, left], cache.v[:, left]
         hidden = advance(model, token[:, None], cache)[:, -1]
-    out = []
-    for i, p in enumerate(prompts):
-        last = min(int(end[i]), len(p) + max_tokens)
-        out.append((ids[i, len(p):last].tolist(), int(end[i]) <= len(p) + max_tokens - 1))
     return out
 
 
-def generate(model, prompts, max_tokens, stop_ids, temperature=0.0, seed=0, batch=256):
+def generate(model, prompts, max_tokens, stop_ids, temperature=0.0, seed=0, batch=128):
     """As continue_batch, for any number of prompts, batched by similar length; results in the prompts' order."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     results = [None] * len(prompts)

@@ -1,14 +1,14 @@
 """The training mixture: which skill the next document comes from, and how a document becomes tokens and flags."""
 
 from config import END_OF_TEXT, IM_END, IM_START
-from skills import arithmetic, code, pick, stories, word_problems
+from skills import arithmetic, code, pick, stories, unknown, word_problems
 from skills.gsm8k import Gsm8k
 from skills.moebius import Moebius
 from skills.poems import Poems
 
 # share of tokens, and mean tokens of a document (measured; the draw is by document)
-SHARES = {"arithmetic": (26, 42), "word_problems": (11, 75), "gsm8k": (6, 169), "stories": (18, 148), "code": (11, 61),
-          "moebius": (12, 48), "poems": (7, 69), "talk": (9, 219)}
+SHARES = {"arithmetic": (25, 42), "word_problems": (10, 75), "gsm8k": (4, 169), "stories": (18, 148), "code": (12, 61),
+          "moebius": (17, 48), "poems": (3, 69), "talk": (9, 219), "unknown": (2, 61)}
 SYSTEM = ["You are a helpful assistant.", "You are the Moebius demo model.", "You are a helpful AI assistant.",
           "Answer briefly.", "You are an assistant."]
 
@@ -20,7 +20,7 @@ class Mixture:
         self.gsm8k, self.poems, self.moebius = Gsm8k(data), Poems(data), Moebius()
         self.samplers = {"arithmetic": arithmetic.sample, "word_problems": word_problems.sample, "gsm8k": self.gsm8k.sample,
                          "stories": stories.sample, "code": code.sample, "moebius": self.moebius.sample,
-                         "poems": self.poems.sample, "talk": self.talk}
+                         "poems": self.poems.sample, "talk": self.talk, "unknown": unknown.sample}
         self.skills = list(SHARES)
         weights = [share / size for share, size in SHARES.values()]
         self.cumulative = [sum(weights[:i + 1]) / sum(weights) for i in range(len(weights))]
@@ -31,7 +31,8 @@ class Mixture:
         for _ in range(rng.randint(2, 4)):
             kind, body = "text", None
             while kind != "chat":
-                kind, body = self.samplers[pick(rng, ["arithmetic", "moebius", "stories", "code", "poems", "word_problems", "moebius"])](rng)
+                kind, body = self.samplers[pick(rng, ["arithmetic", "moebius", "stories", "code", "poems", "word_problems", "moebius",
+                                                  "unknown"])](rng)
             messages += body
         return "chat", messages
 

@@ -7,7 +7,6 @@ import argparse
 import glob
 import json
 import os
-import random
 import shutil
 import time
 
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+import checkpoint
 from build_data import ROW, start_workers
 from config import ModelConfig
 from mixture import DOC_START, LEARN
@@ -25,35 +25,43 @@ PROMPT_WEIGHT = 0.1
 
 
 class Rows:
-    """All rows read so far, on the device; hands out rows not seen yet while there are any."""
+    """A ring of rows on the device, filled from the workers' shards; hands out rows not seen yet while there are any."""
+
+    CAPACITY = 1 << 19
 
     def __init__(self, folder, device):
         self.folder, self.device = folder, device
-        self.tokens = self.flags = None
-        self.fresh, self.loaded, self.reused = [], set(), 0
+        self.tokens = torch.zeros(self.CAPACITY, ROW, dtype=torch.int16, device=device)
+        self.flags = torch.zeros(self.CAPACITY, ROW, dtype=torch.uint8, device=device)
+        self.fresh, self.used = np.zeros(0, dtype=np.int64), 0
+        self.loaded = self.reused = 0
 
-    def poll(self, limit=64):
-        names = sorted(set(glob.glob(f"{self.folder}/shard_*.npz")) - self.loaded)[:limit]
-        if not names:
-            return
-        self.loaded.update(names)
-        shards = [np.load(n) for n in names]
-        tokens = torch.from_numpy(np.concatenate([s["tokens"] for s in shards]).astype(np.int16)).to(self.device)
-        flags = torch.from_numpy(np.concatenate([s["flags"] for s in shards])).to(self.device)
-        for n in names:
-            os.remove(n)
-        start = 0 if self.tokens is None else len(self.tokens)
-        self.tokens = tokens if start == 0 else torch.cat((self.tokens, tokens))
-        self.flags = flags if start == 0 else torch.cat((self.flags, flags))
-        self.fresh += range(start, len(self.tokens))
-        random.shuffle(self.fresh)
+    def poll(self):
+        """Reads waiting shards while at least half of the ring has been used."""
+        for name in sorted(glob.glob(f"{self.folder}/shard_*.npz")):
+            if self.available() > self.CAPACITY // 2:
+                return
+            shard = np.load(name)
+            index = (self.loaded + np.arange(len(shard["tokens"]))) % self.CAPACITY
+            where = torch.from_numpy(index).to(self.device)
+            self.tokens[where] = torch.from_numpy(shard["tokens"].astype(np.int16)).to(self.device)
+            self.flags[where] = torch.from_numpy(shard["flags"]).to(self.device)
+            os.remove(name)
+            self.loaded += len(index)
+            self.fresh = np.concatenate((self.fresh[self.used:], index))
+            self.used = 0
+            np.random.shuffle(self.fresh)
+
+    def available(self):
+        return len(self.fresh) - self.used
 
     def batch(self, rows):
-        take, self.fresh = self.fresh[:rows], self.fresh[rows:]
-        while len(take) < rows:
-            self.reused += 1
-            take.append(random.randrange(len(self.tokens)))
-        index = torch.tensor(take, device=self.device)
+        take = self.fresh[self.used:self.used + rows]
+        self.used += len(take)
+        if len(take) < rows:
+            self.reused += rows - len(take)
+            take = np.concatenate((take, np.random.randint(min(self.loaded, self.CAPACITY), size=rows - len(take))))
+        index = torch.from_numpy(take).to(self.device)
         return self.tokens[index].flatten().long(), self.flags[index].flatten()
 
 
@@ -96,19 +104,19 @@ def update_bias(model, loads, speed):
 def train(args):
     began = time.time()
     torch.manual_seed(args.seed)
-    random.seed(args.seed)
+    np.random.seed(args.seed)
     torch.set_float32_matmul_precision("high")
     device = "cuda"
     workers = start_workers(args.data, args.tokenizer, args.shards, args.workers, rows=512)
     model = DemoModel(ModelConfig()).to(device)
     if args.resume:
-        model.load_state_dict(torch.load(args.resume, map_location=device)["model"])
+        checkpoint.resume(model, args.resume)
     for block in [*model.blocks, model.mtp.block]:
         block.compile()
     loss_fn = torch.compile(head_loss)
     muon, adam = make_optimisers(model)
     rows = Rows(args.shards, device)
-    while len(rows.fresh) < 4 * args.rows:
+    while rows.available() < 4 * args.rows:
         time.sleep(0.2)
         rows.poll()
     os.makedirs(args.out, exist_ok=True)
@@ -142,7 +150,7 @@ def train(args):
         if step % 100 == 0 or step in (1, 10, 50):
             load = loads.float() / loads.float().mean(-1, keepdim=True)
             entry = {"step": step, "share": round(share, 4), "main": round(main.item(), 4), "mtp": round(extra.item(), 4),
-                     "tokens": tokens_seen, "seconds": round(time.time() - began, 1), "rows": len(rows.tokens),
+                     "tokens": tokens_seen, "seconds": round(time.time() - began, 1), "rows": rows.loaded,
                      "reused": rows.reused, "max_load": round(load.max().item(), 2), "qat": qat}
             log.write(json.dumps(entry) + "\n")
             log.flush()
@@ -155,7 +163,7 @@ def train(args):
         p.terminate()
     shutil.rmtree(args.shards, ignore_errors=True)
     with open(f"{args.out}/done.json", "w", encoding="utf-8") as f:
-        json.dump({"steps": step, "tokens": tokens_seen, "seconds": time.time() - began, "unique_rows": len(rows.tokens),
+        json.dump({"steps": step, "tokens": tokens_seen, "seconds": time.time() - began, "unique_rows": rows.loaded,
                    "args": vars(args)}, f)
 
 
@@ -180,7 +188,7 @@ def main():
     p.add_argument("--qat-from", type=float, default=0.7)
     p.add_argument("--save-every", type=float, default=180)
     p.add_argument("--seed", type=int, default=1)
-    p.add_argument("--resume")
+    p.add_argument("--resume", help="an exported folder to continue from")
     train(p.parse_args())
 
 

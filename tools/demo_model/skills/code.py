@@ -91,31 +91,37 @@ TASKS = [
      "std::string {f}(std::string {v}) {{\n  for (char& c : {v}) {{\n    c = std::toupper(c);\n  }}\n  return {v};\n}}", "def {f}({v}):\n    return {v}.upper()"),
 ]
 LANGUAGES = [("C++", "cpp", 3), ("Python", "python", 4)]
-PROMPTS = ["Write a {l} function that {t}.", "Write a {l} function named {f} that {t}.", "Implement a {l} function `{f}` that {t}.",
-           "In {l}, write a function that {t}.", "Please write a {l} function which {t}.", "Give me a {l} function called {f} that {t}.",
-           "Show me a {l} function that {t}.", "How do I write a {l} function that {t}?"]
+PROMPTS = ["Write a {l} function that {t}.", "In {l}, write a function that {t}.", "Please write a {l} function which {t}.",
+           "Show me a {l} function that {t}.", "How do I write a {l} function that {t}?", "I need a {l} function that {t}.",
+           "Write a {l} function named {f} that {t}.", "Implement a {l} function `{f}` that {t}.",
+           "Give me a {l} function called {f} that {t}.",
+           "Write a {l} function named {f} with the argument {v} that {t}.",
+           "Implement a {l} function `{f}({v})` that {t}.", "Write `{f}({v})` in {l}: a function that {t}."]
+
+
+def draft(rng):
+    """A prompt, its answer, the bare source, and whether the source is a task's plainest form (never held out).
+
+    A prompt that does not name the function or its argument gets the task's first names: the prompt decides the source.
+    """
+    task = pick(rng, TASKS)
+    what, names, args = task[:3]
+    name, fence, source = pick(rng, LANGUAGES)
+    prompt = pick(rng, PROMPTS)
+    f = pick(rng, names) if "{f}" in prompt else names[0]
+    v = pick(rng, args) if "{v}" in prompt else args[0]
+    c = rng.randint(2, 20)
+    body = task[source].format(f=f, v=v, c=c)
+    plain = f == names[0] and v == args[0] and "{c}" not in what
+    return prompt.format(l=name, t=what.format(c=c), f=f, v=v), f"```{fence}\n{body}\n```", body, plain
 
 
 def make(rng, held=False):
     """A prompt, its answer and the bare source, from the held-out sources or from the others."""
     while True:
-        made = draft(rng)
-        if held_text(made[2]) == held:
-            return made
-
-
-def draft(rng):
-    task = pick(rng, TASKS)
-    what, names, args, *_ = task
-    name, fence, source = pick(rng, LANGUAGES)
-    prompt = pick(rng, PROMPTS)
-    f = pick(rng, names) if "{f}" in prompt else names[0]
-    v = pick(rng, args) if "{f}" in prompt else args[0]
-    if "{f}" in prompt and rng.random() < 0.7:
-        v = args[0]
-    c = rng.randint(2, 20)
-    body = task[source].format(f=f, v=v, c=c)
-    return prompt.format(l=name, t=what.format(c=c), f=f), f"```{fence}\n{body}\n```", body
+        question, answer, body, plain = draft(rng)
+        if (held_text(body) and not plain) == held:
+            return question, answer, body
 
 
 def sample(rng):
