@@ -26,23 +26,22 @@ void ReadGqa(FieldReader& fields, int64_t default_head_dim, ModelConfig& config)
                 "an even number (hidden_size / num_attention_heads where absent)");
 }
 
-// The count of routed experts, however it is spelled, and top_k.
+// The count of routed experts, however it is spelled, and top_k (default 0: it must be there).
 void ReadExperts(FieldReader& fields, std::initializer_list<const char*> spellings,
                  int64_t default_top_k, ModelConfig& config) {
   MoeConfig& moe = config.moe;
   moe.num_experts = fields.Int(fields.Spelling(spellings), 1, kMaxExperts);
-  if (default_top_k > 0) {
-    moe.top_k = fields.IntOr("num_experts_per_tok", default_top_k, 1, moe.num_experts);
-  } else {
-    moe.top_k = fields.Int("num_experts_per_tok", 1, moe.num_experts);
-  }
+  moe.top_k = fields.IntOr("num_experts_per_tok", default_top_k, 1, moe.num_experts);
+  fields.Expect(moe.top_k >= 1 && moe.top_k <= moe.num_experts, "num_experts_per_tok",
+                fmt::format("a whole number from 1 to {}", moe.num_experts));
 }
 
 void ReadGroups(FieldReader& fields, int64_t num_groups, int64_t num_top_groups,
                 ModelConfig& config) {
   MoeConfig& moe = config.moe;
   moe.num_groups = fields.IntOr("n_group", num_groups, 1, moe.num_experts);
-  moe.num_top_groups = fields.IntOr("topk_group", num_top_groups, 1, moe.num_groups);
+  moe.num_top_groups =
+      fields.IntOr("topk_group", std::min(num_top_groups, moe.num_groups), 1, moe.num_groups);
   fields.Expect(moe.num_experts % moe.num_groups == 0, "n_group",
                 fmt::format("a divisor of the {} routed experts", moe.num_experts));
   fields.Expect(moe.top_k * moe.num_groups <= moe.num_experts * moe.num_top_groups, "topk_group",

@@ -63,6 +63,7 @@ void DecoderModel::DeclareExperts(WeightPlan& plan, const std::string& prefix,
                                   const ExpertNames& names, MoeLayer* layer) {
   const int64_t hidden = config_.hidden_size;
   const int64_t intermediate = config_.moe.intermediate_size;
+  if (!plan.status()) return;  // experts are many: no work for a checkpoint that is refused
   DeclareRouter(plan, prefix + "gate.weight", layer);
   std::vector<Matrix> gates;
   std::vector<Matrix> ups;
@@ -78,18 +79,23 @@ void DecoderModel::DeclareExperts(WeightPlan& plan, const std::string& prefix,
   plan.Group(Part::kRoutedExperts, downs, &layer->down);
 }
 
+size_t DecoderModel::TableBytes() const {
+  const AttentionConfig& attention = config_.attention;
+  const int64_t width = attention.rope_dim() + (attention.temperature_tuning ? 2 : 0);
+  return static_cast<size_t>(config_.max_position * width) * sizeof(float);
+}
+
 Status DecoderModel::Load(WeightPlan& plan, platform::ThreadPool& pool) {
   num_threads_ = pool.num_threads();
   MOEBIUS_ASSIGN(weights_, plan.Load(pool));
   const int64_t positions = config_.max_position;
   const int64_t rope_dim = config_.attention.rope_dim();
   const bool tempered = config_.attention.temperature_tuning;
-  const size_t rope_bytes = static_cast<size_t>(positions * rope_dim) * sizeof(float);
-  MOEBIUS_ASSIGN(tables_, platform::Region::Allocate(
-                              rope_bytes + (tempered ? static_cast<size_t>(positions) * 8 : 0)));
+  MOEBIUS_ASSIGN(tables_, platform::Region::Allocate(TableBytes()));
   rope_tables_.rope = Mat(tables_.data(), DType::kF32, positions, rope_dim);
   if (tempered) {
-    rope_tables_.temperature = Mat(tables_.data() + rope_bytes, DType::kF32, positions, 2);
+    rope_tables_.temperature =
+        Mat(rope_tables_.rope.RowBytes(positions), DType::kF32, positions, 2);
   }
   pool.RunRanges(positions, 256, [&](int64_t begin, int64_t end, int /*thread_idx*/) {
     FillRopeTable(config_.rope, begin, end, rope_tables_.rope);

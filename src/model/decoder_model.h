@@ -27,6 +27,8 @@ class DecoderModel : public Model {
   // Declares what is common in `plan`.
   DecoderModel(const ModelConfig& config, const DecoderOptions& options, WeightPlan& plan);
 
+  // Memory that Load takes: the weights and the rotation tables.
+  size_t LoadBytes(const WeightPlan& plan) const { return plan.packed_bytes() + TableBytes(); }
   // Fills the declared weights and the rotation tables; before, a model only describes itself.
   Status Load(WeightPlan& plan, platform::ThreadPool& pool);
 
@@ -79,6 +81,8 @@ class DecoderModel : public Model {
   std::vector<KvLayer> kv_;
 
  private:
+  size_t TableBytes() const;
+
   platform::Region weights_;
   platform::Region tables_;
   int num_threads_ = 1;

@@ -34,6 +34,7 @@ class Llama4 final : public GqaModel {
     const int64_t num_experts = config_.moe.num_experts;
     const int64_t hidden = config_.hidden_size;
     const int64_t inner = config_.moe.intermediate_size;
+    if (!plan.status()) return;
     DeclareRouter(plan, prefix + "router.weight", layer);
     const auto part = [](int64_t expert, int64_t inputs, int64_t first, int64_t outputs) {
       return [=](const kernels::WeightSource& whole) {

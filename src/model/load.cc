@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "model/open_model.h"
+#include "platform/memory.h"
 
 namespace moebius::model {
 namespace {
@@ -23,6 +24,20 @@ DType Activations(DTypeChoice choice, const ModelConfig& config) {
   if (choice == DTypeChoice::kFloat32) return DType::kF32;
   if (choice == DTypeChoice::kBFloat16) return DType::kBF16;
   return config.dtype == DType::kF32 ? DType::kF32 : DType::kBF16;
+}
+
+// Better a message than the system's killer halfway.
+Status CheckMemory(const LoadOptions& options, const OpenModel& open) {
+  const auto memory = platform::ReadSystemMemory();
+  const size_t needed = open.model->LoadBytes(*open.plan);
+  if (!memory || needed <= memory->available) return {};
+  const auto gigabytes = [](uint64_t bytes) { return static_cast<double>(bytes) / 1e9; };
+  return MakeError(ErrorCode::kOutOfMemory,
+                   "{}: {:.1f} GB for weights and {:.1f} GB for the rotation tables of {} "
+                   "positions, expected at most the {:.1f} GB that are available",
+                   options.folder, gigabytes(open.plan->packed_bytes()),
+                   gigabytes(needed - open.plan->packed_bytes()), open.model->config().max_position,
+                   gigabytes(memory->available));
 }
 
 template <typename Enum>
@@ -120,6 +135,7 @@ Result<OpenModel> OpenModel::Open(const LoadOptions& options) {
 
 Result<std::unique_ptr<Model>> LoadModel(const LoadOptions& options, platform::ThreadPool& pool) {
   MOEBIUS_ASSIGN(OpenModel open, OpenModel::Open(options));
+  MOEBIUS_TRY(CheckMemory(options, open));
   MOEBIUS_TRY(open.model->Load(*open.plan, pool));
   return std::move(open.model);
 }
