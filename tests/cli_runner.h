@@ -68,10 +68,9 @@ class CliTest : public testing::Test {
     return folder_ + name;
   }
 
-  // Runs `moebius args...`. With `interrupt_after`, sends SIGINT then. A run of two minutes is a
-  // failure.
-  Finished Run(const Args& args, const std::string& input = "",
-               std::chrono::milliseconds interrupt_after = {}) const {
+  // Runs `moebius args...`, at most two minutes. With `interrupt`, sends SIGINT once it has written
+  // something. failure.
+  Finished Run(const Args& args, const std::string& input = "", bool interrupt = false) const {
     Write("stdin", input);
     Args words = {MOEBIUS_PROGRAM};
     words.insert(words.end(), args.begin(), args.end());
@@ -91,10 +90,11 @@ class CliTest : public testing::Test {
     posix_spawn_file_actions_destroy(&actions);
     EXPECT_EQ(error, 0) << MOEBIUS_PROGRAM;
     if (error != 0) return {};
-    if (interrupt_after.count() > 0) {
-      std::this_thread::sleep_for(interrupt_after);
-      kill(pid, SIGINT);
+    while (interrupt && std::filesystem::file_size(folder_ + "stdout") == 0 &&
+           waitpid(pid, nullptr, WNOHANG) == 0) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
+    if (interrupt) kill(pid, SIGINT);
     return {Wait(pid), ReadFile(folder_ + "stdout"), ReadFile(folder_ + "stderr")};
   }
 

@@ -31,7 +31,8 @@ struct GoldenCase {
 // Those whose greedy path is not a matter of rounding.
 std::vector<GoldenCase> GoldenCases(const std::string& name) {
   std::vector<GoldenCase> cases;
-  for (const json& entry : json::parse(ReadFile(kGolden + name + "/golden.json"))["cases"]) {
+  const json file = json::parse(ReadFile(kGolden + name + "/golden.json"));
+  for (const json& entry : file["cases"]) {
     if (entry["min_margin"].get<double>() < 1e-3) continue;
     cases.push_back({entry["input_ids"], entry["greedy"]});
   }
@@ -236,18 +237,6 @@ TEST_F(CliTest, HelpAndVersion) {
   EXPECT_TRUE(Contains(Run({"--help"}).out, "bench"));
   EXPECT_TRUE(Contains(Run({"run", "--help"}).out, "--max-tokens"));
   EXPECT_EQ(Run({"--version"}).out.rfind("moebius ", 0), 0u);
-}
-
-TEST_F(CliTest, InterruptEndsTheAnswerWithWhatCame) {
-  // Far more tokens than the time allows.
-  const Finished finished =
-      Run({"run", kGolden + "deepseek_v3", "--prompt-ids", "5", "--max-tokens", "900000",
-           "--ignore-eos", "--hf-overrides", R"({"max_position_embeddings": 1000000})",
-           "--print-ids", "--max-model-len", "1000000"},
-          "", std::chrono::milliseconds(1500));
-  EXPECT_EQ(finished.exit_code, 130) << finished.err;
-  EXPECT_TRUE(Contains(finished.err, "finish: abort")) << finished.err;
-  EXPECT_NE(finished.LastLine(), "");
 }
 
 TEST_F(CliTest, InspectAddsUpToTheFile) {

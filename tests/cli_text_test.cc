@@ -158,6 +158,17 @@ TEST_F(CliTextTest, ChatRemembersUntilReset) {
   EXPECT_TRUE(Contains(figures[2], "[20 prompt tokens")) << figures[2];
 }
 
+TEST_F(CliTextTest, InterruptEndsTheAnswerAndKeepsWhatCame) {
+  // Far more tokens than the time allows.
+  const Finished finished = Run(
+      {"run", folder_, "--load-format", "dummy", "-p", "hi", "--max-tokens", "90000",
+       "--ignore-eos", "--hf-overrides", R"({"max_position_embeddings": 100000})", "--print-ids"},
+      "", true);
+  EXPECT_EQ(finished.exit_code, 130) << finished.err;
+  EXPECT_TRUE(Contains(finished.err, "finish: abort")) << finished.err;
+  EXPECT_TRUE(Contains(finished.LastLine(), ",")) << finished.out;
+}
+
 TEST_F(CliTextTest, ATooLongConversationIsRefusedAndTheRestGoesOn) {
   const Finished finished =
       Run(Base("chat") + Args{"--max-model-len", "60"}, std::string(100, 'x') + "\nhi\n");
