@@ -94,10 +94,13 @@ ordered_json ToJson(const BenchOptions& options, const frontend::OpenedModel& op
   json["requests_per_second"] = report.figures.request_rate;
   json["output_tokens_per_second"] = report.figures.output_rate;
   json["total_tokens_per_second"] = report.figures.total_rate;
-  json["decode_tokens_per_second"] = report.figures.decode_rate;
-  json["bytes_per_decode_step"] = report.bytes_per_step;
-  json["bandwidth_bytes_per_second"] = report.bandwidth;
-  json["bandwidth_share"] = report.share;
+  // With more prompts than run at once, no part of a run is decoding alone.
+  if (!options.throughput) {
+    json["decode_tokens_per_second"] = report.figures.decode_rate;
+    json["bytes_per_decode_step"] = report.bytes_per_step;
+    json["bandwidth_bytes_per_second"] = report.bandwidth;
+    json["bandwidth_share"] = report.share;
+  }
   return json;
 }
 

@@ -50,7 +50,7 @@ std::string ExpertsText(const model::ModelConfig& config) {
 void PrintConfig(const model::Inspection& inspection) {
   const model::ModelConfig& config = inspection.config;
   const auto row = [](const char* name, const std::string& value) {
-    fmt::print("{:<22}{}\n", name, value);
+    fmt::print("{:<24}{}\n", name, value);
   };
   row("model", fmt::format("{} ({})", config.model_type, config.architecture));
   row("layers",
@@ -69,32 +69,33 @@ void PrintConfig(const model::Inspection& inspection) {
 
 // The rows add up to the files to the byte.
 void PrintParts(const model::Inspection& inspection) {
-  fmt::print("\n{:<22}{:>9}{:>14}{:>16}{:>10}\n", "part", "tensors", "parameters", "bytes", "");
+  fmt::print("\n{:<24}{:>9}{:>14}{:>16}{:>10}\n", "part", "tensors", "parameters", "bytes", "");
   for (const model::PartSize& part : inspection.parts) {
-    fmt::print("{:<22}{:>9}{:>14}{:>16}{:>10}\n", model::PartName(part.part), part.num_tensors,
+    fmt::print("{:<24}{:>9}{:>14}{:>16}{:>10}\n", model::PartName(part.part), part.num_tensors,
                part.num_params, part.num_bytes, Bytes(part.num_bytes));
   }
   if (inspection.num_unused_tensors > 0) {
-    fmt::print("{:<22}{:>9}{:>14}{:>16}{:>10}\n", "not read", inspection.num_unused_tensors, "",
+    fmt::print("{:<24}{:>9}{:>14}{:>16}{:>10}\n", "not read", inspection.num_unused_tensors, "",
                inspection.unused_bytes, Bytes(inspection.unused_bytes));
   }
   if (inspection.files.empty()) return;
-  fmt::print("{:<22}{:>9}{:>14}{:>16}{:>10}\n", "headers of the files", "", "",
+  fmt::print("{:<24}{:>9}{:>14}{:>16}{:>10}\n", "headers of the files", "", "",
              inspection.header_bytes, "");
-  fmt::print("{:<22}{:>9}{:>14}{:>16}{:>10}\n",
-             fmt::format("sum = {} files", inspection.files.size()), "", "", inspection.file_bytes,
-             Bytes(inspection.file_bytes));
+  fmt::print("{:<24}{:>9}{:>14}{:>16}{:>10}\n",
+             fmt::format("sum = {} file{}", inspection.files.size(),
+                         inspection.files.size() == 1 ? "" : "s"),
+             "", "", inspection.file_bytes, Bytes(inspection.file_bytes));
 }
 
 void Print(const model::Inspection& inspection) {
   PrintConfig(inspection);
   PrintParts(inspection);
-  fmt::print("\n{:<22}{} ({} a token)\n", "parameters", Params(inspection.num_params),
+  fmt::print("\n{:<24}{} ({} a token)\n", "parameters", Params(inspection.num_params),
              Params(inspection.active_params));
-  fmt::print("{:<22}{}\n", "memory when loaded", Bytes(inspection.packed_bytes));
-  fmt::print("{:<22}{} ({:.2f} GB for 32k tokens)\n", "KV cache a token",
-             Bytes(static_cast<uint64_t>(inspection.kv_bytes_per_token)),
-             static_cast<double>(inspection.kv_bytes_per_token) * 32768 / 1e9);
+  fmt::print("{:<24}{}\n", "memory when loaded", Bytes(inspection.packed_bytes));
+  const auto kv_bytes = static_cast<uint64_t>(inspection.kv_bytes_per_token);
+  fmt::print("{:<24}{} ({} for 32k tokens)\n", "KV cache a token", Bytes(kv_bytes),
+             Bytes(kv_bytes * 32768));
 }
 
 ordered_json ToJson(const model::Inspection& inspection) {
