@@ -157,6 +157,9 @@ Status ReadGeneration(const nlohmann::json& object, const std::string& where, Mo
   if (fields.Has("repetition_penalty")) {
     defaults.repetition_penalty = fields.Number("repetition_penalty", 1e-6, 1e6);
   }
+  // An explicit "do not sample" is a recommendation of its own; files that say nothing leave it
+  // open.
+  if (!fields.BoolOr("do_sample", true)) defaults.temperature = 0;
   return fields.status();
 }
 

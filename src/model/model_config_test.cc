@@ -118,6 +118,8 @@ TEST(ModelConfig, GenerationDefaultsAndEndTokens) {
   EXPECT_EQ(config.generation.temperature, 0.6);
   EXPECT_EQ(config.generation.top_k, 20);
   EXPECT_FALSE(config.generation.min_p);
+  EXPECT_FALSE(Must(kQwen, "", R"({"top_k":20})").generation.temperature);
+  EXPECT_EQ(Must(kQwen, "", R"({"do_sample":false})").generation.temperature, 0);
   const auto bad = Parse(kQwen, "", R"({"eos_token_id":100})");
   ASSERT_FALSE(bad);
   EXPECT_EQ(bad.error().message(),
