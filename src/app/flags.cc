@@ -40,6 +40,14 @@ void AddModel(CLI::App* app, std::string& model) {
   Add(app, "--model", model, "The same")->group("");
 }
 
+// What is on unless --no-NAME turns it off.
+void AddSwitch(CLI::App* app, const std::string& name, bool& target, const std::string& help) {
+  app->add_flag_callback("--" + name, [&target] { target = true; })->group("");
+  app->add_flag_callback(
+         "--no-" + name, [&target] { target = false; }, help)
+      ->group("Model and engine");
+}
+
 // Which weights, and how they are read.
 void AddLoadOptions(CLI::App* app, frontend::OpenOptions& open) {
   const auto choice = [&](const char* name, std::string& target, std::vector<std::string> values,
@@ -75,12 +83,10 @@ void AddOpenOptions(CLI::App* app, frontend::OpenOptions& open) {
       "KV blocks, instead of what memory allows");
   add("--kv-cache-memory-bytes", engine.kv_cache_bytes, "Memory of the KV cache");
   add("--threads", open.threads, "CPU threads (default: every cpu allowed)");
-  app->add_flag("--enable-prefix-caching,!--no-enable-prefix-caching", engine.enable_prefix_caching,
-                "Reuse the KV of equal beginnings (on)")
-      ->group("Model and engine");
-  app->add_flag("--async-scheduling,!--no-async-scheduling", engine.async_scheduling,
-                "Plan a step while the one before runs (on)")
-      ->group("Model and engine");
+  AddSwitch(app, "enable-prefix-caching", engine.enable_prefix_caching,
+            "Do not reuse the KV of equal beginnings");
+  AddSwitch(app, "async-scheduling", engine.async_scheduling,
+            "Plan a step only when the one before is done");
 }
 
 void AddSampling(CLI::App* app, GenerateOptions& options) {
