@@ -161,8 +161,10 @@ void AddRunFlags(CLI::App* app, RunOptions& options) {
       "--chat", [&options] { options.chat = true; },
       "Apply the chat template (default if there is one)");
   app->add_flag_callback(
-      "--no-chat", [&options] { options.chat = false; }, "Continue the prompt as it stands");
-  app->add_flag("--print-ids", options.print_ids, "The answer's token ids on the last line");
+         "--no-chat", [&options] { options.chat = false; }, "Continue the prompt as it stands")
+      ->trigger_on_parse();
+  app->add_flag("--print-ids", options.print_ids, "The answer's token ids on the last line")
+      ->trigger_on_parse();
 }
 
 void AddBenchFlags(CLI::App* app, BenchOptions& options) {

@@ -89,6 +89,16 @@ TEST(Parse, RunFlagsReachTheirFields) {
   EXPECT_EQ(run.system, "be brief");
 }
 
+TEST(Parse, TheLastOfTwoCounts) {
+  EXPECT_EQ(ParsedRun({"M", "-p", "x", "--seed", "1", "--seed", "2"}).sampling.seed, 2u);
+  EXPECT_EQ(ParsedRun({"M", "-p", "x", "--no-chat", "--chat"}).chat, true);
+  EXPECT_EQ(ParsedRun({"M", "-p", "x", "--chat", "--no-chat"}).chat, false);
+  EXPECT_TRUE(ParsedRun({"M", "-p", "x", "--no-async-scheduling", "--async-scheduling"})
+                  .open.engine.async_scheduling);
+  EXPECT_FALSE(ParsedRun({"M", "-p", "x", "--async-scheduling", "--no-async-scheduling"})
+                   .open.engine.async_scheduling);
+}
+
 TEST(Parse, ValuesAreTakenAsTheyStand) {
   const RunOptions run =
       ParsedRun({"M", "-p", "-5 + 3 = ?", "--stop", "[x]", "--stop", "a,b", "--stop", "--",
