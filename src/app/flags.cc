@@ -4,7 +4,9 @@
 
 #include <CLI/CLI.hpp>
 #include <charconv>
+#include <functional>
 #include <map>
+#include <utility>
 
 #include "app/vllm_flags.h"
 
@@ -40,12 +42,16 @@ void AddModel(CLI::App* app, std::string& model) {
   Add(app, "--model", model, "The same")->group("");
 }
 
+// A flag that counts at once, so that the last of several wins.
+CLI::Option* AddFlag(CLI::App* app, const std::string& name, std::function<void()> set,
+                     const std::string& help = "") {
+  return app->add_flag_callback(name, std::move(set), help)->trigger_on_parse();
+}
+
 // What is on unless --no-NAME turns it off.
 void AddSwitch(CLI::App* app, const std::string& name, bool& target, const std::string& help) {
-  app->add_flag_callback("--" + name, [&target] { target = true; })->group("");
-  app->add_flag_callback(
-         "--no-" + name, [&target] { target = false; }, help)
-      ->group("Model and engine");
+  AddFlag(app, "--" + name, [&target] { target = true; })->group("");
+  AddFlag(app, "--no-" + name, [&target] { target = false; }, help)->group("Model and engine");
 }
 
 // Which weights, and how they are read.
@@ -157,14 +163,12 @@ void AddRunFlags(CLI::App* app, RunOptions& options) {
   Add(app, "--input-file", options.input_file, "Answer the requests of a JSONL file together");
   Add(app, "--output-file", options.output_file,
       "Where their answers go (default: standard output)");
-  app->add_flag_callback(
-      "--chat", [&options] { options.chat = true; },
+  AddFlag(
+      app, "--chat", [&options] { options.chat = true; },
       "Apply the chat template (default if there is one)");
-  app->add_flag_callback(
-         "--no-chat", [&options] { options.chat = false; }, "Continue the prompt as it stands")
-      ->trigger_on_parse();
-  app->add_flag("--print-ids", options.print_ids, "The answer's token ids on the last line")
-      ->trigger_on_parse();
+  AddFlag(
+      app, "--no-chat", [&options] { options.chat = false; }, "Continue the prompt as it stands");
+  app->add_flag("--print-ids", options.print_ids, "The answer's token ids on the last line");
 }
 
 void AddBenchFlags(CLI::App* app, BenchOptions& options) {
