@@ -51,6 +51,8 @@ Result<DTypeChoice> ParseDTypeChoice(const std::string& name);
 Result<LoadFormat> ParseLoadFormat(const std::string& name);
 Result<MoeMode> ParseMoeMode(const std::string& name);
 
+// Errors are those of LoadModelConfig and of the checkpoint's files, each naming field, tensor or
+// file with what was found and expected; kOutOfMemory where the weights exceed what is available.
 Result<std::unique_ptr<Model>> LoadModel(const LoadOptions& options, platform::ThreadPool& pool);
 
 // The configuration LoadModel would use, before the checkpoint's files are looked at.

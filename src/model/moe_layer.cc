@@ -63,10 +63,13 @@ void Route(Step& step, MoeShared& shared, const MoeLayer& layer, int64_t begin, 
   }
   if (shared.forced_routing != nullptr) {
     // The wished distribution stands for the whole choice: no bias, no groups.
-    const auto first = static_cast<size_t>(begin);
-    const auto count = static_cast<size_t>(rows.rows);
-    shared.forced_routing->FillLogits(layer.index, step.batch.tokens.subspan(first, count),
-                                      step.batch.positions.subspan(first, count), buffers.logits);
+    step.ctx.pool->RunRanges(rows.rows, 8, [&](int64_t from, int64_t to, int /*thread_idx*/) {
+      const auto first = static_cast<size_t>(begin + from);
+      const auto count = static_cast<size_t>(to - from);
+      shared.forced_routing->FillLogits(layer.index, step.batch.tokens.subspan(first, count),
+                                        step.batch.positions.subspan(first, count),
+                                        buffers.logits.Rows(from, to - from));
+    });
   } else {
     Project(step.ctx, rows, layer.router, buffers.logits);
     args.bias = layer.bias;
