@@ -123,7 +123,7 @@ Result<Value> ToJson(Interpreter& interpreter, const Value& subject, const Bound
   style.sort_keys = args.Truthy(3);
   if (args.IsSet(1)) {
     style.pretty = true;
-    style.item_separator = ",";
+    style.item_separator.pop_back();  // only the comma: the blank would stand before the line break
     if (args.Get(1).IsString()) {
       style.indent = args.Get(1).AsString();
     } else {

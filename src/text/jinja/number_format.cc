@@ -135,8 +135,7 @@ Result<FormatSpec> ParseFormatSpec(std::string_view text) {
   if (const char sign = TakeOneOf(text, "+- "); sign != '\0') spec.sign = sign;
   spec.alternate = TakeOneOf(text, "#") != '\0';
   if (!text.empty() && text[0] == '0' && spec.align == '\0') {
-    spec.fill = "0";
-    spec.align = '=';
+    spec.PadWithZeros();
   }
   spec.width = TakeNumber(text).value_or(0);
   spec.grouping = TakeOneOf(text, ",_");

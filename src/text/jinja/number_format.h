@@ -21,6 +21,11 @@ struct FormatSpec {
   char grouping = '\0';
   std::optional<int> precision;
   char type = '\0';
+
+  void PadWithZeros() {
+    fill.assign(1, '0');
+    align = '=';
+  }
 };
 
 // kUnsupported: type 'n', and precisions beyond any use.

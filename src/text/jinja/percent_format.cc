@@ -134,8 +134,7 @@ class PercentFormatter {
     if (left) {
       spec.align = '<';
     } else if (zero && std::string_view("diuoxXeEfFgG").find(type) != std::string_view::npos) {
-      spec.align = '=';
-      spec.fill = "0";
+      spec.PadWithZeros();
     }
     return Convert(value, type, spec);
   }
