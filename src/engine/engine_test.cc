@@ -38,11 +38,7 @@ EngineOptions SmallOptions() {
 class EngineTest : public ::testing::Test {
  protected:
   Result<std::unique_ptr<InprocEngineClient>> TryStart(const EngineOptions& options) {
-    ModelTraits traits;
-    traits.vocab_size = kVocabSize;
-    traits.max_position = 128;
-    traits.activations = DType::kF32;
-    return InprocEngineClient::Create(std::make_unique<FakeModel>(kVocabSize, &hooks_), traits,
+    return InprocEngineClient::Create(std::make_unique<FakeModel>(kVocabSize, &hooks_),
                                       &kernels::RefBackend(), platform::ThreadPool::Create({0}),
                                       options);
   }

@@ -8,6 +8,7 @@
 #include "engine/engine.h"
 #include "engine/kv_memory.h"
 #include "engine/model_runner.h"
+#include "model/model_config.h"
 #include "platform/memory.h"
 
 namespace moebius::engine {
@@ -18,34 +19,33 @@ uint64_t RandomSeed() {
   return static_cast<uint64_t>(device()) << 32 | device();
 }
 
-Status Validate(const ModelTraits& traits, const EngineOptions& options) {
+Status Validate(const model::ModelConfig& model, const EngineOptions& options) {
   MOEBIUS_TRY(Validate(options));
   for (const TokenId token : options.eos_token_ids) {
-    if (token < 0 || token >= traits.vocab_size) {
+    if (token < 0 || token >= model.vocab_size) {
       return MakeError(ErrorCode::kInvalidArgument,
                        "eos_token_ids holds {}, expected ids from 0 to {}", token,
-                       traits.vocab_size - 1);
+                       model.vocab_size - 1);
     }
   }
   return {};
 }
 
-Result<KvMemoryPlan> PlanMemory(const model::Model& model, const ModelTraits& traits,
-                                const ModelRunnerOptions& runner, int num_threads,
-                                const EngineOptions& options) {
+Result<KvMemoryPlan> PlanMemory(const model::Model& model, const ModelRunnerOptions& runner,
+                                int num_threads, const EngineOptions& options) {
   KvMemoryInput input;
-  input.block_bytes = KvBlockBytes(model.KvLayers(), traits.activations, options.block_size);
+  input.block_bytes = KvBlockBytes(model.KvLayers(), runner.activations, options.block_size);
   input.workspace_bytes = ModelRunner::WorkspaceBytes(model, runner, num_threads);
-  input.max_position = traits.max_position;
+  input.max_position = model.config().max_position;
   MOEBIUS_ASSIGN(const platform::SystemMemory memory, platform::ReadSystemMemory());
   input.available_bytes = memory.available;
   return PlanKvMemory(input, options);
 }
 
-EngineConfig MakeConfig(const ModelTraits& traits, const KvMemoryPlan& plan,
+EngineConfig MakeConfig(int64_t vocab_size, const KvMemoryPlan& plan,
                         const EngineOptions& options) {
   EngineConfig config;
-  config.scheduler.vocab_size = traits.vocab_size;
+  config.scheduler.vocab_size = vocab_size;
   config.scheduler.num_blocks = plan.num_blocks;
   config.scheduler.block_size = options.block_size;
   config.scheduler.max_model_len = plan.max_model_len;
@@ -90,28 +90,29 @@ class InprocEngineClient::Impl {
 };
 
 Result<std::unique_ptr<InprocEngineClient>> InprocEngineClient::Create(
-    std::unique_ptr<model::Model> model, const ModelTraits& traits, const kernels::Backend* backend,
+    std::unique_ptr<model::Model> model, const kernels::Backend* backend,
     std::unique_ptr<platform::ThreadPool> pool, const EngineOptions& options) {
-  MOEBIUS_TRY(Validate(traits, options));
+  const int64_t vocab_size = model->config().vocab_size;
+  MOEBIUS_TRY(Validate(model->config(), options));
   ModelRunnerOptions runner_options;
-  runner_options.vocab_size = traits.vocab_size;
-  runner_options.activations = traits.activations;
+  runner_options.vocab_size = vocab_size;
+  runner_options.activations = model->activations();
   runner_options.block_size = options.block_size;
   runner_options.max_rows = options.max_num_batched_tokens;
   runner_options.max_samples = options.max_num_seqs;
   MOEBIUS_ASSIGN(const KvMemoryPlan plan,
-                 PlanMemory(*model, traits, runner_options, pool->num_threads(), options));
+                 PlanMemory(*model, runner_options, pool->num_threads(), options));
   LogInfo("{}", plan.Describe(options.block_size));
   runner_options.num_blocks = plan.num_blocks;
   MOEBIUS_ASSIGN(std::unique_ptr<StepRunner> runner,
                  ModelRunner::Create(std::move(model), backend, std::move(pool), runner_options));
   EngineLimits limits;
-  limits.vocab_size = traits.vocab_size;
+  limits.vocab_size = vocab_size;
   limits.max_model_len = plan.max_model_len;
   limits.max_num_seqs = options.max_num_seqs;
   limits.eos_token_ids = options.eos_token_ids;
   return std::unique_ptr<InprocEngineClient>(new InprocEngineClient(std::make_unique<Impl>(
-      std::move(limits), MakeConfig(traits, plan, options), std::move(runner))));
+      std::move(limits), MakeConfig(vocab_size, plan, options), std::move(runner))));
 }
 
 InprocEngineClient::InprocEngineClient(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

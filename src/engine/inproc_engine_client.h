@@ -11,16 +11,8 @@
 #include "kernels/backend.h"
 #include "model/model.h"
 #include "platform/thread_pool.h"
-#include "tensor/dtype.h"
 
 namespace moebius::engine {
-
-// What the engine must know of the model that it runs.
-struct ModelTraits {
-  int64_t vocab_size = 0;
-  int64_t max_position = 0;          // the longest sequence the model supports
-  DType activations = DType::kBF16;  // the dtype of its KV caches
-};
 
 class InprocEngineClient : public EngineClient {
  public:
@@ -28,9 +20,8 @@ class InprocEngineClient : public EngineClient {
   // workspaces, and starts the threads. kInvalidArgument: an option, named. kOutOfMemory: the
   // memory plan does not fit; the message has the figures and what to change.
   static Result<std::unique_ptr<InprocEngineClient>> Create(
-      std::unique_ptr<model::Model> model, const ModelTraits& traits,
-      const kernels::Backend* backend, std::unique_ptr<platform::ThreadPool> pool,
-      const EngineOptions& options);
+      std::unique_ptr<model::Model> model, const kernels::Backend* backend,
+      std::unique_ptr<platform::ThreadPool> pool, const EngineOptions& options);
   ~InprocEngineClient() override;
 
   const EngineLimits& limits() const override;

@@ -34,12 +34,7 @@ std::unique_ptr<InprocEngineClient> Start(const std::string& name, model::DTypeC
   load.dtype = dtype;
   auto model = model::LoadModel(load, *pool);
   if (!model) CheckFailed(__FILE__, __LINE__, model.error().message());
-  ModelTraits traits;
-  traits.vocab_size = (*model)->config().vocab_size;
-  traits.max_position = (*model)->config().max_position;
-  traits.activations = (*model)->activations();
-  auto client =
-      InprocEngineClient::Create(std::move(*model), traits, backend, std::move(pool), options);
+  auto client = InprocEngineClient::Create(std::move(*model), backend, std::move(pool), options);
   if (!client) CheckFailed(__FILE__, __LINE__, client.error().message());
   return std::move(*client);
 }

@@ -15,7 +15,8 @@ class TokenConstraint {
   virtual ~TokenConstraint() = default;
 
   // Sets bit t % 32 of mask[t / 32] for every token t that may come next and clears the others. At
-  // least one bit must be set: where the output is complete, the end tokens' bits.
+  // least one bit must be set: where the output is complete, the end tokens' bits. It may be asked
+  // more than once before the next Accept.
   virtual void FillMask(std::span<uint32_t> mask) = 0;
 
   // `token` was drawn (from the last mask).

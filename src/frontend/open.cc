@@ -77,13 +77,9 @@ Result<OpenedModel> Open(const OpenOptions& options) {
   opened.config = model->config();
   opened.weight_bytes = model->weight_bytes();
   opened.defaults = FieldsOf(opened.config.generation);
-  engine::ModelTraits traits;
-  traits.vocab_size = opened.config.vocab_size;
-  traits.max_position = opened.config.max_position;
-  traits.activations = model->activations();
   MOEBIUS_ASSIGN(std::unique_ptr<engine::InprocEngineClient> engine,
                  engine::InprocEngineClient::Create(
-                     std::move(model), traits, backend, std::move(pool),
+                     std::move(model), backend, std::move(pool),
                      WithEndTokens(options.engine, opened.config, tokenizer.get())));
   opened.frontend =
       std::make_unique<Frontend>(std::move(engine), std::move(tokenizer), std::move(chat_template));

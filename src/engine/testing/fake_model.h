@@ -26,6 +26,7 @@ class FakeModel : public model::Model {
   FakeModel(int64_t vocab_size, FakeModelHooks* hooks)
       : vocab_size_(vocab_size), hooks_(hooks), stats_(1, 4) {
     config_.vocab_size = vocab_size;
+    config_.max_position = 128;
   }
 
   const model::ModelConfig& config() const override { return config_; }
