@@ -23,10 +23,6 @@ endif()
 
 # No contraction of a*b+c behind our back: row invariance wants the fused operations where we wrote them.
 add_compile_options(-Wall -Wextra -Wno-unused-parameter -ffp-contract=off)
-if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
-  # GCC 12 sees overlaps in `string = "literal"` that are not there (its bug 105651).
-  add_compile_options(-Wno-restrict)
-endif()
 if(MOEBIUS_WERROR)
   add_compile_options(-Werror)
 endif()
