@@ -1,7 +1,9 @@
 // A pool of pinned threads that runs one list of tasks at a time. The caller takes part, so
 // `num_threads == 1` starts no thread. Owned by a rank's device thread; Run is called from that one
-// thread only. Workers spin briefly for the next list when every thread has its own core, then
-// sleep on a futex.
+// thread only.
+// Workers spin briefly for the next list when every thread has its own core, then sleep on a futex.
+// The caller waits for tasks, never for workers: one that gets no core in time takes no task, and
+// the list ends without it.
 #pragma once
 
 #include <atomic>
@@ -62,15 +64,16 @@ class ThreadPool {
   void WorkerLoop(int thread_idx);
   void Drain(int thread_idx);
 
-  // One list of tasks; written by Run before `generation_` is released.
+  // One list of tasks. Written between lists only: a task that is claimed and not yet done keeps
+  // its list from ending, so whoever claimed one may read these.
   Trampoline trampoline_ = nullptr;
   const void* task_ = nullptr;
-  int64_t num_tasks_ = 0;
 
-  alignas(64) std::atomic<uint32_t> generation_{
-      0};  // odd/even does not matter; a change means work (or stop)
-  alignas(64) std::atomic<int64_t> next_task_{0};
-  alignas(64) std::atomic<int32_t> num_running_{0};  // workers that have not finished this list
+  // Generation, number of tasks and next task in one word, so that a claim is one compare-and-swap
+  // that fails if the list is not the one that was looked at, or is used up.
+  alignas(64) std::atomic<uint64_t> ticket_{0};
+  alignas(64) std::atomic<int32_t> num_done_{0};
+  alignas(64) std::atomic<uint32_t> generation_{0};  // a change means work (or stop)
   std::atomic<bool> stopping_{false};
   bool spin_ = false;
   std::vector<std::thread> workers_;
