@@ -2,6 +2,7 @@
 // comes to what the memory of this machine can stream.
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -22,10 +23,16 @@ namespace {
 using bench::Summary;
 using nlohmann::ordered_json;
 
-// Measured before the model takes its memory, with the threads that will run it.
-Result<platform::Bandwidth> MeasureBandwidth(int num_threads) {
+// Bytes a second, with as many threads as run the model. Asked before and after a benchmark, of
+// which the better counts: what disturbs the machine for a moment must not flatter the share that
+// was reached.
+Result<double> MeasureBandwidth(int num_threads) {
   MOEBIUS_ASSIGN(const std::unique_ptr<platform::ThreadPool> pool, frontend::MakePool(num_threads));
-  return platform::MeasureReadBandwidth(*pool);
+  platform::BandwidthOptions options;
+  options.seconds_each = 0.3;
+  return platform::MeasureReadBandwidth(*pool, options).map([](const platform::Bandwidth& found) {
+    return found.all_threads;
+  });
 }
 
 Result<std::vector<bench::Trace>> RunIterations(const BenchOptions& options,
@@ -143,14 +150,15 @@ Status CheckSizes(const BenchOptions& options) {
 
 Result<int> BenchCommand(const BenchOptions& options) {
   MOEBIUS_TRY(CheckSizes(options));
-  MOEBIUS_ASSIGN(const platform::Bandwidth bandwidth, MeasureBandwidth(options.open.threads));
+  MOEBIUS_ASSIGN(const double before, MeasureBandwidth(options.open.threads));
   MOEBIUS_ASSIGN(const model::LoadOptions load, frontend::LoadOptionsOf(options.open));
   MOEBIUS_ASSIGN(const model::Inspection inspection, model::InspectModel(load));
   MOEBIUS_ASSIGN(const frontend::OpenedModel opened, frontend::Open(options.open));
   MOEBIUS_ASSIGN(const std::vector<bench::Trace> traces,
                  RunIterations(options, opened.frontend->engine()));
+  MOEBIUS_ASSIGN(const double after, MeasureBandwidth(options.open.threads));
   const Report report =
-      MakeReport(options, traces, bench::BytesOf(inspection), bandwidth.all_threads);
+      MakeReport(options, traces, bench::BytesOf(inspection), std::max(before, after));
   Print(options, report);
   if (!options.output_json.empty()) {
     std::ofstream file(options.output_json);
