@@ -6,13 +6,17 @@
 namespace moebius::app {
 namespace {
 
+std::string Count(int64_t count, const char* what) {
+  return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
+}
+
 void PrintFigures(const frontend::GenerateOutput& output) {
   const frontend::Timing& timing = output.timing;
   const auto count = static_cast<int64_t>(output.token_ids.size());
-  std::string line = fmt::format("{} prompt tokens", output.usage.num_prompt_tokens);
+  std::string line = Count(output.usage.num_prompt_tokens, "prompt token");
   if (output.usage.num_cached_tokens > 0)
     line += fmt::format(" ({} cached)", output.usage.num_cached_tokens);
-  line += fmt::format(", {} tokens", count);
+  line += ", " + Count(count, "token");
   if (count > 0) line += fmt::format(", first after {:.1f} ms", timing.first_token * 1e3);
   double seconds = 0;
   for (const double gap : timing.gaps) seconds += gap;
