@@ -8,7 +8,8 @@
 // outputs]. Outputs are padded with zero rows to a multiple of 16. A gated weight holds gate and up
 // interleaved by panel (even panels gate, odd panels up), so that one pass over the input yields
 // both and the activation is applied in registers. fp8 keeps one float scale a panel and block of
-// 128 k: [panel][ceil(k / 128)], the checkpoint's block scales expanded.
+// 128 k: [panel][ceil(k / 128)], the checkpoint's block scales expanded. (Its NaN codes, which no
+// checkpoint has reason to hold, are not kept apart by every kernel.)
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,6 @@
-// kernel_bench: how fast the operations run here, beside what the memory could give. One line a
-// measurement: median of several passes over weights that no cache holds.
+// kernel_bench (cmake --build build/release --target kernel_bench): how fast the operations run
+// here, beside what the memory could give. One line a measurement: median of several passes over
+// weights that no cache holds.
 //   kernel_bench [--cpu-time] [PART ...]   parts: decode prefill attention sample small (default:
 //   all). --cpu-time: one thread, and only the time that it really ran: for a busy machine.
 //   MOEBIUS_ISA=avx2 kernel_bench ...
@@ -76,6 +77,22 @@ double Median(const std::function<void(int)>& run, int passes = 15) {
   }
   std::nth_element(times.begin(), times.begin() + passes / 2, times.end());
   return times[passes / 2];
+}
+
+// What one thread reads at most, in the time that it really runs.
+double OneThreadBandwidth(const platform::Region& region) {
+  const auto* words = reinterpret_cast<const uint64_t*>(region.data());
+  const size_t count = (size_t{512} << 20) / 8;
+  uint64_t sum = 0;
+  const double seconds = Median(
+      [&](int) {
+        for (size_t i = 0; i < count; i += 8) {
+          __builtin_prefetch(words + i + 256);
+          sum += words[i] ^ words[i + 4];
+        }
+      },
+      5);
+  return static_cast<double>(count * 8 + (sum == 1)) / seconds;
 }
 
 PackedWeight WeightAt(const platform::Region& region, size_t offset, WeightFormat format, int64_t n,
@@ -290,8 +307,11 @@ int Main(std::vector<std::string> parts) {
     return 1;
   }
   Machine m(*backend);
-  const auto bandwidth = platform::MeasureReadBandwidth(*m.pool);
-  if (bandwidth) m.bytes_per_second = bandwidth->all_threads;
+  if (cpu_time) {
+    m.bytes_per_second = OneThreadBandwidth(m.weights);
+  } else if (const auto bandwidth = platform::MeasureReadBandwidth(*m.pool)) {
+    m.bytes_per_second = bandwidth->all_threads;
+  }
   fmt::print("{} on {} threads; streaming read {:.1f} GB/s\n", m.backend->name,
              m.pool->num_threads(), m.bytes_per_second / 1e9);
   const auto wanted = [&](const char* part) {

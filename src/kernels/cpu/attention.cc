@@ -68,9 +68,24 @@ struct Pairs {
   int64_t heads;
 };
 
+// Where the cached rows of the block at position `begin` lie; returns their number.
+int64_t FindRows(const AttentionArgs& args, const Pairs& pairs, int64_t begin, int64_t end,
+                 const void** k_rows, const void** v_rows) {
+  const AttentionBatch& batch = args.batch;
+  const int32_t* blocks = batch.block_table.data() + pairs.seq * batch.max_blocks;
+  const int64_t count = std::clamp<int64_t>(end - begin, 0, kAttentionBlock);
+  for (int64_t j = 0; j < count; ++j) {
+    const int64_t position = begin + j;
+    const int64_t row =
+        blocks[position / batch.block_size] * batch.block_size + position % batch.block_size;
+    k_rows[j] = RunAt(args.k_cache, row, pairs.kv_head * args.head_dim).data;
+    v_rows[j] = RunAt(args.v_cache, row, pairs.kv_head * args.v_head_dim).data;
+  }
+  return count;
+}
+
 void RunTile(const CpuKernels& cpu, const AttentionArgs& args, const Pairs& pairs,
              const Scratch& scratch) {
-  const AttentionBatch& batch = args.batch;
   int64_t first[kAttentionRows];
   int64_t last[kAttentionRows];
   float top[kAttentionRows];
@@ -102,23 +117,22 @@ void RunTile(const CpuKernels& cpu, const AttentionArgs& args, const Pairs& pair
   tile.top = top;
   tile.sum = sum;
   tile.out = scratch.out;
-  const void* k_rows[kAttentionBlock];
-  const void* v_rows[kAttentionBlock];
-  tile.k_rows = k_rows;
-  tile.v_rows = v_rows;
-  const int32_t* blocks = batch.block_table.data() + pairs.seq * batch.max_blocks;
+  const void* k_rows[2][kAttentionBlock];
+  const void* v_rows[2][kAttentionBlock];
   const int64_t end = last[tile.rows - 1] + 1;
-  for (tile.begin = first[0] / kAttentionBlock * kAttentionBlock; tile.begin < end;
-       tile.begin += kAttentionBlock) {
-    tile.count = std::min(kAttentionBlock, end - tile.begin);
-    for (int64_t j = 0; j < tile.count; ++j) {
-      const int64_t position = tile.begin + j;
-      const int64_t row =
-          blocks[position / batch.block_size] * batch.block_size + position % batch.block_size;
-      k_rows[j] = RunAt(args.k_cache, row, pairs.kv_head * args.head_dim).data;
-      v_rows[j] = RunAt(args.v_cache, row, pairs.kv_head * args.v_head_dim).data;
-    }
+  int current = 0;
+  tile.begin = first[0] / kAttentionBlock * kAttentionBlock;
+  tile.count = FindRows(args, pairs, tile.begin, end, k_rows[0], v_rows[0]);
+  while (tile.count > 0) {
+    const int64_t next = tile.begin + kAttentionBlock;
+    tile.next_count = FindRows(args, pairs, next, end, k_rows[1 - current], v_rows[1 - current]);
+    tile.k_rows = k_rows[current];
+    tile.v_rows = v_rows[current];
+    tile.next_k_rows = k_rows[1 - current];
     cpu.attention_tile(tile);
+    tile.begin = next;
+    tile.count = tile.next_count;
+    current = 1 - current;
   }
   for (int64_t r = 0; r < tile.rows; ++r) {
     const int64_t head = pairs.head0 + r % pairs.heads;

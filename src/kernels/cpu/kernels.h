@@ -63,6 +63,8 @@ struct AttentionTile {
   DType cache_dtype = DType::kF32;
   const void* const* k_rows = nullptr;  // of positions begin, ...
   const void* const* v_rows = nullptr;
+  const void* const* next_k_rows = nullptr;  // of the next block, for prefetching
+  int64_t next_count = 0;
   int64_t begin = 0;               // position of k_rows[0]
   int64_t count = 0;               // positions, at most kAttentionBlock
   const int64_t* first = nullptr;  // [rows] positions that a row sees: [first, last]

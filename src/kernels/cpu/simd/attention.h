@@ -54,6 +54,16 @@ const typename D::Element* CacheRow(const void* const* rows, int64_t j) {
   return static_cast<const typename D::Element*>(rows[j]);
 }
 
+// Rows of a paged cache lie apart and are short: the hardware does not see the next one coming. The
+// values of a block are asked for while its scores are computed, the next block's keys while its
+// values are added; each by the first rows of the tile.
+template <typename D>
+void PrefetchRow(const void* row, int64_t elements) {
+  const auto* p = static_cast<const char*>(row);
+  const int64_t bytes = elements * static_cast<int64_t>(sizeof(typename D::Element));
+  for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch(p + i, _MM_HINT_T0);
+}
+
 // scores[r][j] for R rows from row r0 and all positions.
 template <typename D, int R>
 void Scores(const AttentionTile& t, int64_t r0) {
@@ -62,7 +72,9 @@ void Scores(const AttentionTile& t, int64_t r0) {
   for (int64_t j0 = 0; j0 < t.count; j0 += kScoreKeys) {
     const typename D::Element* k[kScoreKeys];
     for (int64_t j = 0; j < kScoreKeys; ++j) {
-      k[j] = CacheRow<D>(t.k_rows, j0 + j < t.count ? j0 + j : t.count - 1);
+      const int64_t row = j0 + j < t.count ? j0 + j : t.count - 1;
+      k[j] = CacheRow<D>(t.k_rows, row);
+      if (r0 == 0) PrefetchRow<D>(t.v_rows[row], t.v_head_dim);
     }
     Vec sums[R][kScoreKeys];
     for (int r = 0; r < R; ++r) {
@@ -130,6 +142,7 @@ void Values(const AttentionTile& t, int64_t r0, int64_t d, int64_t n, int64_t be
   }
   for (int64_t j = begin; j < end; ++j) {
     const auto* v = CacheRow<D>(t.v_rows, j) + d;
+    if (r0 == 0 && d == 0 && j < t.next_count) PrefetchRow<D>(t.next_k_rows[j], t.head_dim);
     Vec values[C];
 #pragma GCC unroll 4
     for (int c = 0; c < C; ++c) {

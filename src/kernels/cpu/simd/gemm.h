@@ -44,7 +44,10 @@ struct Tile {
   int64_t scale_stride;
   float* sums;
   int64_t sums_stride;
-  int64_t prefetch;  // bytes ahead of the line in use; 0 where the weights are in a cache
+  // How many bytes ahead of the line in use to ask for: the first tile of rows, and those after it,
+  // which find their own lines in the cache. 0: nothing.
+  int64_t prefetch;
+  int64_t later_prefetch;
 };
 
 // Where the hardware's prefetchers stop (at every page, and at every jump from panel to panel) the
@@ -151,6 +154,18 @@ void MultiplyPanels(Tile t, int64_t panels) {
   for (; panels > 0; --panels, advance(1)) MultiplyTile<Line, R, 1>(t);
 }
 
+template <typename Line>
+void MultiplyTileRows(const Tile& t, int64_t rows, int64_t panels) {
+  if (rows == 1) return MultiplyPanels<Line, 1>(t, panels);
+  if (rows == 2) return MultiplyPanels<Line, 2>(t, panels);
+  if (rows == 3) return MultiplyPanels<Line, 3>(t, panels);
+  if constexpr (kMaxTileRows > 3 && !std::is_same_v<Line, LineFp8>) {
+    if (rows == 4) return MultiplyPanels<Line, 4>(t, panels);
+    if (rows == 5) return MultiplyPanels<Line, 5>(t, panels);
+    if (rows == 6) return MultiplyPanels<Line, 6>(t, panels);
+  }
+}
+
 // All rows against one group of panels, whose weights stay in the first-level cache meanwhile.
 template <typename Line>
 void MultiplyRows(Tile t, int64_t rows, int64_t panels) {
@@ -161,36 +176,18 @@ void MultiplyRows(Tile t, int64_t rows, int64_t panels) {
     Tile part = t;
     part.a += begin * t.a_stride;
     part.sums += begin * t.sums_stride;
-    if (tile > 0) part.prefetch = 0;
-    switch (count) {
-      case 1:
-        MultiplyPanels<Line, 1>(part, panels);
-        break;
-      case 2:
-        MultiplyPanels<Line, 2>(part, panels);
-        break;
-      case 3:
-        MultiplyPanels<Line, 3>(part, panels);
-        break;
-#if defined(__AVX512F__)
-      case 4:
-        MultiplyPanels<Line, 4>(part, panels);
-        break;
-      case 5:
-        MultiplyPanels<Line, 5>(part, panels);
-        break;
-      case 6:
-        MultiplyPanels<Line, 6>(part, panels);
-        break;
-#endif
-      default:
-        break;
-    }
+    if (tile > 0) part.prefetch = t.later_prefetch;
+    MultiplyTileRows<Line>(part, count, panels);
   }
 }
 
+constexpr int64_t ElementBytes(MultiplyArgs::Kind kind) {
+  return kind == MultiplyArgs::Kind::kF32 ? 4 : kind == MultiplyArgs::Kind::kBF16 ? 2 : 1;
+}
+
 constexpr int64_t kPanelGroup = 4;
-constexpr int64_t kBlock = 128;  // inputs that a scale covers, and of a block in scratch
+constexpr int64_t kMaxFp8Rows = 3;  // that LineFp8 takes
+constexpr int64_t kBlock = 128;     // inputs that a scale covers, and of a block in scratch
 
 // One block, many rows: to float32 in scratch, once for all of them.
 inline void MultiplyExpanded(const MultiplyArgs& args, Tile t, int64_t panels) {
@@ -220,52 +217,66 @@ inline void MultiplyExpanded(const MultiplyArgs& args, Tile t, int64_t panels) {
   }
   t.w = args.scratch;
   t.panel_bytes = kPanelBytes;
-  t.prefetch = 0;
+  t.prefetch = t.later_prefetch = 0;
   MultiplyRows<LineF32>(t, args.rows, panels);
 }
 
-// A group of panels in blocks of k: fp8, whose scales change from block to block, and many rows.
+template <typename Line>
+void MultiplyDirect(const MultiplyArgs& args, Tile t, int64_t panels) {
+  if (args.rows > kMaxTileRows) t.later_prefetch = t.k / 2 * Line::kBytes;  // the next block
+  MultiplyRows<Line>(t, args.rows, panels);
+}
+
+inline void MultiplyGroup(const MultiplyArgs& args, const Tile& t, int64_t panels, bool expand) {
+  if (expand) return MultiplyExpanded(args, t, panels);
+  switch (args.kind) {
+    case MultiplyArgs::Kind::kF32:
+      return MultiplyDirect<LineF32>(args, t, panels);
+    case MultiplyArgs::Kind::kBF16:
+      return MultiplyDirect<LineBf16>(args, t, panels);
+    case MultiplyArgs::Kind::kFp8:
+      return MultiplyRows<LineFp8>(t, args.rows, panels);
+  }
+}
+
+// A group of panels in blocks of k, each of which stays in the first-level cache for all rows.
 inline void MultiplyBlocks(const MultiplyArgs& args, const Tile& group, int64_t panels,
                            bool expand) {
-  const bool fp8 = args.kind == MultiplyArgs::Kind::kFp8;
+  const int64_t panel_bytes_per_k = kLanes * ElementBytes(args.kind);
   float scales[kPanelGroup];
   for (int64_t k = 0; k < args.k; k += kBlock) {
     Tile t = group;
     t.a += k;
-    t.w += k * kLanes * (fp8 ? 1 : 2);
+    t.w += k * panel_bytes_per_k;
     t.k = args.k - k < kBlock ? args.k - k : kBlock;
-    if (fp8) {
+    if (t.scales != nullptr) {
       for (int64_t p = 0; p < panels; ++p) {
         scales[p] = group.scales[p * group.scale_stride + k / kBlock] * 256.0f;  // halves: 2^-8
       }
       t.scales = scales;
       t.scale_stride = 1;
     }
-    if (expand) {
-      MultiplyExpanded(args, t, panels);
-    } else {
-      MultiplyRows<LineFp8>(t, args.rows, panels);
-    }
+    MultiplyGroup(args, t, panels, expand);
   }
 }
 
 inline void Multiply(const MultiplyArgs& args) {
-  const Tile all = {args.a,      args.a_stride,     args.w,    args.panel_bytes, args.k,
-                    args.scales, args.scale_stride, args.sums, args.sums_stride, kPrefetch};
-  const bool expand = args.kind != MultiplyArgs::Kind::kF32 && args.rows > 2 * kMaxTileRows;
+  const bool fp8 = args.kind == MultiplyArgs::Kind::kFp8;
+  // Conversion once for all rows pays sooner where it costs more.
+  const bool expand = fp8 ? args.rows > kMaxFp8Rows
+                          : args.kind == MultiplyArgs::Kind::kBF16 && args.rows > 2 * kMaxTileRows;
   const int64_t group = expand ? kPanelGroup / 2 : kPanelGroup;
   for (int64_t p = 0; p < args.panels; p += group) {
     const int64_t panels = args.panels - p < group ? args.panels - p : group;
-    Tile t = all;
-    t.w += p * args.panel_bytes;
-    t.sums += p * kLanes;
-    if (t.scales != nullptr) t.scales += p * args.scale_stride;
-    if (expand || args.kind == MultiplyArgs::Kind::kFp8) {
+    Tile t = {
+        args.a,  args.a_stride,     args.w + p * args.panel_bytes, args.panel_bytes, args.k,
+        nullptr, args.scale_stride, args.sums + p * kLanes,        args.sums_stride, kPrefetch,
+        0};
+    if (fp8) t.scales = args.scales + p * args.scale_stride;
+    if (fp8 || args.rows > kMaxTileRows) {
       MultiplyBlocks(args, t, panels, expand);
-    } else if (args.kind == MultiplyArgs::Kind::kF32) {
-      MultiplyRows<LineF32>(t, args.rows, panels);
     } else {
-      MultiplyRows<LineBf16>(t, args.rows, panels);
+      MultiplyGroup(args, t, panels, false);
     }
   }
 }
