@@ -96,5 +96,27 @@ STATEMENTS = [
     "{% for i in range(3) %}{% set ns = namespace(v=i) %}{{ ns.v }}{% endfor %}{{ ns }}x", "{% set x = 'a' %}{% set x = x ~ 'b' %}{{ x }}", "{% set a = b = 1 %}", "{% set a == 1 %}", "{% if t and not z %}ok{% endif %}{% if z is none or z == '' %}ok{% endif %}", "{% if s == 'Hello World' and (n > 2 or f < 1) and not (l == []) %}yes{% endif %}", "{{ ''.join(l|map('string')) }}", "{% for tool in [] %}{% endfor %}{% if tools %}T{% else %}N{% endif %}", "{{ 'a' }}{# comment {% if %} #}{{ 'b' }}", "{% if t %}{% if false %}{% else %}x{% endif %}{% endif %}", "{{ {'a': [1, {'b': none}]} }}", "{{ messages }}", "{{ messages[0] }}", "{{ nested }}", "{{ u }} {{ [u] }}", "{{ [none, true, 1.0, 'x'] }}", "{{ [[]] }}{{ [{}] }}{{ {'a': ()} }}", "{% for i in 'abc' %}{{ loop.index ~ i }}{% endfor %}", "{{ 'x' * n }}{{ '-' * 10 }}", "{% set x = (messages|selectattr('role', 'equalto', 'system')|list|length) > 0 %}{{ x }}", "{{ (messages|map(attribute='content')|join('\\n'))|trim }}", "{{ messages|length - 1 }} {{ (messages|length - 1) * 2 }}", "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", "{%- set ns = namespace(is_first=true) -%}{%- for m in messages -%}{%- if ns.is_first -%}F{%- set ns.is_first = false -%}{%- endif -%}{{ m.role }}{%- endfor -%}",
 ]
 
-ALL = {"whitespace": WHITESPACE, "literals": LITERALS, "operators": OPERATORS, "subscripts": SUBSCRIPTS,
+# Which scope a name means: CONTEXT has n = 3, s, l, t, d.
+SCOPES = [
+    "{% for i in l %}{{ n }}{% endfor %}{% set n = 1 %}{{ n }}", "{{ n }}{% for i in l %}{{ n }}{% endfor %}{% set n = 1 %}{{ n }}",
+    "{% for i in l %}{{ s.x }}{% endfor %}{% set s = 1 %}", "{% if t %}{% set n = 1 %}{% endif %}{{ n }}", "{% if not t %}{% set n = 1 %}{% endif %}{{ n }}",
+    "{% for i in l %}{{ n }}{% endfor %}{% if t %}{% set n = 1 %}{% endif %}", "{% for i in l %}{{ n }}{% endfor %}{% if t %}{% set n = 1 %}{% else %}{% set n = 2 %}{% endif %}",
+    "{% for i in l %}{{ n }}{% endfor %}{% if t %}{% set n = 1 %}{% elif t %}{% set n = 3 %}{% else %}{% set n = 2 %}{% endif %}",
+    "{% for i in l %}{{ n }}{% endfor %}{% if t %}{% set n = n %}{% elif t %}{% set n = 3 %}{% else %}{% set n = 2 %}{% endif %}",
+    "{% for i in l %}{{ n }}{% endfor %}{% if t %}{% set n = 2 %}{% elif t %}{% set n = 3 %}{% else %}{% set n = n %}{% endif %}",
+    "{% macro m() %}{{ n }}{% endmacro %}{{ m() }}{% set n = 1 %}{{ m() }}", "{% macro m() %}{{ n }}{% endmacro %}{{ m() }}{{ n }}{% set n = 1 %}{{ m() }}",
+    "{% macro m() %}{% set n = 5 %}{{ n }}{% endmacro %}{{ m() }}{{ n }}", "{% macro n() %}x{% endmacro %}{{ n() }}", "{% for i in l %}{{ n }}{% endfor %}{% macro n() %}{% endmacro %}",
+    "{% for i in l %}{% for j in l %}{{ n }}{% endfor %}{% set n = 1 %}{{ n }}{% endfor %}{{ n }}", "{% for i in l %}{% for j in l %}{{ x }}{% endfor %}{% set x = 1 %}{% endfor %}",
+    "{% for i in l %}{{ n }}{% set n = i %}{{ n }}{% endfor %}{{ n }}", "{% for i in l %}{% set n = i %}{% endfor %}{{ n }}", "{% for i in l %}{% set n = n + 1 %}{{ n }}{% endfor %}",
+    "{% set x %}{% for i in l %}{{ n }}{% endfor %}{% set n = 1 %}{% endset %}{{ x }}{{ n }}", "{% set n %}a{{ n }}{% endset %}{{ n }}", "{% set n = n + 1 %}{{ n }}", "{% with n = n + 1 %}{{ n }}{% endwith %}{{ n }}",
+    "{% with x = 1 %}{% for i in l %}{{ n }}{% endfor %}{% set n = 2 %}{{ n }}{% endwith %}{{ n }}", "{% filter upper %}{% for i in l %}{{ s }}{% endfor %}{% set s = 'q' %}{% endfilter %}{{ s }}",
+    "{% for n in l %}{{ n }}{% endfor %}{{ n }}", "{% for i in l if i != n %}{{ i }}{% endfor %}{% set n = 1 %}", "{% for i in n %}{% endfor %}{% set n = 1 %}", "{% for i in [] %}{% else %}{{ n }}{% set n = 1 %}{% endfor %}{{ n }}",
+    "{% for i in [] %}{% else %}{% for j in l %}{{ n }}{% endfor %}{% set n = 1 %}{% endfor %}{{ n }}", "{% macro m(a=n) %}{{ a }}{% endmacro %}{{ m() }}{% set n = 1 %}{{ m() }}", "{% set ns = namespace(n=n) %}{% set n = 7 %}{{ ns.n }}{{ n }}",
+    "{% if t %}{% for i in l %}{{ n }}{% endfor %}{% endif %}{% set n = 1 %}", "{% if t %}{% for i in l %}{{ n }}{% endfor %}{% set n = 1 %}{% endif %}{{ n }}", "{% if t %}{% set x = 1 %}{% endif %}{% for i in l %}{{ x }}{% endfor %}", "{% for i in l %}{% if i == 1 %}{% set n = 9 %}{% endif %}{{ n }}{% endfor %}{{ n }}",
+    "{% generation %}{% for i in l %}{{ n }}{% endfor %}{% set n = 1 %}{{ n }}{% endgeneration %}{{ n }}", "{% macro m() %}{{ caller() }}{% endmacro %}{% call m() %}{% for i in l %}{{ n }}{% endfor %}{% set n = 1 %}{% endcall %}{{ n }}", "{% set a, n = 1, n %}{{ n }}", "{% for i in l %}{{ range }}{% endfor %}{% set range = 1 %}",
+    "{% for i in l %}{{ dict is defined }}{% endfor %}{% set dict = 1 %}{{ dict }}", "{% if t %}{% if t %}{% set n = 1 %}{% endif %}{% endif %}{{ n }}", "{% for i in l %}{{ n }}{% endfor %}{% if t %}{% if t %}{% set n = 1 %}{% else %}{% set n = 2 %}{% endif %}{% else %}{% set n = 3 %}{% endif %}",
+    "{% for i in l %}{% macro m() %}{{ n }}{% endmacro %}{{ m() }}{% set n = i %}{{ m() }}{% endfor %}", "{% macro outer() %}{% macro inner() %}{{ n }}{% endmacro %}{{ inner() }}{% set n = 1 %}{{ inner() }}{% endmacro %}{{ outer() }}{{ n }}",
+]
+
+ALL = {"scopes": SCOPES, "whitespace": WHITESPACE, "literals": LITERALS, "operators": OPERATORS, "subscripts": SUBSCRIPTS,
        "methods": METHODS, "filters": FILTERS, "tests": TESTS, "statements": STATEMENTS}

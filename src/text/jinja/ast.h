@@ -117,11 +117,15 @@ struct Stmt {
   std::vector<std::pair<ExprPtr, Body>> branches;
   std::vector<std::pair<Target, ExprPtr>> bindings;  // of kWith
   Signature signature;
+  // Variables that begin undefined in the scope of `body` and of `orelse` (jinja/scoping.h).
+  std::vector<NameId> hidden;
+  std::vector<NameId> orelse_hidden;
 };
 
 struct ParsedTemplate {
   Body body;
   std::vector<std::string> names;
+  std::vector<NameId> hidden;  // as in Stmt
 };
 
 }  // namespace moebius::text::jinja

@@ -206,7 +206,7 @@ Result<Value> GetItem(Interpreter& interpreter, const Value& object, const Value
     return MakeError(ErrorCode::kInvalidArgument, "{}", object.UndefinedMessage());
   if (object.IsString() || (key.IsString() && key.AsString().size() > 64)) {
     const std::string& text = object.IsString() ? object.AsString() : key.AsString();
-    MOEBIUS_TRY(interpreter.budget().Step(static_cast<int64_t>(text.size() / 64)));
+    MOEBIUS_TRY(interpreter.budget().Step(static_cast<int64_t>(text.size() / 16)));
   }
   if (std::optional<Value> element = Element(object, key)) return *element;
   if (key.IsString()) {

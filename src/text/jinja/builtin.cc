@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "text/jinja/interpreter.h"
+
 namespace moebius::text::jinja {
 namespace {
 
@@ -47,6 +49,12 @@ const Builtin* FindBuiltin(std::span<const Builtin> table, std::string_view name
 
 Result<Value> CallBuiltin(Interpreter& interpreter, const Builtin& builtin, const Value& subject,
                           CallArgs args) {
+  // Most functions look at the whole subject.
+  if (subject.IsString()) {
+    MOEBIUS_TRY(interpreter.budget().Step(static_cast<int64_t>(subject.AsString().size() / 16)));
+  } else if (subject.IsList() || subject.IsTuple()) {
+    MOEBIUS_TRY(interpreter.budget().Step(static_cast<int64_t>(subject.Items().size() / 8)));
+  }
   if (builtin.parameters == "*") {
     return builtin.function(interpreter, subject, BoundArgs(builtin.name, {}, {}, std::move(args)));
   }

@@ -229,7 +229,6 @@ Result<Value> Interpreter::EvalBuiltin(const Expr& expr, const Value& subject,
                                                                 : UnknownPredicate(expr.text));
   }
   MOEBIUS_ASSIGN(CallArgs args, EvalArguments(expr.arguments, scope));
-  MOEBIUS_TRY(budget_.Step(ShallowBytes(subject) / 64));
   return CallBuiltin(*this, *expr.builtin, subject, std::move(args));
 }
 
@@ -269,7 +268,7 @@ Result<Value> Interpreter::Lookup(NameId name, const ScopePtr& scope) {
   for (Scope* at = scope.get(); at != nullptr; at = at->parent.get()) {
     if (const Value* value = at->Find(name)) return *value;
   }
-  return Value::Undefined(fmt::format("'{}' is undefined", parsed_.names[name]));
+  return UndefinedName(name);
 }
 
 }  // namespace moebius::text::jinja

@@ -37,6 +37,16 @@ Interpreter::~Interpreter() {
   while (!captured_scopes_.empty()) captured_scopes_.pop_back();
 }
 
+Value Interpreter::UndefinedName(NameId name) const {
+  return Value::Undefined(fmt::format("'{}' is undefined", parsed_.names[name]));
+}
+
+ScopePtr Interpreter::Enter(const ScopePtr& scope, const std::vector<NameId>& hidden) const {
+  auto inner = std::make_shared<Scope>(scope);
+  for (NameId name : hidden) inner->Set(name, UndefinedName(name));
+  return inner;
+}
+
 Result<std::string> Interpreter::Render(const Dict& variables) {
   const ScopePtr root = std::make_shared<Scope>(nullptr);
   for (NameId name = 0; name < parsed_.names.size(); ++name) {
@@ -46,6 +56,7 @@ Result<std::string> Interpreter::Render(const Dict& variables) {
       root->Set(name, std::move(*global));
     }
   }
+  for (NameId name : parsed_.hidden) root->Set(name, UndefinedName(name));
   std::string out;
   MOEBIUS_ASSIGN([[maybe_unused]] const Flow flow, Exec(parsed_.body, root, out));
   return out;
@@ -111,7 +122,7 @@ Result<Interpreter::Flow> Interpreter::ExecStmt(const Stmt& stmt, const ScopePtr
     case StmtKind::kWith:
       return ExecWith(stmt, scope, out);
     case StmtKind::kScope:
-      return Exec(stmt.body, Enter(scope), out);
+      return Exec(stmt.body, Enter(scope, stmt.hidden), out);
     case StmtKind::kBreak:
       return Flow::kBreak;
     case StmtKind::kContinue:
@@ -130,7 +141,7 @@ Result<Interpreter::Flow> Interpreter::ExecIf(const Stmt& stmt, const ScopePtr& 
 }
 
 Result<Interpreter::Flow> Interpreter::ExecSetBlock(const Stmt& stmt, const ScopePtr& scope) {
-  const ScopePtr inner = Enter(scope);
+  const ScopePtr inner = Enter(scope, stmt.hidden);
   std::string text;
   MOEBIUS_ASSIGN(const Flow flow, Exec(stmt.body, inner, text));
   // A break leaves before the assignment.
@@ -147,7 +158,7 @@ Result<Interpreter::Flow> Interpreter::ExecSetBlock(const Stmt& stmt, const Scop
 
 Result<Interpreter::Flow> Interpreter::ExecFilterBlock(const Stmt& stmt, const ScopePtr& scope,
                                                        std::string& out) {
-  const ScopePtr inner = Enter(scope);
+  const ScopePtr inner = Enter(scope, stmt.hidden);
   std::string text;
   MOEBIUS_ASSIGN(const Flow flow, Exec(stmt.body, inner, text));
   if (flow != Flow::kNormal) return flow;
@@ -159,7 +170,7 @@ Result<Interpreter::Flow> Interpreter::ExecFilterBlock(const Stmt& stmt, const S
 
 Result<Interpreter::Flow> Interpreter::ExecWith(const Stmt& stmt, const ScopePtr& scope,
                                                 std::string& out) {
-  const ScopePtr inner = Enter(scope);
+  const ScopePtr inner = Enter(scope, stmt.hidden);
   for (const auto& [target, expr] : stmt.bindings) {
     MOEBIUS_ASSIGN(const Value value, Eval(*expr, scope));
     MOEBIUS_TRY(Assign(target, value, inner));

@@ -83,8 +83,9 @@ class Interpreter {
   Value MakeMacro(const Stmt& stmt, const ScopePtr& scope);
   Status Assign(const Target& target, const Value& value, const ScopePtr& scope);
   Status Emit(const Value& value, std::string& out);
-  // A new scope below this one.
-  ScopePtr Enter(const ScopePtr& scope) { return std::make_shared<Scope>(scope); }
+  // A new scope below this one, in which `hidden` are undefined.
+  ScopePtr Enter(const ScopePtr& scope, const std::vector<NameId>& hidden = {}) const;
+  Value UndefinedName(NameId name) const;
 
   // Expressions (evaluator.cc).
   Result<Value> Eval(const Expr& expr, const ScopePtr& scope);

@@ -155,7 +155,7 @@ Result<Interpreter::Flow> Interpreter::ExecFor(const Stmt& stmt, const ScopePtr&
   Result<Flow> flow = ExecLoopBody(stmt, scope, loop, ran, out);
   loop->Finish();
   if (!flow || ran) return flow;
-  return Exec(stmt.orelse, Enter(scope), out);
+  return Exec(stmt.orelse, Enter(scope, stmt.orelse_hidden), out);
 }
 
 Result<Interpreter::Flow> Interpreter::ExecLoopBody(const Stmt& stmt, const ScopePtr& scope,
@@ -166,7 +166,7 @@ Result<Interpreter::Flow> Interpreter::ExecLoopBody(const Stmt& stmt, const Scop
     MOEBIUS_TRY(budget_.Step());
     MOEBIUS_ASSIGN(const std::optional<Value> item, loop->Advance());
     if (!item) return Flow::kNormal;
-    const ScopePtr inner = Enter(scope);
+    const ScopePtr inner = Enter(scope, stmt.hidden);
     inner->Set(kLoopName, loop_value);
     MOEBIUS_TRY(Assign(stmt.target, *item, inner));
     MOEBIUS_ASSIGN(const Flow flow, Exec(stmt.body, inner, out));

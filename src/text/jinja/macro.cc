@@ -42,7 +42,7 @@ Value Interpreter::MakeMacro(const Stmt& stmt, const ScopePtr& scope) {
 Result<Value> Interpreter::CallMacro(const Stmt& macro, const ScopePtr& closure, CallArgs args) {
   const Signature& signature = macro.signature;
   const std::vector<NameId>& parameters = signature.parameters;
-  const ScopePtr scope = Enter(closure);
+  const ScopePtr scope = Enter(closure, macro.hidden);
   std::vector<bool> is_given(parameters.size());
   bool has_caller_parameter = false;
   for (size_t i = 0; i < parameters.size(); ++i) {

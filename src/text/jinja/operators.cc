@@ -259,7 +259,7 @@ Result<Value> Slice(const Value& value, const Value& start, const Value& stop, c
     return MakeError(ErrorCode::kInvalidArgument, "{}", value.UndefinedMessage());
   if (value.IsString()) {
     const std::string& text = value.AsString();
-    MOEBIUS_TRY(budget.Step(static_cast<int64_t>(text.size() / 64)));
+    MOEBIUS_TRY(budget.Step(static_cast<int64_t>(text.size() / 16)));
     const auto num_chars = static_cast<int64_t>(NumChars(text));
     MOEBIUS_ASSIGN(const SliceBounds bounds, ResolveSlice(num_chars, start, stop, step));
     return Value::String(SliceText(text, bounds, num_chars), value.IsMarkup());

@@ -5,6 +5,7 @@
 
 #include "text/jinja/expr_parser.h"
 #include "text/jinja/parse_context.h"
+#include "text/jinja/scoping.h"
 
 namespace moebius::text::jinja {
 namespace {
@@ -22,6 +23,7 @@ class Parser {
     context_.KeepUnknowns(0);
     if (!context_.kept_unknowns.empty()) return tl::unexpected<Error>(context_.kept_unknowns[0]);
     parsed.names = std::move(context_.names);
+    ResolveScopes(parsed);
     return parsed;
   }
 

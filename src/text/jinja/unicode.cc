@@ -29,6 +29,14 @@ const Range* FindRange(const Range* ranges, size_t num_ranges, uint32_t code) {
   return nullptr;
 }
 
+// ASCII needs no table: letters change case, the rest stays.
+bool AppendAscii(std::string& out, uint32_t code, char first, char last) {
+  if (code >= 0x80) return false;
+  const char c = static_cast<char>(code);
+  out += c >= first && c <= last ? static_cast<char>(c ^ 0x20) : c;
+  return true;
+}
+
 bool AppendMapped(std::string& out, uint32_t code, const CaseRange* ranges, size_t num_ranges,
                   const CaseSpecial* special, size_t num_special) {
   const CaseSpecial* end = special + num_special;
@@ -48,11 +56,13 @@ bool AppendMapped(std::string& out, uint32_t code, const CaseRange* ranges, size
 }
 
 void AppendUpper(std::string& out, uint32_t code) {
+  if (AppendAscii(out, code, 'a', 'z')) return;
   if (!AppendMapped(out, code, kToUpper, kNumToUpper, kToUpperSpecial, kNumToUpperSpecial))
     AppendCode(out, code);
 }
 
 void AppendTitle(std::string& out, uint32_t code) {
+  if (AppendAscii(out, code, 'a', 'z')) return;
   if (!AppendMapped(out, code, kToTitle, kNumToTitle, kToTitleSpecial, kNumToTitleSpecial))
     AppendUpper(out, code);
 }
@@ -88,6 +98,7 @@ std::string MapChars(std::string_view text, Append append) {
 }
 
 void AppendLower(std::string& out, std::string_view text, uint32_t code, size_t at) {
+  if (AppendAscii(out, code, 'A', 'Z')) return;
   if (code == kCapitalSigma) {
     AppendCode(out, IsFinalSigma(text, at) ? kFinalSigma : kCapitalSigma + 0x20);
   } else if (!AppendMapped(out, code, kToLower, kNumToLower, kToLowerSpecial, kNumToLowerSpecial)) {
@@ -97,7 +108,7 @@ void AppendLower(std::string& out, std::string_view text, uint32_t code, size_t 
 
 }  // namespace
 
-size_t CharSize(std::string_view text, size_t at) {
+size_t WideCharSize(std::string_view text, size_t at) {
   const auto lead = static_cast<uint8_t>(text[at]);
   if (lead < 0xC2 || lead > 0xF4) return 1;
   if (lead < 0xE0) return IsContinuation(text, at + 1) ? 2 : 1;
@@ -114,7 +125,7 @@ size_t CharSize(std::string_view text, size_t at) {
              : 1;
 }
 
-uint32_t CodeAt(std::string_view text, size_t at) {
+uint32_t WideCodeAt(std::string_view text, size_t at) {
   const size_t size = CharSize(text, at);
   const auto byte = [&](size_t i) {
     return static_cast<uint32_t>(static_cast<uint8_t>(text[at + i]));
@@ -163,15 +174,52 @@ size_t ByteOffset(std::string_view text, size_t idx) {
   return at;
 }
 
-bool IsSpace(uint32_t code) { return FindRange(kSpace, kNumSpace, code) != nullptr; }
-bool IsAlpha(uint32_t code) { return FindRange(kAlpha, kNumAlpha, code) != nullptr; }
-bool IsDecimal(uint32_t code) { return FindRange(kDecimal, kNumDecimal, code) != nullptr; }
-bool IsDigit(uint32_t code) { return FindRange(kDigit, kNumDigit, code) != nullptr; }
-bool IsNumeric(uint32_t code) { return FindRange(kNumeric, kNumNumeric, code) != nullptr; }
-bool IsAlnum(uint32_t code) { return IsAlpha(code) || IsNumeric(code) || IsDigit(code); }
-bool IsLower(uint32_t code) { return FindRange(kLower, kNumLower, code) != nullptr; }
-bool IsUpper(uint32_t code) { return FindRange(kUpper, kNumUpper, code) != nullptr; }
-bool IsTitle(uint32_t code) { return FindRange(kTitle, kNumTitle, code) != nullptr; }
+namespace {
+
+// Properties of ASCII without a search; other characters ask the tables.
+constexpr bool IsAsciiLower(uint32_t code) { return code >= 'a' && code <= 'z'; }
+constexpr bool IsAsciiUpper(uint32_t code) { return code >= 'A' && code <= 'Z'; }
+constexpr bool IsAsciiDigit(uint32_t code) { return code >= '0' && code <= '9'; }
+bool IsAscii(uint32_t code) { return code < 0x80; }
+
+}  // namespace
+
+bool IsSpace(uint32_t code) {
+  if (IsAscii(code)) return (code >= 9 && code <= 13) || (code >= 0x1C && code <= 0x20);
+  return FindRange(kSpace, kNumSpace, code) != nullptr;
+}
+bool IsAlpha(uint32_t code) {
+  if (IsAscii(code)) return IsAsciiLower(code) || IsAsciiUpper(code);
+  return FindRange(kAlpha, kNumAlpha, code) != nullptr;
+}
+bool IsDecimal(uint32_t code) {
+  if (IsAscii(code)) return IsAsciiDigit(code);
+  return FindRange(kDecimal, kNumDecimal, code) != nullptr;
+}
+bool IsDigit(uint32_t code) {
+  if (IsAscii(code)) return IsAsciiDigit(code);
+  return FindRange(kDigit, kNumDigit, code) != nullptr;
+}
+bool IsNumeric(uint32_t code) {
+  if (IsAscii(code)) return IsAsciiDigit(code);
+  return FindRange(kNumeric, kNumNumeric, code) != nullptr;
+}
+bool IsAlnum(uint32_t code) {
+  if (IsAscii(code)) return IsAsciiLower(code) || IsAsciiUpper(code) || IsAsciiDigit(code);
+  return IsAlpha(code) || IsNumeric(code) || IsDigit(code);
+}
+bool IsLower(uint32_t code) {
+  if (IsAscii(code)) return IsAsciiLower(code);
+  return FindRange(kLower, kNumLower, code) != nullptr;
+}
+bool IsUpper(uint32_t code) {
+  if (IsAscii(code)) return IsAsciiUpper(code);
+  return FindRange(kUpper, kNumUpper, code) != nullptr;
+}
+bool IsTitle(uint32_t code) {
+  if (IsAscii(code)) return false;
+  return FindRange(kTitle, kNumTitle, code) != nullptr;
+}
 bool IsPrintable(uint32_t code) {
   return code != kStray && FindRange(kUnprintable, kNumUnprintable, code) == nullptr;
 }

@@ -11,9 +11,16 @@
 namespace moebius::text::jinja {
 
 // Bytes of the character at `at` (at < text.size()).
-size_t CharSize(std::string_view text, size_t at);
+size_t WideCharSize(std::string_view text, size_t at);
+inline size_t CharSize(std::string_view text, size_t at) {
+  return static_cast<uint8_t>(text[at]) < 0x80 ? 1 : WideCharSize(text, at);
+}
 // Its code point; 0xFFFFFFFF for a stray byte.
-uint32_t CodeAt(std::string_view text, size_t at);
+uint32_t WideCodeAt(std::string_view text, size_t at);
+inline uint32_t CodeAt(std::string_view text, size_t at) {
+  const auto byte = static_cast<uint8_t>(text[at]);
+  return byte < 0x80 ? byte : WideCodeAt(text, at);
+}
 void AppendCode(std::string& out, uint32_t code);
 
 size_t NumChars(std::string_view text);
