@@ -37,6 +37,26 @@ class TorchBackend:
         return [(self.tokenizer.decode(ids, skip_special_tokens=True), ids, stopped) for ids, stopped in out]
 
 
+class ReplayBackend(TorchBackend):
+    """Takes the answers from an earlier run's transcript; the model only reads them (loss, acceptance, routing)."""
+
+    def __init__(self, folder, device, dtype, transcript):
+        super().__init__(folder, device, dtype)
+        self.name += ", answers of an earlier run"
+        self.answers = {}
+        with open(transcript, encoding="utf-8") as f:
+            for row in map(json.loads, f):
+                self.answers.setdefault(row["prompt"], []).append((row["answer"], row["stopped"]))
+
+    def answer(self, items, max_tokens, temperature=0.0, seed=0):
+        out = []
+        for item in items:
+            known = self.answers[item["messages"][-1]["content"]]
+            text, stopped = known.pop(0) if len(known) > 1 else known[0]
+            out.append((text, self.tokenizer.encode(text, add_special_tokens=False).ids[:max_tokens], stopped))
+        return out
+
+
 class EngineBackend:
     def __init__(self, folder, program, extra):
         self.name = "moebius run" + "".join(" " + x for x in extra)

@@ -12,7 +12,7 @@ import time
 
 import torch
 
-from backends import EngineBackend, TorchBackend
+from backends import EngineBackend, ReplayBackend, TorchBackend
 from routing_stats import held_out_loss, histogram_report, mtp_acceptance
 from skills import arithmetic, code, gsm8k, poems, stories, unknown, word_problems
 from skills.moebius import Moebius
@@ -62,12 +62,12 @@ def asked_size(question):
 
 
 def eval_poems(backend, items, transcript):
-    answers = backend.answer(items, 200, temperature=0.5, seed=2)
+    answers = backend.answer(items, 200, temperature=items[0]["temperature"], seed=2)
     sizes = [{len(c) for c in poems.clauses(text)} for text, _, _ in answers]
     equal = [len(s) == 1 and s <= {5, 7} for s in sizes]
     transcript("poems", items, answers, equal)
     asked = [(asked_size(i["messages"][-1]["content"]), s) for i, s in zip(items, sizes)]
-    return {"poems": len(items), "temperature": 0.5, "all_lines_equal": share(equal),
+    return {"poems": len(items), "temperature": items[0]["temperature"], "all_lines_equal": share(equal),
             "form_as_asked": share(s == {a} for a, s in asked if a)}, answers
 
 
@@ -112,11 +112,12 @@ def eval_code(backend, items, transcript):
 def make_items(args):
     verse, qa = poems.Poems(args.data), Moebius()
     n = args.questions
+    verses = verse.test_items(min(n, 200), random.Random(5))
     return {
         "arithmetic": arithmetic.test_items(2 * n), "word_problems": word_problems.test_items(n),
         "stories": stories.test_items(min(n, 100)), "code": code.test_items(n), "unknown": unknown.test_items(min(n, 100)),
-        "poems": verse.test_items(min(n, 100), random.Random(5)),
-        "moebius": {kind: qa.test_items(kind, random.Random(6))[:args.moebius] for kind in ("listed", "held", "hashed")},
+        "poems": [dict(i, temperature=args.poem_temperature) for i in verses],
+        "moebius": {kind: qa.test_items(kind, random.Random(6))[:args.moebius] for kind in ("hashed", "held", "listed")},
         "gsm8k": gsm8k.test_items(args.data, args.gsm8k),
     }
 
@@ -135,14 +136,19 @@ def main():
     p.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     p.add_argument("--questions", type=int, default=500, help="size of most sets (arithmetic: twice that)")
     p.add_argument("--gsm8k", type=int, default=None, help="only the first N test problems (default all)")
+    p.add_argument("--poem-temperature", type=float, default=0.5)
     p.add_argument("--moebius", type=int, default=None, help="only the first N questions of each Moebius set (default all)")
     p.add_argument("--skills", default=",".join(RUNNERS))
     p.add_argument("--out", help="report as JSON")
     p.add_argument("--transcript", help="every prompt, answer and mark, as JSON lines")
+    p.add_argument("--answers", help="take the answers from this transcript of an earlier run with the same sets")
+    p.add_argument("--read", type=int, default=256, help="answers a skill that loss, acceptance and routing are read from")
     p.add_argument("--histogram", help="write the expert histogram here (torch)")
     args = p.parse_args()
     if args.engine:
         backend = EngineBackend(args.model, args.engine, args.engine_arg)
+    elif args.answers:
+        backend = ReplayBackend(args.model, args.device, getattr(torch, args.dtype), args.answers)
     else:
         backend = TorchBackend(args.model, args.device, getattr(torch, args.dtype))
     report = {"backend": backend.name}
@@ -163,8 +169,8 @@ def main():
         read[skill] = (items, answers)
         print(skill, report[skill], f"{time.time() - began:.1f} s", flush=True)
     if not args.engine:
-        report["held_out_loss"] = held_out_loss(backend, {s: v[0] for s, v in read.items()})
-        report["mtp_acceptance"], counts = mtp_acceptance(backend, read)
+        report["held_out_loss"] = held_out_loss(backend, {s: v[0] for s, v in read.items()}, args.read)
+        report["mtp_acceptance"], counts = mtp_acceptance(backend, read, args.read)
         report["experts"], histogram = histogram_report(counts)
         print(json.dumps({k: report[k] for k in ("held_out_loss", "mtp_acceptance", "experts")}, indent=1))
         if args.histogram:

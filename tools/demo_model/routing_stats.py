@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from generate import read_through
 
-BATCH = 64
+BATCH = 16
 
 
 def _padded(sequences, device):
@@ -30,7 +30,7 @@ def _batches(sequences, limit):
     return [some[i:i + BATCH] for i in range(0, len(some), BATCH)]
 
 
-def held_out_loss(backend, sets, limit=256):
+def held_out_loss(backend, sets, limit):
     """Mean nats a token of the reference answers (end token included), by skill."""
     device, result = backend.model.embed.device, {}
     for skill, items in sets.items():
@@ -50,7 +50,7 @@ def held_out_loss(backend, sets, limit=256):
     return result
 
 
-def mtp_acceptance(backend, read, limit=256):
+def mtp_acceptance(backend, read, limit):
     """On the model's own answers: how often the MTP layer's greedy draft is the main model's greedy choice.
 
     Returns the rate by skill, and the routing counts [layers, experts] by skill over prompts and answers.
