@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "base/check.h"
 #include "tensor/dtype.h"
@@ -42,16 +43,23 @@ struct Mat {
 };
 
 // One element as float, whatever the floating dtype (scalar paths and tests; not for kernels).
+// `data` need not be aligned: a checkpoint's tensors are where its header says.
 inline float LoadFloat(const void* data, DType dtype, int64_t index) {
+  const auto load = [&]<typename T>(T element) {
+    std::memcpy(&element,
+                static_cast<const std::byte*>(data) + index * static_cast<int64_t>(sizeof(T)),
+                sizeof(T));
+    return element;
+  };
   switch (dtype) {
     case DType::kF32:
-      return static_cast<const float*>(data)[index];
+      return load(float{});
     case DType::kBF16:
-      return ToFloat(static_cast<const BFloat16*>(data)[index]);
+      return ToFloat(load(BFloat16{}));
     case DType::kF16:
-      return HalfToFloat(static_cast<const uint16_t*>(data)[index]);
+      return HalfToFloat(load(uint16_t{}));
     case DType::kF8E4M3:
-      return F8E4M3ToFloat(static_cast<const uint8_t*>(data)[index]);
+      return F8E4M3ToFloat(load(uint8_t{}));
     default:
       MOEBIUS_CHECK(false && "LoadFloat wants a floating dtype");
       return 0;

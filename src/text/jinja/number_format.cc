@@ -47,9 +47,10 @@ std::string Group(const std::string& digits, char separator, size_t group_size) 
 
 std::string Digits(uint64_t value, int base, bool upper) {
   if (base == 10) return std::to_string(value);
+  const std::string_view symbols = upper ? "0123456789ABCDEF" : "0123456789abcdef";
   std::string out;
   do {
-    out += (upper ? "0123456789ABCDEF" : "0123456789abcdef")[value % static_cast<uint64_t>(base)];
+    out += symbols[value % static_cast<uint64_t>(base)];
     value /= static_cast<uint64_t>(base);
   } while (value != 0);
   std::reverse(out.begin(), out.end());
