@@ -123,6 +123,18 @@ Value WithReasoningNames(const Value& message) {
   return Value::Dict(std::move(named));
 }
 
+// The text within a value, in bytes.
+int64_t TextBytes(const Value& value) {
+  if (value.IsString()) return static_cast<int64_t>(value.AsString().size());
+  int64_t bytes = 0;
+  if (value.IsList()) {
+    for (const Value& item : value.Items()) bytes += TextBytes(item);
+  } else if (value.IsDict()) {
+    for (const auto& [key, item] : value.AsDict()) bytes += TextBytes(key) + TextBytes(item);
+  }
+  return bytes;
+}
+
 }  // namespace
 
 Result<ChatTemplate> ChatTemplate::Load(const fs::path& folder) {
@@ -181,6 +193,10 @@ Result<std::string> ChatTemplate::Apply(const Value& messages, const Value& tool
   const bool with_tools = !tools.IsNone() && tool_use_ != nullptr;
   jinja::RenderOptions render_options;
   render_options.now = options.now;
+  // Long conversations may take long: some passes over the text, some copies of it.
+  const int64_t text_bytes = TextBytes(messages) + TextBytes(tools);
+  render_options.limits.steps += text_bytes * 8;
+  render_options.limits.bytes += text_bytes * 64;
   return (with_tools ? tool_use_ : default_)
       ->Render(variables, render_options)
       .map_error([](const Error& error) { return error.WithContext("chat template"); });

@@ -115,6 +115,18 @@ TEST_F(ChatTemplateTest, AppliesMessages) {
   EXPECT_EQ(loaded->Apply(std::vector<ChatMessage>{}, options).value(), "NoneNone!");
 }
 
+TEST_F(ChatTemplateTest, LongConversationsPass) {
+  const Result<ChatTemplate> loaded = ChatTemplate::FromSource(
+      "{% for m in messages %}{% if '</think>' in m.content %}{% endif %}{% set c = "
+      "m.content.split('</t>')[-1].strip() %}"
+      "{{ '<|' ~ m.role ~ '|>' + c.replace('q', 'p')|trim + '<|end|>' }}{% endfor %}");
+  ASSERT_TRUE(loaded);
+  const std::vector<ChatMessage> messages(12, {"user", " " + std::string(1'000'000, 'x') + "\n"});
+  const Result<std::string> text = loaded->Apply(messages);
+  ASSERT_TRUE(text) << text.error().message();
+  EXPECT_EQ(text->size(), 12u * (1'000'000 + 15));
+}
+
 TEST_F(ChatTemplateTest, CallerWinsOverTokenizer) {
   jinja::Dict variables;
   variables.Set("bos_token", Value::String("<s>"));

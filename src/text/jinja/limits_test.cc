@@ -130,14 +130,14 @@ TEST(JinjaLimits, DepthIsBounded) {
 
 TEST(JinjaLimits, LongChainsOfNamespacesAndMacrosAreFreed) {
   EXPECT_TRUE(
-      Render("{% set ns = namespace(n=none) %}{% for i in range(100000) %}{% set ns = "
+      Render("{% set ns = namespace(n=none) %}{% for i in range(20000) %}{% set ns = "
              "namespace(n=ns) %}{% endfor %}"));
   EXPECT_TRUE(
-      Render("{% set top = namespace(n=none) %}{% for i in range(50000) %}{% set top.n = "
+      Render("{% set top = namespace(n=none) %}{% for i in range(20000) %}{% set top.n = "
              "namespace(n=top.n) %}{% endfor %}"));
   EXPECT_TRUE(Render("{% set ns = namespace() %}{% set ns.me = ns %}{% set ns.list = [ns] %}"));
   EXPECT_TRUE(
-      Render("{% set ns = namespace(m=none) %}{% for i in range(50000) %}{% set before = ns.m %}{% "
+      Render("{% set ns = namespace(m=none) %}{% for i in range(20000) %}{% set before = ns.m %}{% "
              "macro m() %}{% endmacro %}"
              "{% set ns.m = m %}{% endfor %}"));
   EXPECT_TRUE(Render("{% for i in l %}{{ loop.changed(loop) }}{% endfor %}"));
@@ -157,8 +157,8 @@ TEST(JinjaLimits, DeepJsonIsRefused) {
   ASSERT_FALSE(deep);
   EXPECT_NE(deep.error().message().find("nested deeper than 64"), std::string::npos)
       << deep.error().message();
-  EXPECT_FALSE(ParseJson(Repeat("[", 10'000'000)));
-  EXPECT_FALSE(ParseJson(Repeat("{\"a\":", 1'000'000)));
+  EXPECT_FALSE(ParseJson(Repeat("[", 1'000'000)));
+  EXPECT_FALSE(ParseJson(Repeat("{\"a\":", 100'000)));
 }
 
 }  // namespace
