@@ -4,7 +4,8 @@
     bench/end_to_end.py [--program build/release/moebius] [--repeats 3] [--only demo] > rows.md
 
 Every benchmark is a process of its own, `repeats` times, the list run through again and again so that a slow minute of
-the machine does not hit one row alone. Rows show the median run by tokens a second, and the spread of all.
+the machine does not hit one row alone. Rows show medians, and the lowest and highest rate. Tokens a second: of decoding
+alone for latency (all requests past their first token), of the whole run for throughput.
 """
 import argparse
 import json
@@ -39,24 +40,32 @@ def rate(report):
     return report.get("decode_tokens_per_second", report["output_tokens_per_second"])
 
 
+def median(values):
+    return sorted(values)[len(values) // 2]
+
+
 def row(name, arguments, reports):
-    reports = sorted(reports, key=rate)
-    median = reports[len(reports) // 2]
-    share = median.get("bandwidth_share")
+    rates = [rate(report) for report in reports]
+    typical = sorted(reports, key=rate)[len(reports) // 2]
+    latency = "bandwidth_share" in typical
     cells = [
         name,
         f"`moebius bench {arguments}`",
-        f"{median['ttft_ms']['p50']:.1f}",
-        f"{median['tpot_ms']['p50']:.2f}",
-        f"{median['itl_ms']['p99']:.2f}",
-        f"{median['output_tokens_per_second']:.1f}",
-        f"{median['total_tokens_per_second']:.1f}",
-        f"{rate(reports[0]):.1f}-{rate(reports[-1]):.1f}",
-        "" if share is None else f"{median['bytes_per_decode_step'] / 1e6:.0f}",
-        "" if share is None else f"{median['bandwidth_bytes_per_second'] / 1e9:.1f}",
-        "" if share is None else f"{share * 100:.0f} %",
+        f"{typical['ttft_ms']['p50']:.1f}",
+        f"{typical['tpot_ms']['p50']:.2f}",
+        f"{typical['itl_ms']['p99']:.2f}",
+        f"{median(rates):.1f}",
+        f"{min(rates):.1f} - {max(rates):.1f}",
+        f"{typical['total_tokens_per_second']:.1f}",
+        f"{typical['bytes_per_decode_step'] / 1e6:.0f}" if latency else "",
+        f"{median([r['bandwidth_bytes_per_second'] for r in reports]) / 1e9:.1f}" if latency else "",
+        f"{median([r['bandwidth_share'] for r in reports]) * 100:.0f} %" if latency else "",
     ]
     return "| " + " | ".join(cells) + " |"
+
+
+HEADER = """| what | command | TTFT ms | TPOT ms | ITL p99 ms | tokens/s | lowest - highest | with prompts | MB a step | GB/s streamed | share |
+| --- | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: |"""
 
 
 def main():
@@ -73,9 +82,7 @@ def main():
             reports[name].append(run_once(options.program, arguments))
             print(f"{repeat + 1}/{options.repeats} {name}: {rate(reports[name][-1]):.1f} tokens/s", file=sys.stderr)
 
-    print("| what | command | TTFT ms | TPOT ms | ITL p99 ms | output tokens/s | with prompts | spread of decode tokens/s "
-          "| MB a step | GB/s streamed | share |")
-    print("| --- | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: |")
+    print(HEADER)
     for name, arguments in chosen.items():
         print(row(name, arguments, reports[name]))
 
