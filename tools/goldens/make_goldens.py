@@ -192,6 +192,7 @@ def make(root, name, case):
     dtype = case.get("dtype", torch.bfloat16)
     config = case["config"]
     config._attn_implementation = "eager"
+    config._experts_implementation = "eager"  # the faster ones want aligned sizes
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     random_weights(model, dtype)
     model.tie_weights()
@@ -215,7 +216,8 @@ def make(root, name, case):
         (folder / "exact").mkdir()
         save_file({n: t.contiguous() for n, t in exact.items()}, folder / "exact" / "model.safetensors", {"format": "pt"})
         config.save_pretrained(folder / "exact")
-        model = AutoModelForCausalLM.from_pretrained(folder / "exact", dtype=torch.float32, attn_implementation="eager").eval()
+        eager = dict(attn_implementation="eager", experts_implementation="eager")
+        model = AutoModelForCausalLM.from_pretrained(folder / "exact", dtype=torch.float32, **eager).eval()
         for file in (folder / "exact").iterdir():
             file.unlink()
         (folder / "exact").rmdir()
