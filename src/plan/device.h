@@ -1,0 +1,47 @@
+// A GPU and the links between GPUs, as numbers with their source. Built-in ones by name, others from
+// a YAML file. Plain values, any thread.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+
+namespace moebius::plan {
+
+// Where a number comes from.
+enum class Basis : uint8_t {
+  kMeasured,      // read on this device at this shape
+  kInterpolated,  // between measured shapes, or a measured efficiency applied to another shape
+  kRoofline,      // max(operations / peak, bytes / bandwidth) with assumed efficiency
+};
+const char* BasisName(Basis basis);
+
+struct Device {
+  std::string name;   // "h200"
+  std::string title;  // "NVIDIA H200 SXM 141 GB"
+  double hbm_bytes = 0;
+  double hbm_bandwidth = 0;  // bytes/s, datasheet
+  double bf16_flops = 0;     // dense, datasheet
+  double fp8_flops = 0;
+  double fp4_flops = 0;      // 0: none (weights are expanded to the next wider type)
+  double link_bandwidth = 0;     // bytes/s one way inside a node (NVLink, xGMI)
+  double node_bandwidth = 0;     // bytes/s one way between nodes, a GPU
+  double link_latency_us = 0;    // of one small exchange, inside a node
+  double node_latency_us = 0;    // between nodes
+  int gpus_per_node = 8;         // one NVLink domain (72 for NVL72)
+  // Shares of the peaks that real kernels reach, and what says so.
+  double memory_efficiency = 0.8;
+  double gemm_efficiency = 0.7;
+  double attention_efficiency = 0.6;
+  double link_efficiency = 0.75;
+  Basis basis = Basis::kRoofline;  // of the efficiencies
+  double launch_us = 0;            // of one operation in a captured graph
+};
+
+// h100, h200, h20, b200, gb200, gb300, rtx6000d, mi300x; or a path to a YAML file with the same keys
+// (`base: h200` starts from a built-in one).
+Result<Device> LoadDevice(const std::string& name_or_file);
+std::vector<std::string> KnownDevices();
+
+}  // namespace moebius::plan
