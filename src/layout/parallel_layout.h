@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/ids.h"
+#include "base/result.h"
 
 namespace moebius::layout {
 
@@ -20,6 +21,17 @@ enum class ExchangeBackend : uint8_t {
   kAuto,
   kAllGatherReduceScatter,  // every rank gets every token
   kAllToAll,                // each token once to each rank that holds one of its experts
+};
+
+// Whose kernels carry the all-to-all: legality and buffer sizes depend on it. kOwn is ours; the
+// others are what vLLM's --all2all-backend names.
+enum class ExchangeKernel : uint8_t {
+  kOwn,
+  kDeepEpLowLatency,
+  kDeepEpHighThroughput,
+  kNixl,
+  kOther,    // FlashInfer's, MoRI's, DeepEP's second version
+  kRemoved,  // pplx and naive: vLLM replaces them by gather and scatter
 };
 
 // Where a part that DP attention leaves free may live: kTp shards it over the whole flattened group
@@ -33,6 +45,7 @@ struct ParallelConfig {
   int pipeline_parallel_size = 1;
   bool enable_expert_parallel = false;
   ExchangeBackend all2all_backend = ExchangeBackend::kAuto;
+  ExchangeKernel exchange_kernel = ExchangeKernel::kOwn;
   bool enable_eplb = false;
   int num_redundant_experts = 0;
   bool enable_dbo = false;  // two-batch overlap
@@ -44,6 +57,7 @@ struct ParallelConfig {
     return tensor_parallel_size * data_parallel_size * pipeline_parallel_size;
   }
   int expert_group() const { return tensor_parallel_size * data_parallel_size; }
+  int num_nodes() const { return (num_gpus() + gpus_per_node - 1) / gpus_per_node; }
   // The flag has an effect only where the flattened group has more than one rank.
   bool expert_parallel_active() const { return enable_expert_parallel && expert_group() > 1; }
   bool operator==(const ParallelConfig&) const = default;
@@ -52,6 +66,16 @@ struct ParallelConfig {
 // "TP8", "DP8+EP", "TP4+DP2+EP", "PP2+TP4+EP"; "1 GPU" for a product of 1. The EP flag is named
 // where it is given, active or not.
 std::string ConfigName(const ParallelConfig& config);
+
+// The value of --all2all-backend: "auto", "all2all", "allgather_reducescatter" or a name of vLLM's
+// ("deepep_low_latency", "nixl_ep", "pplx", ...), into both of config's fields. kInvalidArgument
+// names the known ones.
+Status SetBackend(const std::string& name, ParallelConfig& config);
+const char* BackendName(const ParallelConfig& config);
+
+// "auto", "tp" or "dp"; `flag` ("--dense-ffn") begins the error.
+Result<PartPlacement> ParsePartPlacement(const std::string& flag, const std::string& name);
+const char* PartPlacementName(PartPlacement placement);
 
 // The numbers of a model that legality and placement depend on.
 struct ModelNumbers {
@@ -62,8 +86,8 @@ struct ModelNumbers {
   int64_t num_heads = 0;
   int64_t num_kv_heads = 0;
   int64_t vocab_size = 0;
-  int64_t dense_intermediate_size = 0;   // 0: no dense layer
-  int64_t num_experts = 0;               // 0: a dense model
+  int64_t dense_intermediate_size = 0;  // 0: no dense layer
+  int64_t num_experts = 0;              // 0: a dense model
   int64_t top_k = 0;
   int64_t expert_intermediate_size = 0;
   int64_t shared_intermediate_size = 0;  // 0: no shared expert
@@ -71,7 +95,13 @@ struct ModelNumbers {
 };
 
 enum class Part : uint8_t {
-  kAttention, kRoutedExperts, kSharedExperts, kDenseFfn, kEmbedding, kLmHead, kKvCache
+  kAttention,
+  kRoutedExperts,
+  kSharedExperts,
+  kDenseFfn,
+  kEmbedding,
+  kLmHead,
+  kKvCache
 };
 constexpr int kNumParts = 7;
 const char* PartName(Part part);
@@ -88,7 +118,12 @@ enum class Holding : uint8_t {
 const char* HoldingName(Holding holding);
 
 enum class Collective : uint8_t {
-  kNone, kAllReduce, kAllGather, kAllGatherReduceScatter, kAllToAll, kSendRecv
+  kNone,
+  kAllReduce,
+  kAllGather,
+  kReduceScatter,
+  kAllToAll,
+  kSendRecv
 };
 const char* CollectiveName(Collective collective);
 
@@ -96,32 +131,46 @@ const char* CollectiveName(Collective collective);
 struct PartLayout {
   Part part = Part::kAttention;
   Holding holding = Holding::kWhole;
-  int ways = 1;       // in how many pieces (kSharded, kSplit, kPartitioned)
-  int copies = 1;     // how many ranks of a pipeline stage hold the same bytes
+  int ways = 1;    // in how many pieces (kSharded, kSplit, kPartitioned)
+  int copies = 1;  // how many ranks of a pipeline stage hold the same bytes
   Collective before = Collective::kNone;
   Collective after = Collective::kNone;
-  int group = 1;          // ranks in those collectives
-  std::string text;       // one line for people
+  int group = 1;                        // ranks in those collectives
+  Collective last = Collective::kNone;  // after `after`, inside the TP group: the sum of slices, or
+  int last_group = 1;                   // the gather of cut tokens
+  std::string text;                     // one line for people
 };
 
 struct ParallelLayout {
   ParallelConfig config;
   int expert_parallel_size = 1;         // EP: ranks that share out whole experts
   int expert_tensor_parallel_size = 1;  // else: in how many slices each expert is cut
+  bool exchanges = false;      // experts under EP with DP > 1: dispatch and combine (all-to-all or
+                               // gather and scatter)
   bool token_cutting = false;  // TP, DP and EP meet: each TP rank takes 1/TP of the tokens into the
                                // MoE and gathers them afterwards; shared experts are then copied
-  std::vector<PartLayout> parts;        // kNumParts, in the order of Part
-  std::vector<int64_t> slots_per_rank;  // of a MoE layer, redundant ones included; by flattened rank
+  std::vector<PartLayout> parts;  // kNumParts, in the order of Part
+  std::vector<int64_t>
+      slots_per_rank;  // of a MoE layer, redundant ones included; by flattened rank
 
   const PartLayout& part(Part p) const { return parts[static_cast<size_t>(p)]; }
 };
 
 // The layout of a legal choice (rules.h says which are). Never fails: an illegal one is a broken
-// invariant.
+// invariant. What is still kAuto counts as all-to-all and as kDp; plan/part_placement.h settles it
+// by cost first.
 ParallelLayout MakeLayout(const ParallelConfig& config, const ModelNumbers& model);
 
 // Contiguous blocks of experts, the first E mod EP ranks one more: 10 on 4 are 3, 3, 2, 2.
 std::vector<int64_t> ExpertsPerRank(int64_t num_experts, int expert_parallel_size);
+
+// The layers [begin, end) of a pipeline stage: as even as they go, one more for the stages before
+// the last one first (it has the head to compute).
+struct StageLayers {
+  int64_t begin = 0;
+  int64_t end = 0;
+};
+StageLayers LayersOfStage(int64_t num_layers, int pipeline_parallel_size, int stage);
 
 // Where a global rank stands, and the ranks of its groups.
 struct RankPlace {
