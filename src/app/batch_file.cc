@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "app/session.h"
-#include "app/suggest.h"
+#include "base/suggest.h"
 #include "model/field_reader.h"
 #include "model/json_text.h"
 #include "text/jinja/json.h"

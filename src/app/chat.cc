@@ -9,7 +9,7 @@
 
 #include "app/commands.h"
 #include "app/session.h"
-#include "app/suggest.h"
+#include "base/suggest.h"
 
 namespace moebius::app {
 namespace {

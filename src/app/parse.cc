@@ -6,8 +6,8 @@
 
 #include "app/config_file.h"
 #include "app/flags.h"
-#include "app/suggest.h"
 #include "app/vllm_flags.h"
+#include "base/suggest.h"
 
 namespace moebius::app {
 namespace {

@@ -5,7 +5,7 @@
 #include <cstdio>
 #include <fstream>
 
-#include "app/suggest.h"
+#include "base/suggest.h"
 
 namespace moebius::app {
 namespace {

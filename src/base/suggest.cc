@@ -1,8 +1,8 @@
-#include "app/suggest.h"
+#include "base/suggest.h"
 
 #include <algorithm>
 
-namespace moebius::app {
+namespace moebius {
 
 int EditDistance(std::string_view a, std::string_view b) {
   std::vector<int> before(b.size() + 1);  // two rows up
@@ -42,4 +42,4 @@ std::string DidYouMean(std::string_view name, const std::vector<std::string>& ca
   return nearest.empty() ? nearest : " (did you mean " + nearest + "?)";
 }
 
-}  // namespace moebius::app
+}  // namespace moebius

@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-namespace moebius::app {
+namespace moebius {
 
 // Insertions, deletions, changes and swaps of neighbours that lead from `a` to `b` (optimal string
 // alignment).
@@ -18,4 +18,4 @@ std::string Nearest(std::string_view name, const std::vector<std::string>& candi
 // " (did you mean X?)", or nothing.
 std::string DidYouMean(std::string_view name, const std::vector<std::string>& candidates);
 
-}  // namespace moebius::app
+}  // namespace moebius
