@@ -37,8 +37,19 @@ struct StepInput {
   double mtp_tokens = 1;            // accepted tokens a step (1: no speculation)
 };
 
+// What an operation belongs to, for sums and sentences.
+enum class OpGroup : uint8_t {
+  kAttention,   // over the cache: MLA or GQA, its absorbed products
+  kDense,       // projections, dense and shared FFN, router, head
+  kExperts,     // grouped products of the routed experts
+  kCollective,  // whatever crosses a link: all-reduce, dispatch, combine, gather, stages
+  kOther,       // norms, sampling, launches
+};
+const char* OpGroupName(OpGroup group);
+
 struct OpTime {
   std::string name;    // "MLA", "experts", "dispatch", ...
+  OpGroup group = OpGroup::kOther;
   double us = 0;       // of one step: all its layers
   double flops = 0;    // likewise
   double bytes = 0;    // device memory, or link bytes for collectives
