@@ -138,7 +138,7 @@ struct PartLayout {
   int group = 1;                        // ranks in those collectives
   Collective last = Collective::kNone;  // after `after`, inside the TP group: the sum of slices, or
   int last_group = 1;                   // the gather of cut tokens
-  std::string text;                     // one line for people
+  std::string text{};                   // one line for people
 };
 
 struct ParallelLayout {
@@ -149,9 +149,10 @@ struct ParallelLayout {
                                // gather and scatter)
   bool token_cutting = false;  // TP, DP and EP meet: each TP rank takes 1/TP of the tokens into the
                                // MoE and gathers them afterwards; shared experts are then copied
-  std::vector<PartLayout> parts;  // kNumParts, in the order of Part
-  std::vector<int64_t>
-      slots_per_rank;  // of a MoE layer, redundant ones included; by flattened rank
+  Collective between_stages = Collective::kNone;  // kSendRecv under PP
+  std::vector<PartLayout> parts;                  // kNumParts, in the order of Part
+  // Of a MoE layer, redundant ones included; by flattened rank.
+  std::vector<int64_t> slots_per_rank;
 
   const PartLayout& part(Part p) const { return parts[static_cast<size_t>(p)]; }
 };
@@ -164,8 +165,15 @@ ParallelLayout MakeLayout(const ParallelConfig& config, const ModelNumbers& mode
 // Contiguous blocks of experts, the first E mod EP ranks one more: 10 on 4 are 3, 3, 2, 2.
 std::vector<int64_t> ExpertsPerRank(int64_t num_experts, int expert_parallel_size);
 
-// The layers [begin, end) of a pipeline stage: as even as they go, one more for the stages before
-// the last one first (it has the head to compute).
+// The experts [begin, end) that the linear placement gives to a rank of the flattened group.
+struct ExpertRange {
+  int64_t begin = 0;
+  int64_t end = 0;
+};
+ExpertRange ExpertsOfRank(int64_t num_experts, int expert_parallel_size, int flattened);
+
+// The layers [begin, end) of a pipeline stage: as even as they go; what is left over goes to
+// the stages before the last, which has the head to compute.
 struct StageLayers {
   int64_t begin = 0;
   int64_t end = 0;

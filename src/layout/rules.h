@@ -21,6 +21,15 @@ struct Finding {
 // Every rule that speaks, errors first.
 std::vector<Finding> CheckRules(const ParallelConfig& config, const ModelNumbers& model);
 bool IsLegal(const std::vector<Finding>& findings);
+// The same without writing messages, for searches.
+bool IsLegal(const ParallelConfig& config, const ModelNumbers& model);
+
+// Every rule there is.
+struct RuleName {
+  const char* name;
+  Severity severity;
+};
+std::vector<RuleName> AllRules();
 
 // The legal choice for the same number of GPUs (or, where none is, fewer) that changes least.
 std::optional<ParallelConfig> NearestLegal(const ParallelConfig& config, const ModelNumbers& model);

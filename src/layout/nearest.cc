@@ -1,0 +1,118 @@
+// Looking for legal layouts: all of a number of GPUs, and the one nearest to an illegal choice.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "layout/rules.h"
+
+namespace moebius::layout {
+namespace {
+
+// Every TP x DP x PP = num_gpus with the other fields of `base`.
+std::vector<ParallelConfig> SizesOf(int num_gpus, const ParallelConfig& base) {
+  std::vector<ParallelConfig> sizes;
+  for (int tp = 1; tp <= num_gpus; ++tp) {
+    if (num_gpus % tp != 0) continue;
+    for (int dp = 1; dp <= num_gpus / tp; ++dp) {
+      if (num_gpus / tp % dp != 0) continue;
+      ParallelConfig config = base;
+      config.tensor_parallel_size = tp;
+      config.data_parallel_size = dp;
+      config.pipeline_parallel_size = num_gpus / tp / dp;
+      sizes.push_back(config);
+    }
+  }
+  return sizes;
+}
+
+// One flag changed each, cheapest first: what a user would try before other sizes.
+std::vector<std::pair<double, ParallelConfig>> Variants(const ParallelConfig& config,
+                                                        const ModelNumbers& model) {
+  std::vector<std::pair<double, ParallelConfig>> variants = {{0, config}};
+  const auto vary = [&](double cost, auto change) {
+    const size_t count = variants.size();
+    for (size_t i = 0; i < count; ++i) {
+      auto [before, variant] = variants[i];
+      change(variant);
+      if (!(variant == variants[i].second)) variants.emplace_back(before + cost, variant);
+    }
+  };
+  vary(0.5, [&](ParallelConfig& c) {
+    c.dense_ffn = PartPlacement::kAuto;
+    c.lm_head = PartPlacement::kAuto;
+  });
+  vary(1.5, [&](ParallelConfig& c) {
+    if (c.enable_dbo && c.all2all_backend == ExchangeBackend::kAllGatherReduceScatter) {
+      c.all2all_backend = ExchangeBackend::kAllToAll;
+      c.exchange_kernel = ExchangeKernel::kOwn;
+    }
+  });
+  vary(1.5, [](ParallelConfig& c) {
+    if (c.exchange_kernel == ExchangeKernel::kDeepEpLowLatency) {
+      c.exchange_kernel = ExchangeKernel::kOwn;
+    }
+  });
+  vary(2, [](ParallelConfig& c) { c.enable_dbo = false; });
+  vary(4, [](ParallelConfig& c) { c.enable_expert_parallel = !c.enable_expert_parallel; });
+  vary(3, [](ParallelConfig& c) {
+    c.enable_eplb = false;
+    c.num_redundant_experts = 0;
+  });
+  vary(1, [&](ParallelConfig& c) {
+    if (!c.enable_eplb || c.expert_group() < 1) return;
+    const int64_t group = c.expert_group();
+    const int64_t asked = std::max(0, c.num_redundant_experts);
+    const int64_t slots = (model.num_experts + asked + group - 1) / group * group;
+    c.num_redundant_experts = static_cast<int>(slots - model.num_experts);
+  });
+  return variants;
+}
+
+double SizeDistance(int a, int b) {
+  return std::abs(std::log2(static_cast<double>(std::max(1, a)) / std::max(1, b)));
+}
+
+}  // namespace
+
+std::vector<ParallelConfig> LegalConfigs(int num_gpus, int gpus_per_node,
+                                         const ModelNumbers& model) {
+  ParallelConfig base;
+  base.gpus_per_node = gpus_per_node;
+  std::vector<ParallelConfig> legal;
+  for (ParallelConfig config : SizesOf(num_gpus, base)) {
+    if (IsLegal(config, model)) legal.push_back(config);
+    config.enable_expert_parallel = true;
+    if (config.expert_parallel_active() && IsLegal(config, model)) legal.push_back(config);
+  }
+  return legal;
+}
+
+std::optional<ParallelConfig> NearestLegal(const ParallelConfig& config,
+                                           const ModelNumbers& model) {
+  ParallelConfig base = config;
+  base.gpus_per_node = std::max(1, config.gpus_per_node);
+  const int asked_gpus = std::max(1, config.tensor_parallel_size) *
+                         std::max(1, config.data_parallel_size) *
+                         std::max(1, config.pipeline_parallel_size);
+  for (int num_gpus = asked_gpus; num_gpus >= 1; --num_gpus) {
+    std::optional<ParallelConfig> best;
+    double best_distance = std::numeric_limits<double>::infinity();
+    for (const ParallelConfig& sizes : SizesOf(num_gpus, base)) {
+      // A pipeline nobody asked for is the last resort: it costs latency.
+      const double distance =
+          5 * (SizeDistance(sizes.tensor_parallel_size, config.tensor_parallel_size) +
+               SizeDistance(sizes.data_parallel_size, config.data_parallel_size) +
+               1.5 * SizeDistance(sizes.pipeline_parallel_size, config.pipeline_parallel_size));
+      for (const auto& [cost, variant] : Variants(sizes, model)) {
+        if (distance + cost < best_distance && IsLegal(variant, model)) {
+          best_distance = distance + cost;
+          best = variant;
+        }
+      }
+    }
+    if (best) return best;
+  }
+  return std::nullopt;
+}
+
+}  // namespace moebius::layout
