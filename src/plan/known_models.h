@@ -1,0 +1,15 @@
+// Configurations known by their hub names: the fields of config.json that sizes depend on. Private
+// to plan/.
+#pragma once
+
+#include <span>
+
+namespace moebius::plan {
+
+struct KnownModel {
+  const char* name;
+  const char* config_json;
+};
+std::span<const KnownModel> KnownModelTable();
+
+}  // namespace moebius::plan

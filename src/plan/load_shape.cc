@@ -1,0 +1,192 @@
+// From a folder, a file or a name to a ModelShape.
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cctype>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "base/suggest.h"
+#include "model/json_text.h"
+#include "model/model_config.h"
+#include "plan/config_numbers.h"
+#include "plan/known_models.h"
+#include "plan/model_shape.h"
+
+namespace moebius::plan {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr size_t kMaxConfigBytes = 16u << 20;
+
+std::string Lower(std::string_view text) {
+  std::string lower(text);
+  std::transform(lower.begin(), lower.end(), lower.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return lower;
+}
+
+std::string ShortName(std::string_view name) {
+  return Lower(name.substr(name.find('/') == std::string_view::npos ? 0 : name.find('/') + 1));
+}
+
+std::vector<std::string> Words(const std::string& name) {
+  std::vector<std::string> words;
+  size_t begin = 0;
+  while (begin <= name.size()) {
+    const size_t end = std::min(name.find('-', begin), name.size());
+    words.push_back(name.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return words;
+}
+
+// "qwen3-coder-480b-fp8" means the name whose words hold these in this order, first one first.
+bool Abbreviates(const std::vector<std::string>& words, const std::vector<std::string>& name) {
+  if (words.size() < 2 || words.front() != name.front()) return false;
+  size_t at = 0;
+  for (const std::string& word : name) {
+    if (at < words.size() && words[at] == word) ++at;
+  }
+  return at == words.size();
+}
+
+// The built-in model that `name` means, or null: by its hub name, its short one, or the words that
+// only it (or it with fewest further words) has.
+const KnownModel* FindKnown(const std::string& name) {
+  const std::string lower = Lower(name);
+  for (const KnownModel& model : KnownModelTable()) {
+    if (lower == Lower(model.name) || lower == ShortName(model.name)) return &model;
+  }
+  const std::vector<std::string> words = Words(lower);
+  const KnownModel* best = nullptr;
+  size_t best_size = SIZE_MAX;
+  bool unique = false;
+  for (const KnownModel& model : KnownModelTable()) {
+    const std::vector<std::string> known = Words(ShortName(model.name));
+    if (!Abbreviates(words, known) || known.size() > best_size) continue;
+    unique = known.size() < best_size;
+    best_size = known.size();
+    best = &model;
+  }
+  return unique ? best : nullptr;
+}
+
+ModelShape FromModelConfig(const model::ModelConfig& config) {
+  ModelShape shape;
+  const model::AttentionConfig& attention = config.attention;
+  layout::ModelNumbers& numbers = shape.numbers;
+  numbers.mla = attention.kind == model::AttentionKind::kMla;
+  numbers.num_layers = config.num_layers;
+  numbers.hidden_size = config.hidden_size;
+  numbers.num_heads = attention.num_heads;
+  numbers.num_kv_heads = attention.num_kv_heads;
+  numbers.vocab_size = config.vocab_size;
+  numbers.dense_intermediate_size = config.intermediate_size;
+  numbers.num_experts = config.moe.num_experts;
+  numbers.top_k = config.moe.top_k;
+  numbers.expert_intermediate_size = config.moe.intermediate_size;
+  numbers.shared_intermediate_size = config.moe.shared_intermediate_size;
+  numbers.fp8_block = config.fp8_blocks ? 128 : 0;
+  shape.q_lora_rank = attention.q_lora_rank;
+  shape.kv_lora_rank = attention.kv_lora_rank;
+  shape.qk_nope_head_dim = attention.qk_nope_head_dim;
+  shape.qk_rope_head_dim = attention.qk_rope_head_dim;
+  shape.head_dim = attention.head_dim;
+  shape.v_head_dim = numbers.mla ? attention.v_head_dim : attention.head_dim;
+  shape.tie_embeddings = config.tie_embeddings;
+  for (const model::LayerConfig& layer : config.layers) {
+    shape.moe_layers.push_back(layer.moe);
+    const int64_t window = std::max(layer.window, layer.chunk);
+    shape.windowed_layers.push_back(window > 0);
+    shape.window = std::max(shape.window, window);
+  }
+  const double dtype = static_cast<double>(SizeOf(config.dtype));
+  shape.other_bytes = dtype;
+  shape.weight_bytes = config.fp8_blocks ? 1 + 4.0 / (128 * 128) : dtype;
+  shape.expert_weight_bytes = shape.weight_bytes;
+  return shape;
+}
+
+// `folder` names the place in errors of our own reader, which adds "/config.json".
+Result<ModelShape> FromJson(const nlohmann::json& config, const std::string& folder,
+                            const std::string& where, const std::string& hf_overrides) {
+  nlohmann::json merged = config;
+  if (!hf_overrides.empty()) {
+    nlohmann::json overrides;
+    MOEBIUS_TRY(model::ParseJson(hf_overrides, "--hf-overrides", overrides));
+    if (!overrides.is_object()) {
+      return MakeError(ErrorCode::kInvalidArgument, "--hf-overrides: expected a JSON object");
+    }
+    model::MergeJson(merged, overrides);
+  }
+  if (!merged.is_object()) {
+    return MakeError(ErrorCode::kCorrupt, "{}: expected a JSON object", where);
+  }
+  const auto parsed = model::ParseModelConfig(merged.dump(), "", "", folder);
+  if (parsed) {
+    ModelShape shape = FromModelConfig(*parsed);
+    FinishShape(shape);
+    return shape;
+  }
+  if (parsed.error().code() != ErrorCode::kUnsupported) {
+    return tl::unexpected<Error>(parsed.error());
+  }
+  return ReadConfigNumbers(merged, where);
+}
+
+Result<ModelShape> FromFile(const fs::path& path, const std::string& hf_overrides) {
+  nlohmann::json config;
+  MOEBIUS_TRY(model::ReadJsonFile(path.string(), kMaxConfigBytes, config));
+  const bool usual = path.filename() == "config.json" && path.has_parent_path();
+  return FromJson(config, usual ? path.parent_path().string() : path.string(), path.string(),
+                  hf_overrides);
+}
+
+std::string LastName(const fs::path& path) {
+  const fs::path plain = fs::path(path.string()).lexically_normal();
+  return plain.has_filename() ? plain.filename().string() : plain.parent_path().filename().string();
+}
+
+}  // namespace
+
+std::vector<std::string> KnownModels() {
+  std::vector<std::string> names;
+  for (const KnownModel& model : KnownModelTable()) names.emplace_back(model.name);
+  return names;
+}
+
+Result<ModelShape> LoadModelShape(const std::string& model, const std::string& hf_overrides) {
+  std::error_code error;
+  ModelShape shape;
+  if (fs::is_directory(model, error)) {
+    MOEBIUS_ASSIGN(shape, FromFile(fs::path(model) / "config.json", hf_overrides));
+    shape.name = LastName(model);
+  } else if (fs::exists(model, error)) {
+    MOEBIUS_ASSIGN(shape, FromFile(model, hf_overrides));
+    const std::string parent = LastName(fs::path(model).parent_path());
+    shape.name = parent.empty() ? LastName(model) : parent;
+  } else if (const KnownModel* known = FindKnown(model)) {
+    nlohmann::json config;
+    MOEBIUS_TRY(model::ParseJson(known->config_json, known->name, config));
+    MOEBIUS_ASSIGN(shape, FromJson(config, known->name, known->name, hf_overrides));
+    shape.name = known->name;
+  } else {
+    std::vector<std::string> names = KnownModels();
+    std::string hint = DidYouMean(model, names);
+    if (hint.empty()) {
+      std::vector<std::string> short_names;
+      for (const std::string& name : names) short_names.push_back(ShortName(name));
+      hint = DidYouMean(ShortName(model), short_names);
+    }
+    return MakeError(ErrorCode::kNotFound,
+                     "model '{}': expected a folder with config.json, a config.json, or a known "
+                     "name{}; known are {}",
+                     model, hint, fmt::join(names, ", "));
+  }
+  shape.numbers.name = shape.name;
+  return shape;
+}
+
+}  // namespace moebius::plan
