@@ -158,7 +158,7 @@ struct ParallelLayout {
 };
 
 // The layout of a legal choice (rules.h says which are). Never fails: an illegal one is a broken
-// invariant. What is still kAuto counts as all-to-all and as kDp; plan/part_placement.h settles it
+// invariant. What is still kAuto counts as all-to-all and as kDp; plan/search.h settles it
 // by cost first.
 ParallelLayout MakeLayout(const ParallelConfig& config, const ModelNumbers& model);
 
