@@ -64,7 +64,7 @@ void ReadLayers(FieldReader& fields, ModelShape& shape) {
   }
 }
 
-void ReadFfn(FieldReader& fields, ModelShape& shape) {
+void ReadFfn(FieldReader& fields, const std::string& model_type, ModelShape& shape) {
   layout::ModelNumbers& numbers = shape.numbers;
   numbers.num_experts =
       fields.IntOr(fields.Spelling({"n_routed_experts", "num_local_experts", "num_experts",
@@ -83,9 +83,11 @@ void ReadFfn(FieldReader& fields, ModelShape& shape) {
   numbers.expert_intermediate_size = fields.Int(
       fields.Spelling({"moe_intermediate_size", "expert_ffn_hidden_size", "intermediate_size"}), 1,
       kMaxSize);
-  const int64_t shared =
-      numbers.expert_intermediate_size *
-      fields.IntOr(fields.Spelling({"n_shared_experts", "num_shared_experts"}), 0, 0, 1 << 10);
+  // Llama 4 always has one and does not say so.
+  const int64_t num_shared = model_type.starts_with("llama4") ? 1 : 0;
+  const int64_t shared = numbers.expert_intermediate_size *
+                         fields.IntOr(fields.Spelling({"n_shared_experts", "num_shared_experts"}),
+                                      num_shared, 0, 1 << 10);
   numbers.shared_intermediate_size =
       fields.IntOr(fields.Spelling({"shared_expert_intermediate_size", "shared_intermediate_size"}),
                    shared, 0, kMaxSize);
@@ -102,7 +104,6 @@ double CompressedBytes(const nlohmann::json& quantization) {
   if (groups == quantization.end() || !groups->is_object() || groups->empty()) return 0;
   const nlohmann::json& group = groups->begin().value();
   if (!group.is_object() || !group.contains("weights") || !group["weights"].is_object()) return 0;
-  const FieldReader top(group, "");
   FieldReader weights(group["weights"], "");
   const double bits = static_cast<double>(weights.IntOr("num_bits", 16, 1, 64));
   const int64_t group_size = weights.IntOr("group_size", 0, -1, 1 << 20);
@@ -181,10 +182,11 @@ Result<ModelShape> ReadConfigNumbers(const nlohmann::json& config, const std::st
   shape.tie_embeddings = fields.BoolOr("tie_word_embeddings", false);
   MOEBIUS_TRY(fields.status());
   ReadAttention(fields, shape);
-  ReadFfn(fields, shape);
+  const std::string model_type = fields.StringOr("model_type", "");
+  ReadFfn(fields, model_type, shape);
   MOEBIUS_TRY(fields.status());
   ReadLayers(fields, shape);
-  ReadWindows(fields, fields.StringOr("model_type", ""), shape);
+  ReadWindows(fields, model_type, shape);
   ReadQuantization(fields, shape);
   MOEBIUS_TRY(fields.status());
   FinishShape(shape);

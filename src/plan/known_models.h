@@ -9,6 +9,7 @@ namespace moebius::plan {
 struct KnownModel {
   const char* name;
   const char* config_json;
+  const char* quantization_json;  // merged into it; "" where the checkpoint is not quantised
 };
 std::span<const KnownModel> KnownModelTable();
 

@@ -52,8 +52,8 @@ bool Abbreviates(const std::vector<std::string>& words, const std::vector<std::s
   return at == words.size();
 }
 
-// The built-in model that `name` means, or null: by its hub name, its short one, or the words that
-// only it (or it with fewest further words) has.
+// The built-in model that `name` means, or null: by its hub name, its short one, or its words, with
+// fewest further ones; null, too, where those leave two that differ.
 const KnownModel* FindKnown(const std::string& name) {
   const std::string lower = Lower(name);
   for (const KnownModel& model : KnownModelTable()) {
@@ -66,11 +66,33 @@ const KnownModel* FindKnown(const std::string& name) {
   for (const KnownModel& model : KnownModelTable()) {
     const std::vector<std::string> known = Words(ShortName(model.name));
     if (!Abbreviates(words, known) || known.size() > best_size) continue;
-    unique = known.size() < best_size;
+    const bool shorter = known.size() < best_size;
+    unique = shorter || (unique && best->config_json == model.config_json &&
+                         best->quantization_json == model.quantization_json);
+    if (!shorter) continue;
     best_size = known.size();
     best = &model;
   }
   return unique ? best : nullptr;
+}
+
+// " (did you mean ...?)" with a hub name, or nothing: whole names are compared, then as many words
+// of the short names as were given.
+std::string NearestKnown(const std::string& name) {
+  const std::vector<std::string> names = KnownModels();
+  if (std::string hint = DidYouMean(name, names); !hint.empty()) return hint;
+  const std::string asked = ShortName(name);
+  const size_t num_words = Words(asked).size();
+  std::vector<std::string> heads;
+  for (const std::string& known : names) {
+    std::vector<std::string> words = Words(ShortName(known));
+    words.resize(std::min(words.size(), num_words));
+    heads.push_back(fmt::format("{}", fmt::join(words, "-")));
+  }
+  const std::string nearest = Nearest(asked, heads);
+  const auto at = std::find(heads.begin(), heads.end(), nearest);
+  if (nearest.empty() || at == heads.end()) return "";
+  return fmt::format(" (did you mean {}?)", names[static_cast<size_t>(at - heads.begin())]);
 }
 
 ModelShape FromModelConfig(const model::ModelConfig& config) {
@@ -170,20 +192,19 @@ Result<ModelShape> LoadModelShape(const std::string& model, const std::string& h
   } else if (const KnownModel* known = FindKnown(model)) {
     nlohmann::json config;
     MOEBIUS_TRY(model::ParseJson(known->config_json, known->name, config));
+    if (const std::string_view text = known->quantization_json; !text.empty()) {
+      nlohmann::json quantization;
+      MOEBIUS_TRY(model::ParseJson(text, known->name, quantization));
+      model::MergeJson(config, quantization);
+    }
     MOEBIUS_ASSIGN(shape, FromJson(config, known->name, known->name, hf_overrides));
     shape.name = known->name;
   } else {
-    std::vector<std::string> names = KnownModels();
-    std::string hint = DidYouMean(model, names);
-    if (hint.empty()) {
-      std::vector<std::string> short_names;
-      for (const std::string& name : names) short_names.push_back(ShortName(name));
-      hint = DidYouMean(ShortName(model), short_names);
-    }
+    const std::vector<std::string> names = KnownModels();
     return MakeError(ErrorCode::kNotFound,
                      "model '{}': expected a folder with config.json, a config.json, or a known "
                      "name{}; known are {}",
-                     model, hint, fmt::join(names, ", "));
+                     model, NearestKnown(model), fmt::join(names, ", "));
   }
   shape.numbers.name = shape.name;
   return shape;
