@@ -64,7 +64,7 @@ void ReadLayers(FieldReader& fields, ModelShape& shape) {
   }
 }
 
-void ReadFfn(FieldReader& fields, const std::string& model_type, ModelShape& shape) {
+void ReadFfn(FieldReader& fields, ModelShape& shape) {
   layout::ModelNumbers& numbers = shape.numbers;
   numbers.num_experts =
       fields.IntOr(fields.Spelling({"n_routed_experts", "num_local_experts", "num_experts",
@@ -83,11 +83,9 @@ void ReadFfn(FieldReader& fields, const std::string& model_type, ModelShape& sha
   numbers.expert_intermediate_size = fields.Int(
       fields.Spelling({"moe_intermediate_size", "expert_ffn_hidden_size", "intermediate_size"}), 1,
       kMaxSize);
-  // Llama 4 always has one and does not say so.
-  const int64_t num_shared = model_type.starts_with("llama4") ? 1 : 0;
-  const int64_t shared = numbers.expert_intermediate_size *
-                         fields.IntOr(fields.Spelling({"n_shared_experts", "num_shared_experts"}),
-                                      num_shared, 0, 1 << 10);
+  const int64_t shared =
+      numbers.expert_intermediate_size *
+      fields.IntOr(fields.Spelling({"n_shared_experts", "num_shared_experts"}), 0, 0, 1 << 10);
   numbers.shared_intermediate_size =
       fields.IntOr(fields.Spelling({"shared_expert_intermediate_size", "shared_intermediate_size"}),
                    shared, 0, kMaxSize);
@@ -124,7 +122,7 @@ bool KeepsAttention(const nlohmann::json& quantization) {
   return false;
 }
 
-void ReadQuantization(FieldReader& fields, ModelShape& shape) {
+void ReadWeightBytes(FieldReader& fields, ModelShape& shape) {
   const double dtype = DtypeBytes(fields);
   shape.weight_bytes = shape.expert_weight_bytes = shape.other_bytes = dtype;
   const nlohmann::json* object = fields.ObjectOrNull("quantization_config");
@@ -167,6 +165,12 @@ void FinishShape(ModelShape& shape) {
   shape.numbers.name = shape.name;
 }
 
+Status ReadQuantization(const nlohmann::json& config, const std::string& where, ModelShape& shape) {
+  FieldReader fields(config, where);
+  ReadWeightBytes(fields, shape);
+  return fields.status();
+}
+
 Result<ModelShape> ReadConfigNumbers(const nlohmann::json& config, const std::string& where) {
   nlohmann::json merged = config;
   std::string prefix;
@@ -182,12 +186,11 @@ Result<ModelShape> ReadConfigNumbers(const nlohmann::json& config, const std::st
   shape.tie_embeddings = fields.BoolOr("tie_word_embeddings", false);
   MOEBIUS_TRY(fields.status());
   ReadAttention(fields, shape);
-  const std::string model_type = fields.StringOr("model_type", "");
-  ReadFfn(fields, model_type, shape);
+  ReadFfn(fields, shape);
   MOEBIUS_TRY(fields.status());
   ReadLayers(fields, shape);
-  ReadWindows(fields, model_type, shape);
-  ReadQuantization(fields, shape);
+  ReadWindows(fields, fields.StringOr("model_type", ""), shape);
+  ReadWeightBytes(fields, shape);
   MOEBIUS_TRY(fields.status());
   FinishShape(shape);
   return shape;

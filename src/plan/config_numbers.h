@@ -14,6 +14,9 @@ namespace moebius::plan {
 // `where` begins errors, which name the missing or wrong field.
 Result<ModelShape> ReadConfigNumbers(const nlohmann::json& config, const std::string& where);
 
+// Bytes of a parameter by quantization_config, whatever its method, into `shape`.
+Status ReadQuantization(const nlohmann::json& config, const std::string& where, ModelShape& shape);
+
 // Fills the counts that follow from moe_layers and windowed_layers, and clears widths of layers
 // that the model does not have.
 void FinishShape(ModelShape& shape);

@@ -146,9 +146,17 @@ Result<ModelShape> FromJson(const nlohmann::json& config, const std::string& fol
   if (!merged.is_object()) {
     return MakeError(ErrorCode::kCorrupt, "{}: expected a JSON object", where);
   }
-  const auto parsed = model::ParseModelConfig(merged.dump(), "", "", folder);
+  auto parsed = model::ParseModelConfig(merged.dump(), "", "", folder);
+  const bool refused = !parsed && parsed.error().code() == ErrorCode::kUnsupported;
+  if (refused && merged.contains("quantization_config")) {
+    // A weight format that is not served leaves the sizes as they are.
+    nlohmann::json plain = merged;
+    plain.erase("quantization_config");
+    parsed = model::ParseModelConfig(plain.dump(), "", "", folder);
+  }
   if (parsed) {
     ModelShape shape = FromModelConfig(*parsed);
+    if (refused) MOEBIUS_TRY(ReadQuantization(merged, where, shape));
     FinishShape(shape);
     return shape;
   }
