@@ -1,7 +1,6 @@
 #include "plan/playbook_memory.h"
 
 #include <array>
-#include <iterator>
 
 #include "base/check.h"
 #include "plan/memory.h"
@@ -72,30 +71,9 @@ RecomputedRow RecomputeRow(const PlaybookRow& row, const ModelShape& deepseek_r1
   return recomputed;
 }
 
-Result<std::string> PlaybookMemoryText() {
-  MOEBIUS_ASSIGN(const ModelShape model, LoadModelShape("deepseek-ai/DeepSeek-R1"));
-  std::string text = "GB a GPU, DeepSeek-R1 in FP8 on 8 GPUs, as the playbook prints them\n";
-  text += fmt::format("{:<8}{:>10}{:>10}{:>10}{:>10}{:>10}{:>14}\n", "layout", "non-MoE", "routed",
-                      "shared", "KV", "total", "parts add to");
-  for (const PlaybookRow& row : PlaybookTable()) {
-    text += fmt::format("{:<8}{:>10}{:>10}{:>10}{:>10}{:>10}{:>14.2f}\n", row.layout, row.non_moe,
-                        row.routed, row.shared, row.kv, row.printed_total, row.Sum());
-  }
-  text += "\nThe same from the model's configuration (1 byte a parameter, KV of 512 tokens)\n";
-  text += fmt::format("{:<8}{:>10}{:>10}{:>10}{:>10}{:>20}\n", "layout", "non-MoE", "routed",
-                      "shared", "KV", "total without KV");
-  for (const PlaybookRow& row : PlaybookTable()) {
-    const RecomputedRow own = RecomputeRow(row, model);
-    text += fmt::format("{:<8}{:>10.2f}{:>10.2f}{:>10.2f}{:>10.4f}{:>20.1f}\n", own.layout,
-                        own.non_moe, own.routed, own.shared, own.kv, own.Total());
-  }
-  text += "\nWhere the two differ\n";
-  int number = 0;
-  for (const PlaybookSlip& slip : PlaybookSlips()) {
-    fmt::format_to(std::back_inserter(text), "{}. printed: {}\n   correct: {}\n", ++number,
-                   slip.printed, slip.correct);
-  }
-  return text;
+bool PlaybookTableIsOf(const ModelShape& model) {
+  return model.numbers.mla && model.numbers.num_experts == 256 && model.numbers.num_layers == 61 &&
+         model.numbers.hidden_size == 7168;
 }
 
 }  // namespace moebius::plan

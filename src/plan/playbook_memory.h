@@ -7,7 +7,6 @@
 #include <span>
 #include <string>
 
-#include "base/result.h"
 #include "layout/parallel_layout.h"
 #include "plan/model_shape.h"
 
@@ -44,7 +43,7 @@ struct PlaybookSlip {
 };
 std::span<const PlaybookSlip> PlaybookSlips();
 
-// Both tables and the slips as plain text.
-Result<std::string> PlaybookMemoryText();
+// Does the table speak of this model? (DeepSeek-R1 and V3 have the same sizes.)
+bool PlaybookTableIsOf(const ModelShape& model);
 
 }  // namespace moebius::plan
