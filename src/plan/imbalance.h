@@ -26,8 +26,9 @@ class ExpertLoads {
               std::vector<int64_t> slots_per_rank);
 
   // Expected load of the busiest rank over the mean of all (1 = balanced) when `tokens` tokens in
-  // all are routed: skew and chance together. Chance: the rank's load of n assignments deviates by
-  // sqrt(n); the largest of r such deviations by Blom's order statistic. 1 for one rank.
+  // all are routed: skew, chance and, under EPLB, drift since it was planned. Chance: the rank's
+  // load of n assignments deviates by sqrt(n); the largest of r such deviations by Blom's order
+  // statistic. 1 for one rank.
   double BusiestRank(int64_t tokens) const;
 
   // Expected number of slots on a rank that get a token at all, on a rank with `load` times the
@@ -44,6 +45,7 @@ class ExpertLoads {
 
   double top_k_ = 1;
   double slots_per_rank_ = 0;
+  double drift_ = 0;              // of a rank's load, relative
   std::vector<double> top_mean_;  // mean share of the j most loaded ranks, j from 1
   std::vector<Bucket> buckets_;   // of all slots of all ranks
 };

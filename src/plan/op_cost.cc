@@ -15,8 +15,8 @@ namespace moebius::plan {
 namespace {
 
 constexpr double kMicro = 1e6;
-// Kernels of the experts' operation that are worth a launch each: permutation, two products, sum.
-constexpr int64_t kExpertLaunches = 4;
+constexpr int64_t kExpertProducts = 2;
+constexpr int64_t kExpertMoves = 3;  // permutation, activation, weighted sum
 
 double ModelUs(const Device& device, double peak, double flops, double bytes, int64_t launches) {
   return static_cast<double>(launches) * device.launch_us +
@@ -79,17 +79,25 @@ ShareTable::Shape ExpertsAt(double slots, double rows, double expert_bytes, doub
   return {slots, std::max(rows / slots, 0.1), std::sqrt(expert_bytes), weight_bytes * weight_bytes};
 }
 
+// The two products. What moves rows about is apart: it is bound by memory at every size.
 OpCost ExpertsWork(const Device& device, const ExpertsShape& e) {
   const auto hidden = static_cast<double>(e.hidden);
   const auto width = static_cast<double>(e.width);
   const double act = ActivationBytes(device, e.weight_bytes);
   OpCost cost;
-  cost.count = kExpertLaunches;
+  cost.count = kExpertProducts;
   cost.flops = 6 * e.rows * hidden * width;
   cost.bytes = 3 * hidden * width * e.weight_bytes * e.slots_hit +
-               // permuted in, gate and up out and in, activation out and in, product out, summed
-               e.rows * (2 * hidden * act + 8 * width + 2 * width * act + 4 * hidden);
+               e.rows * (hidden * act + 4 * width + width * act + 2 * hidden);
   return cost;
+}
+
+OpCost ExpertsMoves(const Device& device, const ExpertsShape& e) {
+  const auto hidden = static_cast<double>(e.hidden);
+  const auto width = static_cast<double>(e.width);
+  const double act = ActivationBytes(device, e.weight_bytes);
+  return Elementwise(device, e.rows * (2 * hidden * act + 4 * width + width * act + 4 * hidden),
+                     kExpertMoves);
 }
 
 void AddExpertsRow(const ExpertsRow& row, ShareTable& table) {
@@ -114,7 +122,7 @@ void AddExpertsRow(const ExpertsRow& row, ShareTable& table) {
   const double model =
       ModelUs(on, PeakFlops(on, e.weight_bytes), work.flops, work.bytes, work.count);
   table.Add(ExpertsAt(e.slots, e.rows, 3 * 7168 * 2048 * e.weight_bytes, e.weight_bytes),
-            std::min(1.0, model / row.us));
+            std::min(1.0, model / (row.us - ExpertsMoves(on, e).us)));
 }
 
 void AddGroupedRow(const GroupedGemmRow& row, ShareTable& table) {
@@ -261,9 +269,15 @@ OpCost GqaDecode(const Device& device, const AttentionShape& a) {
 
 OpCost Experts(const Device& device, const ExpertsShape& e) {
   const double expert_bytes = 3.0 * static_cast<double>(e.hidden * e.width) * e.weight_bytes;
-  return Finish(device, ExpertsWork(device, e), PeakFlops(device, e.weight_bytes),
-                ExpertsTable(device).At(ExpertsAt(e.slots, e.rows, expert_bytes, e.weight_bytes)),
-                device.gemm_efficiency);
+  OpCost cost =
+      Finish(device, ExpertsWork(device, e), PeakFlops(device, e.weight_bytes),
+             ExpertsTable(device).At(ExpertsAt(e.slots, e.rows, expert_bytes, e.weight_bytes)),
+             device.gemm_efficiency);
+  const OpCost moves = ExpertsMoves(device, e);
+  cost.us += moves.us;
+  cost.bytes += moves.bytes;
+  cost.count += moves.count;
+  return cost;
 }
 
 }  // namespace moebius::plan

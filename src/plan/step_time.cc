@@ -15,9 +15,13 @@ using layout::ExchangeBackend;
 using layout::Part;
 using layout::PartPlacement;
 
-// How much of what could run beside something else does: the two share memory and, for most
-// exchanges, multiprocessors.
-constexpr double kOverlapShare = 0.85;
+// How much of what could run beside something else does: the two share memory, and the throughput
+// kernels of a prefill's exchange keep about a sixth of the multiprocessors.
+constexpr double kDecodeOverlap = 0.8;
+constexpr double kPrefillOverlap = 0.65;
+// Time of the engine over that of the operations.
+constexpr double kDecodeGaps = 0.2;
+constexpr double kPrefillGaps = 0.1;
 
 enum Line : uint8_t {
   kNorms,
@@ -375,16 +379,28 @@ double TimesOf(Line line, const StageLayers& layers, int64_t drafted) {
 }
 
 // Time of one MoE layer that hides behind something else.
-double HiddenUs(const Batch& batch, bool two_batches) {
+double HiddenUs(const Batch& batch, const StepInput& input, bool two_batches) {
+  if (!batch.exchanges() || input.plain_sum) return 0;
+  const double share = input.phase == Phase::kDecode ? kDecodeOverlap : kPrefillOverlap;
   const double wire = batch.line(kDispatch).us + batch.line(kCombine).us;
-  if (!batch.exchanges()) return 0;
-  if (!two_batches) return kOverlapShare * std::min(wire, batch.line(kShared).us);
+  if (!two_batches) return share * std::min(wire, batch.line(kShared).us);
   double compute = 0;
   for (Line line :
        {kNorms, kProjections, kAbsorb, kAttention, kOutput, kRouter, kShared, kExpertsLine}) {
     compute += batch.line(line).us;
   }
-  return 2 * kOverlapShare * std::min(wire, compute);
+  return 2 * share * std::min(wire, compute);
+}
+
+void AddTime(const char* name, double us, StepTime& step) {
+  if (us == 0) return;
+  OpTime op;
+  op.name = name;
+  op.us = us;
+  op.count = 0;
+  op.basis = Basis::kInterpolated;
+  step.total_us += us;
+  step.ops.push_back(std::move(op));
 }
 
 }  // namespace
@@ -416,7 +432,7 @@ StepTime EstimateStep(const ModelShape& model, const layout::ParallelLayout& lay
 
   StepTime step;
   step.busiest_rank = batch.busiest();
-  step.ops.reserve(kNumLines + 1);
+  step.ops.reserve(kNumLines + 2);
   for (size_t i = 0; i < kNumLines; ++i) {
     const auto line = static_cast<Line>(i);
     const OpCost& cost = batch.line(line);
@@ -433,14 +449,10 @@ StepTime EstimateStep(const ModelShape& model, const layout::ParallelLayout& lay
     step.total_us += op.us;
     step.ops.push_back(std::move(op));
   }
-  if (const double hidden = HiddenUs(batch, split) * layers.moe; hidden > 0) {
-    OpTime op;
-    op.name = "overlapped";
-    op.us = -hidden;
-    op.count = 0;
-    op.basis = Basis::kInterpolated;
-    step.total_us -= hidden;
-    step.ops.push_back(std::move(op));
+  AddTime("overlapped", -HiddenUs(batch, input, split) * layers.moe, step);
+  if (!input.plain_sum) {
+    const double gaps = input.phase == Phase::kDecode ? kDecodeGaps : kPrefillGaps;
+    AddTime("gaps and waiting", step.total_us * gaps, step);
   }
   return step;
 }

@@ -26,8 +26,13 @@ struct StepInput {
   Imbalance imbalance;
   double kv_element_bytes = 2;
   bool two_batch_overlap = false;
-  double mtp_tokens = 1;  // tokens a request gains in a decode step (1: no speculation); up to n +
-                          // 1 mean n drafted ones: n more MTP layers and n + 1 rows a request
+  // Tokens a request gains in a decode step (1: no speculation). Up to n + 1 mean n drafted ones:
+  // n more MTP layers, and n + 1 rows a request.
+  double mtp_tokens = 1;
+  // The bare sum of the operations, as some publish it: nothing overlaps, and no time of the engine
+  // ("gaps and waiting": between kernels, of the host, of ranks for the one with the longest
+  // requests; fitted once to the published runs of published.h).
+  bool plain_sum = false;
 };
 
 // What an operation belongs to, for sums and sentences.
