@@ -17,5 +17,6 @@ Result<int> RunBatch(const RunOptions& options, Interrupt& interrupt);  // run -
 Result<int> ChatCommand(const ChatOptions& options, Interrupt& interrupt);
 Result<int> InspectCommand(const InspectOptions& options);
 Result<int> BenchCommand(const BenchOptions& options);
+Result<int> PlanCommand(const PlanOptions& options);
 
 }  // namespace moebius::app

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "app/options.h"
+#include "base/result.h"
 
 namespace CLI {
 class App;
@@ -18,6 +19,10 @@ void AddRunFlags(CLI::App* app, RunOptions& options);
 void AddChatFlags(CLI::App* app, ChatOptions& options);
 void AddInspectFlags(CLI::App* app, InspectOptions& options);
 void AddBenchFlags(CLI::App* app, BenchOptions& options);
+void AddPlanFlags(CLI::App* app, PlanOptions& options);  // plan_flags.cc
+
+// What flags alone cannot say of a plan's options: missing ones and values out of range.
+Status CheckPlanOptions(const PlanOptions& options);
 
 void AddLogLevel(CLI::App* app, LogLevel& level);
 

@@ -28,6 +28,7 @@ struct Dispatch {
   }
   Result<int> operator()(const InspectOptions& options) const { return InspectCommand(options); }
   Result<int> operator()(const BenchOptions& options) const { return BenchCommand(options); }
+  Result<int> operator()(const PlanOptions& options) const { return PlanCommand(options); }
   Result<int> operator()(const DoctorCommand&) const {
     MOEBIUS_TRY(RunDoctor(stdout));
     return kExitOk;

@@ -53,6 +53,44 @@ struct BenchOptions {
   std::string output_json;
 };
 
+// Names and numbers as they were written; app/plan.cc gives them their meaning.
+struct PlanOptions {
+  std::string model;
+  std::string hf_overrides;
+  std::string device = "h200";
+  std::string gpus;  // "8", "8-64", "8,16"; empty: the sizes say
+  std::optional<int> nodes;
+  // Sizes: one layout is shown; none: all are compared.
+  std::optional<int> tensor_parallel_size;
+  std::optional<int> data_parallel_size;
+  std::optional<int> pipeline_parallel_size;
+  std::optional<bool> enable_expert_parallel;
+  std::string all2all_backend = "auto";
+  bool enable_eplb = false;
+  int num_redundant_experts = 0;
+  bool enable_dbo = false;
+  std::string dense_ffn = "auto";
+  std::string lm_head = "auto";
+  std::string objective = "latency";
+  std::optional<double> ttft_ms;
+  std::optional<double> tpot_ms;
+  std::optional<int64_t> concurrency;
+  int64_t isl = 2000;
+  int64_t osl = 1000;
+  int64_t max_num_batched_tokens = 8192;
+  double gpu_hour_price = 0;
+  double gpu_memory_utilization = 0.9;
+  std::string kv_cache_dtype = "auto";
+  double zipf = 0;
+  std::string expert_counts;  // file
+  std::string rules = "model";
+  std::string format = "table";
+  std::string output;  // file; empty: standard output
+  bool list_models = false;
+  bool list_devices = false;
+  bool published = false;
+};
+
 struct DoctorCommand {};
 
 struct Help {
@@ -60,7 +98,9 @@ struct Help {
 };
 
 struct CommandLine {
-  std::variant<Help, RunOptions, ChatOptions, InspectOptions, BenchOptions, DoctorCommand> command;
+  std::variant<Help, RunOptions, ChatOptions, InspectOptions, BenchOptions, PlanOptions,
+               DoctorCommand>
+      command;
   LogLevel log_level = LogLevel::kWarning;
   // One line for each flag that was accepted and means nothing here.
   std::vector<std::string> notes;

@@ -102,6 +102,7 @@ struct Parser {
   InspectOptions inspect;
   BenchOptions latency;
   BenchOptions throughput;
+  PlanOptions plan;
   LogLevel log_level = LogLevel::kWarning;
   std::vector<std::string> notes;
 
@@ -121,6 +122,9 @@ struct Parser {
         WithModel(bench, "latency", "Time to the first token and between tokens of one batch"),
         latency);
     AddBenchFlags(WithModel(bench, "throughput", "Tokens a second over many requests"), throughput);
+    AddPlanFlags(Sub(&main, "plan",
+                     "Which parallel layouts a model can take on given GPUs, and which to use"),
+                 plan);
     Sub(&main, "doctor", "What this machine has, and what to fix");
   }
   CLI::App* Sub(CLI::App* parent, const char* name, const char* help) {
@@ -168,6 +172,10 @@ Result<CommandLine> Parser::Chosen() const {
   MOEBIUS_TRY(CheckLeftOver(*app));
   const std::string name = app->get_name();
   if (name == "doctor") return CommandLine{DoctorCommand{}, log_level, notes};
+  if (name == "plan") {
+    MOEBIUS_TRY(CheckPlanOptions(plan));
+    return CommandLine{plan, log_level, notes};
+  }
   const std::string& model = name == "run"       ? run.open.model
                              : name == "chat"    ? chat.open.model
                              : name == "inspect" ? inspect.open.model

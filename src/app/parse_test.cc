@@ -200,6 +200,27 @@ TEST(Parse, BenchCommands) {
             std::string::npos);
 }
 
+TEST(Parse, PlanFlags) {
+  const auto line = ParseCommandLine({"plan", "M", "-tp", "4", "-dp", "2", "-ep", "--enable-eplb",
+                                      "--num-redundant-experts", "32", "--tpot-ms", "50", "--isl",
+                                      "8000", "--no-enable-dbo", "--gpus", "8-64"});
+  ASSERT_TRUE(line) << line.error().message();
+  const PlanOptions& plan = std::get<PlanOptions>(line->command);
+  EXPECT_EQ(plan.model, "M");
+  EXPECT_EQ(plan.tensor_parallel_size, 4);
+  EXPECT_EQ(plan.data_parallel_size, 2);
+  EXPECT_FALSE(plan.pipeline_parallel_size);
+  EXPECT_EQ(plan.enable_expert_parallel, true);
+  EXPECT_TRUE(plan.enable_eplb);
+  EXPECT_EQ(plan.num_redundant_experts, 32);
+  EXPECT_EQ(plan.tpot_ms, 50);
+  EXPECT_EQ(plan.isl, 8000);
+  EXPECT_EQ(plan.gpus, "8-64");
+  EXPECT_NE(ParseError({"plan", "M", "--nodes", "0"}).find("--nodes is 0"), std::string::npos);
+  EXPECT_NE(ParseError({"plan", "M", "--zipf", "-1"}).find("--zipf"), std::string::npos);
+  EXPECT_TRUE(ParseCommandLine({"plan", "--list-models"}));
+}
+
 TEST(Parse, HelpAndVersion) {
   for (const Args& args :
        {Args{}, Args{"--help"}, Args{"run", "--help"}, Args{"bench"}, Args{"--version"}}) {

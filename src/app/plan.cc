@@ -1,0 +1,297 @@
+// moebius plan: which layouts a model can take on given GPUs, what each needs, and which to use.
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstdio>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "app/commands.h"
+#include "plan/published.h"
+#include "plan/report.h"
+
+namespace moebius::app {
+namespace {
+
+constexpr int kMostGpus = 4096;
+
+// "8", "8-64" (doubling), "8,16,24".
+Result<std::vector<int>> ParseGpuCounts(const std::string& text) {
+  const auto error = [&] {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "--gpus is '{}', expected a number (8), a range (8-64) or a list (8,16), each "
+                     "from 1 to {}",
+                     text, kMostGpus);
+  };
+  std::set<int> counts;
+  const char* at = text.data();
+  const char* end = at + text.size();
+  while (true) {
+    int low = 0;
+    auto [next, code] = std::from_chars(at, end, low);
+    if (code != std::errc()) return error();
+    int high = low;
+    if (next != end && *next == '-') {
+      const auto range = std::from_chars(next + 1, end, high);
+      if (range.ec != std::errc()) return error();
+      next = range.ptr;
+    }
+    if (low < 1 || high < low || high > kMostGpus) return error();
+    for (int n = low; n < high; n *= 2) counts.insert(n);
+    counts.insert(high);
+    if (next == end) break;
+    if (*next != ',') return error();
+    at = next + 1;
+  }
+  return std::vector<int>(counts.begin(), counts.end());
+}
+
+Result<double> KvElementBytes(const std::string& dtype) {
+  if (dtype == "auto" || dtype == "bfloat16" || dtype == "float16") return 2.0;
+  if (dtype == "fp8" || dtype == "fp8_e4m3" || dtype == "fp8_e5m2") return 1.0;
+  return MakeError(ErrorCode::kInvalidArgument,
+                   "--kv-cache-dtype is '{}', expected auto, bfloat16 or fp8", dtype);
+}
+
+// Counts by expert; of several layers the one in the middle by max over mean.
+Result<std::vector<int64_t>> ReadExpertCounts(const std::string& path, int64_t num_experts) {
+  std::ifstream file(path);
+  if (!file) return MakeError(ErrorCode::kNotFound, "--expert-counts: {} cannot be read", path);
+  const nlohmann::json json = nlohmann::json::parse(file, nullptr, false);
+  const auto is_counts = [](const nlohmann::json& list) {
+    return list.is_array() && !list.empty() &&
+           std::all_of(list.begin(), list.end(), [](const nlohmann::json& n) {
+             return n.is_number_integer() && n.get<int64_t>() >= 0;
+           });
+  };
+  std::vector<std::vector<int64_t>> layers;
+  if (is_counts(json)) {
+    layers.push_back(json.get<std::vector<int64_t>>());
+  } else if (json.is_array() && !json.empty() && std::all_of(json.begin(), json.end(), is_counts)) {
+    layers = json.get<std::vector<std::vector<int64_t>>>();
+  } else {
+    return MakeError(ErrorCode::kCorrupt,
+                     "--expert-counts: {}: expected a JSON list of counts by expert, or a list of "
+                     "such lists, one a layer",
+                     path);
+  }
+  for (const std::vector<int64_t>& counts : layers) {
+    if (static_cast<int64_t>(counts.size()) == num_experts) continue;
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "--expert-counts: {}: a layer has {} counts, the model has {} experts", path,
+                     counts.size(), num_experts);
+  }
+  const auto unevenness = [](const std::vector<int64_t>& counts) {
+    const int64_t most = *std::max_element(counts.begin(), counts.end());
+    int64_t sum = 0;
+    for (const int64_t count : counts) sum += count;
+    return sum == 0 ? 0 : static_cast<double>(most) / static_cast<double>(sum);
+  };
+  std::sort(layers.begin(), layers.end(),
+            [&](const auto& a, const auto& b) { return unevenness(a) < unevenness(b); });
+  return layers[layers.size() / 2];
+}
+
+Result<plan::PlanInput> MakeInput(const PlanOptions& options) {
+  plan::PlanInput input;
+  input.model_argument = options.model;
+  MOEBIUS_ASSIGN(input.model, plan::LoadModelShape(options.model, options.hf_overrides));
+  MOEBIUS_ASSIGN(input.device, plan::LoadDevice(options.device));
+  MOEBIUS_ASSIGN(input.kv_element_bytes, KvElementBytes(options.kv_cache_dtype));
+  input.isl = options.isl;
+  input.osl = options.osl;
+  input.gpu_memory_utilization = options.gpu_memory_utilization;
+  input.max_batched_tokens = options.max_num_batched_tokens;
+  input.gpu_hour_price = options.gpu_hour_price;
+  input.imbalance.zipf = options.zipf;
+  input.imbalance.balanced = options.enable_eplb;
+  if (!options.expert_counts.empty()) {
+    MOEBIUS_ASSIGN(input.imbalance.counts,
+                   ReadExpertCounts(options.expert_counts, input.model.numbers.num_experts));
+  }
+  layout::ParallelConfig& parallel = input.parallel;
+  MOEBIUS_TRY(layout::SetBackend(options.all2all_backend, parallel));
+  MOEBIUS_ASSIGN(parallel.dense_ffn, layout::ParsePartPlacement("--dense-ffn", options.dense_ffn));
+  MOEBIUS_ASSIGN(parallel.lm_head, layout::ParsePartPlacement("--lm-head", options.lm_head));
+  parallel.enable_eplb = options.enable_eplb;
+  parallel.num_redundant_experts = options.num_redundant_experts;
+  parallel.enable_dbo = options.enable_dbo;
+  parallel.gpus_per_node = input.device.gpus_per_node;
+  return input;
+}
+
+Result<plan::Question> MakeQuestion(const PlanOptions& options) {
+  plan::Question question;
+  MOEBIUS_ASSIGN(question.objective, plan::ParseObjective(options.objective));
+  question.concurrency = options.concurrency;
+  question.ttft_ms = options.ttft_ms;
+  question.tpot_ms = options.tpot_ms;
+  question.expert_parallel = options.enable_expert_parallel;
+  return question;
+}
+
+// The number of GPUs that --gpus or --nodes names; empty: neither.
+Result<std::vector<int>> GpuCounts(const PlanOptions& options, const plan::Device& device) {
+  if (!options.gpus.empty() && options.nodes) {
+    return MakeError(ErrorCode::kInvalidArgument, "--gpus and --nodes: expected one of them");
+  }
+  if (options.nodes) {
+    return ParseGpuCounts(std::to_string(int64_t{*options.nodes} * device.gpus_per_node));
+  }
+  if (options.gpus.empty()) return std::vector<int>();
+  return ParseGpuCounts(options.gpus);
+}
+
+plan::PlaybookReport AskPlaybook(const plan::PlanReport& report, int num_gpus) {
+  const plan::PlanInput& input = report.input;
+  const layout::ModelNumbers& numbers = input.model.numbers;
+  plan::PlaybookQuestion question;
+  question.concurrency = report.question.concurrency.value_or(plan::kLatencyConcurrency);
+  question.num_experts = numbers.num_experts;
+  question.top_k = numbers.top_k;
+  question.num_heads = numbers.num_heads;
+  question.latent_attention = numbers.mla || numbers.num_kv_heads == 1;
+  question.num_gpus = num_gpus;
+  question.gpus_per_node = input.device.gpus_per_node;
+  // "Tight" has no number in the rules: here, that TP over the node does not hold the load.
+  layout::ParallelConfig node = input.parallel;
+  node.tensor_parallel_size = std::min(num_gpus, question.gpus_per_node);
+  node.enable_eplb = node.enable_dbo = false;
+  node.num_redundant_experts = 0;
+  if (layout::IsLegal(CheckRules(node, numbers))) {
+    const plan::Estimate estimate =
+        plan::EstimateLayout(input, layout::MakeLayout(node, numbers), question.concurrency);
+    question.weights_fit_node = estimate.rejected_by != plan::RejectedBy::kWeights;
+    question.memory_tight = estimate.rejected_by == plan::RejectedBy::kCapacity;
+  }
+  plan::PlaybookReport playbook{plan::AskPlaybook(question), {}};
+  for (const layout::ParallelConfig& config : playbook.answer.configs) {
+    if (!layout::IsLegal(CheckRules(config, numbers))) continue;
+    playbook.estimates.push_back(plan::EstimateLayout(
+        input, plan::SettleLayout(input, config, question.concurrency), question.concurrency));
+  }
+  return playbook;
+}
+
+// One named layout. False: it cannot be used.
+bool PlanOne(const PlanOptions& options, plan::PlanReport& report) {
+  plan::PlanInput& input = report.input;
+  report.one_layout = true;
+  report.named = input.parallel;
+  report.named.tensor_parallel_size = options.tensor_parallel_size.value_or(1);
+  report.named.data_parallel_size = options.data_parallel_size.value_or(1);
+  report.named.pipeline_parallel_size = options.pipeline_parallel_size.value_or(1);
+  report.named.enable_expert_parallel = options.enable_expert_parallel.value_or(false);
+  report.question.gpu_counts = {report.named.num_gpus()};
+  if (!report.question.concurrency) report.question.concurrency = plan::kLatencyConcurrency;
+  const layout::ModelNumbers& numbers = input.model.numbers;
+  report.findings = CheckRules(report.named, numbers);
+  if (!layout::IsLegal(report.findings)) {
+    report.nearest = NearestLegal(report.named, numbers);
+    return false;
+  }
+  const int64_t concurrency = *report.question.concurrency;
+  plan::Decision& decision = report.decision;
+  decision.ranked.push_back(plan::EstimateLayout(
+      input, plan::SettleLayout(input, report.named, concurrency), concurrency));
+  const plan::Estimate& estimate = decision.ranked.front();
+  decision.curves.push_back(plan::CurveOf(input, report.named));
+  if (estimate.ok()) report.launch = plan::LaunchCommands(input, estimate);
+  return estimate.ok();
+}
+
+bool PlanAll(const PlanOptions& options, plan::PlanReport& report) {
+  report.decision = plan::Decide(report.input, report.question);
+  if (options.rules == "playbook") {
+    report.playbook = AskPlaybook(report, report.question.gpu_counts.back());
+  }
+  if (report.decision.ranked.empty()) return false;
+  report.launch = plan::LaunchCommands(report.input, report.decision.ranked.front());
+  return true;
+}
+
+Status Write(const std::string& path, const std::string& text) {
+  if (path.empty()) {
+    fmt::print("{}", text);
+    return {};
+  }
+  std::ofstream file(path, std::ios::binary);
+  file << text;
+  file.close();
+  if (!file) return MakeError(ErrorCode::kUnavailable, "--output: {} cannot be written", path);
+  return {};
+}
+
+// Every row, those without an estimate too, and how far off the others are.
+void PrintPublished() {
+  const std::vector<plan::PublishedComparison> rows = plan::ComparePublished();
+  fmt::print("{:<7}{:<13}{:<31}{:>9} {:>9} {:>6}  {:<11}{}\n", "device", "layout", "load",
+             "published", "estimate", "error", "unit", "source");
+  for (const plan::PublishedComparison& row : rows) {
+    fmt::print(
+        "{:<7}{:<13}{:<31}{:>9.4g} {:>9} {:>6}  {:<11}{}\n", row.row.device, row.layout, row.load,
+        row.row.figure,
+        row.estimate ? fmt::format("{:.4g} {}", *row.estimate, plan::BasisName(row.basis)[0]) : "-",
+        row.error ? fmt::format("{:+.0f} %", *row.error * 100) : "-", row.unit, row.row.source);
+    if (row.row.note[0] != '\0') fmt::print("       {}\n", row.row.note);
+  }
+  for (const plan::FigureKind kind : {plan::FigureKind::kRun, plan::FigureKind::kSummed}) {
+    const plan::ErrorSummary sum = plan::Summarise(rows, kind);
+    fmt::print(
+        "{}: {} of {} estimated; median error {:.0f} %, {:.0f} % within 15 %, {:.0f} % "
+        "within 30 %\n",
+        kind == plan::FigureKind::kRun ? "runs on hardware" : "sums of measured operations",
+        sum.estimated, sum.rows, sum.median * 100, sum.within_15 * 100, sum.within_30 * 100);
+  }
+}
+
+void PrintNames(const std::vector<std::string>& names) {
+  for (const std::string& name : names) fmt::print("{}\n", name);
+}
+
+}  // namespace
+
+Result<int> PlanCommand(const PlanOptions& options) {
+  if (options.list_models || options.list_devices) {
+    PrintNames(options.list_models ? plan::KnownModels() : plan::KnownDevices());
+    return kExitOk;
+  }
+  if (options.published) {
+    PrintPublished();
+    return kExitOk;
+  }
+  MOEBIUS_ASSIGN(const plan::ReportFormat format, plan::ParseReportFormat(options.format));
+  plan::PlanReport report;
+  MOEBIUS_ASSIGN(report.input, MakeInput(options));
+  MOEBIUS_ASSIGN(report.question, MakeQuestion(options));
+  MOEBIUS_ASSIGN(report.question.gpu_counts, GpuCounts(options, report.input.device));
+  const std::vector<int> asked = report.question.gpu_counts;
+  const bool sizes =
+      options.tensor_parallel_size || options.data_parallel_size || options.pipeline_parallel_size;
+  if (!sizes && asked.empty() && !options.enable_expert_parallel) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "how many GPUs? --gpus N or --nodes N compares all layouts, "
+                     "--tensor-parallel-size and its sisters show one");
+  }
+  if (options.rules == "playbook" && report.input.model.numbers.num_experts == 0) {
+    return MakeError(ErrorCode::kInvalidArgument, "--rules playbook is about experts, {} has none",
+                     report.input.model.name);
+  }
+  const bool one = sizes || asked.empty();
+  const bool holds = one ? PlanOne(options, report) : PlanAll(options, report);
+  if (one && !asked.empty() && asked != report.question.gpu_counts) {
+    return MakeError(
+        ErrorCode::kInvalidArgument,
+        "the sizes make {} GPUs (TP {} x DP {} x PP {}), {} {} were named", report.named.num_gpus(),
+        report.named.tensor_parallel_size, report.named.data_parallel_size,
+        report.named.pipeline_parallel_size,
+        options.nodes ? *options.nodes * report.input.device.gpus_per_node : asked.front(),
+        options.nodes ? "by --nodes" : "by --gpus");
+  }
+  MOEBIUS_TRY(Write(options.output, RenderReport(report, format)));
+  return holds ? kExitOk : kExitFailure;
+}
+
+}  // namespace moebius::app

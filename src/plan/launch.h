@@ -1,0 +1,22 @@
+// The command lines that start a layout: Moebius and vLLM. Pure, any thread.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "plan/search.h"
+
+namespace moebius::plan {
+
+// One command for each kind of node: the first, and where there are others, what runs on node 1
+// (others count on).
+struct Launch {
+  std::vector<std::string> moebius;
+  std::vector<std::string> vllm;
+};
+Launch LaunchCommands(const PlanInput& input, const Estimate& estimate);
+
+// "--tensor-parallel-size 4 --data-parallel-size 2 --enable-expert-parallel".
+std::string LayoutFlags(const layout::ParallelConfig& config);
+
+}  // namespace moebius::plan
