@@ -12,6 +12,7 @@ namespace moebius::plan {
 namespace {
 
 constexpr double kNever = std::numeric_limits<double>::infinity();
+constexpr double kTie = 1 + kTieShare;
 constexpr size_t kNumCurves = 5;
 
 // Lower is better.
@@ -133,16 +134,20 @@ std::vector<Band> FindBands(Race& race) {
   std::vector<Band> bands;
   size_t leader = race.size();
   int64_t before = 0;
-  for (int64_t c = 1; c <= kMaxConcurrency; c *= 2) {
+  // A leader stays until another one is ahead by more than a tie.
+  const auto stays = [&](int64_t c) {
     const size_t winner = race.Winner(c);
-    if (winner == race.size()) break;
+    return winner != race.size() && race.Score(leader, c) <= race.Score(winner, c) * kTie;
+  };
+  for (int64_t c = 1; c <= kMaxConcurrency; c *= 2) {
+    if (race.Winner(c) == race.size()) break;
     if (bands.empty()) {
-      bands.push_back({c, c, race.name(winner)});
-      leader = winner;
+      leader = race.Winner(c);
+      bands.push_back({c, c, race.name(leader)});
     }
     // Others may lead in between.
-    for (int64_t at = before; leader != winner;) {
-      at = FirstChange(at, c, [&](int64_t x) { return race.Winner(x) != leader; });
+    for (int64_t at = before; !stays(c);) {
+      at = FirstChange(at, c, [&](int64_t x) { return !stays(x); });
       leader = race.Winner(at);
       bands.back().to = at - 1;
       bands.push_back({at, c, race.name(leader)});
@@ -155,7 +160,9 @@ std::vector<Band> FindBands(Race& race) {
 
 Crossover FindCrossover(Race& race, size_t first, size_t second, int64_t wanted) {
   const std::string names[2] = {race.name(first), race.name(second)};
-  const auto second_leads = [&](int64_t c) { return race.Score(second, c) < race.Score(first, c); };
+  const auto second_leads = [&](int64_t c) {
+    return race.Score(second, c) * kTie < race.Score(first, c);
+  };
   const auto nobody = [&](int64_t c) {
     return race.Score(first, c) == kNever && race.Score(second, c) == kNever;
   };
@@ -284,6 +291,14 @@ Decision Decide(const PlanInput& input, const Question& question) {
   std::stable_sort(entrants.begin(), entrants.end(),
                    [](const Entrant& a, const Entrant& b) { return a.score < b.score; });
   if (!entrants.empty()) {
+    // Among equals the first token decides.
+    const double equal = entrants.front().score * kTie;
+    const auto first = std::min_element(
+        entrants.begin(),
+        std::find_if(entrants.begin(), entrants.end(),
+                     [&](const Entrant& entrant) { return entrant.score > equal; }),
+        [](const Entrant& a, const Entrant& b) { return a.estimate.ttft_ms < b.estimate.ttft_ms; });
+    std::rotate(entrants.begin(), first, first + 1);
     const Estimate& best = entrants.front().estimate;
     const Estimate* next = entrants.size() > 1 ? &entrants[1].estimate : nullptr;
     if (next != nullptr) {

@@ -23,6 +23,9 @@ const char* ObjectiveName(Objective objective);
 Result<Objective> ParseObjective(const std::string& name);
 
 constexpr int64_t kLatencyConcurrency = 16;
+// Layouts whose figures differ by less are equal (no estimate is that good): of those at the top
+// the one with the earliest first token is recommended, and a lead is more than this.
+constexpr double kTieShare = 0.02;
 constexpr int64_t kMaxConcurrency = 16384;  // how far the search over concurrency goes
 // TensorRT-LLM's published gain of EP32 over EP8 in output per GPU at equal time per token:
 // DeepSeek-R1 on GB200 NVL72, "up to".
@@ -54,8 +57,8 @@ struct Band {
 };
 
 struct Crossover {
-  // First concurrency at which the other one leads, seen from the wanted one (upwards), or the last
-  // (downwards); none: they never change places.
+  // First concurrency at which the other one leads (by more than a tie), seen from the wanted one
+  // (upwards), or the last (downwards); none: they never change places.
   std::optional<int64_t> concurrency;
   bool upwards = true;
   bool by_speed = true;  // else because one of them no longer fits memory or a limit
@@ -93,7 +96,8 @@ struct WidthRow {
 };
 
 struct Decision {
-  std::vector<Estimate> ranked;  // what remains, best first; each at its concurrency
+  std::vector<Estimate> ranked;  // what remains, the recommended one first, then by the objective;
+                                 // each at its concurrency
   std::vector<Rejection> rejected;
   Crossover crossover;  // of the first two
   std::vector<Band> bands;

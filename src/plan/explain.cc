@@ -42,7 +42,8 @@ std::string DensitySentence(const PlanInput& input, const Estimate& chosen) {
       ExpertsPerGpuLayer(chosen.layout),
       chosen.layout.expert_tensor_parallel_size > 1
           ? fmt::format("slices (1/{})", chosen.layout.expert_tensor_parallel_size)
-          : "whole experts",
+      : ExpertsPerGpuLayer(chosen.layout) == 1 ? "whole expert"
+                                               : "whole experts",
       ExpertsPerGpu(input.model, chosen.layout), input.model.num_moe_layers);
 }
 

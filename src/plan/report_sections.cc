@@ -191,7 +191,11 @@ Section StepSection(const PlanReport& report) {
 }
 
 Section Bands(const PlanReport& report) {
-  Section section{"Who leads at which concurrency", {}, {{"layout", "from", "to"}, {}, 1}, {}};
+  Section section{
+      fmt::format("Who leads at which concurrency (by more than {:g} %)", kTieShare * 100),
+      {},
+      {{"layout", "from", "to"}, {}, 1},
+      {}};
   for (const Band& band : report.decision.bands) {
     section.grid.rows.push_back(
         {band.layout, fmt::format("{}", band.from), fmt::format("{}", band.to)});
