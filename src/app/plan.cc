@@ -9,7 +9,6 @@
 #include <set>
 
 #include "app/commands.h"
-#include "plan/published.h"
 #include "plan/report.h"
 
 namespace moebius::app {
@@ -224,29 +223,6 @@ Status Write(const std::string& path, const std::string& text) {
   return {};
 }
 
-// Every row, those without an estimate too, and how far off the others are.
-void PrintPublished() {
-  const std::vector<plan::PublishedComparison> rows = plan::ComparePublished();
-  fmt::print("{:<7}{:<13}{:<31}{:>9} {:>9} {:>6}  {:<11}{}\n", "device", "layout", "load",
-             "published", "estimate", "error", "unit", "source");
-  for (const plan::PublishedComparison& row : rows) {
-    fmt::print(
-        "{:<7}{:<13}{:<31}{:>9.4g} {:>9} {:>6}  {:<11}{}\n", row.row.device, row.layout, row.load,
-        row.row.figure,
-        row.estimate ? fmt::format("{:.4g} {}", *row.estimate, plan::BasisName(row.basis)[0]) : "-",
-        row.error ? fmt::format("{:+.0f} %", *row.error * 100) : "-", row.unit, row.row.source);
-    if (row.row.note[0] != '\0') fmt::print("       {}\n", row.row.note);
-  }
-  for (const plan::FigureKind kind : {plan::FigureKind::kRun, plan::FigureKind::kSummed}) {
-    const plan::ErrorSummary sum = plan::Summarise(rows, kind);
-    fmt::print(
-        "{}: {} of {} estimated; median error {:.0f} %, {:.0f} % within 15 %, {:.0f} % "
-        "within 30 %\n",
-        kind == plan::FigureKind::kRun ? "runs on hardware" : "sums of measured operations",
-        sum.estimated, sum.rows, sum.median * 100, sum.within_15 * 100, sum.within_30 * 100);
-  }
-}
-
 void PrintNames(const std::vector<std::string>& names) {
   for (const std::string& name : names) fmt::print("{}\n", name);
 }
@@ -258,11 +234,11 @@ Result<int> PlanCommand(const PlanOptions& options) {
     PrintNames(options.list_models ? plan::KnownModels() : plan::KnownDevices());
     return kExitOk;
   }
+  MOEBIUS_ASSIGN(const plan::ReportFormat format, plan::ParseReportFormat(options.format));
   if (options.published) {
-    PrintPublished();
+    MOEBIUS_TRY(Write(options.output, plan::RenderPublished(format)));
     return kExitOk;
   }
-  MOEBIUS_ASSIGN(const plan::ReportFormat format, plan::ParseReportFormat(options.format));
   plan::PlanReport report;
   MOEBIUS_ASSIGN(report.input, MakeInput(options));
   MOEBIUS_ASSIGN(report.question, MakeQuestion(options));

@@ -60,6 +60,11 @@ enum class ReportFormat : uint8_t { kTable, kJson, kCsv, kMarkdown, kHtml };
 Result<ReportFormat> ParseReportFormat(const std::string& name);
 std::string RenderReport(const PlanReport& report, ReportFormat format);
 
+// Our estimates beside published and measured figures, every row of plan/published.h. JSON:
+// "moebius.published/1": rows[] {device, model, layout, load, unit, published, estimate, error,
+// basis, source, note}, summary[] {kind, rows, estimated, median_error, within_15, within_30}.
+std::string RenderPublished(ReportFormat format);
+
 // The pieces, one file each.
 std::string TableReport(const PlanReport& report);
 std::string MarkdownReport(const PlanReport& report);

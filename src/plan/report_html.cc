@@ -58,14 +58,15 @@ void PrintGrid(const Grid& grid, bool mark_first, std::string& out) {
   out += "</table></div>\n";
 }
 
-void PrintDrawings(const PlanReport& report, std::string& out) {
+std::string Drawings(const PlanReport& report) {
   const std::vector<Estimate>& ranked = report.decision.ranked;
-  if (ranked.empty()) return;
-  out += "<h2>Memory of a GPU</h2>\n" + MemoryBars(report.input, ranked);
+  if (ranked.empty()) return "";
+  std::string out = "<h2>Memory of a GPU</h2>\n" + MemoryBars(report.input, ranked);
   if (!report.decision.curves.empty()) {
     out += "<h2>Tokens/s for a user against tokens/s of a GPU</h2>\n" +
            CurveDrawing(report.decision.curves);
   }
+  return out;
 }
 
 }  // namespace
@@ -94,7 +95,10 @@ std::string EscapedHtml(const std::string& text) {
 }
 
 std::string HtmlReport(const PlanReport& report) {
-  const std::vector<Section> sections = ReportSections(report);
+  return HtmlText(ReportSections(report), Drawings(report));
+}
+
+std::string HtmlText(const std::vector<Section>& sections, const std::string& drawings) {
   const std::string title = EscapedHtml(sections.front().title);
   std::string out = fmt::format(
       "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta "
@@ -104,7 +108,7 @@ std::string HtmlReport(const PlanReport& report) {
   for (const std::string& line : sections.front().lines) {
     out += fmt::format("<p class=\"head\">{}</p>\n", EscapedHtml(line));
   }
-  PrintDrawings(report, out);
+  out += drawings;
   for (size_t s = 1; s < sections.size(); ++s) {
     const Section& section = sections[s];
     out += fmt::format("<h2>{}</h2>\n", EscapedHtml(section.title));

@@ -24,8 +24,12 @@ void PrintRow(const std::vector<std::string>& row, std::string& out) {
 }  // namespace
 
 std::string MarkdownReport(const PlanReport& report) {
+  return MarkdownText(ReportSections(report));
+}
+
+std::string MarkdownText(const std::vector<Section>& sections) {
   std::string out;
-  for (const Section& section : ReportSections(report)) {
+  for (const Section& section : sections) {
     out += fmt::format("{} {}\n\n", out.empty() ? "#" : "##", Escaped(section.title));
     for (const std::string& line : section.lines) out += "- " + Escaped(line) + "\n";
     if (!section.lines.empty()) out += "\n";

@@ -25,6 +25,11 @@ struct Section {
 // The first section is the head: its title is the report's.
 std::vector<Section> ReportSections(const PlanReport& report);
 
+// Sections as text. `drawings`: HTML after the head.
+std::string TableText(const std::vector<Section>& sections);
+std::string MarkdownText(const std::vector<Section>& sections);
+std::string HtmlText(const std::vector<Section>& sections, const std::string& drawings);
+
 // The playbook's memory table beside the true one; empty for models it does not speak of.
 std::vector<Section> PlaybookMemorySections(const PlanReport& report);
 

@@ -89,10 +89,12 @@ void PrintRow(const std::vector<std::string>& row, const Columns& columns, size_
 
 }  // namespace
 
-std::string TableReport(const PlanReport& report) {
+std::string TableReport(const PlanReport& report) { return TableText(ReportSections(report)); }
+
+std::string TableText(const std::vector<Section>& sections) {
   std::string out;
   bool tagged = false;
-  for (const Section& section : ReportSections(report)) {
+  for (const Section& section : sections) {
     if (!out.empty()) out += "\n";
     out += section.title + "\n";
     for (const std::string& line : section.lines) {

@@ -226,6 +226,19 @@ TEST(Report, CommandsStartTheLayout) {
       0u);
 }
 
+TEST(Report, PublishedRowsInEveryFormat) {
+  const json parsed = json::parse(RenderPublished(ReportFormat::kJson));
+  ASSERT_GT(parsed["rows"].size(), 10u);
+  EXPECT_EQ(parsed["summary"].size(), 2u);
+  const std::vector<std::string> csv = Lines(RenderPublished(ReportFormat::kCsv));
+  EXPECT_EQ(csv.size(), parsed["rows"].size() + 1);
+  for (const std::string& line : csv) EXPECT_EQ(NumCells(line), NumCells(csv[0])) << line;
+  for (const std::string& line : Lines(RenderPublished(ReportFormat::kTable))) {
+    EXPECT_LE(line.size(), 100u) << line;
+  }
+  EXPECT_EQ(RenderPublished(ReportFormat::kHtml).find("http"), std::string::npos);
+}
+
 TEST(Report, FormatsByName) {
   for (const char* name : {"table", "json", "csv", "markdown", "html"}) {
     EXPECT_TRUE(ParseReportFormat(name)) << name;
