@@ -187,8 +187,8 @@ Crossover FindCrossover(Race& race, size_t first, size_t second, int64_t wanted)
     high = c;
   }
   if (!crossover.concurrency) {
-    crossover.text =
-        fmt::format("{} stays ahead of {} at every concurrency that fits", names[0], names[1]);
+    crossover.text = fmt::format("{} leads {} by more than {:g} % at no concurrency that fits",
+                                 names[1], names[0], kTieShare * 100);
     return crossover;
   }
   const int64_t at = *crossover.concurrency;

@@ -264,6 +264,8 @@ Section Commands(const PlanReport& report) {
   for (const std::vector<std::string>* commands : {&report.launch->moebius, &report.launch->vllm}) {
     for (const std::string& command : *commands) section.code.push_back(command);
   }
+  section.lines.emplace_back(
+      "moebius serve is on its way (one rank runs today); these are the flags it takes.");
   if (report.launch->vllm.size() > 1) {
     section.lines.emplace_back(
         "vLLM's second command is for node 1; nodes 2 and up count on. NODE0 is the first node's "
