@@ -13,6 +13,7 @@ namespace {
 
 constexpr double kNever = std::numeric_limits<double>::infinity();
 constexpr double kTie = 1 + kTieShare;
+constexpr double kContender = 1.15;
 constexpr size_t kNumCurves = 5;
 
 // Lower is better.
@@ -47,6 +48,7 @@ class Race {
   Race(const PlanInput& input, const Question& question) : input_(input), question_(question) {}
 
   void Add(const layout::ParallelConfig& config) {
+    contenders_.push_back(configs_.size());
     configs_.push_back(config);
     settled_.emplace_back();
     scores_.emplace_back();
@@ -56,10 +58,16 @@ class Race {
   const layout::ParallelConfig& config(size_t i) const { return configs_[i]; }
   std::string name(size_t i) const { return layout::ConfigName(configs_[i]); }
 
-  // With what is left to cost settled for the power of two at or below the concurrency.
+  size_t Find(const std::string& wanted) const {
+    size_t i = 0;
+    while (i + 1 < size() && name(i) != wanted) ++i;
+    return i;
+  }
+
+  // With what is left to cost settled for the power of four at or below the concurrency.
   const layout::ParallelLayout& layout(size_t i, int64_t concurrency) {
     int64_t rounded = 1;
-    while (rounded * 2 <= concurrency) rounded *= 2;
+    while (rounded * 4 <= concurrency) rounded *= 4;
     const auto found = settled_[i].find(rounded);
     if (found != settled_[i].end()) return found->second;
     return settled_[i].emplace(rounded, SettleLayout(input_, configs_[i], rounded)).first->second;
@@ -81,11 +89,11 @@ class Race {
     return scores_[i][concurrency] =
                estimate.ok() ? ScoreOf(question_.objective, estimate) : kNever;
   }
-  // The best at one concurrency; size() if none holds.
+  // The best of the contenders at one concurrency; size() if none holds.
   size_t Winner(int64_t concurrency) {
     size_t best = size();
     double best_score = kNever;
-    for (size_t i = 0; i < size(); ++i) {
+    for (const size_t i : contenders_) {
       const double score = Score(i, concurrency);
       if (score < best_score) {
         best = i;
@@ -94,7 +102,22 @@ class Race {
     }
     return best;
   }
-  // The wanted concurrency; without one, where this layout does best: powers of two.
+  // Who is near the best at some power of two; only they can lead in between.
+  void KeepContenders() {
+    std::vector<bool> near(size(), false);
+    for (int64_t c = 1; c <= kMaxConcurrency; c *= 2) {
+      const size_t winner = Winner(c);
+      if (winner == size()) break;
+      for (const size_t i : contenders_) {
+        if (Score(i, c) <= Score(winner, c) * kContender) near[i] = true;
+      }
+    }
+    contenders_.erase(
+        std::remove_if(contenders_.begin(), contenders_.end(), [&](size_t i) { return !near[i]; }),
+        contenders_.end());
+  }
+  // The wanted concurrency; without one, where this layout does best: a power of two, or what
+  // memory and limits allow beyond it (to one in 32).
   int64_t OperatingPoint(size_t i) {
     if (question_.concurrency) return *question_.concurrency;
     if (question_.objective == Objective::kLatency) return kLatencyConcurrency;
@@ -107,6 +130,17 @@ class Race {
         best_score = score;
       }
     }
+    int64_t beyond = best * 2;
+    while (best_score < kNever && beyond - best > std::max<int64_t>(1, best / 32)) {
+      const int64_t middle = (best + beyond) / 2;
+      const double score = Score(i, middle);
+      if (score <= best_score) {
+        best = middle;
+        best_score = score;
+      } else {
+        beyond = middle;
+      }
+    }
     return best;
   }
 
@@ -114,6 +148,7 @@ class Race {
   const PlanInput& input_;
   const Question& question_;
   std::vector<layout::ParallelConfig> configs_;
+  std::vector<size_t> contenders_;
   std::vector<std::map<int64_t, layout::ParallelLayout>> settled_;
   std::vector<std::map<int64_t, double>> scores_;
   std::vector<int64_t> full_from_;
@@ -131,6 +166,7 @@ int64_t FirstChange(int64_t low, int64_t high, const Changed& changed) {
 }
 
 std::vector<Band> FindBands(Race& race) {
+  race.KeepContenders();
   std::vector<Band> bands;
   size_t leader = race.size();
   int64_t before = 0;
@@ -308,8 +344,18 @@ Decision Decide(const PlanInput& input, const Question& question) {
     decision.bands = FindBands(race);
     decision.why = ExplainChoice(input, best, next);
   }
-  for (size_t i = 0; i < std::min(kNumCurves, entrants.size()); ++i) {
-    decision.curves.push_back(CurveOf(input, race.config(entrants[i].index)));
+  // The first two, and whoever leads somewhere.
+  std::vector<std::string> shown;
+  for (size_t i = 0; i < std::min<size_t>(2, entrants.size()); ++i) {
+    shown.push_back(entrants[i].estimate.name());
+  }
+  for (const Band& band : decision.bands) shown.push_back(band.layout);
+  for (size_t i = 0; i < shown.size() && decision.curves.size() < kNumCurves; ++i) {
+    if (std::find(shown.begin(), shown.begin() + static_cast<ptrdiff_t>(i), shown[i]) !=
+        shown.begin() + static_cast<ptrdiff_t>(i)) {
+      continue;
+    }
+    decision.curves.push_back(CurveOf(input, race.config(race.Find(shown[i]))));
   }
   for (Entrant& entrant : entrants) decision.ranked.push_back(std::move(entrant.estimate));
   decision.width = WhatWidthBuys(input, question.tpot_ms);

@@ -84,7 +84,7 @@ TEST(Decide, TheCrossoverIsWhereTheyChangePlaces) {
     const std::string second = decision.ranked[1].name();
     const int64_t at = *crossover.concurrency;
     const int64_t beside = crossover.upwards ? at - 1 : at + 1;
-    // The search settles choices at powers of two: allow a hundredth for that.
+    // The search settles choices at powers of four: allow a hundredth for that.
     const double lead = 1 + kTieShare;
     EXPECT_LT(TpotOf(input, decision, second, at) * lead, TpotOf(input, decision, first, at) * 1.01)
         << at;

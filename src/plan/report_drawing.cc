@@ -190,7 +190,7 @@ std::string MemoryBars(const PlanInput& input, const std::vector<Estimate>& esti
 
 std::string CurveDrawing(const std::vector<Curve>& curves) {
   constexpr double kHeight = 440;
-  const Axis x = MakeAxis(curves, &CurvePoint::tokens_per_s_user, 70, kWidth - 150);
+  const Axis x = MakeAxis(curves, &CurvePoint::tokens_per_s_user, 70, kWidth - 190);
   const Axis y = MakeAxis(curves, &CurvePoint::tokens_per_s_gpu, kHeight - 50, 30);
   std::string body = DrawAxes(x, y);
   for (size_t i = 0; i < curves.size(); ++i) {
@@ -213,8 +213,8 @@ std::string CurveDrawing(const std::vector<Curve>& curves) {
     body += fmt::format(
         "<line x1=\"{:.0f}\" x2=\"{:.0f}\" y1=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"{}\" "
         "stroke-width=\"3\"/>\n",
-        kWidth - 140, kWidth - 118, line, line, colour);
-    body += Text(kWidth - 112, line + 4, curves[i].layout);
+        kWidth - 175, kWidth - 153, line, line, colour);
+    body += Text(kWidth - 147, line + 4, curves[i].layout);
   }
   body += Text(70, kHeight - 4,
                "Each point doubles the requests in flight. Disc: measured, ring: interpolated, "

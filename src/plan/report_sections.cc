@@ -36,13 +36,16 @@ Section Head(const PlanReport& report) {
       input.device.title, input.device.hbm_bytes / 1e9, input.device.hbm_bandwidth / 1e12,
       input.device.link_bandwidth / 1e9, input.device.gpus_per_node,
       input.device.node_bandwidth / 1e9));
-  std::string load = fmt::format(
-      "load    {} requests in flight of {} + {} tokens; {:.0f} % of memory; KV of {:g} byte{}",
-      report.question.concurrency ? fmt::format("{}", *report.question.concurrency)
-      : report.question.objective == Objective::kLatency ? fmt::format("{}", kLatencyConcurrency)
-                                                         : std::string("as many as pay, "),
-      input.isl, input.osl, input.gpu_memory_utilization * 100, input.kv_element_bytes,
-      input.kv_element_bytes == 1 ? "" : "s");
+  const bool free = !report.question.concurrency &&
+                    report.question.objective != Objective::kLatency && !report.one_layout;
+  const std::string requests =
+      free ? "as many requests as pay"
+           : fmt::format("{} requests in flight",
+                         report.question.concurrency.value_or(kLatencyConcurrency));
+  std::string load =
+      fmt::format("load    {} of {} + {} tokens; {:.0f} % of memory; KV of {:g} byte{}", requests,
+                  input.isl, input.osl, input.gpu_memory_utilization * 100, input.kv_element_bytes,
+                  input.kv_element_bytes == 1 ? "" : "s");
   if (input.imbalance.zipf > 0) load += fmt::format("; router Zipf {:g}", input.imbalance.zipf);
   if (!input.imbalance.counts.empty()) load += "; router by recorded counts";
   head.lines.push_back(load);
