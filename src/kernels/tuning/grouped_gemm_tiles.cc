@@ -1,0 +1,66 @@
+#include "kernels/tuning/grouped_gemm_tiles.h"
+
+#include <algorithm>
+
+namespace moebius::tuning {
+namespace {
+
+int CeilDiv(int a, int b) { return (a + b - 1) / b; }
+
+// Groups differ in size. This much room above the mean keeps most of them within one tile.
+int WithSlack(int expected_rows) { return expected_rows + expected_rows / 4; }
+
+int FindTile(GemmFormat format, bool swap, int weight_rows, int token_rows, int cluster) {
+  for (int i = 0; i < NumTiles(format); ++i) {
+    const GroupedGemmTile& tile = TileAt(format, i);
+    if (tile.swap == swap && tile.weight_rows == weight_rows && tile.token_rows == token_rows &&
+        tile.cluster == cluster) {
+      return i;
+    }
+  }
+  return 0;
+}
+
+int ChooseFewRows(const GroupedGemmShape& shape) {
+  const int rows = WithSlack(shape.expected_rows);
+  const int token_rows = rows <= 8 ? 8 : rows <= 16 ? 16 : rows <= 32 ? 32 : 64;
+  const int tiles = shape.num_groups * CeilDiv(shape.n, 128);
+  // Fewer than four tiles a block: halve them, so that the last round is shorter.
+  return FindTile(shape.format, true, tiles < 4 * shape.num_sms ? 64 : 128, token_rows, 1);
+}
+
+int ChooseManyRows(const GroupedGemmShape& shape) {
+  const bool pair = shape.n % 256 == 0;
+  if (shape.format == GemmFormat::kBf16) {
+    return FindTile(shape.format, false, 256, 128, shape.n % 512 == 0 ? 2 : 1);
+  }
+  const int token_rows = shape.expected_rows >= 2048 ? 256 : 128;
+  return FindTile(shape.format, false, 128, token_rows, pair ? 2 : 1);
+}
+
+}  // namespace
+
+bool TileFits(const GroupedGemmShape& shape, int tile_idx) {
+  const GroupedGemmTile& tile = TileAt(shape.format, tile_idx);
+  return CeilDiv(shape.n, tile.weight_rows) % tile.cluster == 0;
+}
+
+GroupedGemmConfig ConfigOfTile(const GroupedGemmShape& shape, int tile_idx) {
+  const GroupedGemmTile& tile = TileAt(shape.format, tile_idx);
+  GroupedGemmConfig config = {};
+  config.tile_idx = tile_idx;
+  config.num_blocks = std::max(shape.num_sms / tile.cluster, 1) * tile.cluster;
+  // With many row tiles, about 2048 weight rows side by side keep both operands of the running
+  // tiles in the L2.
+  const int row_tiles = CeilDiv(shape.expected_rows, tile.token_rows);
+  config.width = row_tiles >= 8 ? std::max(2048 / (tile.weight_rows * tile.cluster), 1) : 1;
+  config.stream = WithSlack(shape.expected_rows) <= tile.token_rows;
+  return config;
+}
+
+GroupedGemmConfig ChooseGroupedGemm(const GroupedGemmShape& shape) {
+  const bool few = WithSlack(shape.expected_rows) <= 64;
+  return ConfigOfTile(shape, few ? ChooseFewRows(shape) : ChooseManyRows(shape));
+}
+
+}  // namespace moebius::tuning
