@@ -1,0 +1,60 @@
+// How attention over long contexts is spread over a GPU's workers (blocks, or clusters of blocks,
+// that stay for the whole launch). Rows of queries are cut into segments of whole tiles so that
+// every worker gets nearly the same work; a row that was cut is summed from partial results by a
+// second kernel. Pure functions of lengths that the scheduler knows before a step is launched: the
+// result is uploaded with the step's other inputs. No CUDA here; any thread.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace moebius::kernels {
+
+// One worker's piece of one query row: tiles [begin_tile, end_tile) of the row's context. Layout
+// shared with the kernels.
+struct AttentionSegment {
+  int32_t row = 0;      // of q and out
+  int32_t seq = 0;      // row of the block table
+  int32_t context = 0;  // positions [0, context) are visible
+  int32_t begin_tile = 0;
+  int32_t end_tile = 0;
+  int32_t slot = -1;  // of the partial results; -1: the segment is the whole row
+};
+
+// Where a row's partial results lie: slots [first_slot, first_slot + num_slots). num_slots 0: the
+// row was not cut; -1: it sees nothing, its output is zero.
+struct AttentionRow {
+  int32_t first_slot = 0;
+  int32_t num_slots = 0;
+};
+
+struct AttentionSplitOptions {
+  int num_workers = 1;
+  int tile = 64;         // positions a tile
+  int segment_cost = 3;  // of starting and ending a segment, in tiles
+  int multiple = 2;      // cuts fall on multiples of so many tiles of the row, where they can
+  int fixed_tiles = 0;   // > 0: every row is cut at multiples of this, whatever else is in the
+                         // batch, so that a row's bits depend on nothing but itself
+};
+
+struct AttentionSplits {
+  std::vector<AttentionSegment> segments;  // grouped by worker
+  std::vector<int32_t> worker_begin;       // [num_workers + 1] into segments
+  std::vector<AttentionRow> rows;          // [rows]
+  int32_t num_slots = 0;
+};
+
+// Upper bounds that hold for any lengths when fixed_tiles is 0: what to reserve before a graph is
+// captured.
+constexpr int64_t MaxAttentionSegments(int64_t rows, int64_t num_workers) {
+  return rows + num_workers;
+}
+constexpr int64_t MaxAttentionSlots(int64_t num_workers) { return 2 * num_workers; }
+
+// contexts[r]: visible positions of row r (0: none); seqs[r]: its row of the block table (empty: r
+// itself).
+AttentionSplits SplitAttention(std::span<const int32_t> contexts, std::span<const int32_t> seqs,
+                               const AttentionSplitOptions& options);
+
+}  // namespace moebius::kernels
