@@ -39,9 +39,15 @@ constexpr int Columns(const GroupedGemmTile& tile) {
 }
 constexpr int AlignUp(int value, int unit) { return (value + unit - 1) / unit * unit; }
 
-// One stage: both operands and, for fp8, the token rows' scales.
+// Token rows' scales of a stage (fp8). Tiles begin at any row but the copy engine fetches whole 16
+// bytes, so a box begins up to 3 rows early and is 4 longer; it also holds at most 256 rows, so 256
+// take two, which overlap.
+constexpr int ScaleBoxes(const GroupedGemmTile& tile) { return tile.token_rows > 128 ? 2 : 1; }
+constexpr int ScaleBoxRows(const GroupedGemmTile& tile) {
+  return tile.token_rows / ScaleBoxes(tile) + 4;
+}
 constexpr int ScaleBytes(GemmFormat format, const GroupedGemmTile& tile) {
-  return format == GemmFormat::kFp8Block ? AlignUp(tile.token_rows * 4, 128) : 0;
+  return format == GemmFormat::kFp8Block ? AlignUp((tile.token_rows + 4) * 4, 128) : 0;
 }
 constexpr int StageBytes(GemmFormat format, const GroupedGemmTile& tile) {
   return (tile.weight_rows + tile.token_rows) * kStageBytesOfK + ScaleBytes(format, tile);

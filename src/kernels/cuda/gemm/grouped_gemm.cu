@@ -68,7 +68,7 @@ const char* EncodeMaps(const GroupedGemmArgs& args, const tuning::GroupedGemmTil
   spec.columns = args.capacity;
   spec.rows = args.k / 128;
   spec.row_bytes = args.scale_stride * 4;
-  spec.box_columns = tile.token_rows;
+  spec.box_columns = tuning::ScaleBoxRows(tile);
   spec.box_rows = 1;
   spec.swizzle_128b = false;
   return ptx::EncodeTensorMap(spec, &params->row_scales);

@@ -93,8 +93,7 @@ template <class T>
 __device__ void Produce(const GroupedGemmParams& p, const SharedLayout<T>& shared, int first_tile,
                         int tile_step, uint32_t rank) {
   const bool elected = ptx::ElectOne();
-  const uint64_t weight_policy = p.stream ? ptx::PolicyEvictFirst() : ptx::PolicyEvictNormal();
-  const uint64_t token_policy = ptx::PolicyEvictNormal();
+  const uint64_t read_once = ptx::PolicyEvictFirst();
   TileWalk walk = WalkOf<T>(p);
   RingPlace<T::kStages> ring;
   TilePlace tile;
@@ -105,19 +104,27 @@ __device__ void Produce(const GroupedGemmParams& p, const SharedLayout<T>& share
         uint64_t* full = shared.Full() + ring.stage;
         ptx::BarrierWait(shared.Empty() + ring.stage, ring.parity ^ 1);
         ptx::BarrierArriveExpect(full, T::kArrivingBytes);
-        ptx::LoadBox(shared.Weights(ring.stage), &p.weights, k, weight_row, full, weight_policy);
+        if (p.stream) {
+          ptx::LoadBox(shared.Weights(ring.stage), &p.weights, k, weight_row, full, read_once);
+        } else {
+          ptx::LoadBox(shared.Weights(ring.stage), &p.weights, k, weight_row, full);
+        }
         if constexpr (T::kCluster == 1) {
-          ptx::LoadBox(shared.Tokens(ring.stage), &p.rows, k, tile.row, full, token_policy);
+          ptx::LoadBox(shared.Tokens(ring.stage), &p.rows, k, tile.row, full);
         } else {
           // Each block of the cluster fetches its share of the token rows for all of them.
           constexpr int kShare = T::kTile.token_rows / T::kCluster;
           ptx::LoadBoxMulticast(shared.Tokens(ring.stage) + rank * kShare * tuning::kStageBytesOfK,
-                                &p.rows, k, tile.row + rank * kShare, full, (1 << T::kCluster) - 1,
-                                token_policy);
+                                &p.rows, k, tile.row + rank * kShare, full, (1 << T::kCluster) - 1);
         }
         if constexpr (T::kFp8) {
-          ptx::LoadBox(shared.Scales(ring.stage), &p.row_scales, tile.row, k / 128, full,
-                       token_policy);
+          // Boxes of whole 16 bytes at 16-byte places: the copy engine refuses others.
+#pragma unroll
+          for (int box = 0; box < T::kScaleBoxes; ++box) {
+            constexpr int kRows = T::kTile.token_rows / T::kScaleBoxes;
+            ptx::LoadBox(shared.Scales(ring.stage) + box * kRows, &p.row_scales,
+                         tile.row / 4 * 4 + box * kRows, k / 128, full);
+          }
         }
         ring.Advance();
       }
@@ -165,8 +172,8 @@ struct Consumer {
                (p.k / 128);
   }
 
-  __device__ void MultiplyFp8(float (&sums)[T::kWaves][T::kColumns / 2], const float* weight_scales,
-                              float scales_now) {
+  __device__ void MultiplyFp8(float (&sums)[T::kWaves][T::kColumns / 2], int first_row,
+                              const float* weight_scales, float scales_now) {
     const int num_blocks = p.k / 128;
     const int lane = threadIdx.x % 32;
     const int row = FirstRow() + threadIdx.x % 128 / 32 * 16 + lane / 4;
@@ -178,7 +185,7 @@ struct Consumer {
       }
       const float weight_scale = __shfl_sync(0xffffffffu, scales_now, block % 32);
       ptx::BarrierWait(shared.Full() + ring.stage, ring.parity);
-      const float* token_scales = shared.Scales(ring.stage);
+      const float* token_scales = shared.Scales(ring.stage) + first_row % 4;
       const uint64_t tokens = ptx::TileDescriptor(shared.Tokens(ring.stage));
       const uint64_t weights = ptx::TileDescriptor(shared.Weights(ring.stage));
       const uint64_t left = (T::kSwap ? weights : tokens) + FirstRow() * (128 / 16);
@@ -280,7 +287,7 @@ struct Consumer {
       if constexpr (T::kFp8) {
         const float* next_scales = more ? WeightScaleRow(next) : scales;
         const float next_first = LoadWeightScales(next_scales, 0, p.k / 128);
-        MultiplyFp8(sums, scales, first_scales);
+        MultiplyFp8(sums, tile.row, scales, first_scales);
         scales = next_scales;
         first_scales = next_first;
       } else {

@@ -45,13 +45,12 @@ __device__ __forceinline__ void PromoteColumns(float (&sums)[T::kColumns / 2],
                                                const float* scales, float weight_scale) {
 #pragma unroll
   for (int i = 0; i < T::kColumns / 2; i += 4) {
-    float2 s = *reinterpret_cast<const float2*>(scales + 2 * i);
-    s.x *= weight_scale;
-    s.y *= weight_scale;
-    sums[i] += s.x * d[i];
-    sums[i + 1] += s.y * d[i + 1];
-    sums[i + 2] += s.x * d[i + 2];
-    sums[i + 3] += s.y * d[i + 3];
+    const float even = scales[2 * i] * weight_scale;
+    const float odd = scales[2 * i + 1] * weight_scale;
+    sums[i] += even * d[i];
+    sums[i + 1] += odd * d[i + 1];
+    sums[i + 2] += even * d[i + 2];
+    sums[i + 3] += odd * d[i + 3];
   }
 }
 

@@ -28,8 +28,9 @@ struct GemmTraits {
   static constexpr int kWeightBytes = kTile.weight_rows * tuning::kStageBytesOfK;
   static constexpr int kTokenBytes = kTile.token_rows * tuning::kStageBytesOfK;
   static constexpr int kScaleBytes = tuning::ScaleBytes(kFormat, kTile);
+  static constexpr int kScaleBoxes = tuning::ScaleBoxes(kTile);
   static constexpr int kArrivingBytes =
-      kWeightBytes + kTokenBytes + (kFp8 ? kTile.token_rows * 4 : 0);
+      kWeightBytes + kTokenBytes + (kFp8 ? kScaleBoxes * tuning::ScaleBoxRows(kTile) * 4 : 0);
   static constexpr int kElementsOfK = tuning::kStageBytesOfK / (kFp8 ? 1 : 2);
 
   static_assert(kWaves >= 1 && kStages >= 3);

@@ -23,18 +23,16 @@ __device__ __forceinline__ uint64_t PolicyEvictFirst() {
   return policy;
 }
 
-__device__ __forceinline__ uint64_t PolicyEvictLast() {
-  uint64_t policy;
-  asm volatile("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
-  return policy;
+__device__ __forceinline__ void LoadBox(void* destination, const CUtensorMap* map, int x, int y,
+                                        uint64_t* barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+      " [%0], [%1, {%3, %4}], [%2];" ::"r"(SharedAddress(destination)),
+      "l"(map), "r"(SharedAddress(barrier)), "r"(x), "r"(y)
+      : "memory");
 }
 
-__device__ __forceinline__ uint64_t PolicyEvictNormal() {
-  uint64_t policy;
-  asm volatile("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy));
-  return policy;
-}
-
+// The same under an L2 policy.
 __device__ __forceinline__ void LoadBox(void* destination, const CUtensorMap* map, int x, int y,
                                         uint64_t* barrier, uint64_t policy) {
   asm volatile(
@@ -47,13 +45,11 @@ __device__ __forceinline__ void LoadBox(void* destination, const CUtensorMap* ma
 // The same box into the same place of every block of the cluster named in `block_mask`, each one's
 // own barrier told. (Cluster multicast stays inside one GPU.)
 __device__ __forceinline__ void LoadBoxMulticast(void* destination, const CUtensorMap* map, int x,
-                                                 int y, uint64_t* barrier, uint16_t block_mask,
-                                                 uint64_t policy) {
+                                                 int y, uint64_t* barrier, uint16_t block_mask) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
-      ".multicast::cluster.L2::cache_hint [%0], [%1, {%3, %4}], [%2], %5, %6;" ::"r"(
-          SharedAddress(destination)),
-      "l"(map), "r"(SharedAddress(barrier)), "r"(x), "r"(y), "h"(block_mask), "l"(policy)
+      ".multicast::cluster [%0], [%1, {%3, %4}], [%2], %5;" ::"r"(SharedAddress(destination)),
+      "l"(map), "r"(SharedAddress(barrier)), "r"(x), "r"(y), "h"(block_mask)
       : "memory");
 }
 
