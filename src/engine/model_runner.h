@@ -38,7 +38,8 @@ class ModelRunner : public StepRunner {
   static uint64_t WorkspaceBytes(const model::Model& model, const ModelRunnerOptions& options,
                                  int num_threads);
 
-  // Allocates the caches and workspaces, binds them and starts the thread. kOutOfMemory.
+  // Allocates the caches and workspaces, binds them and starts the thread. kOutOfMemory;
+  // kUnsupported where the back end lacks an operation that the model needs.
   static Result<std::unique_ptr<ModelRunner>> Create(std::unique_ptr<model::Model> model,
                                                      const kernels::Backend* backend,
                                                      std::unique_ptr<platform::ThreadPool> pool,

@@ -74,7 +74,7 @@ Status Frontend::CheckRequest(const GenerateRequest& request) const {
 }
 
 Result<GenerateOutput> Frontend::Generate(const GenerateRequest& request, const OnDelta& on_delta,
-                                          std::stop_token cancel) const {
+                                          const std::stop_token& cancel) const {
   const Clock::time_point start = Clock::now();
   MOEBIUS_TRY(CheckRequest(request));
   engine::RequestInput input;

@@ -40,7 +40,7 @@ class Frontend {
   // (kUnavailable). One that fails or is cancelled on the way is an output with what came until
   // then (finish, error). `cancel` ends it early.
   Result<GenerateOutput> Generate(const GenerateRequest& request, const OnDelta& on_delta = {},
-                                  std::stop_token cancel = {}) const;
+                                  const std::stop_token& cancel = {}) const;
 
   const text::Tokenizer* tokenizer() const { return tokenizer_.get(); }  // null: none
   // Also if there is one that cannot be used.
