@@ -88,6 +88,7 @@ ModelRunner::~ModelRunner() {
 }
 
 Status ModelRunner::Allocate() {
+  MOEBIUS_TRY(model_->PreparePositions(options_.max_model_len, *pool_));
   const size_t arena_bytes = ArenaBytes(*model_, options_, pool_->num_threads());
   MOEBIUS_ASSIGN(workspace_region_, platform::Region::Allocate(arena_bytes));
   workspace_ = Arena(workspace_region_.data(), workspace_region_.size());

@@ -28,8 +28,9 @@ struct ModelRunnerOptions {
   DType activations = DType::kBF16;  // of the KV caches
   int64_t block_size = 16;
   int64_t num_blocks = 0;
-  int64_t max_rows = 0;     // of a step
-  int64_t max_samples = 0;  // of a step
+  int64_t max_model_len = 0;  // positions of a request
+  int64_t max_rows = 0;       // of a step
+  int64_t max_samples = 0;    // of a step
 };
 
 class ModelRunner : public StepRunner {

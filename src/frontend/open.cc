@@ -44,7 +44,6 @@ Result<model::LoadOptions> LoadOptionsOf(const OpenOptions& options) {
     MOEBIUS_ASSIGN(load.routing, moe::ParseRouting(options.routing));
   }
   load.hf_overrides = options.hf_overrides;
-  load.max_position = options.engine.max_model_len;
   return load;
 }
 
