@@ -49,41 +49,58 @@ class Builder {
 };
 
 // Every worker takes pieces until its share is used up; what is left of a row goes to the next.
-void Balance(std::span<const int32_t> contexts, const AttentionSplitOptions& options,
-             Builder& builder) {
+// Calls add(row, begin, end) and next_worker(); false if work is left over.
+template <typename Add, typename NextWorker>
+bool Deal(std::span<const int32_t> contexts, const AttentionSplitOptions& options, int64_t share,
+          const Add& add, const NextWorker& next_worker) {
   const int cost = options.segment_cost;
-  int64_t total = 0;
-  for (const int32_t context : contexts) {
-    if (context > 0) total += TilesOf(context, options.tile) + cost;
-  }
-  // A cut costs one more segment and may waste what rounding to `multiple` leaves.
-  const int64_t lost = cost + options.multiple - 1;
-  const int64_t share = (total + options.num_workers - 1) / options.num_workers + lost;
   const auto num_rows = static_cast<int32_t>(contexts.size());
   int32_t row = 0;
   int32_t begin = 0;
   for (int worker = 0; worker < options.num_workers; ++worker) {
     int64_t room = share;
-    while (row < num_rows) {
+    for (; row < num_rows; ++row, begin = 0) {
       const int32_t tiles = TilesOf(std::max(contexts[row], 0), options.tile);
-      if (tiles > 0) {
-        const int64_t need = tiles - begin + cost;
-        if (need > room) {
-          const int64_t fits = (room - cost) / options.multiple * options.multiple;
-          if (room > cost && fits > 0) {
-            builder.Add(row, begin, begin + static_cast<int32_t>(fits));
-            begin += static_cast<int32_t>(fits);
-          }
-          break;
+      if (tiles == 0) continue;
+      if (tiles - begin + cost > room) {
+        const int64_t fits = (room - cost) / options.multiple * options.multiple;
+        if (room > cost && fits > 0) {
+          add(row, begin, begin + static_cast<int32_t>(fits));
+          begin += static_cast<int32_t>(fits);
         }
-        builder.Add(row, begin, tiles);
-        room -= need;
+        break;
       }
-      ++row;
-      begin = 0;
+      add(row, begin, tiles);
+      room -= tiles - begin + cost;
     }
-    builder.NextWorker();
+    next_worker();
   }
+  return row == num_rows;
+}
+
+// The smallest share with which all work is dealt.
+void Balance(std::span<const int32_t> contexts, const AttentionSplitOptions& options,
+             Builder& builder) {
+  int64_t total = 0;
+  for (const int32_t context : contexts) {
+    if (context > 0) total += TilesOf(context, options.tile) + options.segment_cost;
+  }
+  const auto nothing = [](auto...) {};
+  int64_t low = (total + options.num_workers - 1) / options.num_workers;
+  // Enough: a cut costs one more segment and may waste what rounding to `multiple` leaves.
+  int64_t high = low + options.segment_cost + options.multiple;
+  while (low < high) {
+    const int64_t share = (low + high) / 2;
+    if (Deal(contexts, options, share, nothing, nothing)) {
+      high = share;
+    } else {
+      low = share + 1;
+    }
+  }
+  Deal(
+      contexts, options, high,
+      [&](int32_t row, int32_t begin, int32_t end) { builder.Add(row, begin, end); },
+      [&] { builder.NextWorker(); });
 }
 
 // Equal pieces dealt out in order, so many to a worker that all are dealt.

@@ -1,4 +1,4 @@
-// Barriers, copies by the tensor engine and clusters: the few instructions that attention needs,
+// Barriers and copies by the tensor engine: the few instructions that attention needs,
 // one function each. Addresses named `shared` are 32-bit addresses in shared memory.
 #pragma once
 
@@ -15,7 +15,7 @@ __device__ __forceinline__ uint32_t SharedAddress(const void* pointer) {
 __device__ __forceinline__ void BarrierInit(uint32_t barrier, uint32_t count) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count));
 }
-// Makes the initialised barriers visible to the copy engine and to the other blocks of the cluster.
+// Makes the initialised barriers visible to the copy engine.
 __device__ __forceinline__ void BarrierInitFence() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
@@ -26,16 +26,8 @@ __device__ __forceinline__ void BarrierExpect(uint32_t barrier, uint32_t bytes) 
 __device__ __forceinline__ void BarrierArrive(uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
-// The same barrier of block `rank` of the cluster.
-__device__ __forceinline__ void BarrierArriveAt(uint32_t barrier, uint32_t rank) {
-  asm volatile(
-      "{ .reg .b32 remote; mapa.shared::cluster.u32 remote, %0, %1; "
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote]; }" ::"r"(barrier),
-      "r"(rank)
-      : "memory");
-}
-// Waits until the phase of this parity is complete. The bound (seconds) turns a lost partner into an
-// error of the launch: nothing hangs.
+// Waits until the phase of this parity is complete. The bound (seconds) turns a lost partner into
+// an error of the launch: nothing hangs.
 __device__ __forceinline__ void BarrierWait(uint32_t barrier, uint32_t parity) {
   for (uint32_t tries = 0; tries < (1u << 26); ++tries) {
     uint32_t done;
@@ -71,18 +63,6 @@ __device__ __forceinline__ void FewerRegisters() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
 }
 
-__device__ __forceinline__ uint32_t ClusterRank() {
-  uint32_t rank;
-  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-  return rank;
-}
-__device__ __forceinline__ void ClusterSync() {
-  asm volatile(
-      "barrier.cluster.arrive.release;\n"
-      "barrier.cluster.wait.acquire;" ::
-          : "memory");
-}
-
 __device__ __forceinline__ void PrefetchMap(const CUtensorMap* map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
@@ -93,16 +73,6 @@ __device__ __forceinline__ void CopyBox3(uint32_t to, const CUtensorMap* map, ui
       "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
       "[%0], [%1, {%3, %4, %5}], [%2];" ::"r"(to),
       "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2)
-      : "memory");
-}
-// The same to all blocks of `mask`, at the same place in each, counted on each one's barrier.
-__device__ __forceinline__ void CopyBox3Multicast(uint32_t to, const CUtensorMap* map,
-                                                  uint32_t barrier, uint16_t mask, int c0, int c1,
-                                                  int c2) {
-  asm volatile(
-      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
-      ".multicast::cluster [%0], [%1, {%4, %5, %6}], [%2], %3;" ::"r"(to),
-      "l"(map), "r"(barrier), "h"(mask), "r"(c0), "r"(c1), "r"(c2)
       : "memory");
 }
 

@@ -10,8 +10,9 @@
 // so that the tensor cores have one group's product while the other group is in its softmax. Both
 // follow one chain of running maxima: m0 after tile 0 (left), m1 after tile 1 (right). A third
 // warpgroup feeds tiles: each is loaded as two groups of columns with barriers of their own, given
-// back as soon as their one last reader is done. With kCluster 2, two blocks have the two halves of
-// 128 heads and each loads half of every tile for both.
+// back as soon as their one last reader is done. (Measured and dropped: clusters of two blocks that
+// load each tile once by multicast lose a third, each waiting for the other's release; asking the
+// L2 cache for tiles ahead changes nothing.)
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
@@ -61,7 +62,7 @@ struct Params {
   int64_t max_blocks;
   int32_t cache_rows;
   int32_t num_heads;
-  int32_t block_size;
+  int32_t block_shift;  // log2 of the block size
   float scale_log2;
 };
 
@@ -80,95 +81,100 @@ __device__ Work MyWork(const Params& p) {
 
 // ---------------------------------------------------------------- the loading warp
 
-template <int kCluster, bool kWholeTile>
+// A warp that keeps the two tile buffers filled. Its lanes issue one copy each.
+template <bool kWholeTile>
 struct Loader {
   Shared& sh;
   const Params& p;
   const CUtensorMap* q_map;
-  const CUtensorMap* kv_map;    // boxes of 4 / kCluster columns (whole tiles), else 1
+  const CUtensorMap* kv_map;    // boxes of 4 columns (whole tiles), else 1
   const CUtensorMap* rope_map;  // boxes of 1 column
-  uint32_t rank;
   int lane;
-  int32_t ids = 0;        // of 32 entries of the block table, one a lane
-  int32_t window = -64;   // the first of them
+  int32_t ids = 0;       // of 32 entries of the block table from `window` on, one a lane,
+  int32_t next_ids = 0;  // and of the 32 behind them
+  int32_t window = 0;
   uint32_t parities = 0;  // bit b: of tile buffer b's next use
 
-  __device__ void Copy(uint32_t to, const CUtensorMap* map, uint32_t barrier, int row, int column) {
-    if constexpr (kCluster == 1) {
-      CopyBox3(to, map, barrier, 0, row, column);
-    } else {
-      CopyBox3Multicast(to, map, barrier, (1 << kCluster) - 1, 0, row, column);
-    }
-  }
-
-  // Four latent columns from `first` (and the rope column) of buffer `buffer`, the part that this
-  // block loads. Called by the whole warp.
-  __device__ void LoadGroup(int buffer, int group, const AttentionSegment& s, int tile,
-                            uint32_t parity) {
+  // Calls copy(map, piece, column) for the boxes of a group, each once, by one lane.
+  template <typename Copying>
+  __device__ void ForBoxes(int group, const Copying& copy) const {
     const int first = group == 1 || group == 2 ? 4 : 0;
     const bool rope = first == 0;
-    BarrierWait(SharedAddress(&sh.empty[group]), parity ^ 1);
-    const uint32_t barrier = SharedAddress(&sh.full[group]);
-    if (lane == 0) BarrierExpect(barrier, (rope ? 5 : 4) * kColumn);
-    constexpr int kMine = 4 / kCluster;
-    const int begin = first + static_cast<int>(rank) * kMine;
-    const bool my_rope = rope && (kCluster == 1 || static_cast<int>(rank) == buffer);
-    const int block_rows = kWholeTile ? 64 : p.block_size;
-    const int pieces = 64 / block_rows;
-    for (int piece = 0; piece < pieces; ++piece) {
-      const int row = RowOf(s, tile * 64 + piece * block_rows);
-      if (lane != 0) continue;
-      const int at = piece * block_rows * 128;
-      if constexpr (kWholeTile) {
-        Copy(SharedAddress(sh.k[buffer][begin]), kv_map, barrier, row, begin);
-      } else {
-        for (int c = begin; c < begin + kMine; ++c) {
-          Copy(SharedAddress(sh.k[buffer][c]) + at, kv_map, barrier, row, c);
-        }
+    if constexpr (kWholeTile) {
+      if (lane == 0) copy(kv_map, 0, first);
+      if (lane == 1 && rope) copy(rope_map, 0, 8);
+    } else {
+      const int shift = 6 - p.block_shift;
+      const int count = (rope ? 5 : 4) << shift;
+      for (int i = lane; i < count; i += 32) {
+        const int column = i >> shift;
+        copy(kv_map, i & ((1 << shift) - 1), column == 4 ? 8 : first + column);
       }
-      if (my_rope) Copy(SharedAddress(sh.k[buffer][8]) + at, rope_map, barrier, row, 8);
     }
   }
 
-  // The cache row of a position; beyond the context, or in a hole of the table: a row that reads as
-  // zeros.
-  __device__ int RowOf(const AttentionSegment& s, int position) {
-    const int entry = position / p.block_size;
-    const int32_t id = __shfl_sync(~0u, ids, entry - window);
+  // The cache row where a tile's piece begins; beyond the context, or in a hole of the table: one
+  // that reads as zeros. Called by the whole warp, each lane with a piece of its own.
+  __device__ int RowOf(const AttentionSegment& s, int tile, int piece) const {
+    const int position = tile * 64 + (kWholeTile ? 0 : piece << p.block_shift);
+    const int at = (position >> p.block_shift) - window;
+    const int32_t here = __shfl_sync(~0u, ids, at & 31);
+    const int32_t next = __shfl_sync(~0u, next_ids, at & 31);
+    const int32_t id = at < 32 ? here : next;
     if (position >= s.context || id < 0) return p.cache_rows;
-    return id * p.block_size + position % p.block_size;
+    return (id << p.block_shift) + (position & ((1 << p.block_shift) - 1));
+  }
+  __device__ int PieceOfLane() const { return lane & ((1 << (6 - p.block_shift)) - 1); }
+
+  __device__ int32_t ReadTable(const AttentionSegment& s, int64_t entry) const {
+    return entry << p.block_shift < s.context ? p.block_table[s.seq * p.max_blocks + entry] : -1;
+  }
+  // Moves the window so that it holds the entries of `tile`; the 32 behind are on their way.
+  __device__ void MoveWindow(const AttentionSegment& s, int tile, bool first) {
+    const int entry = tile * 64 >> p.block_shift;
+    if (first) {
+      window = entry & ~31;
+      ids = ReadTable(s, window + lane);
+      next_ids = ReadTable(s, window + 32 + lane);
+    } else if (entry >= window + 32) {
+      window += 32;
+      ids = next_ids;
+      next_ids = ReadTable(s, window + 32 + lane);
+    }
   }
 
-  __device__ void Prefetch(const AttentionSegment& s, int tile) {
-    const int first = tile * 64 / p.block_size;
-    const int last = (tile * 64 + 63) / p.block_size;
-    if (first >= window && last < window + 32) return;
-    window = first;
-    const int64_t entry = window + lane;
-    ids = entry * p.block_size < s.context ? p.block_table[s.seq * p.max_blocks + entry] : -1;
+  __device__ void LoadTile(const AttentionSegment& s, int tile) {
+    const int buffer = (tile - s.begin_tile) & 1;
+    const uint32_t parity = (parities >> buffer) & 1;
+    parities ^= 1u << buffer;
+    const int row = RowOf(s, tile, kWholeTile ? 0 : PieceOfLane());
+    for (int group = 2 * buffer; group < 2 * buffer + 2; ++group) {
+      const uint32_t barrier = SharedAddress(&sh.full[group]);
+      BarrierWait(SharedAddress(&sh.empty[group]), parity ^ 1);
+      if (lane == 0) BarrierExpect(barrier, (group == 0 || group == 3 ? 5 : 4) * kColumn);
+      __syncwarp();
+      ForBoxes(group, [&](const CUtensorMap* map, int piece, int column) {
+        const int at = kWholeTile ? 0 : piece << (p.block_shift + 7);
+        CopyBox3(SharedAddress(sh.k[buffer][column]) + at, map, barrier, 0, row, column);
+      });
+    }
   }
 
   __device__ void Run(const Work& work) {
     const int heads = p.num_heads < 64 ? p.num_heads : 64;
     for (int i = work.begin; i < work.end; ++i) {
       const AttentionSegment s = p.segments[i];
+      MoveWindow(s, s.begin_tile, true);
       BarrierWait(SharedAddress(&sh.q_empty), ((i - work.begin) & 1) ^ 1);
-      if (lane == 0) {
-        const uint32_t barrier = SharedAddress(&sh.q_full);
-        BarrierExpect(barrier, kColumns * heads * 128);
-        const int row = s.row * p.num_heads + work.head_block * 64;
-        for (int c = 0; c < kColumns; ++c) {
-          CopyBox3(SharedAddress(sh.q[c]), q_map, barrier, 0, row, c);
-        }
+      if (lane == 0) BarrierExpect(SharedAddress(&sh.q_full), kColumns * heads * 128);
+      __syncwarp();
+      if (lane < kColumns) {
+        CopyBox3(SharedAddress(sh.q[lane]), q_map, SharedAddress(&sh.q_full), 0,
+                 s.row * p.num_heads + work.head_block * 64, lane);
       }
-      window = -64;
       for (int tile = s.begin_tile; tile < s.end_tile; ++tile) {
-        Prefetch(s, tile);
-        const int buffer = (tile - s.begin_tile) & 1;
-        const uint32_t parity = (parities >> buffer) & 1;
-        parities ^= 1u << buffer;
-        LoadGroup(buffer, 2 * buffer, s, tile, parity);
-        LoadGroup(buffer, 2 * buffer + 1, s, tile, parity);
+        MoveWindow(s, tile, false);
+        LoadTile(s, tile);
       }
     }
   }
@@ -177,7 +183,7 @@ struct Loader {
 // ---------------------------------------------------------------- the two computing groups
 
 // What both groups share: rows of the thread, scores, softmax. kGroup 0 is left, 1 right.
-template <int kCluster, int kGroup>
+template <int kGroup>
 struct Group {
   Shared& sh;
   const Params& p;
@@ -191,15 +197,9 @@ struct Group {
   uint32_t q_phase = 0;
   uint32_t phase[2] = {0, 0};  // of the tile buffers
 
-  // Gives a group of columns back to the loaders (of both blocks, as both write here).
+  // Gives a group of columns back to the loader.
   __device__ void Release(int group) {
-    if (thread % 32 != 0) return;
-    const uint32_t barrier = SharedAddress(&sh.empty[group]);
-    if constexpr (kCluster == 1) {
-      BarrierArrive(barrier);
-    } else {
-      for (int rank = 0; rank < kCluster; ++rank) BarrierArriveAt(barrier, rank);
-    }
+    if (thread % 32 == 0) BarrierArrive(SharedAddress(&sh.empty[group]));
   }
 
   __device__ void ScoreColumns(int buffer, int first, int count, bool& accumulate) {
@@ -374,9 +374,8 @@ struct Group {
   }
 };
 
-template <int kCluster>
 __device__ void RunLeft(Shared& sh, const Params& p, const Work& work) {
-  Group<kCluster, 0> g{sh, p};
+  Group<0> g{sh, p};
   for (int i = work.begin; i < work.end; ++i) {
     const AttentionSegment segment = p.segments[i];
     g.StartSegment();
@@ -418,9 +417,8 @@ __device__ void RunLeft(Shared& sh, const Params& p, const Work& work) {
   }
 }
 
-template <int kCluster>
 __device__ void RunRight(Shared& sh, const Params& p, const Work& work) {
-  Group<kCluster, 1> g{sh, p};
+  Group<1> g{sh, p};
   for (int i = work.begin; i < work.end; ++i) {
     const AttentionSegment segment = p.segments[i];
     g.StartSegment();
@@ -467,7 +465,7 @@ __device__ void RunRight(Shared& sh, const Params& p, const Work& work) {
   }
 }
 
-template <int kCluster, bool kWholeTile>
+template <bool kWholeTile>
 __global__ void __launch_bounds__(kThreads, 1)
     MlaDecodeKernel(const __grid_constant__ CUtensorMap q_map,
                     const __grid_constant__ CUtensorMap kv_map,
@@ -476,9 +474,12 @@ __global__ void __launch_bounds__(kThreads, 1)
   extern __shared__ uint8_t raw[];
   Shared& sh = *reinterpret_cast<Shared*>(raw + (1024 - SharedAddress(raw) % 1024) % 1024);
   if (threadIdx.x == 0) {
+    PrefetchMap(&q_map);
+    PrefetchMap(&kv_map);
+    PrefetchMap(&rope_map);
     for (int i = 0; i < 4; ++i) {
       BarrierInit(SharedAddress(&sh.full[i]), 1);
-      BarrierInit(SharedAddress(&sh.empty[i]), 4 * kCluster);
+      BarrierInit(SharedAddress(&sh.empty[i]), 4);
     }
     BarrierInit(SharedAddress(&sh.q_full), 1);
     BarrierInit(SharedAddress(&sh.q_empty), 8);
@@ -494,29 +495,23 @@ __global__ void __launch_bounds__(kThreads, 1)
     FenceAsync();
   }
   __syncthreads();
-  if constexpr (kCluster > 1) ClusterSync();
 
+  asm volatile("griddepcontrol.launch_dependents;");
   const Work work = MyWork(p);
   const int group = threadIdx.x / 128;
   if (group == 2) {
     FewerRegisters<56>();
     if (threadIdx.x / 32 == 8) {
-      const uint32_t rank = kCluster > 1 ? ClusterRank() : 0;
-      Loader<kCluster, kWholeTile> loader{
-          sh, p, &q_map, &kv_map, &rope_map, rank, static_cast<int>(threadIdx.x % 32)};
+      Loader<kWholeTile> loader{sh,      p,         &q_map,
+                                &kv_map, &rope_map, static_cast<int>(threadIdx.x % 32)};
       loader.Run(work);
     }
   } else if (group == 0) {
     MoreRegisters<224>();
-    RunLeft<kCluster>(sh, p, work);
+    RunLeft(sh, p, work);
   } else {
     MoreRegisters<224>();
-    RunRight<kCluster>(sh, p, work);
-  }
-  // Nobody leaves while another block may still write or signal here.
-  if constexpr (kCluster > 1) {
-    __syncwarp();
-    ClusterSync();
+    RunRight(sh, p, work);
   }
 }
 
@@ -526,6 +521,7 @@ __global__ void __launch_bounds__(256)
     MlaCombineKernel(const AttentionRow* rows, const float* partial, const float* partial_lse,
                      int num_heads, __nv_bfloat16* out) {
   const AttentionRow info = rows[blockIdx.x];
+  asm volatile("griddepcontrol.wait;" ::: "memory");
   if (info.num_slots == 0) return;
   const int lane = threadIdx.x % 32;
   const int head = blockIdx.y * 8 + threadIdx.x / 32;
@@ -562,7 +558,7 @@ __global__ void __launch_bounds__(256)
   }
 }
 
-template <int kCluster, bool kWholeTile>
+template <bool kWholeTile>
 cudaError_t Launch(const MlaDecodeArgs& args, const Params& p, cudaStream_t stream) {
   CUtensorMap q_map;
   CUtensorMap kv_map;
@@ -574,29 +570,37 @@ cudaError_t Launch(const MlaDecodeArgs& args, const Params& p, cudaStream_t stre
                              1, &q_map);
   if (error == 0) {
     error = MakeColumnsMap(args.cache, args.cache_rows, row_bytes, kColumns, box_rows,
-                           kWholeTile ? 4 / kCluster : 1, &kv_map);
+                           kWholeTile ? 4 : 1, &kv_map);
   }
   if (error == 0) {
     error =
         MakeColumnsMap(args.cache, args.cache_rows, row_bytes, kColumns, box_rows, 1, &rope_map);
   }
   if (error != 0) return static_cast<cudaError_t>(error);
-  auto* kernel = MlaDecodeKernel<kCluster, kWholeTile>;
+  auto* kernel = MlaDecodeKernel<kWholeTile>;
   constexpr int kBytes = sizeof(Shared) + 1024;
   static const cudaError_t allowed =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
   if (allowed != cudaSuccess) return allowed;
-  cudaLaunchAttribute cluster = {};
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim = {kCluster, 1, 1};
+  kernel<<<args.num_workers*((args.num_heads + 63) / 64), kThreads, kBytes, stream>>>(q_map, kv_map,
+                                                                                      rope_map, p);
+  return cudaGetLastError();
+}
+
+// The sum starts its launch while the segments are still running, and waits for them on the device.
+cudaError_t LaunchCombine(const MlaDecodeArgs& args, const Params& p, cudaStream_t stream) {
+  cudaLaunchAttribute early = {};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
-  config.gridDim = args.num_workers * ((args.num_heads + 63) / 64);
-  config.blockDim = kThreads;
-  config.dynamicSmemBytes = kBytes;
+  config.gridDim = dim3(static_cast<unsigned>(args.num_rows), (args.num_heads + 7) / 8);
+  config.blockDim = 256;
   config.stream = stream;
-  config.attrs = &cluster;
-  config.numAttrs = kCluster > 1 ? 1 : 0;
-  return cudaLaunchKernelEx(&config, kernel, q_map, kv_map, rope_map, p);
+  config.attrs = &early;
+  config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, MlaCombineKernel, args.rows,
+                            static_cast<const float*>(p.partial),
+                            static_cast<const float*>(p.partial_lse), args.num_heads, p.out);
 }
 
 }  // namespace
@@ -605,9 +609,7 @@ int LaunchMlaDecode(const MlaDecodeArgs& args, CUstream_st* stream) {
   if (args.num_rows == 0) return cudaSuccess;
   const bool heads_fit = args.num_heads > 0 && (args.num_heads % 64 == 0 ||
                                                 (args.num_heads < 64 && args.num_heads % 8 == 0));
-  const bool blocks_fit =
-      args.block_size > 0 &&
-      (args.block_size % 64 == 0 || (64 % args.block_size == 0 && args.block_size >= 8));
+  const bool blocks_fit = args.block_size >= 8 && (args.block_size & (args.block_size - 1)) == 0;
   if (!heads_fit || !blocks_fit) return cudaErrorInvalidValue;
   auto* partial = static_cast<float*>(args.workspace);
   const Params p = {static_cast<__nv_bfloat16*>(args.out),
@@ -619,18 +621,11 @@ int LaunchMlaDecode(const MlaDecodeArgs& args, CUstream_st* stream) {
                     args.max_blocks,
                     static_cast<int32_t>(args.cache_rows),
                     args.num_heads,
-                    args.block_size,
+                    __builtin_ctz(args.block_size),
                     args.scale * kLog2E};
-  const bool pairs = args.pair_blocks && args.num_heads % 128 == 0;
-  const bool whole = args.block_size >= 64;
-  cudaError_t error =
-      pairs ? (whole ? Launch<2, true>(args, p, stream) : Launch<2, false>(args, p, stream))
-            : (whole ? Launch<1, true>(args, p, stream) : Launch<1, false>(args, p, stream));
-  if (error != cudaSuccess) return error;
-  const dim3 grid(static_cast<unsigned>(args.num_rows), (args.num_heads + 7) / 8);
-  MlaCombineKernel<<<grid, 256, 0, stream>>>(args.rows, p.partial, p.partial_lse, args.num_heads,
-                                             p.out);
-  return cudaGetLastError();
+  const cudaError_t error =
+      args.block_size >= 64 ? Launch<true>(args, p, stream) : Launch<false>(args, p, stream);
+  return error != cudaSuccess ? error : LaunchCombine(args, p, stream);
 }
 
 }  // namespace moebius::kernels::cuda

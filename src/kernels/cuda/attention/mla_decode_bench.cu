@@ -1,7 +1,7 @@
 // MLA decode's rates: batch x context x heads, each launch on other blocks of a pool far larger
 // than the L2 cache. Prints Markdown rows. Bytes: cache rows once, queries and outputs; FLOP: 2 x
 // 1088 x heads x context a row (heads as asked, not as padded).
-//   mla_decode_bench [quick]
+//   mla_decode_bench [quick | variants]
 #include <cstring>
 
 #include "kernels/cuda/attention/mla_decode.h"
@@ -22,7 +22,6 @@ struct Shape {
   int batch;
   int context;
   int block_size = 64;
-  bool pair_blocks = true;
   int segment_cost = 3;
 };
 
@@ -70,7 +69,6 @@ double Time(const Pool& pool, const Shape& s, int sms) {
     args.num_workers = options.num_workers;
     args.workspace = workspace.get();
     args.max_slots = MaxAttentionSlots(options.num_workers);
-    args.pair_blocks = s.pair_blocks;
     CUDA_OK(LaunchMlaDecode(args, stream));
   });
 }
@@ -93,6 +91,7 @@ void Row(const Pool& pool, const Shape& s, int sms, double copy_rate, const char
 int main(int argc, char** argv) {
   using namespace moebius::kernels::cuda;
   const bool quick = argc > 1 && std::strcmp(argv[1], "quick") == 0;
+  const bool variants = argc > 1 && std::strcmp(argv[1], "variants") == 0;
   cudaDeviceProp device;
   CUDA_OK(cudaGetDeviceProperties(&device, 0));
   const int sms = device.multiProcessorCount;
@@ -103,7 +102,7 @@ int main(int argc, char** argv) {
   std::printf("| heads | batch | context | block | variant | us | GB/s | of copy | TFLOP/s |\n");
   std::printf("| --: | --: | --: | --: | --- | --: | --: | --: | --: |\n");
   for (const int heads : {128, 64, 32, 16}) {
-    if (quick && heads == 32) continue;
+    if (variants || (quick && heads == 32)) continue;
     for (const int batch : {1, 8, 32, 64, 128, 256}) {
       if (quick && (batch == 1 || batch == 32 || batch == 64)) continue;
       for (const int context : {1024, 2048, 4096, 8192, 16384}) {
@@ -115,9 +114,11 @@ int main(int argc, char** argv) {
   }
   for (const int heads : {128, 64}) {
     Row(pool, {heads, 128, 4096, 16}, sms, copy_rate, "blocks of 16");
-    Row(pool, {heads, 128, 4096, 64, true, 0}, sms, copy_rate, "segment cost 0");
-    Row(pool, {heads, 128, 4096, 64, true, 8}, sms, copy_rate, "segment cost 8");
+    for (const int cost : {0, 2, 6, 10}) {
+      const std::string note = "segment cost " + std::to_string(cost);
+      Row(pool, {heads, 8, 4096, 64, cost}, sms, copy_rate, note.c_str());
+      Row(pool, {heads, 128, 4096, 64, cost}, sms, copy_rate, note.c_str());
+    }
   }
-  Row(pool, {128, 128, 4096, 64, false}, sms, copy_rate, "every block loads alone");
   return 0;
 }

@@ -51,7 +51,6 @@ struct Case {
   std::vector<int32_t> contexts;
   int num_workers = 0;  // 0: as many as fit
   int fixed_tiles = 0;
-  bool pair_blocks = true;
   float sharpness = 1.0f;
 };
 
@@ -118,7 +117,6 @@ double Run(const Case& c, testing::Rng& rng) {
   args.num_workers = options.num_workers;
   args.workspace = workspace.get();
   args.max_slots = splits.num_slots;
-  args.pair_blocks = c.pair_blocks;
   CUDA_OK(LaunchMlaDecode(args, nullptr));
   CUDA_OK(cudaDeviceSynchronize());
   const auto got = d_out.Download();
@@ -162,14 +160,12 @@ int main() {
       {"edges, few workers", 64, 64, edges, 3},
       {"edges", 128, 64, edges},
       {"edges, few workers", 128, 64, edges, 2},
-      {"edges, unpaired", 128, 64, edges, 2, 0, false},
       {"edges, small blocks", 128, 16, edges, 5},
-      {"edges, small blocks, unpaired", 16, 16, edges, 5},
+      {"edges, small blocks", 16, 16, edges, 5},
       {"edges, blocks of 8", 32, 8, edges, 7},
       {"edges, large blocks", 32, 128, edges},
       {"ragged", 128, 64, ragged},
-      {"ragged, sharp", 128, 64, ragged, 0, 0, true, 6.0f},
-      {"ragged, unpaired", 128, 64, ragged, 0, 0, false},
+      {"ragged, sharp", 128, 64, ragged, 0, 0, 6.0f},
       {"ragged, small blocks", 128, 16, ragged},
       {"ragged", 64, 64, ragged},
       {"ragged", 32, 64, ragged},
