@@ -24,9 +24,7 @@ int FindTile(GemmFormat format, bool swap, int weight_rows, int token_rows, int 
 int ChooseFewRows(const GroupedGemmShape& shape) {
   const int rows = WithSlack(shape.expected_rows);
   const int token_rows = rows <= 8 ? 8 : rows <= 16 ? 16 : rows <= 32 ? 32 : 64;
-  const int tiles = shape.num_groups * CeilDiv(shape.n, 128);
-  // Fewer than four tiles a block: halve them, so that the last round is shorter.
-  return FindTile(shape.format, true, tiles < 4 * shape.num_sms ? 64 : 128, token_rows, 1);
+  return FindTile(shape.format, true, 128, token_rows, 1);
 }
 
 int ChooseManyRows(const GroupedGemmShape& shape) {
@@ -59,7 +57,7 @@ GroupedGemmConfig ConfigOfTile(const GroupedGemmShape& shape, int tile_idx) {
 }
 
 GroupedGemmConfig ChooseGroupedGemm(const GroupedGemmShape& shape) {
-  const bool few = WithSlack(shape.expected_rows) <= 64;
+  const bool few = shape.expected_rows <= 64;
   return ConfigOfTile(shape, few ? ChooseFewRows(shape) : ChooseManyRows(shape));
 }
 

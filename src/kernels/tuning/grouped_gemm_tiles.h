@@ -82,7 +82,8 @@ inline constexpr GroupedGemmTile kBf16Tiles[] = {
     {true, 64, 64, 1, 1},    {true, 128, 8, 2, 1},    {true, 128, 16, 2, 1},
     {true, 128, 32, 2, 1},   {true, 128, 64, 2, 1},   {true, 256, 64, 2, 1},
     {true, 256, 128, 2, 1},  {false, 128, 128, 2, 1}, {false, 128, 128, 2, 2},
-    {false, 256, 128, 2, 1}, {false, 256, 128, 2, 2},
+    {false, 256, 128, 2, 1}, {false, 256, 128, 2, 2}, {false, 128, 256, 2, 1},
+    {false, 128, 256, 2, 2},
 };
 constexpr int kNumFp8Tiles = sizeof(kFp8Tiles) / sizeof(kFp8Tiles[0]);
 constexpr int kNumBf16Tiles = sizeof(kBf16Tiles) / sizeof(kBf16Tiles[0]);

@@ -275,7 +275,7 @@ bool RunRow(const BenchRow& row, const Limits& limits, bool sweep, cudaStream_t 
     std::string line;
     for (int tile = 0; tile < tuning::NumTiles(row.format); ++tile) {
       const tuning::GroupedGemmTile& t = tuning::TileAt(row.format, tile);
-      if (!tuning::TileFits(shape, tile) || t.token_rows * 6 < row.rows * (t.swap ? 2 : 1) ||
+      if (!tuning::TileFits(shape, tile) || (t.swap && t.token_rows * 3 < row.rows) ||
           (!t.swap && row.rows < 48) || t.token_rows > 8 * row.rows + 24) {
         continue;
       }

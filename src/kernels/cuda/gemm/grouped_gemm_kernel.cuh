@@ -7,6 +7,8 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
+#include <algorithm>
+#include <cstdio>
 #include <cstdint>
 
 #include "kernels/cuda/gemm/multiply.cuh"
@@ -172,29 +174,45 @@ struct Consumer {
                (p.k / 128);
   }
 
+  // Descriptors of this warpgroup's part of the stage that the ring stands at.
+  __device__ uint64_t Left() const {
+    const uint8_t* tile = T::kSwap ? shared.Weights(ring.stage) : shared.Tokens(ring.stage);
+    return ptx::TileDescriptor(tile) + FirstRow() * (128 / 16);
+  }
+  __device__ uint64_t Right() const {
+    return ptx::TileDescriptor(T::kSwap ? shared.Tokens(ring.stage) : shared.Weights(ring.stage));
+  }
+
+  // Weight scales of one tile, handed out block after block of K: 32 in a warp's lanes, the next 32
+  // on their way.
+  struct WeightScales {
+    const float* row;
+    int num_blocks;
+    float now;
+    float next = 0.0f;
+    __device__ float At(int block) {
+      if (block % 32 == 0) {
+        now = block == 0 ? now : next;
+        next = LoadWeightScales(row, block + 32, num_blocks);
+      }
+      return __shfl_sync(0xffffffffu, now, block % 32);
+    }
+  };
+
+  // Two warpgroups take turns on the tensor core: one multiplies while the other promotes.
   __device__ void MultiplyFp8(float (&sums)[T::kWaves][T::kColumns / 2], int first_row,
-                              const float* weight_scales, float scales_now) {
-    const int num_blocks = p.k / 128;
+                              WeightScales scales) {
     const int lane = threadIdx.x % 32;
     const int row = FirstRow() + threadIdx.x % 128 / 32 * 16 + lane / 4;
-    float scales_next = 0.0f;
-    for (int block = 0; block < num_blocks; ++block) {
-      if (block % 32 == 0) {
-        scales_now = block == 0 ? scales_now : scales_next;
-        scales_next = LoadWeightScales(weight_scales, block + 32, num_blocks);
-      }
-      const float weight_scale = __shfl_sync(0xffffffffu, scales_now, block % 32);
+    for (int block = 0; block < scales.num_blocks; ++block) {
+      const float weight_scale = scales.At(block);
       ptx::BarrierWait(shared.Full() + ring.stage, ring.parity);
       const float* token_scales = shared.Scales(ring.stage) + first_row % 4;
-      const uint64_t tokens = ptx::TileDescriptor(shared.Tokens(ring.stage));
-      const uint64_t weights = ptx::TileDescriptor(shared.Weights(ring.stage));
-      const uint64_t left = (T::kSwap ? weights : tokens) + FirstRow() * (128 / 16);
-      const uint64_t right = T::kSwap ? tokens : weights;
 #pragma unroll
       for (int wave = 0; wave < T::kWaves; ++wave) {
         float d[T::kColumns / 2];
         ptx::WgmmaFence();
-        IssueWave<T>(d, left + wave * 64 * (128 / 16), right, false);
+        IssueWave<T>(d, Left() + wave * 64 * (128 / 16), Right(), false);
         ptx::WgmmaCommit();
         if constexpr (T::kSwap) {
           ptx::WgmmaWait<0>();
@@ -218,15 +236,64 @@ struct Consumer {
     }
   }
 
+  // With few columns the instruction's latency is most of a stage's time: each warpgroup keeps the
+  // next stage's multiplication in flight while it promotes this one's.
+  __device__ void MultiplyFp8Ahead(float (&sums)[T::kWaves][T::kColumns / 2], int first_row,
+                                   WeightScales scales) {
+    float even[T::kColumns / 2];
+    float odd[T::kColumns / 2];
+    const int last = scales.num_blocks - 1;
+    int stage = Issue(even);
+    int block = 0;
+    for (; block + 1 < last; block += 2) {
+      stage = Step(even, odd, stage, scales.At(block), first_row, sums[0]);
+      stage = Step(odd, even, stage, scales.At(block + 1), first_row, sums[0]);
+    }
+    if (block < last) {
+      stage = Step(even, odd, stage, scales.At(block), first_row, sums[0]);
+      ptx::WgmmaWait<0>();
+      Promote(odd, stage, scales.At(last), first_row, sums[0]);
+    } else {
+      ptx::WgmmaWait<0>();
+      Promote(even, stage, scales.At(last), first_row, sums[0]);
+    }
+  }
+
+  // Starts multiplying the stage that the ring stands at; returns it.
+  __device__ __forceinline__ int Issue(float (&d)[T::kColumns / 2]) {
+    const int stage = ring.stage;
+    ptx::BarrierWait(shared.Full() + stage, ring.parity);
+    ptx::WgmmaFence();
+    IssueWave<T>(d, Left(), Right(), false);
+    ptx::WgmmaCommit();
+    ring.Advance();
+    return stage;
+  }
+
+  __device__ __forceinline__ void Promote(float (&d)[T::kColumns / 2], int stage,
+                                          float weight_scale, int first_row,
+                                          float (&sums)[T::kColumns / 2]) {
+    ptx::PinRegisters(d);
+    PromoteColumns<T>(sums, d, shared.Scales(stage) + first_row % 4 + 2 * (threadIdx.x % 4),
+                      weight_scale);
+    ReleaseStage<T>(shared.Empty() + stage);
+  }
+
+  // Starts the next stage into `next`, then promotes `stage` from `now`. Returns the next stage.
+  __device__ __forceinline__ int Step(float (&now)[T::kColumns / 2], float (&next)[T::kColumns / 2],
+                                      int stage, float weight_scale, int first_row,
+                                      float (&sums)[T::kColumns / 2]) {
+    const int next_stage = Issue(next);
+    ptx::WgmmaWait<1>();
+    Promote(now, stage, weight_scale, first_row, sums);
+    return next_stage;
+  }
+
   // The sums stay in the tensor core's accumulators; one stage is always in flight.
   __device__ void MultiplyBf16(float (&sums)[T::kWaves][T::kColumns / 2]) {
     int previous = -1;
     for (int k = 0; k < p.k; k += T::kElementsOfK) {
       ptx::BarrierWait(shared.Full() + ring.stage, ring.parity);
-      const uint64_t tokens = ptx::TileDescriptor(shared.Tokens(ring.stage));
-      const uint64_t weights = ptx::TileDescriptor(shared.Weights(ring.stage));
-      const uint64_t left = (T::kSwap ? weights : tokens) + FirstRow() * (128 / 16);
-      const uint64_t right = T::kSwap ? tokens : weights;
 #pragma unroll
       for (int wave = 0; wave < T::kWaves; ++wave) {
         ptx::PinRegisters(sums[wave]);
@@ -234,7 +301,7 @@ struct Consumer {
       ptx::WgmmaFence();
 #pragma unroll
       for (int wave = 0; wave < T::kWaves; ++wave) {
-        IssueWave<T>(sums[wave], left + wave * 64 * (128 / 16), right, true);
+        IssueWave<T>(sums[wave], Left() + wave * 64 * (128 / 16), Right(), true);
       }
       ptx::WgmmaCommit();
       if (previous >= 0) {
@@ -287,7 +354,12 @@ struct Consumer {
       if constexpr (T::kFp8) {
         const float* next_scales = more ? WeightScaleRow(next) : scales;
         const float next_first = LoadWeightScales(next_scales, 0, p.k / 128);
-        MultiplyFp8(sums, tile.row, scales, first_scales);
+        const WeightScales of_tile = {scales, p.k / 128, first_scales};
+        if constexpr (T::kSwap && T::kWaves == 1) {
+          MultiplyFp8Ahead(sums, tile.row, of_tile);
+        } else {
+          MultiplyFp8(sums, tile.row, of_tile);
+        }
         scales = next_scales;
         first_scales = next_first;
       } else {
@@ -344,6 +416,12 @@ __global__ void __launch_bounds__(T::kThreads, 1)
   }
 }
 
+template <class Kernel>
+int MaxActiveClusters(Kernel kernel, const cudaLaunchConfig_t& config) {
+  int clusters = 0;
+  return cudaOccupancyMaxActiveClusters(&clusters, kernel, &config) == cudaSuccess ? clusters : 0;
+}
+
 // Launches the kernel of one tile. Returns null or the CUDA error's text.
 template <class T>
 const char* LaunchGroupedGemm(const GroupedGemmParams& params, int num_blocks,
@@ -364,6 +442,13 @@ const char* LaunchGroupedGemm(const GroupedGemmParams& params, int num_blocks,
   config.stream = stream;
   config.attrs = &cluster;
   config.numAttrs = 1;
+  if constexpr (T::kCluster > 1) {
+    // Persistent blocks must all be resident: a cluster left over would run its share after all
+    // others.
+    static const int max_clusters = MaxActiveClusters(GroupedGemmKernel<T>, config);
+    static bool once = (printf("clusters %d\n", max_clusters), true); (void)once;
+    config.gridDim.x = std::max(std::min(num_blocks / T::kCluster, max_clusters), 1) * T::kCluster;
+  }
   error = cudaLaunchKernelEx(&config, GroupedGemmKernel<T>, params);
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }

@@ -35,13 +35,14 @@ __device__ __forceinline__ void BarrierArrive(uint64_t* barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(SharedAddress(barrier)) : "memory");
 }
 
-// Arrives at the barrier that stands at the same place in block `rank` of this cluster.
+// Arrives at the barrier that stands at the same place in block `rank` of this cluster. Orders reads of shared memory as
+// far as the copy engine's next write needs; ordering of a cluster's ordinary writes (release.cluster) would cost a fence.
 __device__ __forceinline__ void BarrierArriveRemote(uint64_t* barrier, uint32_t rank) {
   asm volatile(
       "{\n"
       ".reg .b32 remote;\n"
       "mapa.shared::cluster.u32 remote, %0, %1;\n"
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [remote];\n"
       "}\n" ::"r"(SharedAddress(barrier)),
       "r"(rank)
       : "memory");
@@ -52,7 +53,7 @@ __device__ __forceinline__ bool BarrierTryWait(uint64_t* barrier, uint32_t parit
   asm volatile(
       "{\n"
       ".reg .pred p;\n"
-      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
       "selp.u32 %0, 1, 0, p;\n"
       "}\n"
       : "=r"(done)
