@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "base/log.h"
 #include "model/config_families.h"
 #include "model/json_text.h"
 
@@ -143,6 +144,10 @@ void ReadCommon(FieldReader& fields, ModelConfig& config) {
   fields.Expect(fields.StringOr("hidden_act", "silu") == "silu", "hidden_act", "\"silu\"");
   fields.Expect(!fields.BoolOr("attention_bias", false), "attention_bias", "false");
   fields.Expect(!fields.BoolOr("mlp_bias", false), "mlp_bias", "false");
+  // Fields of other models that would change the mathematics.
+  for (const char* name : {"final_logit_softcapping", "attn_logit_softcapping", "logit_scale"}) {
+    fields.Expect(!fields.Has(name), name, "no such field");
+  }
   config.layers.resize(static_cast<size_t>(config.num_layers));
 }
 
@@ -209,6 +214,13 @@ Result<ModelConfig> Build(nlohmann::json object, const nlohmann::json* generatio
     MOEBIUS_TRY(ParseJson(hf_overrides, "--hf-overrides", overrides));
     if (!overrides.is_object()) {
       return MakeError(ErrorCode::kInvalidArgument, "--hf-overrides: expected a JSON object");
+    }
+    for (const auto& [name, value] : overrides.items()) {
+      if (!object.contains(name)) {
+        LogWarning(
+            "--hf-overrides: {}/config.json has no field '{}': a misspelt one changes nothing",
+            folder, name);
+      }
     }
     MergeJson(object, overrides);
   }
