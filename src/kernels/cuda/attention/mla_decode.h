@@ -43,20 +43,19 @@ struct MlaDecodeArgs {
 
   void* workspace = nullptr;  // MlaDecodeWorkspaceBytes(slots, num_heads); 16-byte aligned
   int64_t max_slots = 0;
+};
 
-  2;  // so far ahead of its load a tile goes to the L2 cache; 0: not; at most 4};
+// Workers of a device with num_sms multiprocessors: blocks, or groups of blocks that share a row.
+inline int MlaDecodeWorkers(int num_sms, int num_heads) {
+  const int head_blocks = (num_heads + 63) / 64;
+  return num_sms / head_blocks > 0 ? num_sms / head_blocks : 1;
+}
+// Partial sums of `slots` segments and their logarithms.
+inline size_t MlaDecodeWorkspaceBytes(int64_t slots, int num_heads) {
+  return static_cast<size_t>(slots) * num_heads * (kMlaLatent + 1) * sizeof(float);
+}
 
-  // Workers of a device with num_sms multiprocessors: blocks, or groups of blocks that share a row.
-  inline int MlaDecodeWorkers(int num_sms, int num_heads) {
-    const int head_blocks = (num_heads + 63) / 64;
-    return num_sms / head_blocks > 0 ? num_sms / head_blocks : 1;
-  }
-  // Partial sums of `slots` segments and their logarithms.
-  inline size_t MlaDecodeWorkspaceBytes(int64_t slots, int num_heads) {
-    return static_cast<size_t>(slots) * num_heads * (kMlaLatent + 1) * sizeof(float);
-  }
-
-  // 0, or the cudaError_t of the launch. Two kernels: the segments, then the sum of what was cut.
-  int LaunchMlaDecode(const MlaDecodeArgs& args, CUstream_st* stream);
+// 0, or the cudaError_t of the launch. Two kernels: the segments, then the sum of what was cut.
+int LaunchMlaDecode(const MlaDecodeArgs& args, CUstream_st* stream);
 
 }  // namespace moebius::kernels::cuda

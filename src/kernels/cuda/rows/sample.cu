@@ -226,8 +226,8 @@ __device__ Cut Select(const Row& row, Shared& sh, double wanted, const Weight& w
   }
   // Tokens of one logit weigh the same: the first few by id are kept.
   const Units tied = sh.bins[prefix & 1023];
-  const auto ties = [&](int /*id*/, float x) -> Units {
-    return Possible(x) && Key(x) == prefix ? 1 : 0;
+  const auto ties = [&](int id, float x) -> Units {
+    return Possible(x) && Key(x) == prefix && weight(id, x) != 0 ? 1 : 0;
   };
   const Units count = Total(row, sh, ties);
   const double each = static_cast<double>(tied) / static_cast<double>(count);
