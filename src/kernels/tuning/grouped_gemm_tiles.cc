@@ -21,10 +21,19 @@ int FindTile(GemmFormat format, bool swap, int weight_rows, int token_rows, int 
   return 0;
 }
 
+// Share of the last round's blocks, and of all before it, that have a tile to work on.
+double Filled(int tiles, int blocks) {
+  return static_cast<double>(tiles) / (CeilDiv(tiles, blocks) * blocks);
+}
+
 int ChooseFewRows(const GroupedGemmShape& shape) {
   const int rows = WithSlack(shape.expected_rows);
   const int token_rows = rows <= 8 ? 8 : rows <= 16 ? 16 : rows <= 32 ? 32 : 64;
-  return FindTile(shape.format, true, 128, token_rows, 1);
+  const int groups = std::max(shape.num_groups, 1);
+  const double halves = Filled(groups * CeilDiv(shape.n, 64), shape.num_sms);
+  const double wholes = Filled(groups * CeilDiv(shape.n, 128), shape.num_sms);
+  // Two warpgroups a block hide more latency, unless half tiles leave fewer blocks idle at the end.
+  return FindTile(shape.format, true, halves > wholes + 0.05 ? 64 : 128, token_rows, 1);
 }
 
 int ChooseManyRows(const GroupedGemmShape& shape) {

@@ -75,7 +75,7 @@ inline constexpr GroupedGemmTile kFp8Tiles[] = {
     {true, 128, 32, 2, 1},   {true, 128, 64, 2, 1},   {true, 256, 32, 2, 1},
     {true, 256, 64, 2, 1},   {true, 256, 96, 2, 1},   {true, 256, 128, 2, 1},
     {false, 128, 128, 2, 1}, {false, 128, 128, 2, 2}, {false, 128, 256, 2, 1},
-    {false, 128, 256, 2, 2},
+    {false, 128, 256, 2, 2}, {false, 128, 192, 3, 1}, {false, 128, 192, 3, 2},
 };
 inline constexpr GroupedGemmTile kBf16Tiles[] = {
     {true, 64, 8, 1, 1},     {true, 64, 16, 1, 1},    {true, 64, 32, 1, 1},

@@ -4,9 +4,11 @@
 // --sweep times every tile that fits and names the best; --only keeps rows whose section contains
 // TEXT.
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "kernels/cuda/gemm/bench_rows.h"
@@ -61,6 +63,38 @@ Timing TimeLaunches(int launches, int replays, cudaStream_t stream, const Body& 
   cudaEventDestroy(end);
   cudaGraphExecDestroy(exec);
   cudaGraphDestroy(graph);
+  std::sort(times.begin(), times.end());
+  return {times[times.size() / 2], times.front(), times.back()};
+}
+
+// Single launches between two events, each after a rest (matrix units at full rate meet the card's
+// power limit within milliseconds) and after writing 1 GiB, which empties the L2. Contains the
+// launch's own latency.
+template <class Body>
+Timing TimeSingles(int repeats, cudaStream_t stream, const Body& body) {
+  constexpr size_t kFlush = size_t{1} << 30;
+  constexpr auto kRest = std::chrono::milliseconds(15);
+  static const DeviceArray<uint8_t> flush(kFlush);
+  cudaEvent_t begin;
+  cudaEvent_t end;
+  Check(cudaEventCreate(&begin), "event");
+  Check(cudaEventCreate(&end), "event");
+  std::vector<double> times;
+  for (int i = 0; i < repeats + 1; ++i) {
+    std::this_thread::sleep_for(kRest);
+    Check(cudaMemsetAsync(flush.get(), 0, kFlush, stream), "flush");
+    Check(cudaEventRecord(begin, stream), "record");
+    body(i);
+    Check(cudaEventRecord(end, stream), "record");
+    Check(cudaEventSynchronize(end), "single");
+    float ms = 0;
+    Check(cudaEventElapsedTime(&ms, begin, end), "elapsed");
+    if (i > 0) {
+      times.push_back(ms * 1000.0);
+    }
+  }
+  cudaEventDestroy(begin);
+  cudaEventDestroy(end);
   std::sort(times.begin(), times.end());
   return {times[times.size() / 2], times.front(), times.back()};
 }
@@ -144,7 +178,8 @@ class Problem {
 };
 
 struct Result {
-  Timing timing;
+  Timing timing;  // back to back, replayed from a graph
+  Timing single;
   Verdict verdict;
 };
 
@@ -157,6 +192,9 @@ Result Measure(const Problem& problem, const tuning::GroupedGemmConfig& config, 
   }
   Result result;
   result.timing = TimeLaunches(launches, judge ? 15 : 5, stream, [&](int i) {
+    Check(LaunchGroupedGemm(problem.Args(i % problem.sets()), config, stream));
+  });
+  result.single = TimeSingles(judge ? 15 : 5, stream, [&](int i) {
     Check(LaunchGroupedGemm(problem.Args(i % problem.sets()), config, stream));
   });
   if (judge) {
@@ -244,30 +282,33 @@ bool RunRow(const BenchRow& row, const Limits& limits, bool sweep, cudaStream_t 
   const tuning::GroupedGemmConfig config = tuning::ChooseGroupedGemm(shape);
   const Result ours = Measure(problem, config, bound_us, stream, true);
   const double us = ours.timing.median_us;
+  const double single_us = ours.single.median_us;
   const double peer_us =
       row.peer_tflops > 0 ? problem.Flops() / row.peer_tflops / 1e6 : row.peer_us;
-  char peer[64] = "      -      -";
+  char peer[64] = "      -    -    -";
   if (peer_us > 0) {
-    std::snprintf(peer, sizeof(peer), "%7.1f %6.2f", peer_us, us / peer_us);
+    std::snprintf(peer, sizeof(peer), "%7.1f %4.2f %4.2f", peer_us, us / peer_us,
+                  single_us / peer_us);
   }
   std::printf(
-      "%-12s %3d x %5d %5dx%-5d %-16s %8.2f us [%7.1f %7.1f] %5.0f GB/s %5.0f TF | bound %7.1f "
-      "%5.2f | "
-      "peer %s | err %.1e %s\n",
+      "%-11s %2d x %4d %4dx%-4d %-15s | graph %7.1f us [%7.1f %7.1f] %4.0f GB/s %4.0f TF | single "
+      "%7.1f %4.0f TF | bound %6.1f %4.2f | peer %s | err %.1e %s\n",
       row.section.c_str(), row.groups, row.rows, row.n, row.k,
       TileName(row.format, config.tile_idx).c_str(), us, ours.timing.low_us, ours.timing.high_us,
-      problem.Bytes() / us / 1e3, problem.Flops() / us / 1e6, bound_us, bound_us / us, peer,
-      ours.verdict.error, ours.verdict.Passes() ? "ok" : "WRONG");
+      problem.Bytes() / us / 1e3, problem.Flops() / us / 1e6, single_us,
+      problem.Flops() / single_us / 1e6, bound_us, bound_us / us, peer, ours.verdict.error,
+      ours.verdict.Passes() ? "ok" : "WRONG");
   if (json != nullptr) {
     std::fprintf(
         json,
         "{\"section\":\"%s\",\"format\":\"%s\",\"groups\":%d,\"rows\":%d,\"total_rows\":%d,"
-        "\"n\":%d,\"k\":%d,\"tile\":\"%s\",\"us\":%.3f,\"us_low\":%.3f,\"us_high\":%.3f,"
+        "\"n\":%d,\"k\":%d,\"tile\":\"%s\",\"us\":%.3f,\"us_low\":%.3f,\"us_high\":%.3f,\"single_"
+        "us\":%.3f,"
         "\"gbs\":%.0f,\"tflops\":%.0f,\"bound_us\":%.2f,\"peer_us\":%.2f,\"error\":%.3e,"
         "\"correct\":%s}\n",
         row.section.c_str(), row.format == GemmFormat::kFp8Block ? "fp8" : "bf16", row.groups,
         row.rows, problem.total(), row.n, row.k, TileName(row.format, config.tile_idx).c_str(), us,
-        ours.timing.low_us, ours.timing.high_us, problem.Bytes() / us / 1e3,
+        ours.timing.low_us, ours.timing.high_us, single_us, problem.Bytes() / us / 1e3,
         problem.Flops() / us / 1e6, bound_us, peer_us, ours.verdict.error,
         ours.verdict.Passes() ? "true" : "false");
   }
@@ -279,7 +320,7 @@ bool RunRow(const BenchRow& row, const Limits& limits, bool sweep, cudaStream_t 
           (!t.swap && row.rows < 48) || t.token_rows > 8 * row.rows + 24) {
         continue;
       }
-      for (const int width : {1, 4, 8, 16}) {
+      for (const int width : {1, 8}) {
         tuning::GroupedGemmConfig other = tuning::ConfigOfTile(shape, tile);
         if (width > 1 && row.rows < 4 * t.token_rows) {
           continue;
@@ -287,8 +328,8 @@ bool RunRow(const BenchRow& row, const Limits& limits, bool sweep, cudaStream_t 
         other.width = width;
         const Result result = Measure(problem, other, bound_us, stream, false);
         char text[96];
-        std::snprintf(text, sizeof(text), "  %s w%d %.1f;", TileName(row.format, tile).c_str(),
-                      width, result.timing.median_us);
+        std::snprintf(text, sizeof(text), "  %s w%d %.1f %.1f;", TileName(row.format, tile).c_str(),
+                      width, result.timing.median_us, result.single.median_us);
         line += text;
       }
     }
@@ -345,7 +386,7 @@ int RunAll(bool sweep, const std::string& only, const std::string& json_path) {
       "copy %.2f TB/s (read + written), read alone %.2f TB/s, %d multiprocessors; bound = max of "
       "bytes at the copy rate and %g (fp8), %g (bf16) TFLOP/s; ratio beside it: bound / ours; "
       "beside the "
-      "peer: ours / peer\n",
+      "peer: ours / peer, back to back and single\n",
       limits.copy_tbs, limits.read_tbs, limits.num_sms, kFp8Tflops, kBf16Tflops);
   if (json != nullptr) {
     std::fprintf(json, "{\"section\":\"limits\",\"copy_tbs\":%.3f,\"read_tbs\":%.3f}\n",

@@ -8,7 +8,6 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <cstdint>
 
 #include "kernels/cuda/gemm/multiply.cuh"
@@ -274,9 +273,17 @@ struct Consumer {
                                           float weight_scale, int first_row,
                                           float (&sums)[T::kColumns / 2]) {
     ptx::PinRegisters(d);
-    PromoteColumns<T>(sums, d, shared.Scales(stage) + first_row % 4 + 2 * (threadIdx.x % 4),
-                      weight_scale);
-    ReleaseStage<T>(shared.Empty() + stage);
+    const float* scales = shared.Scales(stage) + first_row % 4;
+    if constexpr (T::kSwap) {
+      PromoteColumns<T>(sums, d, scales + 2 * (threadIdx.x % 4), weight_scale);
+      ReleaseStage<T>(shared.Empty() + stage);
+    } else {
+      const int row = FirstRow() + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
+      const float low = scales[row] * weight_scale;
+      const float high = scales[row + 8] * weight_scale;
+      ReleaseStage<T>(shared.Empty() + stage);
+      PromoteRows<T>(sums, d, low, high);
+    }
   }
 
   // Starts the next stage into `next`, then promotes `stage` from `now`. Returns the next stage.
@@ -355,7 +362,7 @@ struct Consumer {
         const float* next_scales = more ? WeightScaleRow(next) : scales;
         const float next_first = LoadWeightScales(next_scales, 0, p.k / 128);
         const WeightScales of_tile = {scales, p.k / 128, first_scales};
-        if constexpr (T::kSwap && T::kWaves == 1) {
+        if constexpr (T::kAhead) {
           MultiplyFp8Ahead(sums, tile.row, of_tile);
         } else {
           MultiplyFp8(sums, tile.row, of_tile);
@@ -398,14 +405,14 @@ __global__ void __launch_bounds__(T::kThreads, 1)
   const int tile_step = gridDim.x / T::kCluster;
   if (threadIdx.x >= T::kConsumerThreads) {
     if constexpr (T::kMoveRegisters) {
-      ptx::LowerRegisters<40>();
+      ptx::LowerRegisters<T::kProducerRegisters>();
     }
     if (threadIdx.x / 32 == T::kConsumerThreads / 32) {
       Produce<T>(p, shared, first_tile, tile_step, rank);
     }
   } else {
     if constexpr (T::kMoveRegisters) {
-      ptx::RaiseRegisters<232>();
+      ptx::RaiseRegisters<T::kConsumerRegisters>();
     }
     Consumer<T>{p, shared, rank, static_cast<int>(threadIdx.x / 128), {}}.Run(first_tile,
                                                                               tile_step);
@@ -446,7 +453,6 @@ const char* LaunchGroupedGemm(const GroupedGemmParams& params, int num_blocks,
     // Persistent blocks must all be resident: a cluster left over would run its share after all
     // others.
     static const int max_clusters = MaxActiveClusters(GroupedGemmKernel<T>, config);
-    static bool once = (printf("clusters %d\n", max_clusters), true); (void)once;
     config.gridDim.x = std::max(std::min(num_blocks / T::kCluster, max_clusters), 1) * T::kCluster;
   }
   error = cudaLaunchKernelEx(&config, GroupedGemmKernel<T>, params);

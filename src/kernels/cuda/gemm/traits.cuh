@@ -25,6 +25,11 @@ struct GemmTraits {
   static constexpr int kConsumerThreads = kConsumers * 128;
   static constexpr int kThreads = kConsumerThreads + (kMoveRegisters ? 128 : 32);
 
+  static constexpr int kConsumerRegisters = kConsumers == 3 ? 160 : 232;
+  static constexpr int kProducerRegisters = kConsumers == 3 ? 32 : 40;
+  // Two sets of products beside the sums, where the registers allow it.
+  static constexpr bool kAhead = kFp8 && kWaves == 1 && kConsumers < 3;
+
   static constexpr int kWeightBytes = kTile.weight_rows * tuning::kStageBytesOfK;
   static constexpr int kTokenBytes = kTile.token_rows * tuning::kStageBytesOfK;
   static constexpr int kScaleBytes = tuning::ScaleBytes(kFormat, kTile);

@@ -20,7 +20,6 @@ __device__ __forceinline__ void BarrierInit(uint64_t* barrier, uint32_t arrivals
 // Makes initialised barriers visible to the copy engine and to the other blocks of the cluster.
 __device__ __forceinline__ void BarrierInitFence() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-  asm volatile("fence.proxy.async;" ::: "memory");
 }
 
 // One arrival that also announces `bytes` still to come from the copy engine in this phase.
