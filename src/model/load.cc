@@ -143,6 +143,7 @@ Result<OpenModel> OpenModel::Open(const LoadOptions& options) {
   }
   OpenModel open;
   MOEBIUS_ASSIGN(ModelConfig config, LoadConfig(options));
+  if (!options.mtp) config.num_mtp_layers = 0;
   if (dummy) {
     open.source = RandomSource(config);
   } else {
