@@ -11,28 +11,40 @@
 
 namespace moebius::kernels {
 
-// One worker's piece of one query row: tiles [begin_tile, end_tile) of the row's context. Layout
-// shared with the kernels.
-struct AttentionSegment {
-  int32_t row = 0;      // of q and out
+// What is cut: one query row, or a few rows of one sequence in a row that share a pass over its
+// context.
+struct AttentionItem {
+  int32_t row = 0;      // the first, of q and out
   int32_t seq = 0;      // row of the block table
-  int32_t context = 0;  // positions [0, context) are visible
-  int32_t begin_tile = 0;
-  int32_t end_tile = 0;
-  int32_t slot = -1;  // of the partial results; -1: the segment is the whole row
+  int32_t context = 0;  // the last row sees positions [0, context), each before it one less
+  int32_t queries = 1;
 };
 
-// Where a row's partial results lie: slots [first_slot, first_slot + num_slots). num_slots 0: the
-// row was not cut; -1: it sees nothing, its output is zero.
+// One worker's piece of one item: tiles [begin_tile, end_tile) of its context. Layout shared with
+// the kernels.
+struct AttentionSegment {
+  int32_t row = 0;
+  int32_t seq = 0;
+  int32_t context = 0;
+  int32_t begin_tile = 0;
+  int32_t end_tile = 0;
+  int32_t slot = -1;  // of the partial results; -1: the segment is the whole item
+  int32_t queries = 1;
+};
+
+// Where an item's partial results lie: slots [first_slot, first_slot + num_slots). num_slots 0: it
+// was not cut; -1: it sees nothing, its output is zero.
 struct AttentionRow {
   int32_t first_slot = 0;
   int32_t num_slots = 0;
+  int32_t row = 0;
+  int32_t queries = 1;
 };
 
 struct AttentionSplitOptions {
   int num_workers = 1;
   int tile = 64;         // positions a tile
-  int segment_cost = 3;  // of starting and ending a segment, in tiles
+  int segment_cost = 8;  // of starting and ending a segment, in tiles
   int multiple = 2;      // cuts fall on multiples of so many tiles of the row, where they can
   int fixed_tiles = 0;   // > 0: every row is cut at multiples of this, whatever else is in the
                          // batch, so that a row's bits depend on nothing but itself
@@ -41,7 +53,7 @@ struct AttentionSplitOptions {
 struct AttentionSplits {
   std::vector<AttentionSegment> segments;  // grouped by worker
   std::vector<int32_t> worker_begin;       // [num_workers + 1] into segments
-  std::vector<AttentionRow> rows;          // [rows]
+  std::vector<AttentionRow> rows;          // [items]
   int32_t num_slots = 0;
 };
 
@@ -52,9 +64,17 @@ constexpr int64_t MaxAttentionSegments(int64_t rows, int64_t num_workers) {
 }
 constexpr int64_t MaxAttentionSlots(int64_t num_workers) { return 2 * num_workers; }
 
-// contexts[r]: visible positions of row r (0: none); seqs[r]: its row of the block table (empty: r
-// itself).
+AttentionSplits SplitAttention(std::span<const AttentionItem> items,
+                               const AttentionSplitOptions& options);
+
+// One item a row. contexts[r]: visible positions of row r (0: none); seqs[r]: its row of the block
+// table (empty: r itself).
 AttentionSplits SplitAttention(std::span<const int32_t> contexts, std::span<const int32_t> seqs,
                                const AttentionSplitOptions& options);
+
+// The items of a ragged batch (AttentionBatch of kernels/ops.h): each sequence's queries in pieces
+// of at most `queries`.
+std::vector<AttentionItem> AttentionItems(std::span<const int32_t> query_start,
+                                          std::span<const int32_t> context_len, int queries);
 
 }  // namespace moebius::kernels

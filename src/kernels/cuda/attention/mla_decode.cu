@@ -16,6 +16,7 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
+#include "kernels/cuda/attention/combine.h"
 #include "kernels/cuda/attention/hopper.cuh"
 #include "kernels/cuda/attention/mla_decode.h"
 #include "kernels/cuda/attention/tensor_map.h"
@@ -515,49 +516,6 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
 }
 
-// out = sum over a row's slots of its partial outputs, weighted by their shares of the softmax's
-// denominator. One warp a head.
-__global__ void __launch_bounds__(256)
-    MlaCombineKernel(const AttentionRow* rows, const float* partial, const float* partial_lse,
-                     int num_heads, __nv_bfloat16* out) {
-  const AttentionRow info = rows[blockIdx.x];
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-  if (info.num_slots == 0) return;
-  const int lane = threadIdx.x % 32;
-  const int head = blockIdx.y * 8 + threadIdx.x / 32;
-  if (head >= num_heads) return;
-  float top = -INFINITY;
-  for (int i = lane; i < info.num_slots; i += 32) {
-    top = fmaxf(top, partial_lse[static_cast<int64_t>(info.first_slot + i) * num_heads + head]);
-  }
-  for (int step = 16; step > 0; step /= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, step));
-  float4 sum[4] = {};
-  float total = 0;
-#pragma unroll 2
-  for (int i = 0; i < info.num_slots; ++i) {
-    const int64_t at = static_cast<int64_t>(info.first_slot + i) * num_heads + head;
-    const float weight = Exp2(partial_lse[at] - top);
-    total += weight;
-    const auto* from = reinterpret_cast<const float4*>(partial + at * kMlaLatent);
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const float4 x = from[32 * j + lane];
-      sum[j].x += weight * x.x;
-      sum[j].y += weight * x.y;
-      sum[j].z += weight * x.z;
-      sum[j].w += weight * x.w;
-    }
-  }
-  const float factor = info.num_slots > 0 ? 1.0f / total : 0.0f;
-  auto* to = reinterpret_cast<uint2*>(out + (static_cast<int64_t>(blockIdx.x) * num_heads + head) *
-                                                kMlaLatent);
-#pragma unroll
-  for (int j = 0; j < 4; ++j) {
-    to[32 * j + lane] = make_uint2(PackBf16(sum[j].x * factor, sum[j].y * factor),
-                                   PackBf16(sum[j].z * factor, sum[j].w * factor));
-  }
-}
-
 template <bool kWholeTile>
 cudaError_t Launch(const MlaDecodeArgs& args, const Params& p, cudaStream_t stream) {
   CUtensorMap q_map;
@@ -587,22 +545,6 @@ cudaError_t Launch(const MlaDecodeArgs& args, const Params& p, cudaStream_t stre
   return cudaGetLastError();
 }
 
-// The sum starts its launch while the segments are still running, and waits for them on the device.
-cudaError_t LaunchCombine(const MlaDecodeArgs& args, const Params& p, cudaStream_t stream) {
-  cudaLaunchAttribute early = {};
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(args.num_rows), (args.num_heads + 7) / 8);
-  config.blockDim = 256;
-  config.stream = stream;
-  config.attrs = &early;
-  config.numAttrs = 1;
-  return cudaLaunchKernelEx(&config, MlaCombineKernel, args.rows,
-                            static_cast<const float*>(p.partial),
-                            static_cast<const float*>(p.partial_lse), args.num_heads, p.out);
-}
-
 }  // namespace
 
 int LaunchMlaDecode(const MlaDecodeArgs& args, CUstream_st* stream) {
@@ -625,7 +567,16 @@ int LaunchMlaDecode(const MlaDecodeArgs& args, CUstream_st* stream) {
                     args.scale * kLog2E};
   const cudaError_t error =
       args.block_size >= 64 ? Launch<true>(args, p, stream) : Launch<false>(args, p, stream);
-  return error != cudaSuccess ? error : LaunchCombine(args, p, stream);
+  if (error != cudaSuccess) return error;
+  CombineArgs combine;
+  combine.rows = args.rows;
+  combine.num_items = args.num_rows;
+  combine.num_heads = args.num_heads;
+  combine.width = kMlaLatent;
+  combine.partial = p.partial;
+  combine.partial_lse = p.partial_lse;
+  combine.out = args.out;
+  return LaunchCombine(combine, stream);
 }
 
 }  // namespace moebius::kernels::cuda

@@ -93,9 +93,9 @@ void CheckRow(const RouteCase& c, const Routed& row, const int32_t* experts, con
     }
     // The same expert, or one whose value differs by rounding alone.
     const double want = choice[order[j]];
+    const double scale = std::max(c.bias ? 1.0 : 1e-3, std::fabs(want));
     const bool same =
-        e == order[j] ||
-        (choice[e] != want && std::fabs(choice[e] - want) < 1e-6 * std::max(1e-3, std::fabs(want)));
+        e == order[j] || (choice[e] != want && std::fabs(choice[e] - want) < 1e-6 * scale);
     testing::Expect(same, name + ": place " + std::to_string(j) + " has " + std::to_string(e) +
                               ", wanted " + std::to_string(order[j]));
     const double weight = row.weight[e] / (c.normalize ? sum : 1.0) * c.scale;
