@@ -92,7 +92,7 @@ TEST(LoadModel, NamesWhatIsWrong) {
              "'quantization_config.quant_method' is \"gptq\"");
   LoadOptions options;
   options.folder = "/nonexistent";
-  EXPECT_HAS(LoadMessage(options), "/nonexistent/config.json: cannot open");
+  EXPECT_HAS(LoadMessage(options), "/nonexistent: no such folder");
   options = whole.options();
   options.routing = moe::RoutingSpec{};
   EXPECT_HAS(LoadMessage(options), "--routing needs --load-format dummy");

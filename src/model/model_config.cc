@@ -281,10 +281,20 @@ int64_t ModelConfig::num_moe_layers() const {
 }
 
 Result<ModelConfig> LoadModelConfig(const std::string& folder, const std::string& hf_overrides) {
+  std::error_code error;
+  if (!std::filesystem::is_directory(folder, error)) {
+    return MakeError(
+        ErrorCode::kNotFound,
+        "{}: no such folder; expected a Hugging Face folder on this machine (nothing is "
+        "downloaded)",
+        folder);
+  }
+  if (!std::filesystem::exists(folder + "/config.json", error)) {
+    return MakeError(ErrorCode::kNotFound, "{}: no model: config.json is missing", folder);
+  }
   nlohmann::json object;
   MOEBIUS_TRY(ReadJsonFile(folder + "/config.json", kMaxConfigBytes, object));
   const std::string generation_path = folder + "/generation_config.json";
-  std::error_code error;
   if (!std::filesystem::exists(generation_path, error)) {
     return Build(std::move(object), nullptr, hf_overrides, folder);
   }
