@@ -38,6 +38,9 @@ class Builder {
   }
   AttentionSplits Take() {
     while (static_cast<int>(splits_.worker_begin.size()) <= options_.num_workers) NextWorker();
+    for (const AttentionRow& row : splits_.rows) {
+      if (row.num_slots != 0) splits_.combine.push_back(row);
+    }
     return std::move(splits_);
   }
 

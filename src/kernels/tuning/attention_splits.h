@@ -54,6 +54,7 @@ struct AttentionSplits {
   std::vector<AttentionSegment> segments;  // grouped by worker
   std::vector<int32_t> worker_begin;       // [num_workers + 1] into segments
   std::vector<AttentionRow> rows;          // [items]
+  std::vector<AttentionRow> combine;       // those of them that the second kernel must write
   int32_t num_slots = 0;
 };
 
@@ -63,6 +64,8 @@ constexpr int64_t MaxAttentionSegments(int64_t rows, int64_t num_workers) {
   return rows + num_workers;
 }
 constexpr int64_t MaxAttentionSlots(int64_t num_workers) { return 2 * num_workers; }
+// Items that are cut; those that see nothing come on top.
+constexpr int64_t MaxAttentionCuts(int64_t num_workers) { return num_workers; }
 
 AttentionSplits SplitAttention(std::span<const AttentionItem> items,
                                const AttentionSplitOptions& options);

@@ -61,6 +61,9 @@ TEST(AttentionSplits, CoverAnyLengths) {
     EXPECT_LE(static_cast<int64_t>(splits.segments.size()),
               MaxAttentionSegments(static_cast<int64_t>(contexts.size()), options.num_workers));
     EXPECT_LE(splits.num_slots, MaxAttentionSlots(options.num_workers));
+    const auto empty = std::count(contexts.begin(), contexts.end(), 0);
+    EXPECT_LE(static_cast<int64_t>(splits.combine.size()),
+              MaxAttentionCuts(options.num_workers) + empty);
   }
 }
 

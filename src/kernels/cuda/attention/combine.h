@@ -15,8 +15,8 @@ namespace moebius::kernels::cuda {
 // divided by its own denominator, and its logarithm (base 2, maximum included) [slots, max_queries,
 // num_heads].
 struct CombineArgs {
-  const AttentionRow* rows = nullptr;  // [num_items]
-  int64_t num_items = 0;
+  const AttentionRow* rows = nullptr;  // [num_rows]; those with num_slots 0 are passed over
+  int64_t num_rows = 0;
   int max_queries = 1;
   int num_heads = 0;
   int width = 0;  // a multiple of 4, at most 512

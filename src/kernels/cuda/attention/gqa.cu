@@ -346,7 +346,7 @@ cudaError_t Launch(const GqaArgs& args, const Params& p, int row_blocks, cudaStr
 }  // namespace
 
 int LaunchGqa(const GqaArgs& args, CUstream_st* stream) {
-  if (args.num_items == 0) return cudaSuccess;
+  if (args.num_workers == 0) return cudaSuccess;
   const GqaShape& shape = args.shape;
   if (shape.head_dim != shape.v_head_dim || shape.num_kv_heads < 1 ||
       shape.num_heads % shape.num_kv_heads != 0) {
@@ -377,8 +377,8 @@ int LaunchGqa(const GqaArgs& args, CUstream_st* stream) {
   }
   if (error != cudaSuccess) return error;
   CombineArgs combine;
-  combine.rows = args.rows;
-  combine.num_items = args.num_items;
+  combine.rows = args.combine;
+  combine.num_rows = args.num_combine;
   combine.max_queries = args.max_queries;
   combine.num_heads = shape.num_heads;
   combine.width = shape.head_dim;

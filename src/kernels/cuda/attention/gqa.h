@@ -60,8 +60,8 @@ struct GqaArgs {
   const AttentionSegment* segments = nullptr;
   const int32_t* worker_begin = nullptr;  // [num_workers + 1]
   int num_workers = 0;
-  const AttentionRow* rows = nullptr;  // [num_items]
-  int64_t num_items = 0;
+  const AttentionRow* combine = nullptr;  // [num_combine]; entries with num_slots 0 do nothing
+  int64_t num_combine = 0;
   void* workspace = nullptr;  // GqaWorkspaceBytes
   int64_t max_slots = 0;
 };

@@ -39,7 +39,7 @@ void Row(const Shape& s, int sms, double copy_rate) {
   const auto splits = SplitAttention(items, {.num_workers = args.num_workers, .segment_cost = 2});
   const Device<AttentionSegment> segments(splits.segments);
   const Device<int32_t> workers(splits.worker_begin);
-  const Device<AttentionRow> rows(splits.rows);
+  const Device<AttentionRow> rows(splits.combine);
   Device<uint8_t> workspace(GqaWorkspaceBytes(splits.num_slots, args.max_queries, s.heads, s.dim));
   args.shape.q = q.get();
   args.shape.k_cache = k.get();
@@ -54,8 +54,8 @@ void Row(const Shape& s, int sms, double copy_rate) {
   args.shape.block_size = kBlock;
   args.segments = segments.get();
   args.worker_begin = workers.get();
-  args.rows = rows.get();
-  args.num_items = static_cast<int64_t>(items.size());
+  args.combine = rows.get();
+  args.num_combine = static_cast<int64_t>(splits.combine.size());
   args.workspace = workspace.get();
   args.max_slots = splits.num_slots;
   const double us = testing::TimeGraph(std::max(sets, 2), 7, [&](int i, cudaStream_t stream) {

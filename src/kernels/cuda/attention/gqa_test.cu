@@ -140,13 +140,13 @@ void Run(const Case& c, testing::Rng& rng, bool tensor_cores) {
     const auto splits = SplitAttention(items, {.num_workers = args.num_workers, .segment_cost = 1});
     const Device<AttentionSegment> segments(splits.segments);
     const Device<int32_t> workers(splits.worker_begin);
-    const Device<AttentionRow> item_rows(splits.rows);
+    const Device<AttentionRow> item_rows(splits.combine);
     Device<uint8_t> workspace(
         GqaWorkspaceBytes(splits.num_slots, args.max_queries, c.heads, c.dim));
     args.segments = segments.get();
     args.worker_begin = workers.get();
-    args.rows = item_rows.get();
-    args.num_items = static_cast<int64_t>(items.size());
+    args.combine = item_rows.get();
+    args.num_combine = static_cast<int64_t>(splits.combine.size());
     args.workspace = workspace.get();
     args.max_slots = splits.num_slots;
     CUDA_OK(LaunchGqa(args, nullptr));

@@ -569,8 +569,8 @@ int LaunchMlaDecode(const MlaDecodeArgs& args, CUstream_st* stream) {
       args.block_size >= 64 ? Launch<true>(args, p, stream) : Launch<false>(args, p, stream);
   if (error != cudaSuccess) return error;
   CombineArgs combine;
-  combine.rows = args.rows;
-  combine.num_items = args.num_rows;
+  combine.rows = args.combine;
+  combine.num_rows = args.num_combine;
   combine.num_heads = args.num_heads;
   combine.width = kMlaLatent;
   combine.partial = p.partial;

@@ -38,7 +38,8 @@ struct MlaDecodeArgs {
 
   const AttentionSegment* segments = nullptr;
   const int32_t* worker_begin = nullptr;  // [num_workers + 1]
-  const AttentionRow* rows = nullptr;     // [num_rows]
+  const AttentionRow* combine = nullptr;  // [num_combine]; entries with num_slots 0 do nothing
+  int64_t num_combine = 0;
   int num_workers = 0;
 
   void* workspace = nullptr;  // MlaDecodeWorkspaceBytes(slots, num_heads); 16-byte aligned

@@ -22,7 +22,7 @@ struct Shape {
   int batch;
   int context;
   int block_size = 64;
-  int segment_cost = 3;
+  int segment_cost = 8;
 };
 
 double Time(const Pool& pool, const Shape& s, int sms) {
@@ -46,7 +46,7 @@ double Time(const Pool& pool, const Shape& s, int sms) {
       SplitAttention(std::vector<int32_t>(s.batch, s.context), {}, options);
   const Device<AttentionSegment> segments(splits.segments);
   const Device<int32_t> workers(splits.worker_begin);
-  const Device<AttentionRow> rows(splits.rows);
+  const Device<AttentionRow> rows(splits.combine);
   Device<uint8_t> workspace(
       MlaDecodeWorkspaceBytes(MaxAttentionSlots(options.num_workers), s.heads));
   const int launches = sets > 1 ? sets : 3;
@@ -65,7 +65,8 @@ double Time(const Pool& pool, const Shape& s, int sms) {
     args.block_size = s.block_size;
     args.segments = segments.get();
     args.worker_begin = workers.get();
-    args.rows = rows.get();
+    args.combine = rows.get();
+    args.num_combine = static_cast<int64_t>(splits.combine.size());
     args.num_workers = options.num_workers;
     args.workspace = workspace.get();
     args.max_slots = MaxAttentionSlots(options.num_workers);

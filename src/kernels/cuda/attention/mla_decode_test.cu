@@ -97,7 +97,7 @@ double Run(const Case& c, testing::Rng& rng) {
   const AttentionSplits splits = SplitAttention(c.contexts, seqs, options);
   const Device<AttentionSegment> d_segments(splits.segments);
   const Device<int32_t> d_workers(splits.worker_begin);
-  const Device<AttentionRow> d_rows(splits.rows);
+  const Device<AttentionRow> d_rows(splits.combine);
   Device<uint8_t> workspace(MlaDecodeWorkspaceBytes(splits.num_slots, c.num_heads));
 
   MlaDecodeArgs args;
@@ -113,7 +113,8 @@ double Run(const Case& c, testing::Rng& rng) {
   args.block_size = c.block_size;
   args.segments = d_segments.get();
   args.worker_begin = d_workers.get();
-  args.rows = d_rows.get();
+  args.combine = d_rows.get();
+  args.num_combine = static_cast<int64_t>(splits.combine.size());
   args.num_workers = options.num_workers;
   args.workspace = workspace.get();
   args.max_slots = splits.num_slots;

@@ -13,6 +13,7 @@ namespace {
 constexpr int kThreads = 1024;
 constexpr int kWarps = kThreads / 32;
 constexpr int kBins = 2048;
+constexpr int kListed = 2048;  // candidates that fit in shared memory
 constexpr float kNever = -INFINITY;
 constexpr float kGreedy = 1e-5f;            // kGreedyTemperature
 constexpr float kUnits = 1099511627776.0f;  // 2^40
@@ -33,6 +34,10 @@ struct Shared {
   float values[kWarps];
   int ids[kWarps];
   int count;
+  float thread_best[kThreads];
+  float bound;
+  alignas(16) float listed_logits[kListed];
+  int listed_ids[kListed];
   float found_logits[kMaxLogprobs];
   int found_ids[kMaxLogprobs];
 };
@@ -122,6 +127,67 @@ __device__ float Best(const Row& row, Shared& sh, int& best_id) {
   for (int w = 0; w < kWarps; ++w) merge(sh.values[w], sh.ids[w]);
   best_id = best == kNever ? -1 : id;
   return best;
+}
+
+// A value that at least `count` (at most kThreads) logits reach: that one of the threads' largest.
+// -inf if fewer threads have any.
+__device__ float ReachedBy(const Row& row, Shared& sh, int count) {
+  float best = kNever;
+  row.ForMine([&](int /*id*/, float x) { best = x > best ? x : best; });
+  __syncthreads();
+  sh.thread_best[threadIdx.x] = best;
+  __syncthreads();
+  int rank = 0;
+  for (int t = 0; t < kThreads; ++t) {
+    const float other = sh.thread_best[t];
+    rank += other > best || (other == best && t < static_cast<int>(threadIdx.x)) ? 1 : 0;
+  }
+  if (rank == count - 1) sh.bound = best;
+  __syncthreads();
+  return sh.bound;
+}
+
+// Lists the tokens with logits of at least `bound` by id; false if they do not fit.
+__device__ bool List(const Row& row, Shared& sh, float bound) {
+  const int warp = threadIdx.x / 32;
+  const int lane = threadIdx.x % 32;
+  const auto listed = [&](float x) { return Possible(x) && x >= bound ? 1 : 0; };
+  int mine = 0;
+  row.ForMine([&](int /*id*/, float x) { mine += listed(x); });
+  mine = WarpTotal(mine);
+  if (lane == 0) sh.ids[warp] = mine;
+  __syncthreads();
+  int at = 0;
+  int all = 0;
+  for (int w = 0; w < kWarps; ++w) {
+    if (w < warp) at += sh.ids[w];
+    all += sh.ids[w];
+  }
+  if (threadIdx.x == 0) sh.count = all;
+  if (all <= kListed && mine > 0) {
+    const int end = row.RangeBegin(warp + 1);
+    for (int base = row.RangeBegin(warp); base < end; base += 128) {
+      const int id = base + lane * 4;
+      const float4 x = id < end ? row.Four(id) : make_float4(kNever, kNever, kNever, kNever);
+      const float four[4] = {x.x, x.y, x.z, x.w};
+      const int own = listed(x.x) + listed(x.y) + listed(x.z) + listed(x.w);
+      if (__any_sync(~0u, own != 0) == 0) continue;
+      int sum = own;
+      for (int step = 1; step < 32; step *= 2) {
+        const int other = __shfl_up_sync(~0u, sum, step);
+        if (lane >= step) sum += other;
+      }
+      int to = at + sum - own;
+      for (int j = 0; j < 4; ++j) {
+        if (listed(four[j]) == 0) continue;
+        sh.listed_logits[to] = four[j];
+        sh.listed_ids[to++] = id + j;
+      }
+      at += __shfl_sync(~0u, sum, 31);
+    }
+  }
+  __syncthreads();
+  return all <= kListed;
 }
 
 // The sum over the row of weight(id, logit), given to every thread; sh.sums holds the warps'.
@@ -242,10 +308,9 @@ __device__ bool Keeps(const Cut& cut, int id, float x) {
   return key > cut.key || (key == cut.key && id <= cut.id);
 }
 
-__device__ int Draw(const Row& row, Shared& sh, const DeviceSampleRow& wish) {
-  int best_id = -1;
-  const float top = Best(row, sh, best_id);
-  if (best_id < 0 || wish.temperature < kGreedy) return best_id;
+// Draws from a row: the logits themselves, or a list of them by id, which draws the same.
+__device__ int DrawFrom(const Row& row, Shared& sh, const DeviceSampleRow& wish, float top,
+                        int best_id) {
   Cut cut;
   const auto one = [](int /*id*/, float /*x*/) -> Units { return 1; };
   if (wish.top_k > 0 && wish.top_k < row.vocab) cut = Select(row, sh, wish.top_k, one);
@@ -269,6 +334,20 @@ __device__ int Draw(const Row& row, Shared& sh, const DeviceSampleRow& wish) {
   return FirstAbove(row, sh, min(static_cast<Units>(target), total - 1), drawn);
 }
 
+__device__ int Draw(const Row& row, Shared& sh, const DeviceSampleRow& wish) {
+  int best_id = -1;
+  const float top = Best(row, sh, best_id);
+  if (best_id < 0 || wish.temperature < kGreedy) return best_id;
+  // A small top-k: what can be among the best k is put together first.
+  if (wish.top_k > 0 && wish.top_k <= kThreads && row.vocab > kListed &&
+      List(row, sh, ReachedBy(row, sh, wish.top_k))) {
+    const Row listed = {sh.listed_logits, sh.count, true};
+    Best(listed, sh, best_id);
+    return sh.listed_ids[DrawFrom(listed, sh, wish, top, best_id)];
+  }
+  return DrawFrom(row, sh, wish, top, best_id);
+}
+
 // The n best raw logits, best first, as log probabilities; returns the logarithm of the softmax's
 // denominator.
 __device__ float TopLogprobs(const Row& row, Shared& sh, const SampleLaunch& args, int n) {
@@ -281,6 +360,7 @@ __device__ float TopLogprobs(const Row& row, Shared& sh, const SampleLaunch& arg
   const double normaliser = top + log(static_cast<double>(sum) / kUnits);
   if (n == 0) return static_cast<float>(normaliser);
   const Cut cut = Select(row, sh, n, [](int, float) -> Units { return 1; });
+  __syncthreads();
   if (threadIdx.x == 0) sh.count = 0;
   __syncthreads();
   row.ForMine([&](int id, float x) {
