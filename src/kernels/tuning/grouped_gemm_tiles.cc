@@ -37,12 +37,8 @@ int ChooseFewRows(const GroupedGemmShape& shape) {
 }
 
 int ChooseManyRows(const GroupedGemmShape& shape) {
-  const bool pair = shape.n % 256 == 0;
-  if (shape.format == GemmFormat::kBf16) {
-    return FindTile(shape.format, false, 256, 128, shape.n % 512 == 0 ? 2 : 1);
-  }
-  const int token_rows = shape.expected_rows >= 2048 ? 256 : 128;
-  return FindTile(shape.format, false, 128, token_rows, pair ? 2 : 1);
+  const int token_rows = WithSlack(shape.expected_rows) <= 128 ? 128 : 256;
+  return FindTile(shape.format, false, 128, token_rows, shape.n % 256 == 0 ? 2 : 1);
 }
 
 }  // namespace

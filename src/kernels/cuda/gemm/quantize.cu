@@ -96,7 +96,7 @@ __global__ void __launch_bounds__(kThreads) RowKernel(const RowKernelParams p) {
         Load8(from + p.columns, up);
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
-          x[i] = x[i] / (1.0f + __expf(-x[i])) * up[i];
+          x[i] = __fdividef(x[i], 1.0f + __expf(-x[i])) * up[i];
         }
       }
     }

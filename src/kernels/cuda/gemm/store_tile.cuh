@@ -21,7 +21,7 @@ __device__ __forceinline__ void StoreRows(const float (&sums)[kColumns / 2], uin
   const int lane = threadIdx.x % 32;
 #pragma unroll
   for (int chunk = 0; chunk < kColumns; chunk += 64) {
-    if (column + chunk >= n) {
+    if (column + chunk >= n || row >= row_end) {
       return;
     }
 #pragma unroll

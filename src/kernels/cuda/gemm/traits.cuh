@@ -27,8 +27,9 @@ struct GemmTraits {
 
   static constexpr int kConsumerRegisters = kConsumers == 3 ? 160 : 232;
   static constexpr int kProducerRegisters = kConsumers == 3 ? 32 : 40;
-  // Two sets of products beside the sums, where the registers allow it.
-  static constexpr bool kAhead = kFp8 && kWaves == 1 && kConsumers < 3;
+  // A single wave leaves registers for two sets of products beside the sums, but not where three
+  // warpgroups share them.
+  static constexpr bool kAhead = kFp8 && kConsumers < 3;
 
   static constexpr int kWeightBytes = kTile.weight_rows * tuning::kStageBytesOfK;
   static constexpr int kTokenBytes = kTile.token_rows * tuning::kStageBytesOfK;

@@ -20,6 +20,10 @@ __device__ __forceinline__ void ClusterSync() {
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
+// A value that is the same in all lanes, said so that the compiler keeps what follows from it in
+// uniform registers.
+__device__ __forceinline__ int WarpUniform(int value) { return __shfl_sync(0xffffffffu, value, 0); }
+
 // Moves registers between warpgroups; every warp of the warpgroup calls it.
 template <int kRegisters>
 __device__ __forceinline__ void RaiseRegisters() {
