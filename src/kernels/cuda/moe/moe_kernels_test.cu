@@ -274,5 +274,5 @@ int main() {
     }
   }
   std::printf("weighted_reduce: worst relative error %.2e\n", worst);
-  return testing::Finish("moe_test");
+  return testing::Finish("moe_kernels_test");
 }
