@@ -40,6 +40,8 @@ struct GemmTraits {
   static constexpr int kElementsOfK = tuning::kStageBytesOfK / (kFp8 ? 1 : 2);
 
   static_assert(kWaves >= 1 && kStages >= 3);
+  // A warpgroup's weights stand under one scale: 64 or 128 of a 128-row block, or all its columns.
+  static_assert(!kFp8 || (kSwap ? kWaves <= 2 : kTile.weight_rows == 128));
   static_assert(kCluster == 1 || !kSwap);
 };
 

@@ -34,8 +34,9 @@ __device__ __forceinline__ void BarrierArrive(uint64_t* barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(SharedAddress(barrier)) : "memory");
 }
 
-// Arrives at the barrier that stands at the same place in block `rank` of this cluster. Orders reads of shared memory as
-// far as the copy engine's next write needs; ordering of a cluster's ordinary writes (release.cluster) would cost a fence.
+// Arrives at the barrier that stands at the same place in block `rank` of this cluster. Orders
+// reads of shared memory as far as the copy engine's next write needs; ordering of a cluster's
+// ordinary writes (release.cluster) would cost a fence.
 __device__ __forceinline__ void BarrierArriveRemote(uint64_t* barrier, uint32_t rank) {
   asm volatile(
       "{\n"
