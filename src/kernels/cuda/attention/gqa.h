@@ -45,10 +45,14 @@ inline int GqaRowBlocks(int num_heads, int num_kv_heads, int max_queries) {
   const int rows = max_queries * (num_heads / num_kv_heads);
   return (rows + 63) / 64;
 }
-// For SplitAttention (tile 64): blocks that stay for the launch, two a multiprocessor.
-inline int GqaWorkers(int num_sms, int num_heads, int num_kv_heads, int max_queries) {
+// For SplitAttention (tile 64): the blocks that stay for the launch, as many a multiprocessor as
+// were measured to be fastest (shared memory and registers allow no more).
+inline int GqaWorkers(int num_sms, int num_heads, int num_kv_heads, int max_queries, int head_dim) {
+  const bool few_rows = max_queries * (num_heads / num_kv_heads) <= 16;
+  const int of_width = head_dim <= 64 ? 4 : (head_dim <= 128 ? 3 : 1);
+  const int per_sm = few_rows || of_width < 2 ? of_width : 2;
   const int groups = num_kv_heads * GqaRowBlocks(num_heads, num_kv_heads, max_queries);
-  return 2 * num_sms / groups > 0 ? 2 * num_sms / groups : 1;
+  return per_sm * num_sms / groups > 0 ? per_sm * num_sms / groups : 1;
 }
 inline size_t GqaWorkspaceBytes(int64_t slots, int max_queries, int num_heads, int head_dim) {
   return static_cast<size_t>(slots) * max_queries * num_heads * (head_dim + 1) * sizeof(float);

@@ -35,7 +35,7 @@ void Row(const Shape& s, int sms, double copy_rate) {
   args.max_queries = GqaQueriesPerItem(s.heads, s.kv_heads, s.queries == 1);
   const auto items =
       AttentionItems(query_start, std::vector<int32_t>(s.batch, s.context), args.max_queries);
-  args.num_workers = GqaWorkers(sms, s.heads, s.kv_heads, args.max_queries);
+  args.num_workers = GqaWorkers(sms, s.heads, s.kv_heads, args.max_queries, s.dim);
   const auto splits = SplitAttention(items, {.num_workers = args.num_workers, .segment_cost = 2});
   const Device<AttentionSegment> segments(splits.segments);
   const Device<int32_t> workers(splits.worker_begin);

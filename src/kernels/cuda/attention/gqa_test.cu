@@ -136,7 +136,7 @@ void Run(const Case& c, testing::Rng& rng, bool tensor_cores) {
     int sms = 0;
     CUDA_OK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, 0));
     args.num_workers =
-        c.workers > 0 ? c.workers : GqaWorkers(sms, c.heads, c.kv_heads, args.max_queries);
+        c.workers > 0 ? c.workers : GqaWorkers(sms, c.heads, c.kv_heads, args.max_queries, c.dim);
     const auto splits = SplitAttention(items, {.num_workers = args.num_workers, .segment_cost = 1});
     const Device<AttentionSegment> segments(splits.segments);
     const Device<int32_t> workers(splits.worker_begin);
