@@ -221,7 +221,9 @@ double TestReduce(testing::Rng& rng, int rows, int cols, int k, bool weighted, b
     }
   }
   const testing::Error error = testing::Compare(out.Download(), want);
-  testing::ExpectClose(error, kType == DType::kF32 ? 2e-6 : 4e-3,
+  // Few sums may all nearly cancel.
+  const double exact = rows * cols < 1000 ? 1e-4 : 2e-6;
+  testing::ExpectClose(error, kType == DType::kF32 ? exact : 4e-3 + exact,
                        "weighted_reduce " + std::to_string(rows) + " x " + std::to_string(cols));
   return error.relative;
 }
