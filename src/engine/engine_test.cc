@@ -389,7 +389,8 @@ TEST_F(EngineTest, OptionsThatDoNotFitAreRefusedWithWhatToChange) {
   EngineOptions options = SmallOptions();
   options.num_kv_blocks = 15;
   EXPECT_EQ(TryStart(options).error().code(), ErrorCode::kOutOfMemory);
-  EXPECT_NE(TryStart(options).error().message().find("one request of --max-model-len 64 needs"), std::string::npos);
+  EXPECT_NE(TryStart(options).error().message().find("one request of --max-model-len 64 needs"),
+            std::string::npos);
   options = SmallOptions();
   options.max_model_len = 129;
   EXPECT_EQ(TryStart(options).error().message(),
