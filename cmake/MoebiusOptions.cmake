@@ -22,11 +22,16 @@ if(MOLD AND NOT CMAKE_BUILD_TYPE STREQUAL "Release")
 endif()
 
 # No contraction of a*b+c behind our back: row invariance wants the fused operations where we wrote them.
-add_compile_options(-Wall -Wextra -Wno-unused-parameter -ffp-contract=off)
+# nvcc takes none of these: CUDA files have their own options (MoebiusCuda.cmake).
+add_compile_options("$<$<COMPILE_LANGUAGE:C,CXX>:-Wall;-Wextra;-Wno-unused-parameter;-ffp-contract=off>")
+# GCC 12 sees overlaps in std::string's operator+ that are not there (GCC bug 105651).
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  add_compile_options("$<$<COMPILE_LANGUAGE:C,CXX>:-Wno-restrict>")
+endif()
 if(MOEBIUS_WERROR)
-  add_compile_options(-Werror)
+  add_compile_options("$<$<COMPILE_LANGUAGE:C,CXX>:-Werror>")
 endif()
 if(MOEBIUS_SANITIZE)
-  add_compile_options(-fsanitize=${MOEBIUS_SANITIZE} -fno-sanitize-recover=all)
+  add_compile_options("$<$<COMPILE_LANGUAGE:C,CXX>:-fsanitize=${MOEBIUS_SANITIZE};-fno-sanitize-recover=all>")
   add_link_options(-fsanitize=${MOEBIUS_SANITIZE})
 endif()

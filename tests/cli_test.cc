@@ -203,7 +203,30 @@ TEST_F(CliTest, ErrorsNameWhatIsWrong) {
       {{"run", v3, "--prompt-ids", "5,512"}, 1, "512"},
       {{"run", v3, "--prompt-ids", "5", "--temperature", "-1"}, 1, "temperature"},
       {{"run", v3, "--prompt-ids", "5", "--stop", "x"}, 1, "tokenizer.json"},
-      {{"run", v3, "--prompt-ids", "5", "--block-size", "0"}, 1, "block_size"},
+      {{"run", v3, "--prompt-ids", "5", "--block-size", "0"}, 1, "--block-size is 0"},
+      {{"run", v3, "--prompt-ids", "5", "--max-num-batched-tokens", "3000000000000000000"},
+       1,
+       "--max-num-batched-tokens is 3000000000000000000"},
+      {{"run", v3, "--prompt-ids", "5", "--max-num-seqs", "16777216", "--max-num-batched-tokens",
+        "16777216"},
+       1,
+       "--max-num-seqs (16777216)"},
+      {{"run", v3, "--prompt-ids", "5", "--block-size", "1048576", "--num-kv-blocks", "2147483640"},
+       1,
+       "lower --kv-cache-memory-bytes or --num-kv-blocks"},
+      {{"run", v3, "--prompt-ids", "5", "--max-model-len", "99999999"}, 1, "--max-model-len is"},
+      {{"run", v3, "--prompt-ids", "5", "--threads", "99999"}, 1, "--threads is 99999"},
+      {{"run", v3, "--prompt-ids", "5", "--gpu-memory-utilization", "1.5"},
+       1,
+       "--gpu-memory-utilization is 1.5"},
+      {{"run", v3, "--prompt-ids", "5", "--seed", "-1"}, 2, "--seed is '-1'"},
+      {{"run", v3, "--input-file", folder_}, 1, "is a folder"},
+      {{"run", v3, "--input-file", Write("empty.jsonl", "\n\n")}, 1, "holds no request"},
+      {{"bench", "latency", v3, "--batch-size", "1048576", "--input-len", "1000"},
+       1,
+       "--batch-size is 1048576"},
+      {{"bench", "throughput", v3, "--num-prompts", "2147483647"}, 2, "--num-prompts"},
+      {{"bench", "latency", v3, "--num-iters-warmup", "-5"}, 2, "--num-iters-warmup is '-5'"},
       {{"run", v3, "--prompt-ids", "5", "--routing", "uniform"}, 1, "routing"},
       {{"run", v3, "--prompt-ids", "5", "--hf-overrides", "{"}, 1, "hf-overrides"},
       {{"run", v3, "--prompt-ids", "5", "--hf-overrides", R"({"model_type": "unheard_of"})"},
@@ -266,6 +289,23 @@ TEST_F(CliTest, BenchmarksReport) {
   report = json::parse(ReadFile(out));
   EXPECT_GT(report["total_tokens_per_second"].get<double>(),
             report["output_tokens_per_second"].get<double>());
+  EXPECT_GT(report["bandwidth_share"].get<double>(), 0);
+  // More than the whole comes with a reason.
+  EXPECT_TRUE(report["bandwidth_share"].get<double>() <= 1 || report.contains("bandwidth_note"));
+}
+
+TEST_F(CliTest, AShortKvCacheIsSaid) {
+  const Args base = {"run", kGolden + "deepseek_v3", "--prompt-ids", "5", "--max-tokens", "2"};
+  const Finished finished = Run(base + Args{"--num-kv-blocks", "1"});
+  EXPECT_EQ(finished.exit_code, 0) << finished.err;
+  EXPECT_TRUE(Contains(finished.err, "requests may have 16 tokens")) << finished.err;
+  EXPECT_FALSE(Contains(Run(base).err, "requests may have"));
+}
+
+TEST_F(CliTest, MoreRequestsThanTheEngineQueuesByDefault) {
+  const Finished finished = Run({"bench", "throughput", kGolden + "deepseek_v3", "--input-len", "1",
+                                 "--output-len", "1", "--num-prompts", "5000"});
+  EXPECT_EQ(finished.exit_code, 0) << finished.err;
 }
 
 }  // namespace

@@ -177,5 +177,81 @@ TEST_F(CliTextTest, ATooLongConversationIsRefusedAndTheRestGoesOn) {
   EXPECT_TRUE(Contains(finished.err, "[20 prompt tokens")) << finished.err;
 }
 
+// The folder has no weights: whoever asks for them says so.
+TEST_F(CliTextTest, RequestsAreCheckedBeforeWeightsAreRead) {
+  const Args run = {"run", folder_, "-p", "hi"};
+  EXPECT_TRUE(Contains(Run(run).err, "safetensors")) << "what a good request gets";
+  const std::string lines = Write("in.jsonl", "{\"prompt\": \"hi\"}\n");
+  const std::string broken = Write("broken.jinja", "{% for %}");
+  struct Case {
+    Args args;
+    std::string part;
+  };
+  const std::vector<Case> cases = {
+      {run + Args{"--temperature", "nan"}, "temperature is nan"},
+      {run + Args{"--top-p", "0"}, "top_p is 0"},
+      {run + Args{"--stop-token-ids", "257"}, "stop_token_ids is 257"},
+      {run + Args{"--max-model-len", "4"}, "max_model_len"},
+      {{"run", folder_, "--prompt-ids", "5,257"}, "prompt token 1 has id 257"},
+      {{"run", folder_, "--prompts-file", Write("p.txt", "hi\n"), "--min-p", "2"}, "min_p is 2"},
+      {{"run", folder_, "--input-file", lines, "--temperature", "-1"}, "temperature is -1"},
+      {{"run", folder_, "--input-file", lines, "--output-file", "/nowhere/x"}, "--output-file"},
+      {{"chat", folder_, "--temperature", "inf"}, "temperature is inf"},
+      {run + Args{"--chat-template", broken}, "broken.jinja"},
+      {run + Args{"--chat-template", folder_ + "none.jinja"}, "--chat-template"},
+      {{"bench", "latency", folder_, "--output-json", "/nowhere/x"}, "--output-json"},
+      {{"bench", "latency", folder_, "--input-len", "5000"}, "--input-len"},
+  };
+  const auto check = [this](const Case& c) {
+    const Finished finished = Run(c.args);
+    EXPECT_EQ(finished.exit_code, 1) << finished.err;
+    EXPECT_TRUE(Contains(finished.err, c.part)) << c.part << " in: " << finished.err;
+    EXPECT_FALSE(Contains(finished.err, "safetensors")) << finished.err;
+  };
+  for (const Case& c : cases) check(c);
+  Write("tokenizer_config.json", json{{"chat_template", "{% nonsense %}"}}.dump());
+  for (const Args& args :
+       {run, Args{"chat", folder_}, Args{"run", folder_, "--input-file", lines}}) {
+    check({args, "nonsense"});
+  }
+}
+
+TEST_F(CliTextTest, AnotherTemplateStandsInForTheFolders) {
+  const std::string file = Write("other.jinja", "<{{ messages[-1].content }}>{{ eos_token }}");
+  const Finished finished = Run(Base("run") + Args{"-p", "hi", "--chat-template", file});
+  EXPECT_EQ(finished.exit_code, 0) << finished.err;
+  EXPECT_TRUE(Contains(finished.err, "[5 prompt tokens")) << finished.err;
+}
+
+TEST_F(CliTextTest, ATokeniserOfAnotherModelIsRefused) {
+  const Args base = Base("run") + Args{"-p", "hi"};
+  const Finished refused =
+      Run(base + Args{"--hf-overrides", R"({"vocab_size": 200, "eos_token_id": 0})"});
+  EXPECT_EQ(refused.exit_code, 1);
+  EXPECT_TRUE(Contains(refused.err, "256 entries") && Contains(refused.err, "vocab_size, 200"))
+      << refused.err;
+  // Added tokens alone beyond the vocabulary, and a padded embedding, are usual.
+  const Finished warned =
+      Run(base + Args{"--no-chat", "--hf-overrides", R"({"vocab_size": 256, "eos_token_id": 0})"});
+  EXPECT_EQ(warned.exit_code, 0) << warned.err;
+  EXPECT_TRUE(Contains(warned.err, "added tokens")) << warned.err;
+  const Finished padded = Run(base + Args{"--hf-overrides", R"({"vocab_size": 320})"});
+  EXPECT_EQ(padded.exit_code, 0) << padded.err;
+  EXPECT_FALSE(Contains(padded.err, "added tokens")) << padded.err;
+}
+
+TEST_F(CliTextTest, SwitchesWithoutEffectAreSaid) {
+  const Args dense = {"--hf-overrides",
+                      R"({"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]})"};
+  const Finished finished =
+      Run(Base("run") + dense + Args{"-p", "hi", "--moe-mode", "dense", "--routing", "uniform"});
+  EXPECT_EQ(finished.exit_code, 0) << finished.err;
+  EXPECT_TRUE(Contains(finished.err, "--moe-mode dense has no effect")) << finished.err;
+  EXPECT_TRUE(Contains(finished.err, "--routing has no effect")) << finished.err;
+  EXPECT_FALSE(Contains(Run(Base("run") + dense + Args{"-p", "hi"}).err, "has no effect"));
+  EXPECT_FALSE(
+      Contains(Run(Base("run") + Args{"-p", "hi", "--moe-mode", "dense"}).err, "has no effect"));
+}
+
 }  // namespace
 }  // namespace moebius

@@ -66,6 +66,6 @@ build() {
   fi
   # Lines of a no-op build are noise; grep's status says only whether anything was left.
   cmake --build "$folder" "${targets[@]}" -- -j "$(build_jobs)" 2>&1 |
-    { grep -v -E 'ninja: (no work to do|Entering directory)|Re-checking globbed|GLOB mismatch|^-- (Configuring done|Generating done|Build files)' || true; }
+    { grep --line-buffered -v -E 'ninja: (no work to do|Entering directory)|Re-checking globbed|GLOB mismatch|^-- (Configuring done|Generating done|Build files)' || true; }
   return "${PIPESTATUS[0]}"
 }

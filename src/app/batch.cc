@@ -5,13 +5,14 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdio>
-#include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
 #include "app/batch_file.h"
 #include "app/commands.h"
+#include "app/output_file.h"
 #include "app/session.h"
 #include "base/progress.h"
 
@@ -48,7 +49,7 @@ class Batch {
     for (size_t i = next_++; i < lines_.size() && !cancel_.stop_requested(); i = next_++) {
       const BatchLine& line = lines_[i];
       const auto output = session_.frontend().Generate(
-          MakeRequest(session_, line.prompt, line.sampling), {}, cancel_);
+          MakeRequest(session_.sampling, line.prompt, line.sampling), {}, cancel_);
       Deliver(i, output);
     }
   }
@@ -91,28 +92,37 @@ void AskAsUser(const RunOptions& options, std::vector<BatchLine>& lines) {
   }
 }
 
-struct CloseFile {
-  void operator()(std::FILE* file) const { std::fclose(file); }
-};
+// What every request would fail of should not wait for a model to load: the session's sampling, and
+// a template that is missing or broken.
+Status CheckBatch(const SessionPlan& plan, const std::vector<BatchLine>& lines) {
+  MOEBIUS_TRY(CheckPrompt(plan, std::vector<TokenId>{0}));
+  for (const BatchLine& line : lines) {
+    if (!std::holds_alternative<frontend::Conversation>(line.prompt)) continue;
+    const Status status = plan.model.encoder.TemplateStatus();
+    if (!status) {
+      return tl::unexpected(status.error().WithContext(fmt::format("line {}", line.number)));
+    }
+    break;
+  }
+  return {};
+}
 
 }  // namespace
 
 Result<int> RunBatch(const RunOptions& options, Interrupt& interrupt) {
-  // Syntax first: a bad line should not wait for a model to load.
   MOEBIUS_ASSIGN(std::vector<BatchLine> lines, ReadBatchFile(options.input_file));
-  MOEBIUS_ASSIGN(const Session session, OpenSession(options));
-  if (options.chat.value_or(session.frontend().has_chat_template())) AskAsUser(options, lines);
-  std::unique_ptr<std::FILE, CloseFile> file;
+  MOEBIUS_ASSIGN(SessionPlan plan, PlanSession(options));
+  if (options.chat.value_or(plan.model.encoder.has_chat_template())) AskAsUser(options, lines);
+  MOEBIUS_TRY(CheckBatch(plan, lines));
+  std::optional<OutputFile> file;
   if (!options.output_file.empty()) {
-    file.reset(std::fopen(options.output_file.c_str(), "we"));
-    if (file == nullptr) {
-      return MakeError(ErrorCode::kUnavailable, "--output-file: {} cannot be written",
-                       options.output_file);
-    }
+    MOEBIUS_ASSIGN(file, OutputFile::Open("--output-file", options.output_file));
   }
-  Batch batch(session, lines, file == nullptr ? stdout : file.get(), interrupt.Begin());
+  MOEBIUS_ASSIGN(const Session session, OpenSession(std::move(plan)));
+  Batch batch(session, lines, file ? file->Begin() : stdout, interrupt.Begin());
   const int num_failed = batch.Run();
   interrupt.End();
+  if (file) MOEBIUS_TRY(file->Finish());
   if (num_failed > 0)
     return MakeError(ErrorCode::kInternal, "{} of {} requests failed", num_failed, lines.size());
   return kExitOk;

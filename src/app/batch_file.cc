@@ -1,6 +1,7 @@
 #include "app/batch_file.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -110,6 +111,11 @@ Result<BatchLine> ParseBatchLine(std::string_view text, const std::string& where
 }
 
 Result<std::vector<BatchLine>> ReadBatchFile(const std::string& path) {
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "--input-file: {} is a folder, expected a file of JSON lines", path);
+  }
   std::ifstream file(path);
   if (!file) return MakeError(ErrorCode::kNotFound, "--input-file: {} cannot be read", path);
   std::vector<BatchLine> lines;
@@ -120,6 +126,11 @@ Result<std::vector<BatchLine>> ReadBatchFile(const std::string& path) {
     MOEBIUS_ASSIGN(BatchLine line,
                    ParseBatchLine(text, fmt::format("{}:{}", path, number), number));
     lines.push_back(std::move(line));
+  }
+  if (file.bad()) return MakeError(ErrorCode::kUnavailable, "--input-file: {}: read error", path);
+  if (lines.empty()) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "--input-file: {} holds no request, expected a JSON object a line", path);
   }
   return lines;
 }

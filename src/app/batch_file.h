@@ -24,7 +24,7 @@ struct BatchLine {
 // kInvalidArgument. `prompt` becomes a conversation of one user message if `chat` is set.
 Result<BatchLine> ParseBatchLine(std::string_view text, const std::string& where, int number);
 
-// Every line that is not blank. The first bad one is the error.
+// Every line that is not blank; no such line is an error. The first bad one is the error.
 Result<std::vector<BatchLine>> ReadBatchFile(const std::string& path);
 
 // The answer's line, without the line end; what cannot be encoded as UTF-8 is replaced.

@@ -88,6 +88,21 @@ TEST(BatchFile, AFileIsReadWholeAndItsFirstBadLineNamed) {
   EXPECT_FALSE(ReadBatchFile(path));
 }
 
+TEST(BatchFile, AFolderOrAFileWithoutRequestsIsAnError) {
+  const auto folder = ReadBatchFile(testing::TempDir());
+  ASSERT_FALSE(folder);
+  EXPECT_NE(folder.error().message().find("is a folder"), std::string::npos);
+  const std::string path = testing::TempDir() + "moebius_batch_file_empty.jsonl";
+  for (const char* text : {"", "\n \n\t\r\n"}) {
+    std::ofstream(path) << text;
+    const auto lines = ReadBatchFile(path);
+    ASSERT_FALSE(lines);
+    EXPECT_EQ(lines.error().message(),
+              "--input-file: " + path + " holds no request, expected a JSON object a line");
+  }
+  std::remove(path.c_str());
+}
+
 TEST(BatchFile, AnswersAreLinesOfJson) {
   const auto line = ParseBatchLine(R"({"id": "q\"1", "prompt": "x"})", "f:1", 1);
   frontend::GenerateOutput output;

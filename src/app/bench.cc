@@ -3,10 +3,11 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <fstream>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "app/commands.h"
+#include "app/output_file.h"
 #include "base/progress.h"
 #include "bench/figures.h"
 #include "bench/load.h"
@@ -16,6 +17,7 @@
 #include "platform/bandwidth.h"
 #include "platform/cpu_features.h"
 #include "platform/thread_pool.h"
+#include "platform/topology.h"
 
 namespace moebius::app {
 namespace {
@@ -35,45 +37,101 @@ Result<double> MeasureBandwidth(int num_threads) {
   });
 }
 
-Result<std::vector<bench::Trace>> RunIterations(const BenchOptions& options,
-                                                engine::EngineClient& engine) {
-  const int num_warmup = options.throughput ? 0 : options.num_iters_warmup;
-  Progress progress("measuring", num_warmup + options.num_iters);
+// What the engine did while it was measured.
+struct Measured {
   std::vector<bench::Trace> traces;
+  int64_t num_steps = 0;
+  int64_t num_rows = 0;
+  moe::ExpertStats load;
+};
+
+int NumRequests(const BenchOptions& options) {
+  return options.throughput ? options.num_prompts : options.batch_size;
+}
+
+Result<Measured> RunIterations(const BenchOptions& options, engine::EngineClient& engine) {
+  const int num_warmup = options.throughput ? 0 : options.num_iters_warmup;
+  Progress progress("measuring", int64_t{num_warmup} + options.num_iters);
+  Measured measured;
+  engine::EngineStats before;
   for (int i = 0; i < num_warmup + options.num_iters; ++i) {
+    if (i == num_warmup) before = engine.Stats();
     bench::Workload workload;
-    workload.num_requests = options.throughput ? options.num_prompts : options.batch_size;
+    workload.num_requests = NumRequests(options);
     workload.input_len = options.input_len;
     workload.output_len = options.output_len;
     // New prompts each time: what the prefix cache remembers must not help.
     workload.seed = options.seed + static_cast<uint64_t>(i);
     MOEBIUS_ASSIGN(bench::Trace trace,
                    bench::Run(engine, bench::MakeRequests(workload, engine.limits().vocab_size)));
-    if (i >= num_warmup) traces.push_back(std::move(trace));
+    if (i >= num_warmup) measured.traces.push_back(std::move(trace));
     progress.Advance();
   }
-  return traces;
+  const engine::EngineStats after = engine.Stats();
+  measured.num_steps = after.num_steps - before.num_steps;
+  measured.num_rows = after.num_prefill_tokens + after.num_output_tokens -
+                      before.num_prefill_tokens - before.num_output_tokens;
+  measured.load = engine.ExpertLoad();
+  return measured;
 }
 
 struct Report {
   bench::Figures figures;
-  double bandwidth = 0;       // bytes/s, all threads
-  double bytes_per_step = 0;  // of a decode step in the middle of the answers
-  double share = 0;           // of the bandwidth, reached while decoding
+  double steps_per_second = 0;  // latency: of decoding alone
+  double bytes_per_step = 0;    // that must be read: of a decode step, or the mean of all
+  double bandwidth = 0;         // bytes/s, all threads
+  std::string note;
+
+  double share() const { return steps_per_second * bytes_per_step / bandwidth; }
 };
 
-Report MakeReport(const BenchOptions& options, const std::vector<bench::Trace>& traces,
+Report MakeReport(const BenchOptions& options, const Measured& measured,
                   const bench::ModelBytes& model, double bandwidth) {
   Report report;
-  report.figures = bench::Measure(traces, options.input_len);
+  report.figures = bench::Measure(measured.traces, options.input_len);
   report.bandwidth = bandwidth;
-  const double batch = options.throughput
-                           ? std::min<double>(options.num_prompts, options.open.engine.max_num_seqs)
-                           : options.batch_size;
+  const double batch =
+      std::min<double>(NumRequests(options), static_cast<double>(options.open.engine.max_num_seqs));
+  const double context = options.input_len + options.output_len / 2.0;
+  if (!options.throughput) {
+    report.steps_per_second = report.figures.decode_rate / batch;
+    report.bytes_per_step = bench::BytesPerStep(model, measured.load, batch, batch * context);
+    return report;
+  }
+  // Steps of prefill have more rows than requests; counting no more leaves the share a lower bound.
+  const auto steps = static_cast<double>(std::max<int64_t>(measured.num_steps, 1));
+  const double rows = std::min(batch, static_cast<double>(measured.num_rows) / steps);
+  double seconds = 0;
+  for (const bench::Trace& trace : measured.traces) seconds += trace.seconds;
+  report.steps_per_second = steps / seconds;
+  const double decoded = static_cast<double>(measured.traces.size()) * NumRequests(options) *
+                         (options.output_len - 1.0);
   report.bytes_per_step =
-      bench::BytesPerStep(model, batch, options.input_len + options.output_len / 2.0);
-  report.share = report.figures.decode_rate / batch * report.bytes_per_step / bandwidth;
+      bench::BytesPerStep(model, measured.load, rows, decoded / steps * context);
   return report;
+}
+
+// Caches of the cpus in use; 0: unknown.
+double CacheBytes() {
+  const auto topology = platform::DetectTopology();
+  if (!topology) return 0;
+  return static_cast<double>(topology->l2_bytes) * topology->num_l2 +
+         static_cast<double>(topology->l3_bytes) * topology->num_l3;
+}
+
+// More than the whole is either no question of memory, or the probe was disturbed both times.
+Status SettleShare(const BenchOptions& options, Report& report) {
+  if (report.share() <= 1) return {};
+  const double cache_bytes = CacheBytes();
+  if (report.bytes_per_step > cache_bytes) {
+    MOEBIUS_ASSIGN(const double again, MeasureBandwidth(options.open.threads));
+    report.bandwidth = std::max(report.bandwidth, again);
+    if (report.share() <= 1) report.note = "bandwidth was disturbed: measured again";
+  }
+  if (report.note.empty()) {
+    report.note = bench::ExplainShare(report.share(), report.bytes_per_step, cache_bytes);
+  }
+  return {};
 }
 
 ordered_json Milliseconds(const Summary& summary) {
@@ -91,8 +149,7 @@ ordered_json ToJson(const BenchOptions& options, const frontend::OpenedModel& op
   json["threads"] = opened.num_threads;
   json["input_len"] = options.input_len;
   json["output_len"] = options.output_len;
-  json[options.throughput ? "num_prompts" : "batch_size"] =
-      options.throughput ? options.num_prompts : options.batch_size;
+  json[options.throughput ? "num_prompts" : "batch_size"] = NumRequests(options);
   json["num_iters"] = options.num_iters;
   json["ttft_ms"] = Milliseconds(report.figures.ttft);
   json["tpot_ms"] = Milliseconds(report.figures.tpot);
@@ -101,13 +158,13 @@ ordered_json ToJson(const BenchOptions& options, const frontend::OpenedModel& op
   json["requests_per_second"] = report.figures.request_rate;
   json["output_tokens_per_second"] = report.figures.output_rate;
   json["total_tokens_per_second"] = report.figures.total_rate;
-  // With more prompts than run at once, no part of a run is decoding alone.
-  if (!options.throughput) {
-    json["decode_tokens_per_second"] = report.figures.decode_rate;
-    json["bytes_per_decode_step"] = report.bytes_per_step;
-    json["bandwidth_bytes_per_second"] = report.bandwidth;
-    json["bandwidth_share"] = report.share;
-  }
+  // With more prompts than run at once, no part of a run is decoding alone: then the bytes are
+  // those of a mean step.
+  if (!options.throughput) json["decode_tokens_per_second"] = report.figures.decode_rate;
+  json["bytes_per_decode_step"] = report.bytes_per_step;
+  json["bandwidth_bytes_per_second"] = report.bandwidth;
+  json["bandwidth_share"] = report.share();
+  if (!report.note.empty()) json["bandwidth_note"] = report.note;
   return json;
 }
 
@@ -126,47 +183,62 @@ void Print(const BenchOptions& options, const Report& report) {
   fmt::print("\n{:<28}{:>9.2f}\n", "requests/s", figures.request_rate);
   fmt::print("{:<28}{:>9.1f}\n", "output tokens/s", figures.output_rate);
   fmt::print("{:<28}{:>9.1f}\n", "prompt + output tokens/s", figures.total_rate);
-  if (options.throughput) return;
-  fmt::print("{:<28}{:>9.1f}\n", "decode tokens/s", figures.decode_rate);
-  fmt::print(
-      "\na decode step reads {:.1f} MB; memory streams {:.1f} GB/s: {:.0f} % of it reached\n",
-      report.bytes_per_step / 1e6, report.bandwidth / 1e9, report.share * 100);
+  if (!options.throughput) {
+    fmt::print("{:<28}{:>9.1f}\n", "decode tokens/s", figures.decode_rate);
+  }
+  fmt::print("\na {} step reads {:.1f} MB; memory streams {:.1f} GB/s: {:.0f} % of it reached\n",
+             options.throughput ? "mean" : "decode", report.bytes_per_step / 1e6,
+             report.bandwidth / 1e9, report.share() * 100);
+  if (!report.note.empty()) fmt::print("{}\n", report.note);
 }
 
+// The flags' own ranges are known; together they may still be more than a machine can hold.
 Status CheckSizes(const BenchOptions& options) {
-  const std::pair<const char*, int> sizes[] = {{"--input-len", options.input_len},
-                                               {"--output-len", options.output_len},
-                                               {"--batch-size", options.batch_size},
-                                               {"--num-iters", options.num_iters},
-                                               {"--num-prompts", options.num_prompts}};
-  for (const auto& [name, size] : sizes) {
-    if (size < 1)
-      return MakeError(ErrorCode::kInvalidArgument, "{} is {}, expected at least 1", name, size);
-  }
-  return {};
+  constexpr int64_t kMaxTokens = int64_t{1} << 27;
+  const int64_t length = int64_t{options.input_len} + options.output_len;
+  const int64_t num_requests = NumRequests(options);
+  if (num_requests * length <= kMaxTokens) return {};
+  return MakeError(ErrorCode::kInvalidArgument,
+                   "{} is {}, each of {} tokens (--input-len, --output-len): expected at most {} "
+                   "tokens together",
+                   options.throughput ? "--num-prompts" : "--batch-size", num_requests, length,
+                   kMaxTokens);
+}
+
+Status CheckLength(const BenchOptions& options, const engine::EngineLimits& limits) {
+  const int64_t length = int64_t{options.input_len} + options.output_len;
+  if (length <= limits.max_model_len) return {};
+  return MakeError(ErrorCode::kInvalidArgument,
+                   "--input-len and --output-len are {} tokens together, expected at most {}, "
+                   "what the model or --max-model-len allows",
+                   length, limits.max_model_len);
 }
 
 }  // namespace
 
-Result<int> BenchCommand(const BenchOptions& options) {
-  MOEBIUS_TRY(CheckSizes(options));
-  MOEBIUS_ASSIGN(const double before, MeasureBandwidth(options.open.threads));
-  MOEBIUS_ASSIGN(const model::LoadOptions load, frontend::LoadOptionsOf(options.open));
-  MOEBIUS_ASSIGN(const model::Inspection inspection, model::InspectModel(load));
-  MOEBIUS_ASSIGN(const frontend::OpenedModel opened, frontend::Open(options.open));
-  MOEBIUS_ASSIGN(const std::vector<bench::Trace> traces,
-                 RunIterations(options, opened.frontend->engine()));
-  MOEBIUS_ASSIGN(const double after, MeasureBandwidth(options.open.threads));
-  const Report report =
-      MakeReport(options, traces, bench::BytesOf(inspection), std::max(before, after));
-  Print(options, report);
+Result<int> BenchCommand(const BenchOptions& given) {
+  MOEBIUS_TRY(CheckSizes(given));
+  BenchOptions options = given;
+  engine::EngineOptions& engine = options.open.engine;
+  engine.max_num_waiting = std::max<int64_t>(engine.max_num_waiting, NumRequests(options));
+  MOEBIUS_ASSIGN(frontend::PreparedModel prepared, frontend::Prepare(options.open));
+  MOEBIUS_TRY(CheckLength(options, prepared.limits));
+  std::optional<OutputFile> file;
   if (!options.output_json.empty()) {
-    std::ofstream file(options.output_json);
-    file << ToJson(options, opened, report).dump(2) << "\n";
-    if (!file.flush()) {
-      return MakeError(ErrorCode::kUnavailable, "--output-json: {} cannot be written",
-                       options.output_json);
-    }
+    MOEBIUS_ASSIGN(file, OutputFile::Open("--output-json", options.output_json));
+  }
+  MOEBIUS_ASSIGN(const model::Inspection inspection, model::InspectModel(prepared.load));
+  MOEBIUS_ASSIGN(const double before, MeasureBandwidth(options.open.threads));
+  MOEBIUS_ASSIGN(const frontend::OpenedModel opened, frontend::Load(std::move(prepared)));
+  MOEBIUS_ASSIGN(const Measured measured, RunIterations(options, opened.frontend->engine()));
+  MOEBIUS_ASSIGN(const double after, MeasureBandwidth(options.open.threads));
+  Report report =
+      MakeReport(options, measured, bench::BytesOf(inspection), std::max(before, after));
+  MOEBIUS_TRY(SettleShare(options, report));
+  Print(options, report);
+  if (file) {
+    fmt::print(file->Begin(), "{}\n", ToJson(options, opened, report).dump(2));
+    MOEBIUS_TRY(file->Finish());
   }
   return kExitOk;
 }

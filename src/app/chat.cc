@@ -75,7 +75,8 @@ class Chat {
   void Turn(const std::string& text) {
     messages_.push_back({"user", text});
     auto output =
-        Answer(session_, MakeRequest(session_, frontend::MakeConversation(messages_)), interrupt_);
+        Answer(session_, MakeRequest(session_.sampling, frontend::MakeConversation(messages_)),
+               interrupt_);
     if (!output) {
       // The turn did not happen; what was said before still holds.
       messages_.pop_back();
@@ -97,12 +98,15 @@ class Chat {
 }  // namespace
 
 Result<int> ChatCommand(const ChatOptions& options, Interrupt& interrupt) {
-  MOEBIUS_ASSIGN(const Session session, OpenSession(options));
-  if (!session.frontend().has_chat_template()) {
+  MOEBIUS_ASSIGN(SessionPlan plan, PlanSession(options));
+  if (!plan.model.encoder.has_chat_template()) {
     return MakeError(ErrorCode::kNotFound,
                      "{}: no chat template, so there is no conversation; use moebius run",
                      options.open.model);
   }
+  // What every turn would fail of should not wait for a model to load.
+  MOEBIUS_TRY(CheckPrompt(plan, QuestionPrompt(options.system, "?")));
+  MOEBIUS_ASSIGN(const Session session, OpenSession(std::move(plan)));
   return Chat(session, options.system, interrupt).Loop();
 }
 

@@ -28,22 +28,6 @@ nlohmann::json ToJson(const YAML::Node& node) {
                                                                  : value;
 }
 
-bool IsBool(const YAML::Node& node, bool* value) {
-  return node.Tag() != "!" && YAML::convert<bool>::decode(node, *value);
-}
-
-Status AddScalar(const std::string& flag, const YAML::Node& node, std::vector<std::string>& args) {
-  bool value = false;
-  if (!IsBool(node, &value)) {
-    args.push_back(flag + "=" + node.Scalar());
-  } else if (value) {
-    args.push_back(flag);
-  } else {
-    args.push_back("--no-" + flag.substr(2));
-  }
-  return {};
-}
-
 Status AddEntry(const std::string& where, const YAML::Node& key, const YAML::Node& value,
                 std::vector<std::string>& args) {
   if (!key.IsScalar() || key.Scalar().empty()) {
@@ -52,7 +36,11 @@ Status AddEntry(const std::string& where, const YAML::Node& key, const YAML::Nod
   std::string flag = "--" + key.Scalar();
   for (char& c : flag) c = c == '_' ? '-' : c;
   if (value.IsNull()) return {};
-  if (value.IsScalar()) return AddScalar(flag, value, args);
+  // Joined by '=', a word is never taken for the next argument, and a switch reads true and false.
+  if (value.IsScalar()) {
+    args.push_back(flag + "=" + value.Scalar());
+    return {};
+  }
   if (value.IsMap()) {
     args.push_back(flag + "=" + ToJson(value).dump());
     return {};
@@ -61,7 +49,7 @@ Status AddEntry(const std::string& where, const YAML::Node& key, const YAML::Nod
     if (!item.IsScalar())
       return MakeError(ErrorCode::kCorrupt, "{}: {}: expected a list of plain values", where,
                        key.Scalar());
-    MOEBIUS_TRY(AddScalar(flag, item, args));
+    args.push_back(flag + "=" + item.Scalar());
   }
   return {};
 }

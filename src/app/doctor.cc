@@ -20,6 +20,9 @@ namespace {
 
 constexpr double kGiB = 1024.0 * 1024 * 1024;
 
+// Bytes a second that one core of any server or desktop reads alone, and so do a few of them each.
+constexpr double kLeastOfACore = 4e9;
+
 std::string Gibibytes(uint64_t bytes) {
   return fmt::format("{:.1f} GiB", static_cast<double>(bytes) / kGiB);
 }
@@ -164,6 +167,11 @@ Finding CheckBandwidth(const Result<platform::Bandwidth>& bandwidth, int num_thr
   if (num_threads > 1 && bandwidth->all_threads < 0.75 * bandwidth->one_thread) {
     finding.state = FindingState::kWarning;
     finding.remedy = "more threads read less than one: is other work running on this machine?";
+  } else if (bandwidth->one_thread < kLeastOfACore ||
+             bandwidth->all_threads < kLeastOfACore * std::min(num_threads, 4)) {
+    finding.state = FindingState::kWarning;
+    finding.remedy =
+        "less than 4 GB/s a core: the machine seems busy; figures taken now say little";
   }
   return finding;
 }

@@ -83,6 +83,21 @@ TEST(Doctor, BandwidthThatShrinksWithThreadsIsAWarning) {
   EXPECT_EQ(CheckBandwidth(Failure("no memory"), 4).state, FindingState::kWarning);
 }
 
+TEST(Doctor, ABusyMachineIsAWarning) {
+  platform::Bandwidth bandwidth;
+  bandwidth.num_bytes = 256 << 20;
+  const auto busy = [&](double one_thread, double all_threads, int num_threads) {
+    bandwidth.one_thread = one_thread;
+    bandwidth.all_threads = all_threads;
+    return Contains(CheckBandwidth(bandwidth, num_threads).remedy, "seems busy");
+  };
+  EXPECT_TRUE(busy(0.5e9, 0.5e9, 2));
+  EXPECT_TRUE(busy(3.9e9, 20e9, 4));
+  EXPECT_TRUE(busy(6e9, 7e9, 2));
+  EXPECT_FALSE(busy(6e9, 8e9, 2));
+  EXPECT_FALSE(busy(8e9, 40e9, 24)) << "a desktop's many threads share what it has";
+}
+
 TEST(Doctor, LittleMemoryIsAWarningThatKnowsTheContainer) {
   platform::SystemMemory memory;
   memory.total = 64 * kGiB;

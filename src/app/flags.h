@@ -1,5 +1,5 @@
-// Which flags a subcommand has and where their values go. Here and in parse.cc is all that knows
-// CLI11.
+// Which flags a subcommand has and where their values go. CLI11 stays in this file's .cc,
+// flag_kinds.cc and parse.cc.
 #pragma once
 
 #include <string>
@@ -17,7 +17,7 @@ namespace moebius::app {
 // Each adds its flags to `app`; the targets must outlive the parse.
 void AddRunFlags(CLI::App* app, RunOptions& options);
 void AddChatFlags(CLI::App* app, ChatOptions& options);
-void AddInspectFlags(CLI::App* app, InspectOptions& options);
+void AddInspectFlags(CLI::App* app, InspectOptions& options, std::vector<std::string>& notes);
 void AddBenchFlags(CLI::App* app, BenchOptions& options);
 void AddPlanFlags(CLI::App* app, PlanOptions& options);  // plan_flags.cc
 

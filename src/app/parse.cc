@@ -114,8 +114,8 @@ struct Parser {
         "keys.");
     AddRunFlags(WithModel(&main, "run", "Answer one prompt, or a file of them"), run);
     AddChatFlags(WithModel(&main, "chat", "A conversation on the terminal"), chat);
-    AddInspectFlags(Sub(&main, "inspect", "Configuration, parameters and bytes of a model"),
-                    inspect);
+    AddInspectFlags(WithModel(&main, "inspect", "Configuration, parameters and bytes of a model"),
+                    inspect, notes);
     CLI::App* bench = Sub(&main, "bench", "Measure this machine with a model");
     throughput.throughput = true;
     AddBenchFlags(
@@ -133,7 +133,7 @@ struct Parser {
     app->allow_extras();  // CheckLeftOver has better words for them
     return app;
   }
-  // A subcommand that runs a model takes vLLM's flags.
+  // A subcommand that takes a model takes vLLM's flags.
   CLI::App* WithModel(CLI::App* parent, const char* name, const char* help) {
     CLI::App* app = Sub(parent, name, help);
     AddVllmFlags(app, notes);

@@ -31,6 +31,9 @@ TEST(Suggest, DistanceAndNearest) {
   EXPECT_EQ(EditDistance("ab", "ba"), 1);
   EXPECT_EQ(Nearest("--max-token", {"--min-tokens", "--max-tokens"}), "--max-tokens");
   EXPECT_EQ(Nearest("--zebra", {"--min-tokens", "--max-tokens"}), "");
+  EXPECT_EQ(Nearest("n", {"id", "stop"}), "");
+  EXPECT_EQ(Nearest("--n", {"--id", "--p"}), "");
+  EXPECT_EQ(Nearest("idd", {"id", "stop"}), "id");
 }
 
 TEST(Parse, RunFlagsReachTheirFields) {
@@ -150,15 +153,91 @@ TEST(Parse, WhatIsMissingIsNamed) {
 }
 
 TEST(Parse, FlagsOfVllmRecipesAreAcceptedWithANote) {
-  const auto line =
-      ParseCommandLine({"run", "M", "-p", "x", "--trust-remote-code", "--gpu-memory-utilization",
-                        "0.9", "-tp", "1", "--enforce_eager", "--max_tokens", "3"});
+  const auto line = ParseCommandLine({"run", "M", "-p", "x", "--trust-remote-code", "--swap-space",
+                                      "4", "-tp", "1", "--enforce_eager", "--max_tokens", "3"});
   ASSERT_TRUE(line) << line.error().message();
   ASSERT_EQ(line->notes.size(), 3u);
   EXPECT_EQ(std::get<RunOptions>(line->command).sampling.max_tokens, 3);
   const std::string parallel = ParseError({"chat", "M", "--tensor-parallel-size", "2"});
   EXPECT_NE(parallel.find("--tensor-parallel-size"), std::string::npos);
   EXPECT_NE(parallel.find("one rank"), std::string::npos);
+}
+
+// On every command that takes a model, each with one line.
+TEST(Parse, EveryCommandTakesARecipesFlags) {
+  const std::vector<Args> flags = {{"--kv-cache-dtype", "auto"},
+                                   {"--quantization", "fp8"},
+                                   {"-q", "auto"},
+                                   {"--tokenizer", "T"},
+                                   {"--served-model-name", "m"},
+                                   {"--enable-dbo"},
+                                   {"--eplb-config", "{\"window_size\": 1000}"},
+                                   {"--moe-backend", "deep_gemm"},
+                                   {"--max-logprobs", "10"},
+                                   {"--no-enable-chunked-prefill"},
+                                   {"--no-enable-eplb"},
+                                   {"--no-trust-remote-code"}};
+  for (const Args& command : {Args{"run", "M", "-p", "x"}, Args{"chat", "M"}, Args{"inspect", "M"},
+                              Args{"bench", "latency", "M"}, Args{"bench", "throughput", "M"}}) {
+    for (const Args& flag : flags) {
+      Args args = command;
+      args.insert(args.end(), flag.begin(), flag.end());
+      const auto line = ParseCommandLine(args);
+      ASSERT_TRUE(line) << line.error().message();
+      ASSERT_EQ(line->notes.size(), 1u) << command[0] << " " << flag[0];
+      EXPECT_NE(line->notes[0].find(" is ignored: "), std::string::npos);
+    }
+    Args args = command;
+    for (const char* more :
+         {"--data-parallel-size-local", "1", "--no-enable-prefix-caching",
+          "--gpu-memory-utilization", "0.8", "--max-model-len", "4k", "--chat-template", "F"}) {
+      args.emplace_back(more);
+    }
+    const auto line = ParseCommandLine(args);
+    ASSERT_TRUE(line) << line.error().message();
+    EXPECT_EQ(line->notes.size(), command[0] == "inspect" ? 4u : 0u);
+  }
+  for (const Args& wrong : {Args{"--kv-cache-dtype", "fp8"}, Args{"--quantization", "awq"},
+                            Args{"--data-parallel-size-local", "2"}}) {
+    const std::string error = ParseError({"inspect", "M", wrong[0], wrong[1]});
+    EXPECT_NE(error.find(wrong[0]), std::string::npos) << error;
+    EXPECT_NE(error.find("expected"), std::string::npos) << error;
+  }
+}
+
+TEST(Parse, EngineFlagsTakeUnits) {
+  const auto engine =
+      ParsedRun({"M", "-p", "x", "--kv-cache-memory-bytes", "4G", "--max-model-len", "32k",
+                 "--max-num-batched-tokens", "8K", "--gpu-memory-utilization", "0.5",
+                 "--chat-template", "chat.jinja"})
+          .open;
+  EXPECT_EQ(engine.engine.kv_cache_bytes, uint64_t{4} << 30);
+  EXPECT_EQ(engine.engine.max_model_len, 32000);
+  EXPECT_EQ(engine.engine.max_num_batched_tokens, 8192);
+  EXPECT_EQ(engine.engine.memory_fraction, 0.5);
+  EXPECT_EQ(engine.chat_template, "chat.jinja");
+}
+
+TEST(Parse, NumbersOutOfRangeSayWhatIsExpected) {
+  const std::vector<Args> cases = {
+      {"--kv-cache-memory-bytes", "-5", "4G"},
+      {"--kv-cache-memory-bytes", "4X", "4G"},
+      {"--seed", "-1", "from 0 to 18446744073709551615"},
+      {"--seed", "18446744073709551616", "from 0 to 18446744073709551615"},
+      {"--logprobs", "-1", "from 0 to 20"},
+      {"--logprobs", "21", "from 0 to 20"},
+      {"--max-tokens", "99999999999", "from 1 to 2147483647"},
+      {"--max-tokens", "-3", "from 1 to 2147483647"},
+      {"--min-tokens", "-1", "from 0 to"},
+      {"--top-k", "1.5", "from -1 to"},
+      {"--threads", "-1", "from 0 to"},
+      {"--temperature", "hot", "a number"},
+      {"--block-size", "x", "a whole number"}};
+  for (const Args& c : cases) {
+    const std::string error = ParseError({"run", "M", "-p", "x", c[0], c[1]});
+    EXPECT_EQ(error.rfind(c[0] + " is '" + c[1] + "', expected ", 0), 0u) << error;
+    EXPECT_NE(error.find(c[2]), std::string::npos) << error;
+  }
 }
 
 TEST(Parse, ConfigFileHasTheSameKeysAndTheCommandLineWins) {
@@ -174,6 +253,33 @@ TEST(Parse, ConfigFileHasTheSameKeysAndTheCommandLineWins) {
   EXPECT_EQ(run.sampling.stop, (Args{"a, b", "c"}));
   EXPECT_EQ(run.open.hf_overrides, R"({"name":"3","num_hidden_layers":2})");
   EXPECT_FALSE(run.sampling.seed);
+
+  // False is what a switch is without it; none of these words takes the next argument.
+  std::ofstream(path) << "trust_remote_code: false\nenforce_eager: False\n"
+                         "enable_expert_parallel: false\nignore_eos: false\nchat: false\n"
+                         "skip_special_tokens: false\nasync_scheduling: off\nprompt: yes\n"
+                         "enable_chunked_prefill: true\nno_enable_prefix_caching: true\n"
+                         "moe_config: {backend: CUTLASS, max_num_tokens: 8192}\n";
+  const auto line = ParseCommandLine({"run", "--config", path, "M"});
+  ASSERT_TRUE(line) << line.error().message();
+  const auto& quiet = std::get<RunOptions>(line->command);
+  EXPECT_EQ(quiet.open.model, "M");
+  EXPECT_EQ(quiet.prompt, "yes");
+  EXPECT_EQ(quiet.sampling.ignore_eos, false);
+  EXPECT_EQ(quiet.sampling.skip_special_tokens, false);
+  EXPECT_EQ(quiet.chat, false);
+  EXPECT_FALSE(quiet.open.engine.async_scheduling);
+  EXPECT_FALSE(quiet.open.engine.enable_prefix_caching);
+  ASSERT_EQ(line->notes.size(), 2u);
+  EXPECT_NE(line->notes[0].find("--enable-chunked-prefill is ignored"), std::string::npos);
+  EXPECT_NE(line->notes[1].find("--moe-config is ignored"), std::string::npos);
+
+  std::ofstream(path) << "logprobs: true\n";
+  EXPECT_EQ(ParseError({"run", "--config", path, "M", "-p", "x"}),
+            "--logprobs is 'true', expected a whole number from 0 to 20");
+  std::ofstream(path) << "ignore-eos: maybe\n";
+  EXPECT_EQ(ParseError({"run", "--config", path, "M", "-p", "x"}),
+            "--ignore-eos is 'maybe', expected true or false");
 
   std::ofstream(path) << "max-token: 5\n";
   EXPECT_NE(
@@ -198,6 +304,12 @@ TEST(Parse, BenchCommands) {
   EXPECT_TRUE(std::get<BenchOptions>(throughput->command).throughput);
   EXPECT_NE(ParseError({"bench", "latency", "M", "--num-prompts", "9"}).find("--num-prompts"),
             std::string::npos);
+  for (const Args& wrong :
+       {Args{"--num-iters-warmup", "-5"}, Args{"--num-iters", "0"}, Args{"--input-len", "0"},
+        Args{"--output-len", "99999999999"}, Args{"--batch-size", "2147483647"}}) {
+    const std::string error = ParseError({"bench", "latency", "M", wrong[0], wrong[1]});
+    EXPECT_EQ(error.rfind(wrong[0] + " is '" + wrong[1] + "', expected", 0), 0u) << error;
+  }
 }
 
 TEST(Parse, PlanFlags) {

@@ -33,9 +33,9 @@ Result<std::vector<std::string>> ReadPrompts(const std::string& path) {
   return prompts;
 }
 
-Result<frontend::Prompt> TextPrompt(const Session& session, const RunOptions& options,
-                                    const std::string& text) {
-  const bool has_template = session.frontend().has_chat_template();
+Result<frontend::Prompt> TextPrompt(const frontend::PromptEncoder& encoder,
+                                    const RunOptions& options, const std::string& text) {
+  const bool has_template = encoder.has_chat_template();
   if (!options.chat.value_or(has_template)) {
     if (!options.system.empty()) {
       return MakeError(ErrorCode::kInvalidArgument, "--system needs a chat template: {}",
@@ -60,7 +60,7 @@ void PrintLogprobs(const frontend::GenerateOutput& output) {
 Result<int> AnswerOne(const Session& session, const RunOptions& options, frontend::Prompt prompt,
                       Interrupt& interrupt) {
   MOEBIUS_ASSIGN(const frontend::GenerateOutput output,
-                 Answer(session, MakeRequest(session, std::move(prompt)), interrupt));
+                 Answer(session, MakeRequest(session.sampling, std::move(prompt)), interrupt));
   PrintLogprobs(output);
   // Without a tokeniser the ids are the answer.
   if (options.print_ids || session.frontend().tokenizer() == nullptr) {
@@ -74,21 +74,29 @@ Result<int> AnswerOne(const Session& session, const RunOptions& options, fronten
 
 Result<int> RunCommand(const RunOptions& options, Interrupt& interrupt) {
   if (!options.input_file.empty()) return RunBatch(options, interrupt);
-  std::vector<std::string> prompts;
+  std::vector<std::string> texts;
   if (!options.prompts_file.empty()) {
-    MOEBIUS_ASSIGN(prompts, ReadPrompts(options.prompts_file));
+    MOEBIUS_ASSIGN(texts, ReadPrompts(options.prompts_file));
   } else if (options.prompt) {
-    prompts.push_back(*options.prompt == "-" ? ReadStandardInput() : *options.prompt);
+    texts.push_back(*options.prompt == "-" ? ReadStandardInput() : *options.prompt);
   }
-  MOEBIUS_ASSIGN(const Session session, OpenSession(options));
-  if (options.prompt_ids) return AnswerOne(session, options, *options.prompt_ids, interrupt);
-  for (const std::string& text : prompts) {
+  MOEBIUS_ASSIGN(SessionPlan plan, PlanSession(options));
+  std::vector<frontend::Prompt> prompts;
+  if (options.prompt_ids) prompts.emplace_back(*options.prompt_ids);
+  for (const std::string& text : texts) {
+    MOEBIUS_ASSIGN(frontend::Prompt prompt, TextPrompt(plan.model.encoder, options, text));
+    prompts.push_back(std::move(prompt));
+  }
+  // A bad request should not wait for a model to load.
+  for (const frontend::Prompt& prompt : prompts) MOEBIUS_TRY(CheckPrompt(plan, prompt));
+  MOEBIUS_ASSIGN(const Session session, OpenSession(std::move(plan)));
+  for (size_t i = 0; i < prompts.size(); ++i) {
     if (!options.prompts_file.empty()) {
-      fmt::print("> {}\n", text);
+      fmt::print("> {}\n", texts[i]);
       std::fflush(stdout);
     }
-    MOEBIUS_ASSIGN(frontend::Prompt prompt, TextPrompt(session, options, text));
-    MOEBIUS_ASSIGN(const int exit_code, AnswerOne(session, options, std::move(prompt), interrupt));
+    MOEBIUS_ASSIGN(const int exit_code,
+                   AnswerOne(session, options, std::move(prompts[i]), interrupt));
     if (exit_code != kExitOk) return exit_code;
     if (!options.prompts_file.empty()) fmt::print("\n");
   }

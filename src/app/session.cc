@@ -44,22 +44,32 @@ const char* FinishName(engine::FinishReason reason) {
 
 void PrintError(const Error& error) { fmt::print(stderr, "moebius: error: {}\n", error.message()); }
 
-Result<Session> OpenSession(const GenerateOptions& options) {
-  Session session;
-  MOEBIUS_ASSIGN(session.model, frontend::Open(options.open));
-  session.sampling.max_tokens = kDefaultMaxTokens;
-  if (options.generation_config == "auto") session.sampling.Override(session.model.defaults);
-  session.sampling.Override(options.sampling);
-  return session;
+Result<SessionPlan> PlanSession(const GenerateOptions& options) {
+  MOEBIUS_ASSIGN(frontend::PreparedModel model, frontend::Prepare(options.open));
+  frontend::SamplingFields sampling;
+  sampling.max_tokens = kDefaultMaxTokens;
+  if (options.generation_config == "auto") sampling.Override(model.defaults);
+  sampling.Override(options.sampling);
+  return SessionPlan{std::move(model), std::move(sampling)};
 }
 
-frontend::GenerateRequest MakeRequest(const Session& session, frontend::Prompt prompt,
+Status CheckPrompt(const SessionPlan& plan, const frontend::Prompt& prompt) {
+  return plan.model.encoder.Check(MakeRequest(plan.sampling, prompt), plan.model.limits);
+}
+
+Result<Session> OpenSession(SessionPlan plan) {
+  MOEBIUS_ASSIGN(frontend::OpenedModel model, frontend::Load(std::move(plan.model)));
+  return Session{std::move(model), std::move(plan.sampling)};
+}
+
+frontend::GenerateRequest MakeRequest(const frontend::SamplingFields& sampling,
+                                      frontend::Prompt prompt,
                                       const frontend::SamplingFields& more) {
   frontend::GenerateRequest request;
   request.prompt = std::move(prompt);
-  frontend::SamplingFields sampling = session.sampling;
-  sampling.Override(more);
-  sampling.Apply(request);
+  frontend::SamplingFields all = sampling;
+  all.Override(more);
+  all.Apply(request);
   return request;
 }
 

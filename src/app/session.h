@@ -14,17 +14,28 @@ namespace moebius::app {
 
 constexpr int32_t kDefaultMaxTokens = 512;
 
+// Everything but the weights: enough to check a request before they are read.
+struct SessionPlan {
+  frontend::PreparedModel model;
+  frontend::SamplingFields sampling;  // defaults, then generation_config.json, then flags
+};
+Result<SessionPlan> PlanSession(const GenerateOptions& options);
+
+// Whether the model would take this prompt with the session's sampling. (Memory may yet allow less
+// than the length that is known here.)
+Status CheckPrompt(const SessionPlan& plan, const frontend::Prompt& prompt);
+
 struct Session {
   frontend::OpenedModel model;
-  frontend::SamplingFields sampling;  // defaults, then generation_config.json, then flags
+  frontend::SamplingFields sampling;
 
   const frontend::Frontend& frontend() const { return *model.frontend; }
 };
-
-Result<Session> OpenSession(const GenerateOptions& options);
+Result<Session> OpenSession(SessionPlan plan);
 
 // A request with the session's sampling and `more` on top.
-frontend::GenerateRequest MakeRequest(const Session& session, frontend::Prompt prompt,
+frontend::GenerateRequest MakeRequest(const frontend::SamplingFields& sampling,
+                                      frontend::Prompt prompt,
                                       const frontend::SamplingFields& more = {});
 
 // A conversation of one question, after the system message if there is one.

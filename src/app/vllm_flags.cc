@@ -1,5 +1,7 @@
 #include "app/vllm_flags.h"
 
+#include <sstream>
+#include <string>
 #include <utility>
 
 namespace moebius::app {
@@ -12,48 +14,81 @@ constexpr const char* kOneRank = "this build runs one rank";
 constexpr const char* kLocal = "models are local folders, nothing is downloaded";
 constexpr const char* kAlways = "long prompts always run in chunks (--max-num-batched-tokens)";
 
+constexpr const char* kAllHere = "one rank holds every expert";
+constexpr const char* kOneTokenizer = "the tokeniser of MODEL's folder is used";
+constexpr const char* kByCpu = "kernels are chosen by the CPU; see moebius doctor";
+constexpr const char* kNoRequestLog = "requests are not logged";
+
+constexpr NeutralKind kSwitch = NeutralKind::kSwitch;
+constexpr NeutralKind kValue = NeutralKind::kValue;
+
 constexpr NeutralFlag kNeutral[] = {
-    {"--trust-remote-code", false, kNoCode},
-    {"--enforce-eager", false, kNoGraphs},
-    {"--compilation-config", true, kNoGraphs},
-    {"--cuda-graph-sizes", true, kNoGraphs},
-    {"--max-seq-len-to-capture", true, kNoGraphs},
-    {"--gpu-memory-utilization", true, kNoGpu},
-    {"--swap-space", true, kNoGpu},
-    {"--cpu-offload-gb", true, kNoGpu},
-    {"--device", true, kNoGpu},
-    {"--disable-custom-all-reduce", false, kOneRank},
-    {"--distributed-executor-backend", true, kOneRank},
-    {"--all2all-backend", true, kOneRank},
-    {"--enable-expert-parallel", false, "one rank holds every expert"},
-    {"--enable-eplb", false, "one rank holds every expert"},
-    {"--enable-chunked-prefill", false, kAlways},
-    {"--max-num-partial-prefills", true, kAlways},
-    {"--tokenizer-mode", true, "there is one tokeniser"},
-    {"--attention-backend", true, "kernels are chosen by the CPU; see moebius doctor"},
-    {"--max-parallel-loading-workers", true, "weights are mapped and packed in place"},
-    {"--download-dir", true, kLocal},
-    {"--revision", true, kLocal},
-    {"--tokenizer-revision", true, kLocal},
-    {"--code-revision", true, kLocal},
-    {"--disable-log-stats", false, "there is no periodic statistics line"},
-    {"--disable-log-requests", false, "requests are not logged"},
-    {"--no-enable-log-requests", false, "requests are not logged"},
+    {"--trust-remote-code", kSwitch, kNoCode},
+    {"--enforce-eager", kSwitch, kNoGraphs},
+    {"--compilation-config", kValue, kNoGraphs},
+    {"--cuda-graph-sizes", kValue, kNoGraphs},
+    {"--max-seq-len-to-capture", kValue, kNoGraphs},
+    {"--swap-space", kValue, kNoGpu},
+    {"--cpu-offload-gb", kValue, kNoGpu},
+    {"--device", kValue, kNoGpu},
+    {"--disable-custom-all-reduce", kSwitch, kOneRank},
+    {"--distributed-executor-backend", kValue, kOneRank},
+    {"--all2all-backend", kValue, kOneRank},
+    {"--enable-dbo", kSwitch, "one rank has no exchange to hide behind computation"},
+    {"--enable-expert-parallel", kSwitch, kAllHere},
+    {"--enable-eplb", kSwitch, kAllHere},
+    {"--eplb-config", kValue, kAllHere},
+    {"--moe-backend", kValue, kByCpu},
+    {"--attention-backend", kValue, kByCpu},
+    {"--kv-cache-dtype", kValue, "the KV cache has the dtype of activations (--dtype)", "auto"},
+    {"--quantization", kValue, "weights are run as the checkpoint has them", "auto none fp8"},
+    {"--enable-chunked-prefill", kSwitch, kAlways},
+    {"--max-num-partial-prefills", kValue, kAlways},
+    {"--tokenizer", kValue, kOneTokenizer},
+    {"--tokenizer-mode", kValue, kOneTokenizer},
+    {"--served-model-name", kValue, "nobody asks for a model by name here"},
+    {"--max-logprobs", kValue, "--logprobs may be 0 to 20"},
+    {"--max-parallel-loading-workers", kValue, "weights are mapped and packed in place"},
+    {"--download-dir", kValue, kLocal},
+    {"--revision", kValue, kLocal},
+    {"--tokenizer-revision", kValue, kLocal},
+    {"--code-revision", kValue, kLocal},
+    {"--disable-log-stats", kSwitch, "there is no periodic statistics line"},
+    {"--disable-log-requests", kSwitch, kNoRequestLog},
+    {"--enable-log-requests", kSwitch, kNoRequestLog},
+    // Blocks of TensorRT-LLM's YAML files.
+    {"--moe-config", kValue,
+     "the CPU's expert kernels are used, and one rank has no experts to balance"},
+    {"--cuda-graph-config", kValue, kNoGraphs},
+    {"--enable-attention-dp", kSwitch, kOneRank},
+    {"--print-iter-log", kSwitch, "there is no periodic statistics line"},
 };
 
 constexpr const char* kParallel[] = {
-    "--tensor-parallel-size",          "--pipeline-parallel-size",       "--data-parallel-size",
-    "--prefill-context-parallel-size", "--decode-context-parallel-size",
+    "--tensor-parallel-size",
+    "--pipeline-parallel-size",
+    "--data-parallel-size",
+    "--data-parallel-size-local",
+    "--prefill-context-parallel-size",
+    "--decode-context-parallel-size",
 };
 
 constexpr std::pair<const char*, const char*> kShort[] = {
-    {"-tp", "--tensor-parallel-size"},
-    {"-pp", "--pipeline-parallel-size"},
-    {"-dp", "--data-parallel-size"},
-    {"-ep", "--enable-expert-parallel"},
+    {"-tp", "--tensor-parallel-size"},   {"-pp", "--pipeline-parallel-size"},
+    {"-dp", "--data-parallel-size"},     {"-dpl", "--data-parallel-size-local"},
+    {"-ep", "--enable-expert-parallel"}, {"-q", "--quantization"},
 };
 
 }  // namespace
+
+bool IsAccepted(const NeutralFlag& flag, std::string_view value) {
+  if (flag.only == nullptr) return true;
+  std::istringstream words(flag.only);
+  for (std::string word; words >> word;) {
+    if (word == value) return true;
+  }
+  return false;
+}
 
 std::span<const NeutralFlag> NeutralFlags() { return kNeutral; }
 std::span<const char* const> ParallelFlags() { return kParallel; }

@@ -7,11 +7,19 @@
 
 namespace moebius::app {
 
+enum class NeutralKind {
+  kSwitch,  // --name and --no-name
+  kValue,
+};
+
 struct NeutralFlag {
   const char* name;
-  bool takes_value;
-  const char* why;  // "--name is ignored: <why>"
+  NeutralKind kind;
+  const char* why;             // "--name is ignored: <why>"
+  const char* only = nullptr;  // the values that may be passed over; null: any
 };
+// Whether a value may be passed over.
+bool IsAccepted(const NeutralFlag& flag, std::string_view value);
 std::span<const NeutralFlag> NeutralFlags();
 
 // Sizes of parallel groups: 1 is what this build runs, more is an error that says so.

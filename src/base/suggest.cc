@@ -25,8 +25,11 @@ int EditDistance(std::string_view a, std::string_view b) {
 }
 
 std::string Nearest(std::string_view name, const std::vector<std::string>& candidates) {
+  // Leading dashes are no letters that could be right.
+  const size_t length = name.size() - std::min(name.find_first_not_of('-'), name.size());
+  if (length < 3) return "";
   std::string best;
-  int best_distance = std::max(2, static_cast<int>(name.size()) / 3) + 1;
+  int best_distance = std::max(1, static_cast<int>(length) / 3) + 1;
   for (const std::string& candidate : candidates) {
     const int distance = EditDistance(name, candidate);
     if (distance < best_distance) {

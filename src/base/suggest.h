@@ -11,8 +11,8 @@ namespace moebius {
 // alignment).
 int EditDistance(std::string_view a, std::string_view b);
 
-// The candidate that `name` most likely meant: fewest edits, at most a third of its length (at
-// least two); empty: none is near.
+// The candidate that `name` most likely meant: fewest edits, at most one for three of its letters
+// (leading dashes do not count); empty: none is near.
 std::string Nearest(std::string_view name, const std::vector<std::string>& candidates);
 
 // " (did you mean X?)", or nothing.

@@ -2,8 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
+#include <string>
 
 #include "model/inspect.h"
+#include "moe/expert_stats.h"
 
 namespace moebius::bench {
 
@@ -25,7 +28,20 @@ ModelBytes BytesOf(const model::Inspection& inspection);
 // uniformly: E (1 - (1 - k / E)^batch).
 double ExpectedExperts(int64_t num_experts, int64_t top_k, double batch);
 
-// What one decode step of `batch` sequences with `context` tokens each reads.
-double BytesPerStep(const ModelBytes& model, double batch, double context);
+// The same where `counts` says how often each expert was taken: a token takes expert e with
+// probability p_e = k counts_e / sum(counts), and the experts reached are sum_e (1 - (1 -
+// p_e)^batch).
+double ExpectedExperts(std::span<const int64_t> counts, int64_t top_k, double batch);
+
+// In all MoE layers together, as the engine's counts have it; a layer without counts: uniformly.
+double ExpertsPerStep(const ModelBytes& model, const moe::ExpertStats& load, double batch);
+
+// What one step of `num_rows` tokens reads, those of `kv_tokens` positions in the KV cache among
+// it.
+double BytesPerStep(const ModelBytes& model, const moe::ExpertStats& load, double num_rows,
+                    double kv_tokens);
+
+// Why more than the whole of the measured bandwidth seems to be used; empty: it is not.
+std::string ExplainShare(double share, double bytes_per_step, double cache_bytes);
 
 }  // namespace moebius::bench

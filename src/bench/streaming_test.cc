@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <vector>
+
 namespace moebius::bench {
 namespace {
 
@@ -35,6 +37,17 @@ TEST(Streaming, BytesOfTheParts) {
   EXPECT_DOUBLE_EQ(BytesOf(inspection).every_step, 650);
 }
 
+TEST(Streaming, ExpertsReachedByWhatWasCounted) {
+  const std::vector<int64_t> even(64, 100);
+  EXPECT_NEAR(ExpectedExperts(even, 8, 2), ExpectedExperts(64, 8, 2), 1e-9);
+  // Every token takes 0 and 1; a third one never.
+  EXPECT_NEAR(ExpectedExperts(std::vector<int64_t>{50, 50, 0}, 2, 8), 2, 1e-12);
+  // p = 1, 1/2, 1/2.
+  EXPECT_NEAR(ExpectedExperts(std::vector<int64_t>{40, 20, 20}, 2, 2), 1 + 0.75 + 0.75, 1e-12);
+  // Skewed loads reach fewer than even ones.
+  EXPECT_LT(ExpectedExperts(std::vector<int64_t>{70, 10, 10, 10}, 1, 4), ExpectedExperts(4, 1, 4));
+}
+
 TEST(Streaming, BytesOfAStep) {
   ModelBytes model;
   model.every_step = 1000;
@@ -43,8 +56,19 @@ TEST(Streaming, BytesOfAStep) {
   model.num_experts = 8;
   model.top_k = 2;
   model.kv_per_token = 5;
-  EXPECT_DOUBLE_EQ(BytesPerStep(model, 1, 7), 1000 + 2 * 10 * 3 + 7 * 5);
-  EXPECT_DOUBLE_EQ(BytesPerStep(model, 2, 7), 1000 + 3.5 * 10 * 3 + 2 * 7 * 5);
+  EXPECT_DOUBLE_EQ(BytesPerStep(model, {}, 1, 7), 1000 + 2 * 10 * 3 + 7 * 5);
+  EXPECT_DOUBLE_EQ(BytesPerStep(model, {}, 2, 14), 1000 + 3.5 * 10 * 3 + 14 * 5);
+  // One layer sends everything to two experts, one was not counted.
+  moe::ExpertStats load(2, 8);
+  load.Count(0, std::vector<int32_t>{3, 5, 3, 5});
+  load.Count(1, std::vector<int32_t>{0, 1, 2, 3, 4, 5, 6, 7});
+  EXPECT_DOUBLE_EQ(ExpertsPerStep(model, load, 2), 2 + 3.5 + 3.5);
+}
+
+TEST(Streaming, MoreThanTheWholeBandwidthIsExplained) {
+  EXPECT_EQ(ExplainShare(0.99, 1e6, 32e6), "");
+  EXPECT_NE(ExplainShare(1.01, 1e6, 32e6).find("fits the caches (32.0 MB)"), std::string::npos);
+  EXPECT_NE(ExplainShare(1.01, 64e6, 32e6).find("measured again"), std::string::npos);
 }
 
 }  // namespace

@@ -13,8 +13,8 @@ namespace moebius::engine {
 
 struct EngineOptions {
   // KV blocks. Their number is the first of these that is given: num_kv_blocks, kv_cache_bytes,
-  // else what memory_fraction of the available memory holds after weights and workspace, and never
-  // more than max_num_seqs sequences of max_model_len can use.
+  // else what memory_fraction (--gpu-memory-utilization) of the available memory holds after
+  // weights and workspace, and never more than max_num_seqs sequences of max_model_len can use.
   int64_t block_size = 16;  // tokens
   std::optional<int64_t> num_kv_blocks;
   std::optional<uint64_t> kv_cache_bytes;
@@ -35,7 +35,8 @@ struct EngineOptions {
   std::chrono::milliseconds step_timeout{std::chrono::minutes(10)};
 };
 
-// kInvalidArgument names the field, its value and what is expected.
+// kInvalidArgument names the flag that sets the field (the field where there is none), its value
+// and what is expected.
 Status Validate(const EngineOptions& options);
 
 }  // namespace moebius::engine

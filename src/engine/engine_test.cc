@@ -389,11 +389,12 @@ TEST_F(EngineTest, OptionsThatDoNotFitAreRefusedWithWhatToChange) {
   EngineOptions options = SmallOptions();
   options.num_kv_blocks = 15;
   EXPECT_EQ(TryStart(options).error().code(), ErrorCode::kOutOfMemory);
-  EXPECT_NE(TryStart(options).error().message().find("lower max_model_len"), std::string::npos);
+  EXPECT_NE(TryStart(options).error().message().find("one request of --max-model-len 64 needs"),
+            std::string::npos);
   options = SmallOptions();
   options.max_model_len = 129;
   EXPECT_EQ(TryStart(options).error().message(),
-            "max_model_len is 129, expected at most 128, the positions the model has");
+            "--max-model-len is 129, expected at most 128, the positions the model has");
   options = SmallOptions();
   options.max_num_batched_tokens = 4;
   EXPECT_FALSE(TryStart(options).has_value());

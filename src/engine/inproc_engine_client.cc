@@ -104,6 +104,7 @@ Result<std::unique_ptr<InprocEngineClient>> InprocEngineClient::Create(
                  PlanMemory(*model, runner_options, pool->num_threads(), options));
   LogInfo("{}", plan.Describe(options.block_size));
   runner_options.num_blocks = plan.num_blocks;
+  runner_options.max_model_len = plan.max_model_len;
   MOEBIUS_ASSIGN(std::unique_ptr<StepRunner> runner,
                  ModelRunner::Create(std::move(model), backend, std::move(pool), runner_options));
   EngineLimits limits;

@@ -16,6 +16,12 @@ std::string Size(uint64_t bytes) {
   return fmt::format("{:.1f} {}", size, unit);
 }
 
+// A product that may be too large for any machine, and then for 64 bits.
+uint64_t Saturating(uint64_t a, uint64_t b) {
+  uint64_t product = 0;
+  return __builtin_mul_overflow(a, b, &product) ? UINT64_MAX : product;
+}
+
 }  // namespace
 
 std::string KvMemoryPlan::Describe(int64_t block_size) const {
@@ -35,7 +41,7 @@ uint64_t KvBlockBytes(std::span<const model::KvLayerSpec> layers, DType dtype, i
 Result<KvMemoryPlan> PlanKvMemory(const KvMemoryInput& input, const EngineOptions& options) {
   if (options.max_model_len > input.max_position) {
     return MakeError(ErrorCode::kInvalidArgument,
-                     "max_model_len is {}, expected at most {}, the positions the model has",
+                     "--max-model-len is {}, expected at most {}, the positions the model has",
                      options.max_model_len, input.max_position);
   }
   KvMemoryPlan plan;
@@ -56,25 +62,28 @@ Result<KvMemoryPlan> PlanKvMemory(const KvMemoryInput& input, const EngineOption
         static_cast<int64_t>(std::min(bytes / input.block_bytes, static_cast<uint64_t>(most)));
   }
   plan.num_blocks = std::min<int64_t>(plan.num_blocks, (int64_t{1} << 31) - 8);
-  plan.kv_bytes = static_cast<uint64_t>(plan.num_blocks) * input.block_bytes;
-  if (plan.kv_bytes + plan.workspace_bytes > input.available_bytes) {
+  plan.kv_bytes = Saturating(static_cast<uint64_t>(plan.num_blocks), input.block_bytes);
+  const uint64_t room =
+      input.available_bytes - std::min(input.available_bytes, plan.workspace_bytes);
+  if (plan.workspace_bytes > input.available_bytes || plan.kv_bytes > room) {
     return MakeError(ErrorCode::kOutOfMemory,
                      "the KV cache of {} and the workspace of {} do not fit into the {} that are "
-                     "available: give less kv_cache_bytes or fewer num_kv_blocks, or lower "
-                     "max_num_batched_tokens ({}) or max_num_seqs ({})",
+                     "available: lower --kv-cache-memory-bytes or --num-kv-blocks, or "
+                     "--max-num-batched-tokens ({}) or --max-num-seqs ({})",
                      Size(plan.kv_bytes), Size(plan.workspace_bytes), Size(input.available_bytes),
                      options.max_num_batched_tokens, options.max_num_seqs);
   }
   const int64_t num_tokens = plan.num_blocks * options.block_size;
   const bool is_length_ours = options.max_model_len == 0;
   if (num_tokens < (is_length_ours ? 2 : plan.max_model_len)) {
-    return MakeError(
-        ErrorCode::kOutOfMemory,
-        "the KV cache has room for {} tokens ({} of {} available), but one request of "
-        "max_model_len {} needs {}: lower max_model_len, or raise kv_cache_bytes, num_kv_blocks or "
-        "memory_fraction ({})",
-        num_tokens, Size(plan.kv_bytes), Size(input.available_bytes), plan.max_model_len,
-        Size(static_cast<uint64_t>(blocks_a_seq) * input.block_bytes), options.memory_fraction);
+    return MakeError(ErrorCode::kOutOfMemory,
+                     "the KV cache has room for {} tokens ({} of {} available), but one request of "
+                     "--max-model-len {} needs {}: lower that, or raise --kv-cache-memory-bytes, "
+                     "--num-kv-blocks or --gpu-memory-utilization ({})",
+                     num_tokens, Size(plan.kv_bytes), Size(input.available_bytes),
+                     plan.max_model_len,
+                     Size(Saturating(static_cast<uint64_t>(blocks_a_seq), input.block_bytes)),
+                     options.memory_fraction);
   }
   plan.max_model_len = std::min(plan.max_model_len, num_tokens);
   return plan;

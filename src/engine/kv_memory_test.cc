@@ -59,8 +59,8 @@ TEST(KvMemory, ALengthThatWasAskedForIsRefusedWithTheFigures) {
   EXPECT_EQ(
       plan.error().message(),
       "the KV cache has room for 2560 tokens (10.0 MiB of 1.1 GiB available), but one request "
-      "of max_model_len 4096 needs 16.0 MiB: lower max_model_len, or raise kv_cache_bytes, "
-      "num_kv_blocks or memory_fraction (0.9)");
+      "of --max-model-len 4096 needs 16.0 MiB: lower that, or raise --kv-cache-memory-bytes, "
+      "--num-kv-blocks or --gpu-memory-utilization (0.9)");
 }
 
 TEST(KvMemory, MoreThanThereIsIsRefused) {
@@ -68,7 +68,13 @@ TEST(KvMemory, MoreThanThereIsIsRefused) {
   options.num_kv_blocks = 16 * 1001;
   const auto plan = PlanKvMemory(Input(), options);
   ASSERT_FALSE(plan.has_value());
-  EXPECT_NE(plan.error().message().find("fewer num_kv_blocks"), std::string::npos);
+  EXPECT_NE(plan.error().message().find("lower --kv-cache-memory-bytes or --num-kv-blocks"),
+            std::string::npos);
+  // A product of more than 64 bits is no small one.
+  KvMemoryInput huge = Input();
+  huge.block_bytes = uint64_t{1} << 36;
+  options.num_kv_blocks = int64_t{1} << 28;
+  EXPECT_EQ(PlanKvMemory(huge, options).error().code(), ErrorCode::kOutOfMemory);
   KvMemoryInput tiny = Input();
   tiny.available_bytes = 50 * kMiB;
   EXPECT_EQ(PlanKvMemory(tiny, {}).error().code(), ErrorCode::kOutOfMemory);

@@ -2,10 +2,14 @@
 
 #include <algorithm>
 #include <exception>
+#include <string>
+#include <string_view>
 #include <utility>
 
 #include "base/check.h"
+#include "kernels/backend.h"
 #include "kernels/ops.h"
+#include "model/model_config.h"
 
 namespace moebius::engine {
 namespace {
@@ -32,6 +36,21 @@ size_t ArenaBytes(const model::Model& model, const ModelRunnerOptions& options, 
          Arena::kAlignment;
 }
 
+// Every operation but the attention of the kind that the model has not.
+Status CheckOperations(const kernels::Backend& backend, const model::ModelConfig& config) {
+  const bool is_mla = config.attention.kind == model::AttentionKind::kMla;
+  std::string missing;
+  for (const std::string_view op : kernels::MissingOps(backend)) {
+    const bool is_unused = is_mla ? op == "attention" : op == "mla_attention" || op == "head_gemm";
+    if (!is_unused) missing += (missing.empty() ? "" : ", ") + std::string(op);
+  }
+  if (missing.empty()) return {};
+  return MakeError(ErrorCode::kUnsupported,
+                   "back end {} lacks operations that a {} model needs: {}; MOEBIUS_ISA chooses "
+                   "another",
+                   backend.name, config.model_type, missing);
+}
+
 }  // namespace
 
 uint64_t ModelRunner::WorkspaceBytes(const model::Model& model, const ModelRunnerOptions& options,
@@ -43,6 +62,7 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::Create(std::unique_ptr<model::
                                                          const kernels::Backend* backend,
                                                          std::unique_ptr<platform::ThreadPool> pool,
                                                          const ModelRunnerOptions& options) {
+  MOEBIUS_TRY(CheckOperations(*backend, model->config()));
   std::unique_ptr<ModelRunner> runner(
       new ModelRunner(std::move(model), backend, std::move(pool), options));
   MOEBIUS_TRY(runner->Allocate());
@@ -68,6 +88,7 @@ ModelRunner::~ModelRunner() {
 }
 
 Status ModelRunner::Allocate() {
+  MOEBIUS_TRY(model_->PreparePositions(options_.max_model_len, *pool_));
   const size_t arena_bytes = ArenaBytes(*model_, options_, pool_->num_threads());
   MOEBIUS_ASSIGN(workspace_region_, platform::Region::Allocate(arena_bytes));
   workspace_ = Arena(workspace_region_.data(), workspace_region_.size());

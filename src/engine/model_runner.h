@@ -28,8 +28,9 @@ struct ModelRunnerOptions {
   DType activations = DType::kBF16;  // of the KV caches
   int64_t block_size = 16;
   int64_t num_blocks = 0;
-  int64_t max_rows = 0;     // of a step
-  int64_t max_samples = 0;  // of a step
+  int64_t max_model_len = 0;  // positions of a request
+  int64_t max_rows = 0;       // of a step
+  int64_t max_samples = 0;    // of a step
 };
 
 class ModelRunner : public StepRunner {
@@ -38,7 +39,8 @@ class ModelRunner : public StepRunner {
   static uint64_t WorkspaceBytes(const model::Model& model, const ModelRunnerOptions& options,
                                  int num_threads);
 
-  // Allocates the caches and workspaces, binds them and starts the thread. kOutOfMemory.
+  // Allocates the caches and workspaces, binds them and starts the thread. kOutOfMemory;
+  // kUnsupported where the back end lacks an operation that the model needs.
   static Result<std::unique_ptr<ModelRunner>> Create(std::unique_ptr<model::Model> model,
                                                      const kernels::Backend* backend,
                                                      std::unique_ptr<platform::ThreadPool> pool,

@@ -21,9 +21,10 @@ std::string Folder(const std::string& name) {
   return std::string(MOEBIUS_SOURCE_DIR) + "/tests/golden/" + name;
 }
 
-std::unique_ptr<InprocEngineClient> Start(const std::string& name, model::DTypeChoice dtype,
-                                          const kernels::Backend* backend,
-                                          const EngineOptions& options) {
+Result<std::unique_ptr<InprocEngineClient>> TryStart(const std::string& name,
+                                                     model::DTypeChoice dtype,
+                                                     const kernels::Backend* backend,
+                                                     const EngineOptions& options) {
   // Small models, and a machine that may be busy: one thread is faster than two that wait for each
   // other. One case takes all, as rows must not depend on how work is split either.
   std::vector<int> cpus = platform::AllowedCpus();
@@ -34,7 +35,13 @@ std::unique_ptr<InprocEngineClient> Start(const std::string& name, model::DTypeC
   load.dtype = dtype;
   auto model = model::LoadModel(load, *pool);
   if (!model) CheckFailed(__FILE__, __LINE__, model.error().message());
-  auto client = InprocEngineClient::Create(std::move(*model), backend, std::move(pool), options);
+  return InprocEngineClient::Create(std::move(*model), backend, std::move(pool), options);
+}
+
+std::unique_ptr<InprocEngineClient> Start(const std::string& name, model::DTypeChoice dtype,
+                                          const kernels::Backend* backend,
+                                          const EngineOptions& options) {
+  auto client = TryStart(name, dtype, backend, options);
   if (!client) CheckFailed(__FILE__, __LINE__, client.error().message());
   return std::move(*client);
 }
@@ -162,6 +169,21 @@ TEST(GoldenModel, GreedyContinuationsAreTheGoldenOnes) {
     }
     EXPECT_GT(num_checked, 0);
   }
+}
+
+TEST(BackendCheck, OperationThatTheModelNeedsMustBeThere) {
+  kernels::Backend lacking = kernels::RefBackend();
+  lacking.name = "lacking";
+  lacking.attention = nullptr;  // MLA does without
+  ASSERT_TRUE(TryStart("deepseek_v3", model::DTypeChoice::kFloat32, &lacking, Options()));
+  lacking.grouped_gemm = nullptr;
+  const auto client = TryStart("deepseek_v3", model::DTypeChoice::kFloat32, &lacking, Options());
+  ASSERT_FALSE(client);
+  EXPECT_EQ(client.error().code(), ErrorCode::kUnsupported);
+  EXPECT_NE(client.error().message().find("lacking lacks"), std::string::npos);
+  EXPECT_NE(client.error().message().find("deepseek_v3 model needs: grouped_gemm;"),
+            std::string::npos)
+      << client.error().message();
 }
 
 }  // namespace

@@ -36,54 +36,14 @@ Timing MakeTiming(const Arrivals& arrivals, Clock::time_point start, size_t num_
 
 }  // namespace
 
-Frontend::Frontend(std::unique_ptr<engine::EngineClient> engine,
-                   std::unique_ptr<text::Tokenizer> tokenizer,
-                   Result<text::ChatTemplate> chat_template)
-    : tokenizer_(std::move(tokenizer)),
-      chat_template_(std::move(chat_template)),
-      engine_(std::move(engine)) {}
-
-Result<std::string> Frontend::Render(const Conversation& conversation) const {
-  if (!has_chat_template()) {
-    return MakeError(ErrorCode::kNotFound,
-                     "messages: the model's folder has no chat template; give a plain prompt");
-  }
-  if (!chat_template_) return tl::unexpected(chat_template_.error());
-  return chat_template_->Apply(conversation.messages, conversation.tools, conversation.options);
-}
-
-Result<std::vector<TokenId>> Frontend::Encode(const Prompt& prompt) const {
-  if (const auto* ids = std::get_if<std::vector<TokenId>>(&prompt)) return *ids;
-  if (tokenizer_ == nullptr) {
-    return MakeError(
-        ErrorCode::kNotFound,
-        "prompt: the model's folder has no tokenizer.json; give token ids instead of text");
-  }
-  if (const auto* text = std::get_if<std::string>(&prompt)) return tokenizer_->Encode(*text, true);
-  MOEBIUS_ASSIGN(const std::string text, Render(std::get<Conversation>(prompt)));
-  return tokenizer_->Encode(text, false);
-}
-
-Status Frontend::CheckRequest(const GenerateRequest& request) const {
-  if (!request.stop.empty() && tokenizer_ == nullptr) {
-    return MakeError(ErrorCode::kNotFound,
-                     "stop: the model's folder has no tokenizer.json, so there is no text to find "
-                     "a stop string in; use stop_token_ids");
-  }
-  return CheckStopStrings(request.stop);
-}
+Frontend::Frontend(std::unique_ptr<engine::EngineClient> engine, PromptEncoder encoder)
+    : encoder_(std::move(encoder)), engine_(std::move(engine)) {}
 
 Result<GenerateOutput> Frontend::Generate(const GenerateRequest& request, const OnDelta& on_delta,
-                                          std::stop_token cancel) const {
+                                          const std::stop_token& cancel) const {
   const Clock::time_point start = Clock::now();
-  MOEBIUS_TRY(CheckRequest(request));
-  engine::RequestInput input;
-  MOEBIUS_ASSIGN(input.prompt, Encode(request.prompt));
-  input.sampling = request.sampling;
-  input.cache_salt = request.cache_salt;
-  input.priority = request.priority;
-
-  Generation generation(tokenizer_.get(), request);
+  MOEBIUS_ASSIGN(engine::RequestInput input, encoder_.MakeInput(request));
+  Generation generation(tokenizer(), request);
   engine::TokenStream stream;
   const auto arrivals = std::make_shared<Arrivals>();
   MOEBIUS_ASSIGN(const engine::RequestId id,

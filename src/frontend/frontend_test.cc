@@ -17,9 +17,9 @@ struct Rig {
       : fake(new FakeEngine(std::move(script))) {
     Result<text::ChatTemplate> parsed = MakeError(ErrorCode::kNotFound, "no template");
     if (!chat_template.empty()) parsed = text::ChatTemplate::FromSource(chat_template);
-    frontend = std::make_unique<Frontend>(std::unique_ptr<engine::EngineClient>(fake),
-                                          with_tokenizer ? MakeByteTokenizer() : nullptr,
-                                          std::move(parsed));
+    frontend = std::make_unique<Frontend>(
+        std::unique_ptr<engine::EngineClient>(fake),
+        PromptEncoder(with_tokenizer ? MakeByteTokenizer() : nullptr, std::move(parsed)));
   }
   FakeEngine* fake;  // owned by frontend
   std::unique_ptr<Frontend> frontend;
@@ -156,7 +156,7 @@ TEST(Frontend, MessagesPassThroughTheChatTemplate) {
 
 TEST(Frontend, ABrokenChatTemplateFailsConversationsOnly) {
   Rig rig({.tokens = Ids("ok")}, true, "{% for %}");
-  EXPECT_TRUE(rig.frontend->has_chat_template());
+  EXPECT_TRUE(rig.frontend->encoder().has_chat_template());
   EXPECT_TRUE(rig.frontend->Generate(TextRequest("hi")));
   GenerateRequest request;
   request.prompt = MakeConversation({{"user", "hi"}});

@@ -2,9 +2,12 @@
 
 #include <chrono>
 #include <filesystem>
+#include <fstream>
+#include <sstream>
 #include <utility>
 #include <vector>
 
+#include "base/log.h"
 #include "engine/inproc_engine_client.h"
 #include "kernels/backend.h"
 #include "moe/forced_routing.h"
@@ -23,6 +26,60 @@ Result<std::unique_ptr<text::Tokenizer>> LoadTokenizer(const std::string& folder
   return text::Tokenizer::Load(folder);
 }
 
+// The folder's template, or the file that stands in for it.
+Result<text::ChatTemplate> LoadTemplate(const OpenOptions& options,
+                                        const text::Tokenizer* tokenizer) {
+  if (options.chat_template.empty()) return text::ChatTemplate::Load(options.model);
+  std::ifstream file(options.chat_template);
+  std::ostringstream source;
+  if (!file || !(source << file.rdbuf())) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "--chat-template: {} cannot be read, expected a file with a template",
+                     options.chat_template);
+  }
+  text::jinja::Dict variables;
+  if (tokenizer != nullptr) {
+    for (const auto& [name, token] : {std::pair("bos_token", tokenizer->bos_token()),
+                                      std::pair("eos_token", tokenizer->eos_token()),
+                                      std::pair("pad_token", tokenizer->pad_token())}) {
+      if (!token.empty()) variables.Set(name, text::jinja::Value::String(token));
+    }
+  }
+  auto chat_template = text::ChatTemplate::FromSource(source.str(), std::move(variables));
+  if (!chat_template) {
+    return tl::unexpected(chat_template.error().WithContext(options.chat_template));
+  }
+  return chat_template;
+}
+
+// Ids that the model has no embedding of would fail one prompt after the other. (The reverse is
+// usual: embeddings are padded.)
+Status CheckVocabulary(const std::string& folder, const text::Tokenizer& tokenizer,
+                       int64_t vocab_size) {
+  if (tokenizer.model_vocab_size() > vocab_size) {
+    return MakeError(
+        ErrorCode::kInvalidArgument,
+        "{}: tokenizer.json has {} entries, expected at most config.json's vocab_size, "
+        "{}: they belong to different models",
+        folder, tokenizer.model_vocab_size(), vocab_size);
+  }
+  if (tokenizer.vocab_size() > vocab_size) {
+    LogWarning(
+        "{}: added tokens of tokenizer.json have ids up to {}, the model's vocabulary {} entries: "
+        "prompts with those beyond are refused",
+        folder, tokenizer.vocab_size() - 1, vocab_size);
+  }
+  return {};
+}
+
+void WarnOfIdleSwitches(const OpenOptions& options, const model::ModelConfig& config) {
+  if (config.moe.num_experts > 0) return;
+  for (const auto& [flag, is_given] : {std::pair("--moe-mode dense", options.moe_mode == "dense"),
+                                       std::pair("--routing", !options.routing.empty())}) {
+    if (is_given) LogWarning("{} has no effect: {} has no experts", flag, options.model);
+  }
+}
+
 engine::EngineOptions WithEndTokens(engine::EngineOptions options, const model::ModelConfig& config,
                                     const text::Tokenizer* tokenizer) {
   if (options.eos_token_ids.empty()) options.eos_token_ids = config.eos_token_ids;
@@ -30,6 +87,22 @@ engine::EngineOptions WithEndTokens(engine::EngineOptions options, const model::
     options.eos_token_ids.push_back(*tokenizer->eos_id());
   }
   return options;
+}
+
+// Before weights are read, what is known of what requests must respect.
+Result<engine::EngineLimits> LimitsOf(const engine::EngineOptions& options,
+                                      const model::ModelConfig& config) {
+  if (options.max_model_len > config.max_position) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "--max-model-len is {}, expected at most {}, the positions the model has",
+                     options.max_model_len, config.max_position);
+  }
+  engine::EngineLimits limits;
+  limits.vocab_size = config.vocab_size;
+  limits.max_model_len = options.max_model_len > 0 ? options.max_model_len : config.max_position;
+  limits.max_num_seqs = options.max_num_seqs;
+  limits.eos_token_ids = options.eos_token_ids;
+  return limits;
 }
 
 }  // namespace
@@ -44,7 +117,6 @@ Result<model::LoadOptions> LoadOptionsOf(const OpenOptions& options) {
     MOEBIUS_ASSIGN(load.routing, moe::ParseRouting(options.routing));
   }
   load.hf_overrides = options.hf_overrides;
-  load.max_position = options.engine.max_model_len;
   return load;
 }
 
@@ -53,36 +125,60 @@ Result<std::unique_ptr<platform::ThreadPool>> MakePool(int num_threads) {
   const int num_cpus = static_cast<int>(cpus.size());
   if (num_threads < 0 || num_threads > num_cpus) {
     return MakeError(ErrorCode::kInvalidArgument,
-                     "threads is {}, expected 1 to {} (the cpus of this process), or 0 for all",
+                     "--threads is {}, expected 1 to {} (the cpus of this process), or 0 for all",
                      num_threads, num_cpus);
   }
   if (num_threads > 0) cpus.resize(static_cast<size_t>(num_threads));
   return platform::ThreadPool::Create(std::move(cpus));
 }
 
-Result<OpenedModel> Open(const OpenOptions& options) {
-  const auto start = std::chrono::steady_clock::now();
-  MOEBIUS_ASSIGN(const model::LoadOptions load, LoadOptionsOf(options));
-  // The cheap things first: what is wrong with them should not wait for the weights.
+Result<PreparedModel> Prepare(const OpenOptions& options) {
+  MOEBIUS_ASSIGN(model::LoadOptions load, LoadOptionsOf(options));
+  load.mtp = false;  // nothing drafts with it yet: neither its weights nor its KV take memory
   MOEBIUS_TRY(Validate(options.engine));
-  MOEBIUS_TRY(model::LoadConfig(load).map([](const model::ModelConfig&) {}));
+  MOEBIUS_ASSIGN(model::ModelConfig config, model::LoadConfig(load));
   MOEBIUS_ASSIGN(std::unique_ptr<text::Tokenizer> tokenizer, LoadTokenizer(options.model));
-  Result<text::ChatTemplate> chat_template = text::ChatTemplate::Load(options.model);
+  if (tokenizer != nullptr) {
+    MOEBIUS_TRY(CheckVocabulary(options.model, *tokenizer, config.vocab_size));
+  }
+  WarnOfIdleSwitches(options, config);
+  OpenOptions settled = options;
+  settled.engine = WithEndTokens(options.engine, config, tokenizer.get());
+  MOEBIUS_ASSIGN(engine::EngineLimits limits, LimitsOf(settled.engine, config));
+  SamplingFields defaults = FieldsOf(config.generation);
+  Result<text::ChatTemplate> chat_template = LoadTemplate(options, tokenizer.get());
+  // One that was named must work, whether it is used or not.
+  if (!options.chat_template.empty() && !chat_template) {
+    return tl::unexpected(chat_template.error());
+  }
+  return PreparedModel{
+      std::move(settled),  std::move(load),
+      std::move(config),   PromptEncoder(std::move(tokenizer), std::move(chat_template)),
+      std::move(defaults), std::move(limits)};
+}
+
+Result<OpenedModel> Load(PreparedModel prepared) {
+  const auto start = std::chrono::steady_clock::now();
+  const OpenOptions& options = prepared.options;
   MOEBIUS_ASSIGN(const kernels::Backend* backend, kernels::ChooseBackend());
   MOEBIUS_ASSIGN(std::unique_ptr<platform::ThreadPool> pool, MakePool(options.threads));
 
   OpenedModel opened;
   opened.num_threads = pool->num_threads();
-  MOEBIUS_ASSIGN(std::unique_ptr<model::Model> model, model::LoadModel(load, *pool));
+  MOEBIUS_ASSIGN(std::unique_ptr<model::Model> model, model::LoadModel(prepared.load, *pool));
   opened.config = model->config();
   opened.weight_bytes = model->weight_bytes();
-  opened.defaults = FieldsOf(opened.config.generation);
+  opened.defaults = std::move(prepared.defaults);
   MOEBIUS_ASSIGN(std::unique_ptr<engine::InprocEngineClient> engine,
-                 engine::InprocEngineClient::Create(
-                     std::move(model), backend, std::move(pool),
-                     WithEndTokens(options.engine, opened.config, tokenizer.get())));
-  opened.frontend =
-      std::make_unique<Frontend>(std::move(engine), std::move(tokenizer), std::move(chat_template));
+                 engine::InprocEngineClient::Create(std::move(model), backend, std::move(pool),
+                                                    options.engine));
+  if (const int64_t fits = engine->limits().max_model_len; fits < prepared.limits.max_model_len) {
+    LogWarning(
+        "requests may have {} tokens, not the model's {}: the KV cache holds no more "
+        "(--num-kv-blocks, --kv-cache-memory-bytes, --gpu-memory-utilization)",
+        fits, prepared.limits.max_model_len);
+  }
+  opened.frontend = std::make_unique<Frontend>(std::move(engine), std::move(prepared.encoder));
   opened.load_seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return opened;

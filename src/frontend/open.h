@@ -23,6 +23,7 @@ struct OpenOptions {
   std::string routing;       // dummy only: uniform, or zipf:A; empty: what random weights give
   std::string hf_overrides;  // a JSON object merged into config.json; empty: none
   std::string moe_mode = "sparse";  // sparse, or dense: every token visits every expert
+  std::string chat_template;        // a file instead of the folder's template; empty: the folder's
   int threads = 0;                  // of the device's pool; 0: every cpu this process may use
   engine::EngineOptions engine;     // eos_token_ids empty: the checkpoint's
 };
@@ -34,16 +35,31 @@ Result<model::LoadOptions> LoadOptionsOf(const OpenOptions& options);
 // Pinned threads, the calling one the first; 0: one for every cpu that this process may use.
 Result<std::unique_ptr<platform::ThreadPool>> MakePool(int num_threads);
 
+// A folder of which all but the weights has been read and checked.
+struct PreparedModel {
+  OpenOptions options;
+  model::LoadOptions load;
+  model::ModelConfig config;
+  PromptEncoder encoder;
+  SamplingFields defaults;  // what the folder recommends
+  // max_model_len is what was asked for or the model has; memory may allow less.
+  engine::EngineLimits limits;
+};
+
+// Errors name the flag, file or field. Warns of flags that have no effect on this model and of
+// tokens beyond its vocabulary.
+Result<PreparedModel> Prepare(const OpenOptions& options);
+
 struct OpenedModel {
   std::unique_ptr<Frontend> frontend;
   model::ModelConfig config;
-  SamplingFields defaults;  // what the model's folder recommends
+  SamplingFields defaults;
   double load_seconds = 0;
   size_t weight_bytes = 0;  // packed
   int num_threads = 0;
 };
 
-// Errors name the flag, file, tensor or field.
-Result<OpenedModel> Open(const OpenOptions& options);
+// Reads the weights and starts the engine. Errors name the flag, file, tensor or field.
+Result<OpenedModel> Load(PreparedModel prepared);
 
 }  // namespace moebius::frontend

@@ -106,7 +106,9 @@ Result<SamplingFields> ParseSamplingFields(const nlohmann::json& object, const s
   Read(reader, object, "stop", fields.stop);
   Read(reader, "stop_token_ids", fields.stop_token_ids);
   Read(reader, "ignore_eos", fields.ignore_eos);
-  Read(reader, "logprobs", fields.logprobs);
+  if (reader.Has("logprobs")) {
+    fields.logprobs = static_cast<int32_t>(reader.Int("logprobs", 0, engine::kMaxLogprobs));
+  }
   Read(reader, "include_stop_str_in_output", fields.include_stop_str_in_output);
   Read(reader, "skip_special_tokens", fields.skip_special_tokens);
   MOEBIUS_TRY(reader.status());

@@ -75,6 +75,8 @@ TEST(SamplingFields, WrongTypesNameTheField) {
                                                            {"temperature", "hot"},
                                                            {"seed", -1},
                                                            {"stop", 5},
+                                                           {"logprobs", -1},
+                                                           {"logprobs", 21},
                                                            {"stop_token_ids", {"x"}}}) {
     const auto fields = ParseSamplingFields({{name, value}}, "line 7");
     ASSERT_FALSE(fields) << name;

@@ -8,7 +8,7 @@ namespace moebius::kernels {
 
 // The finaliser of SplitMix64 (Steele, Lea, Flood 2014): every input bit flips half the output
 // bits.
-inline uint64_t MixBits(uint64_t x) {
+constexpr uint64_t MixBits(uint64_t x) {
   x += 0x9e3779b97f4a7c15u;
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
   x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
@@ -16,7 +16,7 @@ inline uint64_t MixBits(uint64_t x) {
 }
 
 // Uniform in [0, 1), a multiple of 2^-53.
-inline double UniformAt(uint64_t seed, int64_t position) {
+constexpr double UniformAt(uint64_t seed, int64_t position) {
   const uint64_t bits = MixBits(MixBits(seed) ^ static_cast<uint64_t>(position));
   return static_cast<double>(bits >> 11) * 0x1p-53;
 }

@@ -79,19 +79,18 @@ void DecoderModel::DeclareExperts(WeightPlan& plan, const std::string& prefix,
   plan.Group(Part::kRoutedExperts, downs, &layer->down);
 }
 
-size_t DecoderModel::TableBytes() const {
-  const AttentionConfig& attention = config_.attention;
-  const int64_t width = attention.rope_dim() + (attention.temperature_tuning ? 2 : 0);
-  return static_cast<size_t>(config_.max_position * width) * sizeof(float);
-}
-
 Status DecoderModel::Load(WeightPlan& plan, platform::ThreadPool& pool) {
   num_threads_ = pool.num_threads();
   MOEBIUS_ASSIGN(weights_, plan.Load(pool));
-  const int64_t positions = config_.max_position;
+  return {};
+}
+
+Status DecoderModel::PreparePositions(int64_t positions, platform::ThreadPool& pool) {
   const int64_t rope_dim = config_.attention.rope_dim();
   const bool tempered = config_.attention.temperature_tuning;
-  MOEBIUS_ASSIGN(tables_, platform::Region::Allocate(TableBytes()));
+  const int64_t width = rope_dim + (tempered ? 2 : 0);
+  MOEBIUS_ASSIGN(
+      tables_, platform::Region::Allocate(static_cast<size_t>(positions * width) * sizeof(float)));
   rope_tables_.rope = Mat(tables_.data(), DType::kF32, positions, rope_dim);
   if (tempered) {
     rope_tables_.temperature =

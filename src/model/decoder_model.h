@@ -27,9 +27,7 @@ class DecoderModel : public Model {
   // Declares what is common in `plan`.
   DecoderModel(const ModelConfig& config, const DecoderOptions& options, WeightPlan& plan);
 
-  // Memory that Load takes: the weights and the rotation tables.
-  size_t LoadBytes(const WeightPlan& plan) const { return plan.packed_bytes() + TableBytes(); }
-  // Fills the declared weights and the rotation tables; before, a model only describes itself.
+  // Fills the declared weights; before, a model only describes itself.
   Status Load(WeightPlan& plan, platform::ThreadPool& pool);
 
   const ModelConfig& config() const override { return config_; }
@@ -37,6 +35,7 @@ class DecoderModel : public Model {
   size_t weight_bytes() const override { return weights_.size() + tables_.size(); }
   std::vector<KvLayerSpec> KvLayers() const override;
   void BindKv(std::vector<KvLayer> layers) override;
+  Status PreparePositions(int64_t num_positions, platform::ThreadPool& pool) override;
   size_t WorkspaceBytes(int64_t max_rows, int64_t max_logit_rows) const override;
   void Forward(kernels::ExecContext& ctx, const ForwardBatch& batch, Mat logits,
                Mat hidden) override;
@@ -81,8 +80,6 @@ class DecoderModel : public Model {
   std::vector<KvLayer> kv_;
 
  private:
-  size_t TableBytes() const;
-
   platform::Region weights_;
   platform::Region tables_;
   int num_threads_ = 1;

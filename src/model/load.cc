@@ -1,6 +1,8 @@
 #include "model/load.h"
 
-#include <algorithm>
+#include <cstdlib>
+#include <string>
+#include <unordered_set>
 
 #include "base/log.h"
 #include "model/open_model.h"
@@ -29,15 +31,43 @@ DType Activations(DTypeChoice choice, const ModelConfig& config) {
 // Better a message than the system's killer halfway.
 Status CheckMemory(const LoadOptions& options, const OpenModel& open) {
   const auto memory = platform::ReadSystemMemory();
-  const size_t needed = open.model->LoadBytes(*open.plan);
+  const size_t needed = open.plan->packed_bytes();
   if (!memory || needed <= memory->available) return {};
   const auto gigabytes = [](uint64_t bytes) { return static_cast<double>(bytes) / 1e9; };
   return MakeError(ErrorCode::kOutOfMemory,
-                   "{}: {:.1f} GB for weights and {:.1f} GB for the rotation tables of {} "
-                   "positions, expected at most the {:.1f} GB that are available",
-                   options.folder, gigabytes(open.plan->packed_bytes()),
-                   gigabytes(needed - open.plan->packed_bytes()), open.model->config().max_position,
-                   gigabytes(memory->available));
+                   "{}: the weights take {:.1f} GB, expected at most the {:.1f} GB of memory that "
+                   "are available",
+                   options.folder, gigabytes(needed), gigabytes(memory->available));
+}
+
+// A tensor inside a served layer that nobody reads (a bias, a norm, a second gate) is a part of the
+// model that would be left out: its answers would be wrong without a word. What else a file may
+// hold (vision towers, MTP layers that are not served) is not ours. Rotation frequencies follow
+// from the configuration; fp8 checkpoints may bring scales of activations and of caches, which only
+// fp8 arithmetic needs.
+Status CheckAllRead(const OpenModel& open) {
+  const ModelConfig& config = open.model->config();
+  const std::string layers = config.tensor_prefix + "model.layers.";
+  std::unordered_set<std::string> read;
+  for (const DeclaredTensor& tensor : open.plan->tensors()) {
+    read.insert(tensor.name);
+    if (tensor.num_file_tensors > 1) read.insert(tensor.name + "_scale_inv");
+  }
+  for (const SafetensorsFile& file : open.checkpoint->files()) {
+    for (const TensorInfo& tensor : file.tensors()) {
+      const std::string& name = tensor.name;
+      if (!name.starts_with(layers) || read.contains(name)) continue;
+      if (std::atoll(name.c_str() + layers.size()) >= config.num_layers) continue;
+      const auto ends = [&](const char* suffix) { return name.ends_with(suffix); };
+      if (ends(".inv_freq") || ends(".k_scale") || ends(".v_scale") || ends(".input_scale"))
+        continue;
+      return MakeError(ErrorCode::kUnsupported,
+                       "{}: tensor '{}' is no part of a {} layer as served here, expected none "
+                       "that would be left out",
+                       file.path(), name, config.model_type);
+    }
+  }
+  return {};
 }
 
 template <typename Enum>
@@ -81,9 +111,6 @@ Result<MoeMode> ParseMoeMode(const std::string& name) {
 
 Result<ModelConfig> LoadConfig(const LoadOptions& options) {
   MOEBIUS_ASSIGN(ModelConfig config, LoadModelConfig(options.folder, options.hf_overrides));
-  if (options.max_position > 0) {
-    config.max_position = std::min(config.max_position, options.max_position);
-  }
   if (options.moe_mode == MoeMode::kDense) {
     config.moe.top_k = config.moe.num_experts;
     config.moe.num_top_groups = config.moe.num_groups;
@@ -116,6 +143,7 @@ Result<OpenModel> OpenModel::Open(const LoadOptions& options) {
   }
   OpenModel open;
   MOEBIUS_ASSIGN(ModelConfig config, LoadConfig(options));
+  if (!options.mtp) config.num_mtp_layers = 0;
   if (dummy) {
     open.source = RandomSource(config);
   } else {
@@ -130,6 +158,7 @@ Result<OpenModel> OpenModel::Open(const LoadOptions& options) {
   open.plan = std::make_unique<WeightPlan>(*open.source, decoder.act);
   open.model = MakeModel(config, decoder, *open.plan);
   MOEBIUS_TRY(open.plan->status());
+  if (open.checkpoint != nullptr) MOEBIUS_TRY(CheckAllRead(open));
   return open;
 }
 

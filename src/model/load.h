@@ -41,8 +41,7 @@ struct LoadOptions {
   std::optional<moe::RoutingSpec> routing;  // kDummy only: experts are drawn from a distribution
   std::string hf_overrides;                 // a JSON object merged into config.json
   MoeMode moe_mode = MoeMode::kSparse;
-  int64_t max_position =
-      0;  // > 0: at most so many positions (the rotation tables are made for all)
+  bool mtp = true;  // load the MTP layer where the checkpoint has one
 };
 
 // The names that flags take: "auto", "float32", "bfloat16"; "auto", "dummy"; "sparse", "dense".

@@ -92,7 +92,7 @@ TEST(LoadModel, NamesWhatIsWrong) {
              "'quantization_config.quant_method' is \"gptq\"");
   LoadOptions options;
   options.folder = "/nonexistent";
-  EXPECT_HAS(LoadMessage(options), "/nonexistent/config.json: cannot open");
+  EXPECT_HAS(LoadMessage(options), "/nonexistent: no such folder");
   options = whole.options();
   options.routing = moe::RoutingSpec{};
   EXPECT_HAS(LoadMessage(options), "--routing needs --load-format dummy");
@@ -112,24 +112,29 @@ TEST(LoadModel, TakesItsDtypeFromTheCheckpoint) {
   EXPECT_EQ(dtype("mixtral_window", DTypeChoice::kFloat32), DType::kF32);
 }
 
-TEST(LoadModel, LimitsPositions) {
-  LoadOptions options;
-  options.folder = kGolden + "llama3";
-  options.max_position = 40;
-  EXPECT_EQ((*LoadModel(options, Pool()))->config().max_position, 40);
+TEST(LoadModel, LongContextCostsNothingUntilItIsUsed) {
+  const Copy copy("llama3");
+  const auto model = LoadModel(copy.options(R"({"max_position_embeddings":200000000})"), Pool());
+  ASSERT_TRUE(model) << model.error().message();
+  EXPECT_EQ((*model)->config().max_position, 200000000);
+  EXPECT_LT((*model)->weight_bytes(), size_t{1} << 24);
 }
 
 TEST(LoadModel, RefusesWhatDoesNotFit) {
   const Copy copy("llama3");
-  const LoadOptions options = copy.options(R"({"max_position_embeddings":200000000,
-                                               "head_dim":16384,"num_attention_heads":1,
-                                               "num_key_value_heads":1})");
-  LoadOptions dummy = options;
+  LoadOptions dummy = copy.options(R"({"intermediate_size":4000000,"hidden_size":65536,
+                                       "head_dim":128,"num_attention_heads":8})");
   dummy.load_format = LoadFormat::kDummy;
   const auto model = LoadModel(dummy, Pool());
   ASSERT_FALSE(model);
   EXPECT_EQ(model.error().code(), ErrorCode::kOutOfMemory);
-  EXPECT_HAS(model.error().message(), "13107.2 GB for the rotation tables of 200000000 positions");
+  EXPECT_HAS(model.error().message(), "expected at most the");
+}
+
+TEST(LoadModel, RefusesATensorOfALayerThatItWouldLeaveOut) {
+  const Copy copy("kimi_k2_mtp");
+  EXPECT_HAS(LoadMessage(copy.options(R"({"n_shared_experts":null})")),
+             "mlp.shared_experts.down_proj.weight' is no part of a kimi_k2 layer as served here");
 }
 
 TEST(Inspect, AddsUpToTheFiles) {

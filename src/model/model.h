@@ -55,6 +55,12 @@ class Model {
   };
   virtual void BindKv(std::vector<KvLayer> layers) = 0;
 
+  // Builds the rotation tables for positions 0 to num_positions - 1; before the first Forward. A
+  // context may be far longer than what the KV caches hold, so this comes when that is known.
+  virtual Status PreparePositions(int64_t /*num_positions*/, platform::ThreadPool& /*pool*/) {
+    return {};
+  }
+
   // Workspace that Forward takes at most for this many rows and logit rows.
   virtual size_t WorkspaceBytes(int64_t max_rows, int64_t max_logit_rows) const = 0;
 

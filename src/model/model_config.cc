@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "base/log.h"
 #include "model/config_families.h"
 #include "model/json_text.h"
 
@@ -143,6 +144,10 @@ void ReadCommon(FieldReader& fields, ModelConfig& config) {
   fields.Expect(fields.StringOr("hidden_act", "silu") == "silu", "hidden_act", "\"silu\"");
   fields.Expect(!fields.BoolOr("attention_bias", false), "attention_bias", "false");
   fields.Expect(!fields.BoolOr("mlp_bias", false), "mlp_bias", "false");
+  // Fields of other models that would change the mathematics.
+  for (const char* name : {"final_logit_softcapping", "attn_logit_softcapping", "logit_scale"}) {
+    fields.Expect(!fields.Has(name), name, "no such field");
+  }
   config.layers.resize(static_cast<size_t>(config.num_layers));
 }
 
@@ -210,6 +215,13 @@ Result<ModelConfig> Build(nlohmann::json object, const nlohmann::json* generatio
     if (!overrides.is_object()) {
       return MakeError(ErrorCode::kInvalidArgument, "--hf-overrides: expected a JSON object");
     }
+    for (const auto& [name, value] : overrides.items()) {
+      if (!object.contains(name)) {
+        LogWarning(
+            "--hf-overrides: {}/config.json has no field '{}': a misspelt one changes nothing",
+            folder, name);
+      }
+    }
     MergeJson(object, overrides);
   }
   MOEBIUS_ASSIGN(ModelConfig config, ParseConfig(object, folder + "/config.json"));
@@ -269,10 +281,20 @@ int64_t ModelConfig::num_moe_layers() const {
 }
 
 Result<ModelConfig> LoadModelConfig(const std::string& folder, const std::string& hf_overrides) {
+  std::error_code error;
+  if (!std::filesystem::is_directory(folder, error)) {
+    return MakeError(
+        ErrorCode::kNotFound,
+        "{}: no such folder; expected a Hugging Face folder on this machine (nothing is "
+        "downloaded)",
+        folder);
+  }
+  if (!std::filesystem::exists(folder + "/config.json", error)) {
+    return MakeError(ErrorCode::kNotFound, "{}: no model: config.json is missing", folder);
+  }
   nlohmann::json object;
   MOEBIUS_TRY(ReadJsonFile(folder + "/config.json", kMaxConfigBytes, object));
   const std::string generation_path = folder + "/generation_config.json";
-  std::error_code error;
   if (!std::filesystem::exists(generation_path, error)) {
     return Build(std::move(object), nullptr, hf_overrides, folder);
   }

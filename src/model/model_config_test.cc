@@ -179,6 +179,8 @@ TEST(ModelConfig, NamesWhatItDoesNotServe) {
 }
 
 TEST(ModelConfig, NamesBadValues) {
+  EXPECT_EQ(Message(kQwen, R"({"final_logit_softcapping":30})"),
+            "m/config.json: field 'final_logit_softcapping' is 30, expected no such field");
   const auto invalid = [](const char* overrides) {
     return Message(kQwen, overrides, ErrorCode::kInvalidArgument);
   };

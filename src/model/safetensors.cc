@@ -151,6 +151,12 @@ Result<SafetensorsHeader> ParseSafetensors(std::span<const std::byte> file,
                      "{}: {} bytes, expected at least 8 (a safetensors header length)", where,
                      file.size());
   }
+  if (std::string_view(reinterpret_cast<const char*>(file.data()), file.size())
+          .starts_with("version https://git-lfs")) {
+    return MakeError(ErrorCode::kCorrupt,
+                     "{}: a Git LFS pointer, expected the weights themselves (git lfs pull)",
+                     where);
+  }
   uint64_t length = 0;
   std::memcpy(&length, file.data(), kLengthBytes);
   if (length > kMaxHeaderBytes || length > file.size() - kLengthBytes) {

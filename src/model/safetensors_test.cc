@@ -41,6 +41,8 @@ TEST(Safetensors, ReadsWhatIsThere) {
 }
 
 TEST(Safetensors, RefusesBadLengths) {
+  EXPECT_HAS(Message("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
+             "w.safetensors: a Git LFS pointer");
   EXPECT_HAS(Message("short"), "w.safetensors: 5 bytes, expected at least 8");
   EXPECT_HAS(Message(std::string("\xff\xff\xff\xff\xff\xff\xff\xff{}", 10)),
              "header of 18446744073709551615 bytes");

@@ -47,13 +47,13 @@ Matrix WholeMatrix(std::string name, int64_t n, int64_t k, bool quantizable) {
 Result<WeightPlan::Source> WeightPlan::Find(Part part, const Matrix& matrix) {
   auto it = found_.find(matrix.name);
   if (it == found_.end()) {
-    MOEBIUS_ASSIGN(SourceTensor tensor,
+    MOEBIUS_ASSIGN(const SourceTensor tensor,
                    source_.Find(matrix.name, matrix.shape, matrix.quantizable));
     int64_t num_elements = 1;
     for (const int64_t dim : matrix.shape) num_elements *= dim;
     tensors_.push_back({matrix.name, mtp_ ? Part::kMtp : part, num_elements, tensor.num_bytes,
                         tensor.matrix.has_scales() ? 2 : 1});
-    it = found_.emplace(matrix.name, std::move(tensor)).first;
+    it = found_.emplace(matrix.name, tensor).first;
   }
   Source source{it->second, it->second.matrix};
   if (matrix.select) source.matrix = matrix.select(source.matrix);

@@ -49,7 +49,8 @@ void ApplyLimits(const std::string& root, const CgroupFiles& files, std::string 
                  SystemMemory* memory) {
   while (true) {
     if (group == "/") group.clear();
-    const std::string folder = root + files.mount + group;
+    std::string folder = root;
+    folder.append(files.mount).append(group);
     const std::optional<uint64_t> limit = ReadField(folder + files.limit, "");
     if (limit && *limit < kNoLimitVersion1) {
       const uint64_t usage = ReadField(folder + files.usage, "").value_or(0);

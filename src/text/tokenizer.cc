@@ -281,6 +281,8 @@ int Tokenizer::vocab_size() const {
   return std::max(impl_->model.vocab().end_id(), impl_->added.end_id());
 }
 
+int Tokenizer::model_vocab_size() const { return impl_->model.vocab().end_id(); }
+
 std::optional<TokenId> Tokenizer::bos_id() const { return impl_->bos.id; }
 std::optional<TokenId> Tokenizer::eos_id() const { return impl_->eos.id; }
 std::optional<TokenId> Tokenizer::pad_id() const { return impl_->pad.id; }

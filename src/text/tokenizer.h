@@ -61,6 +61,8 @@ class Tokenizer {
 
   // One past the highest id, added tokens included; a model's embedding may have more rows.
   int vocab_size() const;
+  // The same without added tokens: what encoding a text without them can give.
+  int model_vocab_size() const;
 
   // Named by tokenizer_config.json and present in the vocabulary. The texts are the spellings in
   // tokenizer_config.json, empty if not named (a chat template reads them).

@@ -32,6 +32,7 @@ class ModelDriver {
       layers.push_back({MakeCache(rows, spec.width_k), MakeCache(rows, spec.width_v)});
     }
     model.BindKv(std::move(layers));
+    MOEBIUS_CHECK(model.PreparePositions(rows, pool).has_value());
     ctx_.backend = &backend;
     ctx_.pool = &pool;
   }

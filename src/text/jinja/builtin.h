@@ -32,8 +32,8 @@ class BoundArgs {
   // Has, and not None.
   bool IsSet(size_t idx) const { return Has(idx) && !values_[idx]->IsNone(); }
   const Value& Get(size_t idx) const { return *values_[idx]; }
-  Value GetOr(size_t idx, Value fallback) const {
-    return Has(idx) ? *values_[idx] : std::move(fallback);
+  Value GetOr(size_t idx, const Value& fallback) const {
+    return Has(idx) ? *values_[idx] : fallback;
   }
   Result<int64_t> Int(size_t idx, int64_t fallback) const;
   Result<std::string> Text(size_t idx, std::string fallback) const;

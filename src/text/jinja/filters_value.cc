@@ -37,7 +37,7 @@ Result<std::optional<int64_t>> Truncated(double number) {
 
 Result<Value> Int(Interpreter&, const Value& subject, const BoundArgs& args) {
   MOEBIUS_ASSIGN(const int64_t base, args.Int(1, 10));
-  const Value fallback = args.GetOr(0, Value::Int(0));
+  Value fallback = args.GetOr(0, Value::Int(0));
   if (subject.IsIntegral()) return Value::Int(subject.AsInt());
   if (subject.IsUndefined())
     return MakeError(ErrorCode::kInvalidArgument, "{}", subject.UndefinedMessage());

@@ -141,10 +141,10 @@ void VisitTarget(const Target& target, ScopeNames& names, bool declares) {
 void VisitBody(const Body& body, ScopeNames& names);
 
 void VisitIf(const Stmt& stmt, size_t branch_idx, ScopeNames& names) {
-  const auto& [test, body] = stmt.branches[branch_idx];
-  VisitExpr(*test, names);
+  const auto& branch = stmt.branches[branch_idx];
+  VisitExpr(*branch.first, names);
   // As in jinja2's tree, every elif is an if of its own among the branches of the first.
-  names.Merge({names.Try([&] { VisitBody(body, names); }), names.Try([&] {
+  names.Merge({names.Try([&] { VisitBody(branch.second, names); }), names.Try([&] {
                  for (size_t i = 1; branch_idx == 0 && i < stmt.branches.size(); ++i)
                    VisitIf(stmt, i, names);
                }),

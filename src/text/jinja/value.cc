@@ -1,8 +1,8 @@
 #include "text/jinja/value.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
-#include <cstring>
 
 #include "base/check.h"
 #include "text/jinja/compare.h"
@@ -222,7 +222,7 @@ bool Value::Same(const Value& other) const {
     case Kind::kInt:
       return int_ == other.int_;
     case Kind::kFloat:
-      return std::memcmp(&float_, &other.float_, sizeof(float_)) == 0;
+      return std::bit_cast<uint64_t>(float_) == std::bit_cast<uint64_t>(other.float_);
     default:
       return object_ == other.object_;
   }

@@ -1,0 +1,86 @@
+// Grouped-query attention over paged caches, decode and prefill in one launch. Two forms: on the
+// tensor cores (bfloat16, equal head widths of 64, 128 or 256), and one for any width and dtype,
+// slow, which also serves MLA with a float32 cache. A launch allocates nothing, waits for nothing
+// and may be captured in a graph; arguments are device pointers. The device thread of a rank calls
+// it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/tuning/attention_splits.h"
+#include "tensor/dtype.h"
+
+struct CUstream_st;
+
+namespace moebius::kernels::cuda {
+
+// What both forms share. Query head h reads kv head h / (num_heads / num_kv_heads).
+struct GqaShape {
+  const void* q = nullptr;        // [rows, num_heads * head_dim]
+  const void* k_cache = nullptr;  // [cache rows, num_kv_heads * head_dim]
+  const void* v_cache = nullptr;  // [cache rows, num_kv_heads * v_head_dim]
+  void* out = nullptr;            // [rows, num_heads * v_head_dim], the dtype of q
+  int64_t k_stride = 0;           // elements between cache rows
+  int64_t v_stride = 0;
+  int num_heads = 0;
+  int num_kv_heads = 0;
+  int head_dim = 0;
+  int v_head_dim = 0;
+  float scale = 1.0f;
+  int64_t window = 0;  // > 0: position p sees (p - window, p]
+  int64_t chunk = 0;   // > 0: position p sees [p / chunk * chunk, p]
+  const int32_t* block_table = nullptr;
+  int64_t max_blocks = 0;
+  int block_size = 16;
+};
+
+// Queries that share one pass over the context on the tensor cores: 16 rows of (query, head) where
+// all sequences decode, else 64. What AttentionItems cuts sequences into.
+inline int GqaQueriesPerItem(int num_heads, int num_kv_heads, bool decode) {
+  const int queries = (decode ? 16 : 64) / (num_heads / num_kv_heads);
+  return queries > 0 ? queries : 1;
+}
+inline int GqaRowBlocks(int num_heads, int num_kv_heads, int max_queries) {
+  const int rows = max_queries * (num_heads / num_kv_heads);
+  return (rows + 63) / 64;
+}
+// For SplitAttention (tile 64): the blocks that stay for the launch, as many a multiprocessor as
+// were measured to be fastest (shared memory and registers allow no more).
+inline int GqaWorkers(int num_sms, int num_heads, int num_kv_heads, int max_queries, int head_dim) {
+  const bool few_rows = max_queries * (num_heads / num_kv_heads) <= 16;
+  const int of_width = head_dim <= 64 ? 4 : (head_dim <= 128 ? 3 : 1);
+  const int per_sm = few_rows || of_width < 2 ? of_width : 2;
+  const int groups = num_kv_heads * GqaRowBlocks(num_heads, num_kv_heads, max_queries);
+  return per_sm * num_sms / groups > 0 ? per_sm * num_sms / groups : 1;
+}
+inline size_t GqaWorkspaceBytes(int64_t slots, int max_queries, int num_heads, int head_dim) {
+  return static_cast<size_t>(slots) * max_queries * num_heads * (head_dim + 1) * sizeof(float);
+}
+
+struct GqaArgs {
+  GqaShape shape;       // bfloat16; caches and strides aligned to 16 bytes
+  int max_queries = 1;  // of an item
+  const AttentionSegment* segments = nullptr;
+  const int32_t* worker_begin = nullptr;  // [num_workers + 1]
+  int num_workers = 0;
+  const AttentionRow* combine = nullptr;  // [num_combine]; entries with num_slots 0 do nothing
+  int64_t num_combine = 0;
+  void* workspace = nullptr;  // GqaWorkspaceBytes
+  int64_t max_slots = 0;
+};
+// 0, or the cudaError_t: cudaErrorInvalidValue for a shape it does not take.
+int LaunchGqa(const GqaArgs& args, CUstream_st* stream);
+
+// Any widths up to 1024, float32 or bfloat16 (q and out one dtype, both caches one dtype); a warp a
+// (query, head).
+struct AttentionAnyArgs {
+  GqaShape shape;
+  DType dtype = DType::kBF16;
+  DType cache_dtype = DType::kBF16;
+  const AttentionItem* items = nullptr;  // [num_items], of one query each
+  int64_t num_items = 0;
+};
+int LaunchAttentionAny(const AttentionAnyArgs& args, CUstream_st* stream);
+
+}  // namespace moebius::kernels::cuda

@@ -1,0 +1,208 @@
+// Both forms of grouped-query attention against double precision: ragged batches of decode and
+// prefill, windows and chunks, NaN in what must not be read, few and many workers.
+#include <cstring>
+
+#include "kernels/cuda/attention/gqa.h"
+#include "kernels/cuda/testing.cuh"
+
+namespace moebius::kernels::cuda {
+namespace {
+
+using testing::Device;
+using Bf16 = __nv_bfloat16;
+
+struct Case {
+  const char* name;
+  int heads, kv_heads, dim, v_dim, block_size;
+  std::vector<int32_t> queries, contexts;  // by sequence
+  int64_t window = 0;
+  int64_t chunk = 0;
+  int workers = 0;
+};
+
+struct Batch {
+  std::vector<int32_t> query_start = {0};
+  std::vector<int32_t> table;
+  int max_blocks = 0;
+  int64_t cache_rows = 0;
+};
+
+Batch MakeBatch(const Case& c, testing::Rng& rng) {
+  Batch b;
+  for (const int32_t count : c.queries) b.query_start.push_back(b.query_start.back() + count);
+  const int32_t longest = *std::max_element(c.contexts.begin(), c.contexts.end());
+  b.max_blocks = (longest + c.block_size - 1) / c.block_size + 2;
+  b.table.resize(c.contexts.size() * b.max_blocks);
+  for (size_t i = 0; i < b.table.size(); ++i) b.table[i] = static_cast<int32_t>(i);
+  std::shuffle(b.table.begin(), b.table.end(), rng);
+  b.cache_rows = static_cast<int64_t>(b.table.size()) * c.block_size;
+  return b;
+}
+
+int64_t CacheRow(const Case& c, const Batch& b, size_t seq, int position) {
+  return int64_t{b.table[seq * b.max_blocks + position / c.block_size]} * c.block_size +
+         position % c.block_size;
+}
+
+// NaN but where a context's positions lie.
+template <typename T>
+std::vector<T> MakeCache(const Case& c, const Batch& b, int64_t width, testing::Rng& rng) {
+  std::vector<T> cache(b.cache_rows * width, testing::FromFloat<T>(NAN));
+  for (size_t s = 0; s < c.contexts.size(); ++s) {
+    for (int p = 0; p < c.contexts[s]; ++p) {
+      const auto row = testing::RandomNormal<T>(rng, width);
+      std::copy(row.begin(), row.end(), cache.begin() + CacheRow(c, b, s, p) * width);
+    }
+  }
+  return cache;
+}
+
+template <typename T>
+std::vector<double> Reference(const Case& c, const Batch& b, const std::vector<T>& q,
+                              const std::vector<T>& k, int64_t k_stride, const std::vector<T>& v,
+                              int64_t v_stride, double scale) {
+  std::vector<double> out(static_cast<size_t>(b.query_start.back()) * c.heads * c.v_dim, 0.0);
+  for (size_t s = 0; s < c.contexts.size(); ++s) {
+    for (int i = 0; i < c.queries[s]; ++i) {
+      const int position = c.contexts[s] - c.queries[s] + i;
+      int64_t first = 0;
+      if (c.window > 0) first = std::max<int64_t>(first, position - c.window + 1);
+      if (c.chunk > 0) first = std::max<int64_t>(first, position / c.chunk * c.chunk);
+      for (int h = 0; h < c.heads; ++h) {
+        const int kv = h / (c.heads / c.kv_heads);
+        const size_t row = static_cast<size_t>(b.query_start[s] + i) * c.heads + h;
+        std::vector<double> scores;
+        double top = -1e300;
+        for (int64_t p = first; p <= position; ++p) {
+          const int64_t at = CacheRow(c, b, s, static_cast<int>(p)) * k_stride + kv * c.dim;
+          double dot = 0;
+          for (int d = 0; d < c.dim; ++d) {
+            dot += static_cast<double>(testing::ToFloat(q[row * c.dim + d])) *
+                   testing::ToFloat(k[at + d]);
+          }
+          scores.push_back(dot * scale);
+          top = std::max(top, scores.back());
+        }
+        double sum = 0;
+        for (double& x : scores) sum += x = std::exp(x - top);
+        for (int64_t p = first; p <= position; ++p) {
+          const int64_t at = CacheRow(c, b, s, static_cast<int>(p)) * v_stride + kv * c.v_dim;
+          for (int d = 0; d < c.v_dim; ++d) {
+            out[row * c.v_dim + d] += scores[p - first] / sum * testing::ToFloat(v[at + d]);
+          }
+        }
+      }
+    }
+  }
+  return out;
+}
+
+template <typename T>
+void Run(const Case& c, testing::Rng& rng, bool tensor_cores) {
+  const Batch b = MakeBatch(c, rng);
+  const int64_t k_stride = c.kv_heads * c.dim + 8;
+  const int64_t v_stride = c.kv_heads * c.v_dim;
+  const auto k = MakeCache<T>(c, b, k_stride, rng);
+  const auto v = MakeCache<T>(c, b, v_stride, rng);
+  const int rows = b.query_start.back();
+  const auto q = testing::RandomNormal<T>(rng, static_cast<size_t>(rows) * c.heads * c.dim, 1.5f);
+  const Device<T> d_q(q), d_k(k), d_v(v);
+  const Device<int32_t> d_table(b.table);
+  Device<T> out(static_cast<size_t>(rows) * c.heads * c.v_dim);
+  GqaShape shape;
+  shape.q = d_q.get();
+  shape.k_cache = d_k.get();
+  shape.v_cache = d_v.get();
+  shape.out = out.get();
+  shape.k_stride = k_stride;
+  shape.v_stride = v_stride;
+  shape.num_heads = c.heads;
+  shape.num_kv_heads = c.kv_heads;
+  shape.head_dim = c.dim;
+  shape.v_head_dim = c.v_dim;
+  shape.scale = 1.0f / std::sqrt(static_cast<float>(c.dim));
+  shape.window = c.window;
+  shape.chunk = c.chunk;
+  shape.block_table = d_table.get();
+  shape.max_blocks = b.max_blocks;
+  shape.block_size = c.block_size;
+
+  if (tensor_cores) {
+    const bool decode = *std::max_element(c.queries.begin(), c.queries.end()) <= 1;
+    GqaArgs args;
+    args.shape = shape;
+    args.max_queries = GqaQueriesPerItem(c.heads, c.kv_heads, decode);
+    const auto items = AttentionItems(b.query_start, c.contexts, args.max_queries);
+    int sms = 0;
+    CUDA_OK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, 0));
+    args.num_workers =
+        c.workers > 0 ? c.workers : GqaWorkers(sms, c.heads, c.kv_heads, args.max_queries, c.dim);
+    const auto splits = SplitAttention(items, {.num_workers = args.num_workers, .segment_cost = 1});
+    const Device<AttentionSegment> segments(splits.segments);
+    const Device<int32_t> workers(splits.worker_begin);
+    const Device<AttentionRow> item_rows(splits.combine);
+    Device<uint8_t> workspace(
+        GqaWorkspaceBytes(splits.num_slots, args.max_queries, c.heads, c.dim));
+    args.segments = segments.get();
+    args.worker_begin = workers.get();
+    args.combine = item_rows.get();
+    args.num_combine = static_cast<int64_t>(splits.combine.size());
+    args.workspace = workspace.get();
+    args.max_slots = splits.num_slots;
+    CUDA_OK(LaunchGqa(args, nullptr));
+    CUDA_OK(cudaDeviceSynchronize());
+    const auto first = out.Download();
+    out.Poison();
+    workspace.Poison();
+    CUDA_OK(LaunchGqa(args, nullptr));
+    testing::Expect(std::memcmp(first.data(), out.Download().data(), out.bytes()) == 0,
+                    std::string(c.name) + ": a second launch gave other bits");
+  } else {
+    const auto items = AttentionItems(b.query_start, c.contexts, 1);
+    const Device<AttentionItem> d_items(items);
+    constexpr DType kType = std::is_same_v<T, float> ? DType::kF32 : DType::kBF16;
+    CUDA_OK(LaunchAttentionAny(
+        {shape, kType, kType, d_items.get(), static_cast<int64_t>(items.size())}, nullptr));
+  }
+  const auto want = Reference(c, b, q, k, k_stride, v, v_stride, shape.scale);
+  const testing::Error error = testing::Compare(out.Download(), want);
+  testing::ExpectClose(error, std::is_same_v<T, float> ? 3e-6 : 5e-3, c.name);
+  std::printf("%-24s %s heads %d/%d width %d: relative error %.2e, worst %.2e\n", c.name,
+              tensor_cores ? "tensor" : "any", c.heads, c.kv_heads, c.dim, error.relative,
+              error.worst);
+}
+
+}  // namespace
+}  // namespace moebius::kernels::cuda
+
+int main() {
+  using namespace moebius::kernels::cuda;
+  testing::Rng rng(std::random_device{}());
+  const std::vector<int32_t> ones(9, 1);
+  const std::vector<int32_t> lengths = {1, 2, 15, 63, 64, 65, 128, 700, 33};
+  const std::vector<int32_t> chunks = {1, 70, 1, 5, 64};
+  const std::vector<int32_t> behind = {90, 70, 1, 200, 130};
+  const std::vector<Case> cases = {
+      {"decode", 32, 8, 128, 128, 16, ones, lengths},
+      {"decode, few workers", 32, 8, 128, 128, 16, ones, lengths, 0, 0, 2},
+      {"decode, one group", 16, 16, 64, 64, 64, ones, lengths},
+      {"decode, wide", 8, 2, 256, 256, 16, ones, lengths, 0, 0, 3},
+      {"decode, window", 32, 4, 64, 64, 16, ones, lengths, 40, 0, 3},
+      {"decode, chunk", 10, 2, 128, 128, 16, ones, lengths, 0, 48, 5},
+      {"decode, many heads", 40, 1, 64, 64, 16, ones, lengths, 0, 0, 3},
+      {"decode, 96 heads a group", 96, 1, 64, 64, 16, ones, lengths, 0, 0, 3},
+      {"mixed", 32, 8, 128, 128, 16, chunks, behind},
+      {"mixed, few workers", 32, 4, 128, 128, 16, chunks, behind, 0, 0, 2},
+      {"mixed, one group", 4, 4, 64, 64, 16, chunks, behind, 0, 0, 3},
+      {"mixed, window", 16, 2, 64, 64, 16, chunks, behind, 30, 0, 3},
+      {"mixed, chunk", 16, 2, 128, 128, 32, chunks, behind, 0, 64, 2},
+      {"mixed, wide", 8, 2, 256, 256, 16, chunks, behind},
+  };
+  for (const Case& c : cases) {
+    Run<__nv_bfloat16>(c, rng, true);
+    if (c.workers == 0 || c.window + c.chunk > 0) Run<__nv_bfloat16>(c, rng, false);
+  }
+  Run<float>({"float32", 6, 3, 100, 72, 8, chunks, behind}, rng, false);
+  Run<float>({"float32, latent", 4, 1, 576, 512, 16, chunks, behind}, rng, false);
+  return testing::Finish("gqa_test");
+}

@@ -1,0 +1,144 @@
+// The grouped GEMM kernel: persistent blocks, one producer warp that fills a ring of shared-memory
+// stages through the copy engine, one to three consumer warpgroups that multiply. One skeleton for
+// both formats and both orientations.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/cuda/gemm/consumer.cuh"
+#include "kernels/cuda/gemm/pipeline.cuh"
+#include "kernels/cuda/ptx/mbarrier.cuh"
+#include "kernels/cuda/ptx/sync.cuh"
+#include "kernels/cuda/ptx/tma.cuh"
+
+namespace moebius::cuda {
+
+template <class T>
+__device__ void Produce(const GroupedGemmParams& p, const SharedLayout<T>& shared, int first_tile,
+                        int tile_step, uint32_t rank) {
+  const bool elected = ptx::ElectOne();
+  const uint64_t read_once = ptx::PolicyEvictFirst();
+  TileWalk walk = WalkOf<T>(p);
+  RingPlace<T::kStages> ring;
+  TilePlace tile;
+  for (int index = first_tile; walk.Find(index, &tile); index += tile_step) {
+    const int weight_row = SlotOf(p, tile.group) * p.n + WeightRow<T>(tile, rank);
+    if (elected) {
+      for (int k = 0; k < p.k; k += T::kElementsOfK) {
+        uint64_t* full = shared.Full() + ring.stage;
+        ptx::BarrierWait(shared.Empty() + ring.stage, ring.parity ^ 1);
+        ptx::BarrierArriveExpect(full, T::kArrivingBytes);
+        if (p.stream) {
+          ptx::LoadBox(shared.Weights(ring.stage), &p.weights, k, weight_row, full, read_once);
+        } else {
+          ptx::LoadBox(shared.Weights(ring.stage), &p.weights, k, weight_row, full);
+        }
+        if constexpr (T::kCluster == 1) {
+          ptx::LoadBox(shared.Tokens(ring.stage), &p.rows, k, tile.row, full);
+        } else {
+          // Each block of the cluster fetches its share of the token rows for all of them.
+          constexpr int kShare = T::kTile.token_rows / T::kCluster;
+          ptx::LoadBoxMulticast(shared.Tokens(ring.stage) + rank * kShare * tuning::kStageBytesOfK,
+                                &p.rows, k, tile.row + rank * kShare, full, (1 << T::kCluster) - 1);
+        }
+        if constexpr (T::kFp8) {
+          // Boxes of whole 16 bytes at 16-byte places: the copy engine refuses others.
+#pragma unroll
+          for (int box = 0; box < T::kScaleBoxes; ++box) {
+            constexpr int kRows = T::kTile.token_rows / T::kScaleBoxes;
+            ptx::LoadBox(shared.Scales(ring.stage) + box * kRows, &p.row_scales,
+                         tile.row / 4 * 4 + box * kRows, k / 128, full);
+          }
+        }
+        ring.Advance();
+      }
+    }
+    __syncwarp();
+  }
+}
+
+template <class T>
+__global__ void __launch_bounds__(T::kThreads, 1)
+    GroupedGemmKernel(const __grid_constant__ GroupedGemmParams p) {
+  extern __shared__ __align__(1024) uint8_t shared_bytes[];
+  const SharedLayout<T> shared{shared_bytes};
+  const uint32_t rank = T::kCluster == 1 ? 0 : ptx::ClusterRank();
+  if (threadIdx.x == 0) {
+    ptx::PrefetchTensorMap(&p.weights);
+    ptx::PrefetchTensorMap(&p.rows);
+    if (T::kFp8) {
+      ptx::PrefetchTensorMap(&p.row_scales);
+    }
+    for (int stage = 0; stage < T::kStages; ++stage) {
+      ptx::BarrierInit(shared.Full() + stage, 1);
+      ptx::BarrierInit(shared.Empty() + stage, T::kConsumers * 4 * T::kCluster);
+    }
+    ptx::BarrierInitFence();
+  }
+  if constexpr (T::kCluster == 1) {
+    __syncthreads();
+  } else {
+    ptx::ClusterSync();
+  }
+  const int first_tile = blockIdx.x / T::kCluster;
+  const int tile_step = gridDim.x / T::kCluster;
+  if (threadIdx.x >= T::kConsumerThreads) {
+    if constexpr (T::kMoveRegisters) {
+      ptx::LowerRegisters<T::kProducerRegisters>();
+    }
+    if (threadIdx.x / 32 == T::kConsumerThreads / 32) {
+      Produce<T>(p, shared, first_tile, tile_step, rank);
+    }
+  } else {
+    if constexpr (T::kMoveRegisters) {
+      ptx::RaiseRegisters<T::kConsumerRegisters>();
+    }
+    const int warpgroup = ptx::WarpUniform(threadIdx.x / 128);
+    Consumer<T>{p, shared, rank, warpgroup, {}}.Run(first_tile, tile_step);
+  }
+  if constexpr (T::kCluster > 1) {
+    // No block leaves while another may still write to it or arrive at its barriers.
+    ptx::ClusterSync();
+  }
+}
+
+template <class Kernel>
+int MaxActiveClusters(Kernel kernel, const cudaLaunchConfig_t& config) {
+  int clusters = 0;
+  return cudaOccupancyMaxActiveClusters(&clusters, kernel, &config) == cudaSuccess ? clusters : 0;
+}
+
+// Launches the kernel of one tile. Returns null or the CUDA error's text.
+template <class T>
+const char* LaunchGroupedGemm(const GroupedGemmParams& params, int num_blocks,
+                              cudaStream_t stream) {
+  constexpr int kSharedBytes = tuning::SharedBytes(T::kFormat, T::kTile);
+  cudaError_t error = cudaFuncSetAttribute(
+      GroupedGemmKernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
+  if (error != cudaSuccess) {
+    return cudaGetErrorString(error);
+  }
+  cudaLaunchAttribute cluster;
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim = {T::kCluster, 1, 1};
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(num_blocks);
+  config.blockDim = dim3(T::kThreads);
+  config.dynamicSmemBytes = kSharedBytes;
+  config.stream = stream;
+  config.attrs = &cluster;
+  config.numAttrs = 1;
+  if constexpr (T::kCluster > 1) {
+    // Persistent blocks must all be resident: a cluster left over would run its share after all
+    // others.
+    static const int max_clusters = MaxActiveClusters(GroupedGemmKernel<T>, config);
+    config.gridDim.x = std::max(std::min(num_blocks / T::kCluster, max_clusters), 1) * T::kCluster;
+  }
+  error = cudaLaunchKernelEx(&config, GroupedGemmKernel<T>, params);
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
+}  // namespace moebius::cuda

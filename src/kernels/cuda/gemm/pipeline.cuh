@@ -1,0 +1,84 @@
+// What producer and consumers of a grouped GEMM block share: the kernel's parameters, the layout of
+// its shared memory, the ring of stages, and where a tile's weights are.
+#pragma once
+
+#include <cuda.h>
+#include <cuda_bf16.h>
+
+#include <cstdint>
+
+#include "kernels/cuda/gemm/tile_walk.cuh"
+#include "kernels/cuda/gemm/traits.cuh"
+
+namespace moebius::cuda {
+
+struct GroupedGemmParams {
+  CUtensorMap weights;     // [num_slots * n, k]
+  CUtensorMap rows;        // [capacity, k]
+  CUtensorMap row_scales;  // [k / 128, capacity], fp8 only
+  const int32_t* offsets;
+  const int32_t* slots;  // null: group g uses slot g
+  const float* weight_scales;
+  __nv_bfloat16* out;
+  int num_groups;
+  int num_slots;
+  int n;
+  int k;
+  int width;
+  bool stream;
+};
+
+// The dynamic shared memory of one block: tiles first (the swizzle wants 1024-byte alignment), then
+// scales, staging and barriers.
+template <class T>
+struct SharedLayout {
+  uint8_t* base;
+  __device__ uint8_t* Weights(int stage) const { return base + stage * T::kWeightBytes; }
+  __device__ uint8_t* Tokens(int stage) const {
+    return base + T::kStages * T::kWeightBytes + stage * T::kTokenBytes;
+  }
+  __device__ float* Scales(int stage) const {
+    return reinterpret_cast<float*>(base + T::kStages * (T::kWeightBytes + T::kTokenBytes) +
+                                    stage * T::kScaleBytes);
+  }
+  __device__ uint8_t* Staging(int warp) const {
+    return base + T::kStages * (T::kWeightBytes + T::kTokenBytes + T::kScaleBytes) +
+           warp * tuning::StagingBytesPerWarp(T::kTile);
+  }
+  __device__ uint64_t* Full() const {
+    return reinterpret_cast<uint64_t*>(base + tuning::SharedBytes(T::kFormat, T::kTile) -
+                                       tuning::kMaxStages * 16);
+  }
+  __device__ uint64_t* Empty() const { return Full() + tuning::kMaxStages; }
+};
+
+// A place in the ring and the parity of the barrier phase that belongs to it.
+template <int kStages>
+struct RingPlace {
+  int stage = 0;
+  uint32_t parity = 0;
+  __device__ void Advance() {
+    if (++stage == kStages) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+template <class T>
+__device__ TileWalk WalkOf(const GroupedGemmParams& p) {
+  constexpr int kRows = T::kTile.weight_rows * T::kCluster;
+  return TileWalk(p.offsets, p.num_groups, (p.n + kRows - 1) / kRows, T::kTile.token_rows, p.width);
+}
+
+// First weight row, within its slot, of this block's part of a tile.
+template <class T>
+__device__ int WeightRow(const TilePlace& tile, uint32_t rank) {
+  return (tile.weight_tile * T::kCluster + rank) * T::kTile.weight_rows;
+}
+
+__device__ inline int SlotOf(const GroupedGemmParams& p, int group) {
+  return p.slots == nullptr ? group : __ldg(p.slots + group);
+}
+
+}  // namespace moebius::cuda

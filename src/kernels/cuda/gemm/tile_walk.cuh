@@ -1,0 +1,88 @@
+// Which tile comes next, read off the group offsets in device memory: the host never knows how many
+// rows a group has. Every warp of a persistent block walks the same list on its own; its 32 lanes
+// look at 32 groups at once.
+#pragma once
+
+#include <cstdint>
+
+namespace moebius::cuda {
+
+struct TilePlace {
+  int group;
+  int row;          // first row of the tile, in the array of all rows
+  int row_end;      // end of the group's rows
+  int weight_tile;  // which weight tile of the group (of a cluster: which pair)
+};
+
+class TileWalk {
+ public:
+  // Groups' rows are offsets[g] .. offsets[g + 1]; a group has `num_weight_tiles` tiles for every
+  // `token_rows` rows begun. Within a group, `width` weight tiles are walked side by side, rows
+  // after rows, before the next `width`.
+  __device__ TileWalk(const int32_t* offsets, int num_groups, int num_weight_tiles, int token_rows,
+                      int width)
+      : offsets_(offsets),
+        num_groups_(num_groups),
+        num_weight_tiles_(num_weight_tiles),
+        token_rows_(token_rows),
+        width_(width) {
+    LoadGroups(0, 0);
+  }
+
+  // Finds tile `index`; indices of one walk must not decrease. All lanes of a warp call together;
+  // false past the end.
+  __device__ bool Find(int index, TilePlace* place) {
+    while (index >= last_) {
+      if (first_group_ + 32 >= num_groups_) {
+        return false;
+      }
+      LoadGroups(first_group_ + 32, last_);
+    }
+    const int lane = __ffs(__ballot_sync(kAll, index < end_)) - 1;
+    const int begin = __shfl_sync(kAll, begin_, lane);
+    const int rows = __shfl_sync(kAll, rows_, lane);
+    const int row_tiles = (rows + token_rows_ - 1) / token_rows_;
+    const int within = index - (__shfl_sync(kAll, end_, lane) - row_tiles * num_weight_tiles_);
+    const int strip = within / (row_tiles * width_);
+    const int strip_width = min(width_, num_weight_tiles_ - strip * width_);
+    const int rest = within - strip * row_tiles * width_;
+    const int row_tile = rest / strip_width;
+    place->group = first_group_ + lane;
+    place->row = begin + row_tile * token_rows_;
+    place->row_end = begin + rows;
+    place->weight_tile = strip * width_ + rest - row_tile * strip_width;
+    return true;
+  }
+
+ private:
+  static constexpr uint32_t kAll = 0xffffffffu;
+
+  __device__ void LoadGroups(int first_group, int first_tile) {
+    const int lane = threadIdx.x % 32;
+    const int group = first_group + lane;
+    begin_ = group < num_groups_ ? __ldg(offsets_ + group) : 0;
+    rows_ = group < num_groups_ ? __ldg(offsets_ + group + 1) - begin_ : 0;
+    int end = (rows_ + token_rows_ - 1) / token_rows_ * num_weight_tiles_;
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+      const int before = __shfl_up_sync(kAll, end, step);
+      end += lane >= step ? before : 0;
+    }
+    end_ = first_tile + end;
+    last_ = __shfl_sync(kAll, end_, 31);
+    first_group_ = first_group;
+  }
+
+  const int32_t* offsets_;
+  int num_groups_;
+  int num_weight_tiles_;
+  int token_rows_;
+  int width_;
+  int first_group_;
+  int last_;   // end of the tiles of these 32 groups
+  int begin_;  // this lane's group: first row, rows, end of its tiles
+  int rows_;
+  int end_;
+};
+
+}  // namespace moebius::cuda

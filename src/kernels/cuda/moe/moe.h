@@ -1,0 +1,64 @@
+// The router's choice, the grouping of its pairs by slot and the weighted sum that brings expert
+// rows home, on the GPU: the contracts of kernels/ops.h with device pointers. A launch allocates
+// nothing, waits for nothing and may be captured in a graph. Each returns 0 or the cudaError_t of
+// its launch. The device thread of a rank calls them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cuda/rows/rows.h"
+
+namespace moebius::kernels::cuda {
+
+// As RouterScore and GroupScore of kernels/ops.h, in the same order.
+enum class RouteScore : uint8_t { kSoftmax, kSigmoid, kSigmoidOnTop };
+enum class RouteGroups : uint8_t { kNone, kMax, kTop2Sum };
+
+struct RouteTopKLaunch {
+  const float* logits = nullptr;  // [rows, experts]
+  int64_t logits_stride = 0;
+  int64_t rows = 0;
+  int num_experts = 0;  // at most 512
+  RouteScore score = RouteScore::kSoftmax;
+  const float* bias = nullptr;  // [experts], for the choice only; null: none
+  RouteGroups groups = RouteGroups::kNone;
+  int num_groups = 1;
+  int num_top_groups = 1;
+  int k = 1;  // at most 32
+  bool normalize = false;
+  float scale = 1.0f;
+  int32_t* experts = nullptr;  // out [rows, k], best first; ties to the lowest id
+  float* weights = nullptr;    // out [rows, k]
+};
+int LaunchRouteTopK(const RouteTopKLaunch& args, CUstream_st* stream);
+
+// Pair p of slot s gets a place in [offsets[s], offsets[s + 1]), in order of p. A negative slot is
+// skipped (its place is -1).
+struct GroupBySlotLaunch {
+  const int32_t* slots = nullptr;  // [num_pairs]
+  int64_t num_pairs = 0;
+  int num_slots = 0;             // at most 1024
+  int32_t* offsets = nullptr;    // out [num_slots + 1]
+  int32_t* pairs = nullptr;      // out [num_pairs], by place
+  int32_t* places = nullptr;     // out [num_pairs]
+  int32_t* workspace = nullptr;  // GroupBySlotWorkspace bytes
+};
+size_t GroupBySlotWorkspace(int64_t num_pairs, int num_slots);
+int LaunchGroupBySlot(const GroupBySlotLaunch& args, CUstream_st* stream);
+
+// out[t] = sum over j in order of weights[t, j] * rows[places[t * k + j]] (+ shared[t] last), in
+// float32, rounded once. A negative place adds nothing; weights null: all 1.
+struct WeightedReduceLaunch {
+  DeviceRows in;                    // [places, cols]
+  const int32_t* places = nullptr;  // [rows * k]
+  const float* weights = nullptr;   // [rows * k]
+  int k = 1;
+  DeviceRows shared;  // [rows, cols]; data null: none; the dtype of `in`
+  DeviceRows out;     // [rows, cols]
+  int64_t rows = 0;
+  int64_t cols = 0;
+};
+int LaunchWeightedReduce(const WeightedReduceLaunch& args, CUstream_st* stream);
+
+}  // namespace moebius::kernels::cuda

@@ -1,0 +1,134 @@
+// Rotary embedding: a warp a head, all pairs read before any is written (the deinterleaved form
+// moves them). And MLA's fused cache write, a block a row.
+#include <cuda_runtime.h>
+
+#include <type_traits>
+
+#include "kernels/cuda/rows/access.cuh"
+#include "kernels/cuda/rows/rows.h"
+
+namespace moebius::kernels::cuda {
+namespace {
+
+constexpr int kMaxPairs = 16;  // a lane: dim up to 1024
+
+struct Rotation {
+  int half;  // dim / 2
+  bool interleaved;
+  bool deinterleave;
+  const int32_t* positions;
+  const float* table;
+
+  // Where pair i is read from, and written to.
+  __device__ int2 From(int i) const {
+    return interleaved ? make_int2(2 * i, 2 * i + 1) : make_int2(i, i + half);
+  }
+  __device__ int2 To(int i) const {
+    return interleaved && !deinterleave ? make_int2(2 * i, 2 * i + 1) : make_int2(i, i + half);
+  }
+  __device__ float2 Rotate(int64_t row, int i, float x, float y) const {
+    const float* angles = table + int64_t{positions[row]} * 2 * half;
+    const float cosine = angles[i];
+    const float sine = angles[i + half];
+    return make_float2(x * cosine - y * sine, y * cosine + x * sine);
+  }
+};
+
+template <int kPairs, typename T>
+__global__ void RopeKernel(T* x, int64_t stride, int64_t items, int64_t num_heads,
+                           int64_t head_stride, int64_t offset, Rotation rotation) {
+  const int64_t item = (blockIdx.x * int64_t{blockDim.x} + threadIdx.x) / 32;
+  if (item >= items) return;
+  const int64_t row = item / num_heads;
+  T* head = x + row * stride + item % num_heads * head_stride + offset;
+  const int lane = threadIdx.x % 32;
+  float2 rotated[kPairs];
+#pragma unroll
+  for (int k = 0; k < kPairs; ++k) {
+    const int i = lane + 32 * k;
+    if (i >= rotation.half) continue;
+    const int2 from = rotation.From(i);
+    rotated[k] = rotation.Rotate(row, i, LoadElement(head + from.x), LoadElement(head + from.y));
+  }
+  __syncwarp();
+#pragma unroll
+  for (int k = 0; k < kPairs; ++k) {
+    const int i = lane + 32 * k;
+    if (i >= rotation.half) continue;
+    const int2 to = rotation.To(i);
+    StoreElement(head + to.x, rotated[k].x);
+    StoreElement(head + to.y, rotated[k].y);
+  }
+}
+
+// Threads: 128. The latent part: read once into shared memory, normed, written; the rope part by
+// the first threads.
+template <typename In, typename Out>
+__global__ void __launch_bounds__(128)
+    MlaKvWriteKernel(const In* x, int64_t x_stride, int latent, const float* weight, float eps,
+                     Rotation rotation, const int64_t* cache_rows, Out* cache,
+                     int64_t cache_stride) {
+  const int64_t row = blockIdx.x;
+  const int64_t to_row = cache_rows[row];
+  if (to_row < 0) return;
+  const In* from = x + row * x_stride;
+  Out* to = cache + to_row * cache_stride;
+  extern __shared__ float held[];
+  float squares = 0;
+  for (int c = threadIdx.x; c < latent; c += 128) {
+    held[c] = LoadElement(from + c);
+    squares += held[c] * held[c];
+  }
+  if (threadIdx.x < rotation.half) {
+    const int i = threadIdx.x;
+    const int2 source = rotation.From(i);
+    const int2 target = rotation.To(i);
+    const float2 rotated = rotation.Rotate(row, i, LoadElement(from + latent + source.x),
+                                           LoadElement(from + latent + source.y));
+    StoreElement(to + latent + target.x, rotated.x);
+    StoreElement(to + latent + target.y, rotated.y);
+  }
+  const float factor = rsqrtf(BlockSum(squares) / static_cast<float>(latent) + eps);
+  for (int c = threadIdx.x; c < latent; c += 128) {
+    StoreElement(to + c, held[c] * factor * weight[c]);
+  }
+}
+
+}  // namespace
+
+int LaunchRope(const RopeLaunch& args, CUstream_st* stream) {
+  const int64_t items = args.rows * args.num_heads;
+  if (items == 0 || args.dim == 0) return cudaSuccess;
+  if (args.dim % 2 != 0 || args.dim > 64 * kMaxPairs) return cudaErrorInvalidValue;
+  const Rotation rotation = {static_cast<int>(args.dim / 2), args.interleaved, args.deinterleave,
+                             args.positions, args.table};
+  const bool known = WithElement(args.x.dtype, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    auto* kernel = args.dim <= 64    ? RopeKernel<1, T>
+                   : args.dim <= 128 ? RopeKernel<2, T>
+                                     : RopeKernel<kMaxPairs, T>;
+    kernel<<<static_cast<unsigned>((items + 7) / 8), 256, 0, stream>>>(
+        static_cast<T*>(args.x.data), args.x.stride, items, args.num_heads, args.head_stride,
+        args.offset, rotation);
+  });
+  return known ? cudaGetLastError() : cudaErrorInvalidValue;
+}
+
+int LaunchMlaKvWrite(const MlaKvWriteLaunch& args, CUstream_st* stream) {
+  if (args.rows == 0) return cudaSuccess;
+  if (args.rope % 2 != 0 || args.rope > 256 || args.latent > 8192) return cudaErrorInvalidValue;
+  const Rotation rotation = {static_cast<int>(args.rope / 2), args.interleaved, args.deinterleave,
+                             args.positions, args.table};
+  const bool known = WithElements(args.x.dtype, args.cache.dtype, [&](auto* in_type, auto* type) {
+    using In = std::remove_pointer_t<decltype(in_type)>;
+    using Out = std::remove_pointer_t<decltype(type)>;
+    MlaKvWriteKernel<In, Out>
+        <<<static_cast<unsigned>(args.rows), 128, args.latent * sizeof(float), stream>>>(
+            static_cast<const In*>(args.x.data), args.x.stride, static_cast<int>(args.latent),
+            args.weight, args.eps, rotation, args.cache_rows, static_cast<Out*>(args.cache.data),
+            args.cache.stride);
+  });
+  return known ? cudaGetLastError() : cudaErrorInvalidValue;
+}
+
+}  // namespace moebius::kernels::cuda

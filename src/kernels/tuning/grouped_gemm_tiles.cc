@@ -1,0 +1,69 @@
+#include "kernels/tuning/grouped_gemm_tiles.h"
+
+#include <algorithm>
+
+namespace moebius::tuning {
+namespace {
+
+int CeilDiv(int a, int b) { return (a + b - 1) / b; }
+
+// Groups differ in size. This much room above the mean keeps most of them within one tile.
+int WithSlack(int expected_rows) { return expected_rows + expected_rows / 4; }
+
+int FindTile(GemmFormat format, bool swap, int weight_rows, int token_rows, int cluster) {
+  for (int i = 0; i < NumTiles(format); ++i) {
+    const GroupedGemmTile& tile = TileAt(format, i);
+    if (tile.swap == swap && tile.weight_rows == weight_rows && tile.token_rows == token_rows &&
+        tile.cluster == cluster) {
+      return i;
+    }
+  }
+  return 0;
+}
+
+// Share of the last round's blocks, and of all before it, that have a tile to work on.
+double Filled(int tiles, int blocks) {
+  return static_cast<double>(tiles) / (CeilDiv(tiles, blocks) * blocks);
+}
+
+int ChooseFewRows(const GroupedGemmShape& shape) {
+  const int rows = WithSlack(shape.expected_rows);
+  const int token_rows = rows <= 8 ? 8 : rows <= 16 ? 16 : rows <= 32 ? 32 : 64;
+  const int groups = std::max(shape.num_groups, 1);
+  const double halves = Filled(groups * CeilDiv(shape.n, 64), shape.num_sms);
+  const double wholes = Filled(groups * CeilDiv(shape.n, 128), shape.num_sms);
+  // Two warpgroups a block hide more latency, unless half tiles leave fewer blocks idle at the end.
+  return FindTile(shape.format, true, halves > wholes + 0.05 ? 64 : 128, token_rows, 1);
+}
+
+int ChooseManyRows(const GroupedGemmShape& shape) {
+  const int token_rows = WithSlack(shape.expected_rows) <= 128 ? 128 : 256;
+  return FindTile(shape.format, false, 128, token_rows, shape.n % 256 == 0 ? 2 : 1);
+}
+
+}  // namespace
+
+bool TileFits(const GroupedGemmShape& shape, int tile_idx) {
+  const GroupedGemmTile& tile = TileAt(shape.format, tile_idx);
+  return CeilDiv(shape.n, tile.weight_rows) % tile.cluster == 0;
+}
+
+GroupedGemmConfig ConfigOfTile(const GroupedGemmShape& shape, int tile_idx) {
+  const GroupedGemmTile& tile = TileAt(shape.format, tile_idx);
+  GroupedGemmConfig config = {};
+  config.tile_idx = tile_idx;
+  config.num_blocks = std::max(shape.num_sms / tile.cluster, 1) * tile.cluster;
+  // With many row tiles, about 2048 weight rows side by side keep both operands of the running
+  // tiles in the L2.
+  const int row_tiles = CeilDiv(shape.expected_rows, tile.token_rows);
+  config.width = row_tiles >= 8 ? std::max(2048 / (tile.weight_rows * tile.cluster), 1) : 1;
+  config.stream = WithSlack(shape.expected_rows) <= tile.token_rows;
+  return config;
+}
+
+GroupedGemmConfig ChooseGroupedGemm(const GroupedGemmShape& shape) {
+  const bool few = shape.expected_rows <= 64;
+  return ConfigOfTile(shape, few ? ChooseFewRows(shape) : ChooseManyRows(shape));
+}
+
+}  // namespace moebius::tuning
