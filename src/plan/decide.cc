@@ -14,6 +14,7 @@ namespace {
 constexpr double kNever = std::numeric_limits<double>::infinity();
 constexpr double kTie = 1 + kTieShare;
 constexpr double kContender = 1.15;
+constexpr double kSliver = 0.1;
 constexpr size_t kNumCurves = 5;
 
 // Lower is better.
@@ -42,6 +43,26 @@ void CheckLimits(const Question& question, Estimate& estimate) {
   check("TPOT", estimate.tpot_ms, question.tpot_ms);
 }
 
+struct Standing {
+  double score = kNever;
+  double ttft_ms = kNever;
+};
+
+// The one comparison behind ranking, runner-up, crossover and bands: the best score, and of what is
+// within a tie of it the earliest first token. `standing(i)` of n candidates; n if none holds.
+template <typename StandingOf>
+size_t Leader(size_t n, const StandingOf& standing) {
+  double best = kNever;
+  for (size_t i = 0; i < n; ++i) best = std::min(best, standing(i).score);
+  size_t leader = n;
+  for (size_t i = 0; i < n && best < kNever; ++i) {
+    const Standing one = standing(i);
+    if (one.score > best * kTie) continue;
+    if (leader == n || one.ttft_ms < standing(leader).ttft_ms) leader = i;
+  }
+  return leader;
+}
+
 // The layouts that compete, and their scores over concurrency, computed once.
 class Race {
  public:
@@ -51,7 +72,7 @@ class Race {
     contenders_.push_back(configs_.size());
     configs_.push_back(config);
     settled_.emplace_back();
-    scores_.emplace_back();
+    standings_.emplace_back();
     full_from_.push_back(std::numeric_limits<int64_t>::max());
   }
   size_t size() const { return configs_.size(); }
@@ -78,36 +99,35 @@ class Race {
     return estimate;
   }
   // Infinite where it does not hold.
-  double Score(size_t i, int64_t concurrency) {
-    if (concurrency >= full_from_[i]) return kNever;
-    const auto found = scores_[i].find(concurrency);
-    if (found != scores_[i].end()) return found->second;
+  Standing StandingOf(size_t i, int64_t concurrency) {
+    if (concurrency >= full_from_[i]) return {};
+    const auto found = standings_[i].find(concurrency);
+    if (found != standings_[i].end()) return found->second;
     const Estimate estimate = At(i, concurrency);
     const bool full = estimate.rejected_by == RejectedBy::kWeights ||
                       estimate.rejected_by == RejectedBy::kCapacity;
     if (full) full_from_[i] = concurrency;
-    return scores_[i][concurrency] =
-               estimate.ok() ? ScoreOf(question_.objective, estimate) : kNever;
+    const Standing standing =
+        estimate.ok() ? Standing{ScoreOf(question_.objective, estimate), estimate.ttft_ms}
+                      : Standing{};
+    return standings_[i][concurrency] = standing;
   }
-  // The best of the contenders at one concurrency; size() if none holds.
+  double Score(size_t i, int64_t concurrency) { return StandingOf(i, concurrency).score; }
+  // The leader of the contenders at one concurrency; size() if none holds.
   size_t Winner(int64_t concurrency) {
-    size_t best = size();
-    double best_score = kNever;
-    for (const size_t i : contenders_) {
-      const double score = Score(i, concurrency);
-      if (score < best_score) {
-        best = i;
-        best_score = score;
-      }
-    }
-    return best;
+    const size_t leader = Leader(contenders_.size(),
+                                 [&](size_t i) { return StandingOf(contenders_[i], concurrency); });
+    return leader == contenders_.size() ? size() : contenders_[leader];
   }
-  // Who is near the best at some power of two; only they can lead in between.
-  void KeepContenders() {
+  // Who is near the best at some power of two or at the wanted concurrency; only they can lead in
+  // between.
+  void KeepContenders(int64_t wanted) {
     std::vector<bool> near(size(), false);
-    for (int64_t c = 1; c <= kMaxConcurrency; c *= 2) {
+    std::set<int64_t> grid = {wanted};
+    for (int64_t c = 1; c <= std::max(kMaxConcurrency, wanted); c *= 2) grid.insert(c);
+    for (const int64_t c : grid) {
       const size_t winner = Winner(c);
-      if (winner == size()) break;
+      if (winner == size()) continue;
       for (const size_t i : contenders_) {
         if (Score(i, c) <= Score(winner, c) * kContender) near[i] = true;
       }
@@ -150,7 +170,7 @@ class Race {
   std::vector<layout::ParallelConfig> configs_;
   std::vector<size_t> contenders_;
   std::vector<std::map<int64_t, layout::ParallelLayout>> settled_;
-  std::vector<std::map<int64_t, double>> scores_;
+  std::vector<std::map<int64_t, Standing>> standings_;
   std::vector<int64_t> full_from_;
 };
 
@@ -165,76 +185,101 @@ int64_t FirstChange(int64_t low, int64_t high, const Changed& changed) {
   return high;
 }
 
-std::vector<Band> FindBands(Race& race) {
-  race.KeepContenders();
-  std::vector<Band> bands;
-  size_t leader = race.size();
-  int64_t before = 0;
-  // A leader stays until another one is ahead by more than a tie.
-  const auto stays = [&](int64_t c) {
-    const size_t winner = race.Winner(c);
-    return winner != race.size() && race.Score(leader, c) <= race.Score(winner, c) * kTie;
-  };
-  for (int64_t c = 1; c <= kMaxConcurrency; c *= 2) {
-    if (race.Winner(c) == race.size()) break;
-    if (bands.empty()) {
-      leader = race.Winner(c);
-      bands.push_back({c, c, race.name(leader)});
+// Four concurrencies an octave, and the wanted one.
+std::set<int64_t> BandGrid(int64_t wanted) {
+  std::set<int64_t> grid = {wanted};
+  for (int64_t octave = 1; octave <= std::max(kMaxConcurrency, wanted); octave *= 2) {
+    for (const double step : {1.0, 1.19, 1.41, 1.68}) {
+      grid.insert(static_cast<int64_t>(static_cast<double>(octave) * step));
     }
-    // Others may lead in between.
-    for (int64_t at = before; !stays(c);) {
-      at = FirstChange(at, c, [&](int64_t x) { return !stays(x); });
-      leader = race.Winner(at);
-      bands.back().to = at - 1;
-      bands.push_back({at, c, race.name(leader)});
-    }
-    bands.back().to = c;
-    before = c;
   }
-  return bands;
+  grid.erase(grid.upper_bound(std::max(kMaxConcurrency, wanted)), grid.end());
+  return grid;
 }
 
-Crossover FindCrossover(Race& race, size_t first, size_t second, int64_t wanted) {
+// Without bands too narrow to mean anything (but for the one that was asked about) and with equal
+// neighbours joined.
+std::vector<Band> JoinBands(const std::vector<Band>& bands, int64_t wanted) {
+  std::vector<Band> joined;
+  for (size_t i = 0; i < bands.size(); ++i) {
+    Band band = bands[i];
+    const bool asked = band.from <= wanted && wanted <= band.to;
+    const auto width = static_cast<double>(band.to - band.from + 1);
+    const bool sliver = !asked && width < kSliver * static_cast<double>(band.from);
+    if (!joined.empty() && (sliver || joined.back().layout == band.layout)) {
+      joined.back().to = band.to;
+    } else {
+      joined.push_back(std::move(band));
+    }
+  }
+  return joined;
+}
+
+std::vector<Band> FindBands(Race& race, int64_t wanted) {
+  race.KeepContenders(wanted);
+  std::vector<Band> bands;
+  int64_t before = 0;
+  for (const int64_t c : BandGrid(wanted)) {
+    const size_t winner = race.Winner(c);
+    const auto changed = [&](int64_t x) { return race.Winner(x) == winner; };
+    if (winner == race.size()) {
+      if (!bands.empty()) {
+        bands.back().to = FirstChange(before, c, changed) - 1;
+        break;
+      }
+    } else if (bands.empty() || bands.back().layout != race.name(winner)) {
+      const int64_t from = FirstChange(before, c, changed);
+      if (!bands.empty()) bands.back().to = from - 1;
+      bands.push_back({from, c, race.name(winner)});
+    } else {
+      bands.back().to = c;
+    }
+    before = c;
+  }
+  return JoinBands(bands, wanted);
+}
+
+// Where the runner-up takes over, read off the bands: the nearest above `wanted`, else below.
+Crossover FindCrossover(Race& race, const std::vector<Band>& bands, size_t first, size_t second,
+                        int64_t wanted) {
   const std::string names[2] = {race.name(first), race.name(second)};
-  const auto second_leads = [&](int64_t c) {
-    return race.Score(second, c) * kTie < race.Score(first, c);
-  };
-  const auto nobody = [&](int64_t c) {
-    return race.Score(first, c) == kNever && race.Score(second, c) == kNever;
-  };
   Crossover crossover;
-  const bool ahead_at_wanted = !second_leads(wanted);
-  int64_t low = wanted;  // with the first in front (by capacity it may not even hold at `wanted`)
-  for (int64_t c = wanted * 2; ahead_at_wanted && c <= kMaxConcurrency && !nobody(c); c *= 2) {
-    if (second_leads(c)) {
-      crossover.concurrency = FirstChange(low, c, second_leads);
-      break;
-    }
-    low = c;
+  const auto is_second = [&](const Band& band) { return band.layout == names[1]; };
+  size_t at = bands.size();
+  for (size_t i = 0; i < bands.size(); ++i) {
+    if (!is_second(bands[i])) continue;
+    at = i;
+    if (bands[i].from > wanted) break;
   }
-  int64_t high = wanted;
-  for (int64_t c = wanted / 2; !crossover.concurrency && c >= 1 && !nobody(c); c /= 2) {
-    if (second_leads(c)) {
-      crossover.concurrency =
-          FirstChange(c, high, [&](int64_t at) { return !second_leads(at); }) - 1;
-      crossover.upwards = false;
-      break;
+  if (at == bands.size()) {
+    crossover.text = fmt::format("{} leads at no concurrency that fits", names[1]);
+    for (size_t i = 0; i + 1 < bands.size(); ++i) {
+      if (wanted < bands[i].from || wanted > bands[i].to) continue;
+      crossover.text +=
+          fmt::format("; {} leads up to {} requests in flight, {} from {}", bands[i].layout,
+                      bands[i].to, bands[i + 1].layout, bands[i + 1].from);
     }
-    high = c;
-  }
-  if (!crossover.concurrency) {
-    crossover.text = fmt::format("{} leads {} by more than {:g} % at no concurrency that fits",
-                                 names[1], names[0], kTieShare * 100);
     return crossover;
   }
-  const int64_t at = *crossover.concurrency;
-  const int64_t other_side = crossover.upwards ? at - 1 : at + 1;
-  crossover.by_speed = race.Score(first, at) < kNever && race.Score(second, other_side) < kNever;
-  crossover.text = crossover.upwards
-                       ? fmt::format("{} leads up to {} requests in flight, {} from {}", names[0],
-                                     at - 1, names[1], at)
-                       : fmt::format("{} leads up to {} requests in flight, {} from {}", names[1],
-                                     at, names[0], at + 1);
+  const Band& band = bands[at];
+  crossover.upwards = band.from > wanted;
+  crossover.concurrency = crossover.upwards ? band.from : band.to;
+  // What stands next to it, on the side of the wanted concurrency.
+  const bool has_next = crossover.upwards ? at > 0 : at + 1 < bands.size();
+  const Band* next = has_next ? &bands[crossover.upwards ? at - 1 : at + 1] : nullptr;
+  if (next != nullptr && next->layout == names[0]) {
+    const Band& low = crossover.upwards ? *next : band;
+    const Band& high = crossover.upwards ? band : *next;
+    crossover.text = fmt::format("{} leads up to {} requests in flight, {} from {}", low.layout,
+                                 low.to, high.layout, high.from);
+  } else {
+    crossover.text =
+        fmt::format("{} leads from {} to {} requests in flight", names[1], band.from, band.to);
+  }
+  const int64_t other_side =
+      crossover.upwards ? *crossover.concurrency - 1 : *crossover.concurrency + 1;
+  crossover.by_speed = race.Score(first, *crossover.concurrency) < kNever &&
+                       race.Score(second, std::max<int64_t>(1, other_side)) < kNever;
   if (!crossover.by_speed) crossover.text += " (memory or a limit decides, not speed)";
   return crossover;
 }
@@ -324,24 +369,23 @@ Decision Decide(const PlanInput& input, const Question& question) {
                                    estimate.memory.distinct_kv_tokens / (input.isl + input.osl)});
     }
   }
-  std::stable_sort(entrants.begin(), entrants.end(),
-                   [](const Entrant& a, const Entrant& b) { return a.score < b.score; });
+  // The leader of what is left, one after the other.
+  for (size_t done = 0; done + 1 < entrants.size(); ++done) {
+    const size_t next = Leader(entrants.size() - done, [&](size_t i) {
+      const Entrant& entrant = entrants[done + i];
+      return Standing{entrant.score, entrant.estimate.ttft_ms};
+    });
+    const auto from = entrants.begin() + static_cast<ptrdiff_t>(done);
+    std::rotate(from, from + static_cast<ptrdiff_t>(next), from + static_cast<ptrdiff_t>(next) + 1);
+  }
   if (!entrants.empty()) {
-    // Among equals the first token decides.
-    const double equal = entrants.front().score * kTie;
-    const auto first = std::min_element(
-        entrants.begin(),
-        std::find_if(entrants.begin(), entrants.end(),
-                     [&](const Entrant& entrant) { return entrant.score > equal; }),
-        [](const Entrant& a, const Entrant& b) { return a.estimate.ttft_ms < b.estimate.ttft_ms; });
-    std::rotate(entrants.begin(), first, first + 1);
     const Estimate& best = entrants.front().estimate;
     const Estimate* next = entrants.size() > 1 ? &entrants[1].estimate : nullptr;
+    decision.bands = FindBands(race, best.concurrency);
     if (next != nullptr) {
-      decision.crossover =
-          FindCrossover(race, entrants[0].index, entrants[1].index, best.concurrency);
+      decision.crossover = FindCrossover(race, decision.bands, entrants[0].index, entrants[1].index,
+                                         best.concurrency);
     }
-    decision.bands = FindBands(race);
     decision.why = ExplainChoice(input, best, next);
   }
   // The first two, and whoever leads somewhere.

@@ -24,7 +24,8 @@ Result<Objective> ParseObjective(const std::string& name);
 
 constexpr int64_t kLatencyConcurrency = 16;
 // Layouts whose figures differ by less are equal (no estimate is that good): of those at the top
-// the one with the earliest first token is recommended, and a lead is more than this.
+// the one with the earliest first token leads. Ranking, runner-up, crossover and bands all go by
+// this.
 constexpr double kTieShare = 0.02;
 constexpr int64_t kMaxConcurrency = 16384;  // how far the search over concurrency goes
 // TensorRT-LLM's published gain of EP32 over EP8 in output per GPU at equal time per token:
@@ -49,7 +50,8 @@ struct Rejection {
   int64_t requests = 0;  // kCapacity: how many of that length it holds
 };
 
-// Layouts over concurrency: which one leads from `from` to `to`.
+// Layouts over concurrency: which one leads from `from` to `to`. The one at the wanted concurrency
+// is the recommended one; others that are narrower than a tenth of where they begin are left out.
 struct Band {
   int64_t from = 0;
   int64_t to = 0;
@@ -57,8 +59,8 @@ struct Band {
 };
 
 struct Crossover {
-  // First concurrency at which the other one leads (by more than a tie), seen from the wanted one
-  // (upwards), or the last (downwards); none: they never change places.
+  // Where the runner-up's nearest band begins above the wanted concurrency (upwards), or ends below
+  // it; none: it leads nowhere.
   std::optional<int64_t> concurrency;
   bool upwards = true;
   bool by_speed = true;  // else because one of them no longer fits memory or a limit
@@ -96,8 +98,8 @@ struct WidthRow {
 };
 
 struct Decision {
-  std::vector<Estimate> ranked;  // what remains, the recommended one first, then by the objective;
-                                 // each at its concurrency
+  std::vector<Estimate> ranked;  // what remains, each at its concurrency: the leader first, then
+                                 // the leader of the others, ...
   std::vector<Rejection> rejected;
   Crossover crossover;  // of the first two
   std::vector<Band> bands;

@@ -195,7 +195,8 @@ Section StepSection(const PlanReport& report) {
 
 Section Bands(const PlanReport& report) {
   Section section{
-      fmt::format("Who leads at which concurrency (by more than {:g} %)", kTieShare * 100),
+      fmt::format("Who leads at which concurrency (ties of {:g} % go to the first token)",
+                  kTieShare * 100),
       {},
       {{"layout", "from", "to"}, {}, 1},
       {}};
