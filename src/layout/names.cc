@@ -39,6 +39,7 @@ std::string ConfigName(const ParallelConfig& config) {
   add("PP", config.pipeline_parallel_size);
   add("TP", config.tensor_parallel_size);
   add("DP", config.data_parallel_size);
+  add("DCP", config.decode_context_parallel_size);
   if (name.empty()) name = "1 GPU";
   if (config.enable_expert_parallel) name += "+EP";
   return name;

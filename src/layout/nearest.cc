@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "layout/rules.h"
 
@@ -53,16 +54,28 @@ std::vector<std::pair<double, ParallelConfig>> Variants(const ParallelConfig& co
     }
   });
   vary(2, [](ParallelConfig& c) { c.enable_dbo = false; });
-  vary(4, [](ParallelConfig& c) { c.enable_expert_parallel = !c.enable_expert_parallel; });
-  vary(3, [](ParallelConfig& c) {
+  // What was asked for is rather completed than taken back: redundant experts need EPLB, EPLB needs
+  // expert parallelism.
+  const bool wants_ep = config.enable_eplb || config.num_redundant_experts > 0;
+  vary(config.enable_expert_parallel || !wants_ep ? 4 : 2,
+       [](ParallelConfig& c) { c.enable_expert_parallel = !c.enable_expert_parallel; });
+  vary(1, [](ParallelConfig& c) { c.enable_eplb |= c.num_redundant_experts > 0; });
+  vary(4, [](ParallelConfig& c) {
     c.enable_eplb = false;
     c.num_redundant_experts = 0;
+  });
+  vary(3, [&](ParallelConfig& c) {
+    const int heads = static_cast<int>(
+        model.mla || model.num_kv_heads < 1 ? 1 : std::min<int64_t>(model.num_kv_heads, kMaxGpus));
+    const int copies = std::max(1, c.tensor_parallel_size / heads);
+    c.decode_context_parallel_size = std::gcd(copies, std::max(1, c.decode_context_parallel_size));
   });
   vary(1, [&](ParallelConfig& c) {
     if (!c.enable_eplb || c.expert_group() < 1) return;
     const int64_t group = c.expert_group();
-    const int64_t asked = std::max(0, c.num_redundant_experts);
-    const int64_t slots = (model.num_experts + asked + group - 1) / group * group;
+    const int64_t asked = std::clamp(c.num_redundant_experts, 0, kMaxRedundantExperts);
+    int64_t slots = (model.num_experts + asked + group - 1) / group * group;
+    if (slots - model.num_experts > kMaxRedundantExperts) slots -= group;
     c.num_redundant_experts = static_cast<int>(slots - model.num_experts);
   });
   return variants;
@@ -91,19 +104,23 @@ std::optional<ParallelConfig> NearestLegal(const ParallelConfig& config,
                                            const ModelNumbers& model) {
   ParallelConfig base = config;
   base.gpus_per_node = std::max(1, config.gpus_per_node);
-  const int asked_gpus = std::max(1, config.tensor_parallel_size) *
-                         std::max(1, config.data_parallel_size) *
-                         std::max(1, config.pipeline_parallel_size);
+  ParallelConfig sizes = config;
+  for (int ParallelConfig::* size :
+       {&ParallelConfig::tensor_parallel_size, &ParallelConfig::data_parallel_size,
+        &ParallelConfig::pipeline_parallel_size}) {
+    sizes.*size = std::max(1, sizes.*size);
+  }
+  const auto asked_gpus = static_cast<int>(std::min<int64_t>(kMaxGpus, sizes.wide_num_gpus()));
   for (int num_gpus = asked_gpus; num_gpus >= 1; --num_gpus) {
     std::optional<ParallelConfig> best;
     double best_distance = std::numeric_limits<double>::infinity();
-    for (const ParallelConfig& sizes : SizesOf(num_gpus, base)) {
+    for (const ParallelConfig& trial : SizesOf(num_gpus, base)) {
       // A pipeline nobody asked for is the last resort: it costs latency.
       const double distance =
-          5 * (SizeDistance(sizes.tensor_parallel_size, config.tensor_parallel_size) +
-               SizeDistance(sizes.data_parallel_size, config.data_parallel_size) +
-               1.5 * SizeDistance(sizes.pipeline_parallel_size, config.pipeline_parallel_size));
-      for (const auto& [cost, variant] : Variants(sizes, model)) {
+          5 * (SizeDistance(trial.tensor_parallel_size, config.tensor_parallel_size) +
+               SizeDistance(trial.data_parallel_size, config.data_parallel_size) +
+               1.5 * SizeDistance(trial.pipeline_parallel_size, config.pipeline_parallel_size));
+      for (const auto& [cost, variant] : Variants(trial, model)) {
         if (distance + cost < best_distance && IsLegal(variant, model)) {
           best_distance = distance + cost;
           best = variant;

@@ -140,14 +140,16 @@ PartLayout KvCache(const Context& c) {
   PartLayout row{.part = Part::kKvCache};
   const int64_t heads = c.model.mla ? 1 : std::max<int64_t>(1, c.model.num_kv_heads);
   const int pieces = static_cast<int>(std::min<int64_t>(c.tp, heads));
-  row.copies = c.tp / pieces;
-  row.ways = pieces * c.dp;
+  const int by_token = c.config.decode_context_parallel_size;
+  row.copies = c.tp / pieces / by_token;
+  row.ways = pieces * by_token * c.dp;
   std::string what = c.model.mla ? "the latent" : fmt::format("the {} KV heads", heads);
   what = pieces == 1 ? "all of " + what : fmt::format("{} of {}", Fraction(pieces), what);
+  if (by_token > 1) what = fmt::format("1/{} of the tokens, {}", by_token, what);
   if (c.dp > 1) {
     row.holding = Holding::kPartitioned;
     row.text = fmt::format("{} of the requests of its own DP rank (1 of {})", what, c.dp);
-  } else if (pieces > 1) {
+  } else if (pieces > 1 || by_token > 1) {
     row.holding = Holding::kSharded;
     row.text = fmt::format("{} of every request", what);
   } else {

@@ -38,11 +38,18 @@ enum class ExchangeKernel : uint8_t {
 // (tokens are gathered for it), kDp keeps it with its DP rank's TP group. kAuto: by cost.
 enum class PartPlacement : uint8_t { kAuto, kTp, kDp };
 
+// The largest deployment there is a plan for, and the most second copies: rules.h turns down what
+// is above, so that products of sizes that passed fit an int.
+constexpr int kMaxGpus = 4096;
+constexpr int kMaxRedundantExperts = 1 << 16;
+
 // What the user asks for. Field names are vLLM's flags.
 struct ParallelConfig {
   int tensor_parallel_size = 1;
   int data_parallel_size = 1;
   int pipeline_parallel_size = 1;
+  int decode_context_parallel_size =
+      1;  // DCP: in how many parts a TP group cuts copied KV, by token
   bool enable_expert_parallel = false;
   ExchangeBackend all2all_backend = ExchangeBackend::kAuto;
   ExchangeKernel exchange_kernel = ExchangeKernel::kOwn;
@@ -53,6 +60,12 @@ struct ParallelConfig {
   PartPlacement lm_head = PartPlacement::kAuto;
   int gpus_per_node = 8;
 
+  // Of sizes that are at least 1, without overflow.
+  int64_t wide_num_gpus() const {
+    return int64_t{tensor_parallel_size} * data_parallel_size > kMaxGpus
+               ? int64_t{tensor_parallel_size} * data_parallel_size
+               : int64_t{tensor_parallel_size} * data_parallel_size * pipeline_parallel_size;
+  }
   int num_gpus() const {
     return tensor_parallel_size * data_parallel_size * pipeline_parallel_size;
   }

@@ -343,5 +343,20 @@ TEST(Names, Backends) {
             "--lm-head: 'ep', expected auto, tp or dp");
 }
 
+TEST(MakeLayout, DecodeContextParallelCutsCopiedKvByToken) {
+  ParallelConfig config = Sizes(8, 1, 1, true);
+  config.decode_context_parallel_size = 4;
+  const PartLayout latent = MakeLayout(config, DeepseekV3()).part(Part::kKvCache);
+  EXPECT_EQ(latent.ways, 4);
+  EXPECT_EQ(latent.copies, 2);
+  EXPECT_EQ(latent.text,
+            "1/4 of the tokens, all of the latent of every request, held 2 times in the TP group");
+  config.decode_context_parallel_size = 2;
+  const PartLayout heads = MakeLayout(config, Qwen235B()).part(Part::kKvCache);
+  EXPECT_EQ(heads.ways, 8);
+  EXPECT_EQ(heads.copies, 1);
+  EXPECT_EQ(ConfigName(config), "TP8+DCP2+EP");
+}
+
 }  // namespace
 }  // namespace moebius::layout

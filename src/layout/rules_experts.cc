@@ -81,12 +81,6 @@ constexpr std::array kExperts = {
                in.model.num_experts, in.config.num_redundant_experts, in.slots(), in.group(),
                EvenRedundant(in));
          }},
-    Rule{"redundant-range", Severity::kError,
-         [](const RuleInput& in) { return in.config.num_redundant_experts < 0; },
-         [](const RuleInput& in) {
-           return fmt::format("num_redundant_experts is {}, expected at least 0",
-                              in.config.num_redundant_experts);
-         }},
     Rule{"redundant-needs-eplb", Severity::kError,
          [](const RuleInput& in) {
            return in.config.num_redundant_experts > 0 && !in.config.enable_eplb;

@@ -50,6 +50,29 @@ constexpr std::array kRange = {
          [](const RuleInput& in) {
            return fmt::format("gpus_per_node is {}, expected at least 1", in.config.gpus_per_node);
          }},
+    Rule{"decode-context-range", Severity::kError, [](const RuleInput& in) { return in.dcp() < 1; },
+         [](const RuleInput& in) {
+           return fmt::format("decode_context_parallel_size is {}, expected at least 1", in.dcp());
+         }},
+    Rule{"gpus-range", Severity::kError,
+         [](const RuleInput& in) {
+           return in.tp() >= 1 && in.dp() >= 1 && in.pp() >= 1 &&
+                  in.config.wide_num_gpus() > kMaxGpus;
+         },
+         [](const RuleInput& in) {
+           return fmt::format(
+               "TP {} x DP {} x PP {} is more than {} GPUs, expected a product of at most {}",
+               in.tp(), in.dp(), in.pp(), kMaxGpus, kMaxGpus);
+         }},
+    Rule{"redundant-range", Severity::kError,
+         [](const RuleInput& in) {
+           return in.config.num_redundant_experts < 0 ||
+                  in.config.num_redundant_experts > kMaxRedundantExperts;
+         },
+         [](const RuleInput& in) {
+           return fmt::format("num_redundant_experts is {}, expected 0 to {}",
+                              in.config.num_redundant_experts, kMaxRedundantExperts);
+         }},
 };
 
 constexpr std::array kSizes = {
@@ -90,6 +113,30 @@ constexpr std::array kSizes = {
                "latent KV has one head: all {} ranks of a TP group hold the same cache "
                "(data_parallel_size divides it, tensor_parallel_size does not)",
                in.tp());
+         }},
+    Rule{"dcp-divides-tp", Severity::kError,
+         [](const RuleInput& in) { return in.tp() % in.dcp() != 0; },
+         [](const RuleInput& in) {
+           return fmt::format(
+               "decode_context_parallel_size ({}) must divide tensor parallel size ({}): it reuses "
+               "the TP group's GPUs",
+               in.dcp(), in.tp());
+         }},
+    Rule{"dcp-copies", Severity::kError,
+         [](const RuleInput& in) { return in.tp() % in.dcp() == 0 && in.dcp() > in.kv_copies(); },
+         [](const RuleInput& in) {
+           return fmt::format(
+               "decode_context_parallel_size is {}, expected at most {}: tensor_parallel_size {} "
+               "holds each of the {} KV heads {} time{}, and only copies can be cut by token",
+               in.dcp(), in.kv_copies(), in.tp(), in.kv_heads(), in.kv_copies(),
+               in.kv_copies() == 1 ? "" : "s");
+         }},
+    Rule{"dcp-memory-only", Severity::kInfo, [](const RuleInput& in) { return in.dcp() > 1; },
+         [](const RuleInput& in) {
+           return fmt::format(
+               "decode_context_parallel_size {}: KV is cut by token in {} parts inside the TP "
+               "group; the plan counts the memory, not what attention gains or its exchange costs",
+               in.dcp(), in.dcp());
          }},
     Rule{"expert-width-divisible", Severity::kError,
          [](const RuleInput& in) {

@@ -14,6 +14,9 @@ struct RuleInput {
   int tp() const { return config.tensor_parallel_size; }
   int dp() const { return config.data_parallel_size; }
   int pp() const { return config.pipeline_parallel_size; }
+  int dcp() const { return config.decode_context_parallel_size; }
+  int64_t kv_heads() const { return model.mla || model.num_kv_heads < 1 ? 1 : model.num_kv_heads; }
+  int64_t kv_copies() const { return tp() > kv_heads() ? tp() / kv_heads() : 1; }
   int group() const { return config.expert_group(); }
   bool moe() const { return model.num_experts > 0; }
   bool ep() const { return moe() && config.expert_parallel_active(); }

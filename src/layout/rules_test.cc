@@ -51,6 +51,11 @@ ParallelConfig Backend(ParallelConfig config, const char* name) {
   return config;
 }
 
+ParallelConfig Dcp(int tp, int parts) {
+  return With(Sizes(tp, 1, 1, true),
+              [&](ParallelConfig& c) { c.decode_context_parallel_size = parts; });
+}
+
 // One case a rule: the message, whole.
 std::vector<Case> SizeCases() {
   ModelNumbers many_kv = Qwen235B();
@@ -65,6 +70,21 @@ std::vector<Case> SizeCases() {
        "error: pipeline_parallel_size is 0, expected at least 1"},
       {"node-range", With(Sizes(1, 1, 1, false), [](auto& c) { c.gpus_per_node = 0; }),
        DeepseekV3(), "error: gpus_per_node is 0, expected at least 1"},
+      {"gpus-range", Sizes(65536, 65536, 1, false), DeepseekV3(),
+       "error: TP 65536 x DP 65536 x PP 1 is more than 4096 GPUs, expected a product of at most "
+       "4096"},
+      {"decode-context-range", Dcp(8, 0), DeepseekV3(),
+       "error: decode_context_parallel_size is 0, expected at least 1"},
+      {"dcp-divides-tp", Dcp(8, 3), DeepseekV3(),
+       "error: decode_context_parallel_size (3) must divide tensor parallel size (8): it reuses "
+       "the "
+       "TP group's GPUs"},
+      {"dcp-copies", Dcp(4, 2), Qwen235B(),
+       "error: decode_context_parallel_size is 2, expected at most 1: tensor_parallel_size 4 holds "
+       "each of the 4 KV heads 1 time, and only copies can be cut by token"},
+      {"dcp-memory-only", Dcp(8, 2), Qwen235B(),
+       "info: decode_context_parallel_size 2: KV is cut by token in 2 parts inside the TP group; "
+       "the plan counts the memory, not what attention gains or its exchange costs"},
       {"heads-divisible", Sizes(3, 1, 1, false), Dense(),
        "error: Total number of attention heads (64) must be divisible by tensor parallel size (3)"},
       {"kv-heads-divisible", Sizes(4, 1, 1, false), many_kv,
@@ -137,7 +157,9 @@ std::vector<Case> ExpertCases() {
        "error: 256 experts + num_redundant_experts 0 = 256 slots must be divisible by expert "
        "parallel size (3) under enable_eplb; the next that is: num_redundant_experts 2"},
       {"redundant-range", Eplb(1, 8, true, -8), DeepseekV3(),
-       "error: num_redundant_experts is -8, expected at least 0"},
+       "error: num_redundant_experts is -8, expected 0 to 65536"},
+      {"redundant-range", Eplb(1, 8, true, 2'000'000'000), DeepseekV3(),
+       "error: num_redundant_experts is 2000000000, expected 0 to 65536"},
       {"redundant-needs-eplb",
        With(Sizes(1, 8, 1, true), [](auto& c) { c.num_redundant_experts = 32; }), DeepseekV3(),
        "error: num_redundant_experts is 32 with enable_eplb false, expected 0 or --enable-eplb"},
@@ -339,6 +361,30 @@ TEST(NearestLegal, EvensOutRedundantExperts) {
   EXPECT_EQ(near->num_redundant_experts, 8);  // 264 = 6 x 44
   EXPECT_EQ(NearestLegal(Eplb(1, 6, true, 9), DeepseekV3())->num_redundant_experts, 14);
   EXPECT_EQ(NearestLegal(Eplb(1, 8, true, -3), DeepseekV3())->num_redundant_experts, 0);
+}
+
+TEST(NearestLegal, CompletesWhatWasAskedFor) {
+  const ParallelConfig eplb = Eplb(1, 8, false, 0);
+  EXPECT_EQ(NearestLegal(eplb, DeepseekV3()), Eplb(1, 8, true, 0));
+  const ParallelConfig copies =
+      With(Sizes(1, 8, 1, true), [](auto& c) { c.num_redundant_experts = 8; });
+  EXPECT_EQ(NearestLegal(copies, DeepseekV3()), Eplb(1, 8, true, 8));
+  const ParallelConfig copies_alone =
+      With(Sizes(1, 8, 1, false), [](auto& c) { c.num_redundant_experts = 8; });
+  EXPECT_EQ(NearestLegal(copies_alone, DeepseekV3()), Eplb(1, 8, true, 8));
+  // Of a dense model there is nothing to balance.
+  EXPECT_EQ(NearestLegal(Eplb(8, 1, true, 0), Dense()), Sizes(8, 1, 1, false));
+  EXPECT_EQ(NearestLegal(Dcp(8, 3), DeepseekV3()), Dcp(8, 1));
+  EXPECT_EQ(NearestLegal(Dcp(8, 4), Qwen235B()), Dcp(8, 2));
+}
+
+TEST(NearestLegal, OfSizesBeyondAllBounds) {
+  for (const ParallelConfig& config :
+       {Sizes(65536, 65536, 1, false), Sizes(46341, 46341, 1, true), Sizes(1, 100000, 1, true),
+        Sizes(2147483647, 2147483647, 2147483647, true), Eplb(1, 8, true, 2'000'000'000)}) {
+    EXPECT_FALSE(IsLegal(config, DeepseekV3()));
+    EXPECT_NE(Near(config, DeepseekV3()), "none");
+  }
 }
 
 TEST(NearestLegal, EveryIllegalChoiceHasOne) {

@@ -102,7 +102,8 @@ double KvBytesPerToken(const ModelShape& model, const layout::ParallelLayout& la
   const double layers = static_cast<double>(stage.layers - stage.windowed) +
                         static_cast<double>(stage.windowed) * kept;
   return layers *
-         model.KvBytesPerTokenLayer(layout.config.tensor_parallel_size, input.kv_element_bytes);
+         model.KvBytesPerTokenLayer(layout.config.tensor_parallel_size, input.kv_element_bytes) /
+         layout.config.decode_context_parallel_size;
 }
 
 }  // namespace

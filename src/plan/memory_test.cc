@@ -288,6 +288,18 @@ TEST(Memory, KvHeadsBeyondTheirCountAreCopied) {
   EXPECT_NEAR(Use(model, Sizes(8, 1, 1, true)).attention, 94 * 2 * (q_and_o + k_and_v), 1);
 }
 
+TEST(Memory, DecodeContextParallelDividesCopiedKv) {
+  const ModelShape model = Known("DeepSeek-V3");
+  ParallelConfig config = Sizes(8, 1, 1, false);
+  const MemoryUse copied = Use(model, config);
+  config.decode_context_parallel_size = 8;
+  const MemoryUse cut = Use(model, config);
+  EXPECT_EQ(cut.kv_copies, 1);
+  EXPECT_DOUBLE_EQ(cut.kv_bytes_per_token * 8, copied.kv_bytes_per_token);
+  EXPECT_NEAR(static_cast<double>(cut.distinct_kv_tokens),
+              8.0 * static_cast<double>(copied.distinct_kv_tokens), 8);
+}
+
 TEST(Playbook, PrintedPartsDoNotAddUpWhereTheSlipsSaySo) {
   const std::span<const PlaybookRow> rows = PlaybookTable();
   EXPECT_NEAR(rows[0].Sum(), 84.54, 0.001);
