@@ -39,9 +39,15 @@ Device H200() {
   return d;
 }
 
+// Copies and links were not read on others of the family.
+Device Relative(Device d) {
+  d.basis = Basis::kRoofline;
+  return d;
+}
+
 // The H200 with less and slower memory (NVIDIA H100 datasheet).
 Device H100() {
-  Device d = H200();
+  Device d = Relative(H200());
   d.name = "h100";
   d.title = "NVIDIA H100 SXM 80 GB";
   d.hbm_bytes = 80 * kGiga;
@@ -60,7 +66,7 @@ Device H800() {
 
 // Hopper with 78 of 132 multiprocessors and full memory and links (published summaries; 96 GB).
 Device H20() {
-  Device d = H200();
+  Device d = Relative(H200());
   d.name = "h20";
   d.title = "NVIDIA H20 96 GB";
   d.hbm_bytes = 96 * kGiga;
@@ -69,7 +75,6 @@ Device H20() {
   d.fp8_flops = 296 * kTera;
   d.gemm_efficiency = 0.85;  // little arithmetic beside the memory: nearer its peak than an H200
   d.attention_efficiency = 0.85;
-  d.basis = Basis::kRoofline;
   d.measured_as.clear();
   return d;
 }
@@ -94,7 +99,6 @@ Device Gb200() {
   d.attention_efficiency = 0.55;  // from the slope of summed step times over context (measured.cc)
   d.link_efficiency = 0.8;        // one-sided kernels at 2048 tokens, EP8
   d.node_efficiency = 0.9;
-  d.basis = Basis::kInterpolated;
   d.launch_us = 2.5;
   d.measured_as = "gb200";
   return d;
@@ -188,6 +192,15 @@ const char* BasisName(Basis basis) {
       return "roofline";
   }
   return "";
+}
+
+std::string SharesFrom(const Device& device) {
+  if (device.measured_as.empty()) return "";
+  // Products and exchanges of Hopper were partly read on the H800 (measured.cc).
+  const bool hopper = device.measured_as == "h200";
+  const std::string from = hopper ? "h200 and h800" : device.measured_as;
+  const bool own = device.name == device.measured_as || (hopper && device.name == "h800");
+  return own ? from : fmt::format("{} (none on {} itself)", from, device.name);
 }
 
 std::vector<std::string> KnownDevices() {

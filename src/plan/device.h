@@ -13,7 +13,8 @@ namespace moebius::plan {
 // Where a number comes from, the surest first.
 enum class Basis : uint8_t {
   kMeasured,      // read on this device at this shape
-  kInterpolated,  // between measured shapes, or a measured efficiency applied to another shape
+  kInterpolated,  // a share of the peak measured on this device, or on those that SharesFrom names,
+                  // applied to another shape
   kRoofline,      // max(operations / peak, bytes / bandwidth) with assumed efficiency
 };
 const char* BasisName(Basis basis);
@@ -37,7 +38,7 @@ struct Device {
   double attention_efficiency = 0.6;
   double link_efficiency = 0.75;
   double node_efficiency = 0.8;
-  Basis basis = Basis::kRoofline;  // of the efficiencies
+  Basis basis = Basis::kRoofline;  // of memory and link efficiency; the others' is kRoofline
   double launch_us = 0;            // of one operation in a captured graph: gap, start, drain
   // The built-in device whose measured shapes (measured.h) speak for this one; empty: none does.
   std::string measured_as;
@@ -48,5 +49,9 @@ struct Device {
 // name file, line, key, what was found and what was expected, and the nearest key or name.
 Result<Device> LoadDevice(const std::string& name_or_file);
 std::vector<std::string> KnownDevices();
+
+// Whose measured shares "interpolated" stands for on this device, for a legend: "h200 and h800
+// (none on h100 itself)"; empty where nothing measured speaks for it.
+std::string SharesFrom(const Device& device);
 
 }  // namespace moebius::plan

@@ -56,11 +56,10 @@ OpCost Finish(const Device& device, const LinkBytes& bytes, bool overlap,
   cost.bytes = bytes.near + bytes.far;
   if (share) {
     cost.us = ModelUs(device, bytes, overlap, 1, 1) / share->share;
-    const bool here = share->exact && device.measured_as == device.name;
-    cost.basis = here ? Basis::kMeasured : Basis::kInterpolated;
+    cost.basis = share->exact_on == device.name ? Basis::kMeasured : Basis::kInterpolated;
   } else {
     cost.us = ModelUs(device, bytes, overlap, device.link_efficiency, device.node_efficiency);
-    cost.basis = device.basis;
+    cost.basis = bytes.far > 0 ? Basis::kRoofline : device.basis;
   }
   return cost;
 }
@@ -91,9 +90,11 @@ ExchangeTables FillExchange(const std::string& family, bool by_node) {
     s.by_node = row.by_node;
     const ShareTable::Shape at = ExchangeAt(row.ep, static_cast<double>(row.tokens_per_rank));
     s.element_bytes = row.dispatch_bytes;
-    tables.dispatch.Add(at, ModelUs(on, ExchangeBytes(s), by_node, 1, 1) / row.dispatch_us);
+    tables.dispatch.Add(at, ModelUs(on, ExchangeBytes(s), by_node, 1, 1) / row.dispatch_us,
+                        row.device);
     s.element_bytes = 2;
-    tables.combine.Add(at, ModelUs(on, ExchangeBytes(s), by_node, 1, 1) / row.combine_us);
+    tables.combine.Add(at, ModelUs(on, ExchangeBytes(s), by_node, 1, 1) / row.combine_us,
+                       row.device);
   }
   return tables;
 }
@@ -127,13 +128,14 @@ OpCost Collective(const Device& device, int ranks, int gpus_per_node, double byt
     for (const AllReduceRow& row : MeasuredAllReduces()) {
       const Device on = Known(row.device);
       const LinkBytes sent = CollectiveBytes(row.ranks, on.gpus_per_node, row.bytes, 2);
-      table.Add(ExchangeAt(row.ranks, row.bytes), ModelUs(on, sent, false, 1, 1) / row.us);
+      table.Add(ExchangeAt(row.ranks, row.bytes), ModelUs(on, sent, false, 1, 1) / row.us,
+                row.device);
     }
     return table;
   }();
   const ShareTable& table = device.measured_as == "h200" ? nccl : none;
   std::optional<ShareTable::Share> share = table.At(ExchangeAt(ranks, bytes));
-  if (share && times < 2) share->exact = false;  // only all-reduces were measured
+  if (share && times < 2) share->exact_on = {};  // only all-reduces were measured
   return Finish(device, CollectiveBytes(ranks, gpus_per_node, bytes, times), false, share);
 }
 

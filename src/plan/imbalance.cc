@@ -10,6 +10,8 @@
 #include <random>
 #include <tuple>
 
+#include "plan/measured.h"
+
 namespace moebius::plan {
 namespace {
 
@@ -43,19 +45,6 @@ double NormalQuantile(double p) {
   const double r = q * q;
   return (((((a[0] * r + a[1]) * r + a[2]) * r + a[3]) * r + a[4]) * r + a[5]) * q /
          (((((b[0] * r + b[1]) * r + b[2]) * r + b[3]) * r + b[4]) * r + 1);
-}
-
-// Expected largest of n standard normals (Blom 1958).
-double LargestOf(size_t n) {
-  static const std::vector<double> table = [] {
-    std::vector<double> values(1025, 0);
-    for (size_t i = 2; i < values.size(); ++i) {
-      values[i] =
-          NormalQuantile((static_cast<double>(i) - 0.375) / (static_cast<double>(i) + 0.25));
-    }
-    return values;
-  }();
-  return table[std::min(n, table.size() - 1)];
 }
 
 // Shares of the assignments by expert, the most loaded first unless counted. No expert can get more
@@ -130,6 +119,37 @@ std::vector<double> InOrder(const std::vector<double>& slots, const std::vector<
 }
 
 }  // namespace
+
+// Expected largest of n standard normals (Blom 1958).
+double LargestOf(size_t n) {
+  static const std::vector<double> table = [] {
+    std::vector<double> values(1025, 0);
+    for (size_t i = 2; i < values.size(); ++i) {
+      values[i] =
+          NormalQuantile((static_cast<double>(i) - 0.375) / (static_cast<double>(i) + 0.25));
+    }
+    return values;
+  }();
+  return table[std::min(n, table.size() - 1)];
+}
+
+DefaultSkew DefaultSkewOf(const layout::ModelNumbers& model) {
+  if (model.num_experts <= 1) return {0, false, "no experts"};
+  // Folders have any name: numbers tell the models apart.
+  const auto is = [&](int64_t experts, int64_t hidden, int64_t width) {
+    return model.num_experts == experts && model.top_k == 8 && model.hidden_size == hidden &&
+           model.expert_intermediate_size == width;
+  };
+  if (is(256, 7168, 2048)) {
+    return {kDeepSeekZipf, false,
+            "published of DeepSeek-R1: the most loaded expert has 11 x the mean"};
+  }
+  // sum r^-0.9 over 26 of 128 ranks is 0.65 of the whole.
+  if (is(128, 4096, 1536)) {
+    return {0.9, false, "published of Qwen3-235B: a fifth of the experts has 65 % of the load"};
+  }
+  return {kDeepSeekZipf, true, "DeepSeek-R1's, assumed"};
+}
 
 ExpertLoads::ExpertLoads(const Imbalance& imbalance, int64_t num_experts, int64_t top_k,
                          std::vector<int64_t> slots_per_rank)

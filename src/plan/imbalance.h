@@ -19,6 +19,14 @@ struct Imbalance {
   bool balanced = false;        // EPLB: replicas and placement by a greedy planner
 };
 
+// Zipf's exponent of a model's router where the user gives none, and where it comes from.
+struct DefaultSkew {
+  double zipf = 0;
+  bool assumed = false;     // else published of this very model
+  const char* source = "";  // for a report
+};
+DefaultSkew DefaultSkewOf(const layout::ModelNumbers& model);
+
 // A layout's ranks and slots under an imbalance, for any number of tokens.
 class ExpertLoads {
  public:
@@ -54,6 +62,9 @@ class ExpertLoads {
 std::shared_ptr<const ExpertLoads> LoadsOf(const Imbalance& imbalance,
                                            const layout::ParallelLayout& layout,
                                            int64_t num_experts, int64_t top_k);
+
+// Expected largest of n standard normals.
+double LargestOf(size_t n);
 
 // ExpertLoads::BusiestRank for a layout.
 double BusiestRank(const Imbalance& imbalance, const layout::ParallelLayout& layout,

@@ -30,17 +30,17 @@ Device Known(const char* name) {
 }
 
 OpCost Finish(const Device& device, OpCost cost, double peak,
-              const std::optional<ShareTable::Share>& share, double compute_efficiency) {
+              const std::optional<ShareTable::Share>& share, double compute_efficiency,
+              Basis assumed = Basis::kRoofline) {
   if (share) {
     cost.us = ModelUs(device, peak, cost.flops, cost.bytes, cost.count) / share->share;
-    const bool here = share->exact && device.measured_as == device.name;
-    cost.basis = here ? Basis::kMeasured : Basis::kInterpolated;
+    cost.basis = share->exact_on == device.name ? Basis::kMeasured : Basis::kInterpolated;
     return cost;
   }
   cost.us = static_cast<double>(cost.count) * device.launch_us +
             kMicro * std::max(cost.flops / (peak * compute_efficiency),
                               cost.bytes / (device.hbm_bandwidth * device.memory_efficiency));
-  cost.basis = device.basis;
+  cost.basis = assumed;
   return cost;
 }
 
@@ -68,7 +68,7 @@ const ShareTable& GemmTable(const Device& device) {
       const OpCost work = GemmWork(on, m, n, k, row.weight_bytes);
       const double model = ModelUs(on, PeakFlops(on, row.weight_bytes), work.flops, work.bytes, 1);
       table.Add(GemmShape(m, n, k, row.weight_bytes),
-                std::min(1.0, model / (work.flops / row.tflops / 1e6)));
+                std::min(1.0, model / (work.flops / row.tflops / 1e6)), row.device);
     }
     return table;
   }();
@@ -122,7 +122,7 @@ void AddExpertsRow(const ExpertsRow& row, ShareTable& table) {
   const double model =
       ModelUs(on, PeakFlops(on, e.weight_bytes), work.flops, work.bytes, work.count);
   table.Add(ExpertsAt(e.slots, e.rows, 3 * 7168 * 2048 * e.weight_bytes, e.weight_bytes),
-            std::min(1.0, model / (row.us - ExpertsMoves(on, e).us)));
+            std::min(1.0, model / (row.us - ExpertsMoves(on, e).us)), row.device);
 }
 
 void AddGroupedRow(const GroupedGemmRow& row, ShareTable& table) {
@@ -137,7 +137,7 @@ void AddGroupedRow(const GroupedGemmRow& row, ShareTable& table) {
                         2 * static_cast<double>(row.n)));
   const double model = ModelUs(on, PeakFlops(on, row.weight_bytes), flops, bytes, 1);
   table.Add(ExpertsAt(groups, groups * rows, 1.5 * nk * row.weight_bytes, row.weight_bytes),
-            std::min(1.0, model / row.us));
+            std::min(1.0, model / row.us), row.device);
 }
 
 const ShareTable& ExpertsTable(const Device& device) {
@@ -208,7 +208,7 @@ OpCost Elementwise(const Device& device, double bytes, int64_t launches) {
   OpCost cost;
   cost.bytes = bytes;
   cost.count = launches;
-  return Finish(device, cost, device.bf16_flops, std::nullopt, 1);
+  return Finish(device, cost, device.bf16_flops, std::nullopt, 1, device.basis);
 }
 
 OpCost MlaDecode(const Device& device, const AttentionShape& a) {

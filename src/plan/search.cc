@@ -7,12 +7,22 @@
 namespace moebius::plan {
 namespace {
 
+// Half of them is a batch still (vLLM's threshold: 32 tokens).
+constexpr int64_t kLeastForTwoBatches = 64;
+
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+Imbalance ImbalanceOf(const PlanInput& input, const layout::ParallelLayout& layout) {
+  Imbalance imbalance = input.imbalance;
+  imbalance.balanced |= layout.config.enable_eplb;
+  return imbalance;
+}
 
 // What a rank's prompt costs: alone (a lone request waits for it) and among others in one step.
 struct PrefillCost {
   double alone_ms = 0;
   double batched_ms = 0;
+  double filling_ms = 0;  // of alone_ms: until the pipeline's last stage has the first chunk
   int64_t chunks = 1;
   StepTime step;
 };
@@ -27,14 +37,15 @@ PrefillCost EstimatePrefill(const PlanInput& input, const layout::ParallelLayout
   step.prompt_tokens = CeilDiv(input.isl, cost.chunks);
   // Attention is linear in what is cached, so the mean chunk stands for all.
   step.context = (cost.chunks - 1) * step.prompt_tokens / 2;
-  step.imbalance = input.imbalance;
+  step.imbalance = ImbalanceOf(input, layout);
   step.kv_element_bytes = input.kv_element_bytes;
-  step.two_batch_overlap = input.parallel.enable_dbo;
+  step.two_batch_overlap = layout.config.enable_dbo;
   cost.step = EstimateStep(input.model, layout, input.device, step);
   const double chunk_ms = cost.step.total_us / 1e3;
   // Chunks of one prompt follow each other through the stages.
   cost.alone_ms = chunk_ms * static_cast<double>(cost.chunks + stages - 1);
   cost.batched_ms = chunk_ms * static_cast<double>(cost.chunks);
+  cost.filling_ms = chunk_ms * static_cast<double>(stages - 1);
   const int64_t together =
       std::min(requests_per_rank, input.max_batched_tokens / std::max<int64_t>(input.isl, 1));
   if (cost.chunks == 1 && together > 1) {
@@ -51,17 +62,18 @@ StepInput DecodeInput(const PlanInput& input, const layout::ParallelLayout& layo
   step.phase = Phase::kDecode;
   step.requests_per_rank = CeilDiv(requests_per_rank, layout.config.pipeline_parallel_size);
   step.context = input.isl + input.osl / 2;
-  step.imbalance = input.imbalance;
+  step.imbalance = ImbalanceOf(input, layout);
   step.kv_element_bytes = input.kv_element_bytes;
-  step.two_batch_overlap = input.parallel.enable_dbo;
+  step.two_batch_overlap = layout.config.enable_dbo;
   return step;
 }
 
-void FillTimes(const PlanInput& input, double prefill_batched_ms, Estimate& estimate) {
+void FillTimes(const PlanInput& input, const PrefillCost& prefill, Estimate& estimate) {
+  const double prefill_batched_ms = prefill.batched_ms;
   const double b = static_cast<double>(estimate.requests_per_rank);
   const double osl = static_cast<double>(input.osl);
   const double decode = estimate.decode_step_ms;
-  const double request_ms = osl * decode + b * prefill_batched_ms;
+  const double request_ms = osl * decode + b * prefill_batched_ms + prefill.filling_ms;
   const double busy = (b - 1) * prefill_batched_ms / request_ms;  // a prompt finds others before it
   const double waiting = std::min(busy / (2 * (1 - busy)), (b - 1) / 2) * prefill_batched_ms;
   const double running = estimate.requests_per_rank > 1 ? decode / 2 : 0;
@@ -74,6 +86,27 @@ void FillTimes(const PlanInput& input, double prefill_batched_ms, Estimate& esti
   estimate.tokens_per_s_gpu = estimate.output_tokens_per_s / estimate.gpus();
   estimate.tokens_per_s_user = 1e3 / estimate.tpot_ms;
   estimate.dollars_per_million = input.gpu_hour_price / 3600 / estimate.tokens_per_s_gpu * 1e6;
+}
+
+MemoryUse MemoryAt(const PlanInput& input, const layout::ParallelLayout& layout,
+                   int64_t requests_per_rank) {
+  MemoryInput memory;
+  memory.hbm_bytes = input.device.hbm_bytes;
+  memory.utilization = input.gpu_memory_utilization;
+  memory.kv_element_bytes = input.kv_element_bytes;
+  memory.max_batched_tokens = input.max_batched_tokens;
+  memory.context = input.isl + input.osl;
+  memory.max_decode_tokens =
+      std::max<int64_t>(64, CeilDiv(requests_per_rank, layout.config.pipeline_parallel_size));
+  return PlanMemory(input.model, layout, memory);
+}
+
+// What belongs to expert parallelism goes with it.
+void WithoutExpertParallel(layout::ParallelConfig& config) {
+  config.enable_expert_parallel = false;
+  config.enable_eplb = false;
+  config.num_redundant_experts = 0;
+  config.enable_dbo = false;
 }
 
 void CheckCapacity(const PlanInput& input, Estimate& estimate) {
@@ -94,7 +127,92 @@ void CheckCapacity(const PlanInput& input, Estimate& estimate) {
   }
 }
 
+// The best of the choices so far, by the time of a request.
+class Settling {
+ public:
+  Settling(const PlanInput& input, const layout::ParallelConfig& config, int64_t concurrency)
+      : input_(input),
+        requests_(CeilDiv(concurrency, config.data_parallel_size)),
+        best_(layout::MakeLayout(config, input.model.numbers)),
+        cost_(Cost(best_)) {}
+
+  const layout::ParallelLayout& best() const { return best_; }
+
+  // The first also stands where the choice changes nothing.
+  template <typename Field, typename Value>
+  void Choose(Field field, Value first, Value second) {
+    layout::ParallelConfig config = best_.config;
+    config.*field = first;
+    best_ = layout::MakeLayout(config, input_.model.numbers);
+    cost_ = Cost(best_);
+    config.*field = second;
+    Try(config, 0);
+  }
+  void TryEplb() {
+    const layout::ParallelConfig plain = best_.config;
+    const int group = plain.expert_group();
+    const auto experts = static_cast<int>(input_.model.numbers.num_experts);
+    // Slots must divide: none more where the experts do, and the next count that does.
+    const int rest = experts % group;
+    const std::vector<int> counts =
+        rest == 0 ? std::vector<int>{0, group} : std::vector<int>{group - rest};
+    for (const int redundant : counts) {
+      layout::ParallelConfig config = plain;
+      config.enable_eplb = true;
+      config.num_redundant_experts = redundant;
+      Try(config, kSettleGain);
+    }
+  }
+  void TryTwoBatches() {
+    if (requests_ < kLeastForTwoBatches) return;
+    layout::ParallelConfig config = best_.config;
+    config.enable_dbo = true;
+    Try(config, kSettleGain);
+  }
+
+ private:
+  void Try(const layout::ParallelConfig& config, double gain) {
+    if (!IsLegal(config, input_.model.numbers)) return;
+    layout::ParallelLayout other = layout::MakeLayout(config, input_.model.numbers);
+    const double cost = Cost(other);
+    if (cost >= cost_ * (1 - gain)) return;
+    if (gain > 0 && !LeavesRoom(other)) return;
+    best_ = std::move(other);
+    cost_ = cost;
+  }
+  double Cost(const layout::ParallelLayout& layout) const {
+    const StepTime decode =
+        EstimateStep(input_.model, layout, input_.device, DecodeInput(input_, layout, requests_));
+    return static_cast<double>(input_.osl * layout.config.pipeline_parallel_size) *
+               decode.total_us / 1e3 +
+           static_cast<double>(requests_) * EstimatePrefill(input_, layout, requests_).batched_ms;
+  }
+  // Slots and buffers must not take the place of requests: four times the load still fits, or
+  // nearly as much as without.
+  bool LeavesRoom(const layout::ParallelLayout& layout) const {
+    const int64_t with = MemoryAt(input_, layout, requests_).kv_tokens_per_rank;
+    if (with >= 4 * requests_ * (input_.isl + input_.osl)) return true;
+    const int64_t without = MemoryAt(input_, best_, requests_).kv_tokens_per_rank;
+    return static_cast<double>(with) >= 0.95 * static_cast<double>(without);
+  }
+
+  const PlanInput& input_;
+  int64_t requests_;
+  layout::ParallelLayout best_;
+  double cost_;
+};
+
 }  // namespace
+
+void SetSkew(std::optional<double> zipf, PlanInput& input) {
+  input.zipf_is_default = !zipf && input.imbalance.counts.empty();
+  input.imbalance.zipf = zipf.value_or(DefaultSkewOf(input.model.numbers).zipf);
+}
+
+std::string Candidate::name() const {
+  const std::string one = layout::ConfigName(config);
+  return replicas == 1 ? one : fmt::format("{} x {}", replicas, one);
+}
 
 const char* RejectedByName(RejectedBy by) {
   switch (by) {
@@ -132,22 +250,15 @@ int64_t ExpertsPerGpu(const ModelShape& model, const layout::ParallelLayout& lay
 }
 
 Estimate EstimateLayout(const PlanInput& input, const layout::ParallelLayout& layout,
-                        int64_t concurrency) {
+                        int64_t concurrency, int replicas) {
   const layout::ParallelConfig& config = layout.config;
   Estimate estimate;
   estimate.layout = layout;
+  estimate.replicas = replicas;
   estimate.concurrency = concurrency;
-  estimate.requests_per_rank = CeilDiv(concurrency, config.data_parallel_size);
-
-  MemoryInput memory;
-  memory.hbm_bytes = input.device.hbm_bytes;
-  memory.utilization = input.gpu_memory_utilization;
-  memory.kv_element_bytes = input.kv_element_bytes;
-  memory.max_batched_tokens = input.max_batched_tokens;
-  memory.context = input.isl + input.osl;
-  memory.max_decode_tokens =
-      std::max<int64_t>(64, CeilDiv(estimate.requests_per_rank, config.pipeline_parallel_size));
-  estimate.memory = PlanMemory(input.model, layout, memory);
+  estimate.requests_per_rank = CeilDiv(concurrency, int64_t{replicas} * config.data_parallel_size);
+  estimate.memory = MemoryAt(input, layout, estimate.requests_per_rank);
+  estimate.memory.distinct_kv_tokens *= replicas;
 
   const StepInput decode = DecodeInput(input, layout, estimate.requests_per_rank);
   estimate.traffic =
@@ -159,45 +270,36 @@ Estimate EstimateLayout(const PlanInput& input, const layout::ParallelLayout& la
   estimate.prefill_ms = prefill.alone_ms;
   estimate.prefill_chunks = prefill.chunks;
   estimate.basis = WeakestBasis(estimate.decode);
-  FillTimes(input, prefill.batched_ms, estimate);
+  FillTimes(input, prefill, estimate);
   CheckCapacity(input, estimate);
   return estimate;
 }
 
 layout::ParallelLayout SettleLayout(const PlanInput& input, const layout::ParallelConfig& config,
                                     int64_t concurrency) {
-  const int64_t requests = CeilDiv(concurrency, config.data_parallel_size);
-  layout::ParallelConfig best = config;
-  const auto cost = [&](const layout::ParallelConfig& trial) {
-    const layout::ParallelLayout layout = layout::MakeLayout(trial, input.model.numbers);
-    const StepTime decode =
-        EstimateStep(input.model, layout, input.device, DecodeInput(input, layout, requests));
-    return static_cast<double>(input.osl * config.pipeline_parallel_size) * decode.total_us / 1e3 +
-           static_cast<double>(requests) * EstimatePrefill(input, layout, requests).batched_ms;
-  };
-  const auto settle = [&](auto field, auto automatic, auto first, auto second) {
-    if (best.*field != automatic) return;
-    layout::ParallelConfig other = best;
-    best.*field = first;
-    other.*field = second;
-    // The first also stands where the choice changes nothing.
-    if (IsLegal(other, input.model.numbers) && cost(other) < cost(best)) best = other;
-  };
+  Settling settling(input, config, concurrency);
   using layout::ExchangeBackend;
+  using layout::ParallelConfig;
   using layout::PartPlacement;
-  if (config.expert_parallel_active() && config.data_parallel_size > 1) {
-    settle(&layout::ParallelConfig::all2all_backend, ExchangeBackend::kAuto,
-           ExchangeBackend::kAllToAll, ExchangeBackend::kAllGatherReduceScatter);
+  const auto choose = [&](auto field, auto automatic, auto first, auto second) {
+    if (config.*field == automatic) settling.Choose(field, first, second);
+  };
+  const bool dp = config.data_parallel_size > 1;
+  const bool exchanges = config.expert_parallel_active() && dp;
+  if (exchanges) {
+    choose(&ParallelConfig::all2all_backend, ExchangeBackend::kAuto, ExchangeBackend::kAllToAll,
+           ExchangeBackend::kAllGatherReduceScatter);
   }
-  if (config.data_parallel_size > 1) {
-    if (input.model.num_dense_layers > 0 && input.model.numbers.num_experts > 0) {
-      settle(&layout::ParallelConfig::dense_ffn, PartPlacement::kAuto, PartPlacement::kDp,
-             PartPlacement::kTp);
-    }
-    settle(&layout::ParallelConfig::lm_head, PartPlacement::kAuto, PartPlacement::kDp,
+  if (input.settle_eplb && config.expert_parallel_active()) settling.TryEplb();
+  if (dp && input.model.num_dense_layers > 0 && input.model.numbers.num_experts > 0) {
+    choose(&ParallelConfig::dense_ffn, PartPlacement::kAuto, PartPlacement::kDp,
            PartPlacement::kTp);
   }
-  return layout::MakeLayout(best, input.model.numbers);
+  if (dp) {
+    choose(&ParallelConfig::lm_head, PartPlacement::kAuto, PartPlacement::kDp, PartPlacement::kTp);
+  }
+  if (input.settle_dbo && exchanges) settling.TryTwoBatches();
+  return settling.best();
 }
 
 ConfigSet EnumerateConfigs(const PlanInput& input, int num_gpus) {
@@ -222,15 +324,34 @@ ConfigSet EnumerateConfigs(const PlanInput& input, int num_gpus) {
         config.enable_expert_parallel = true;
         add(config);
       }
-      // What belongs to expert parallelism goes with it.
-      config.enable_expert_parallel = false;
-      config.enable_eplb = false;
-      config.num_redundant_experts = 0;
-      config.enable_dbo = false;
+      WithoutExpertParallel(config);
       add(config);
     }
   }
   return set;
+}
+
+std::vector<Candidate> EnumerateReplicas(const PlanInput& input, int num_gpus) {
+  std::vector<Candidate> candidates;
+  if (input.model.numbers.num_experts == 0) return candidates;
+  for (int size = 1; size <= num_gpus / 2; ++size) {
+    if (num_gpus % size != 0) continue;
+    const auto add = [&](int tp, bool ep) {
+      layout::ParallelConfig config = input.parallel;
+      config.tensor_parallel_size = tp;
+      config.data_parallel_size = size / tp;
+      config.enable_expert_parallel = ep;
+      if (!ep) WithoutExpertParallel(config);
+      if (!IsLegal(config, input.model.numbers)) return;
+      const layout::ParallelLayout layout = layout::MakeLayout(config, input.model.numbers);
+      if (MemoryAt(input, layout, 1).fits()) candidates.push_back({config, num_gpus / size});
+    };
+    add(size, false);
+    if (size == 1) continue;
+    add(size, true);
+    add(1, true);
+  }
+  return candidates;
 }
 
 }  // namespace moebius::plan

@@ -116,6 +116,71 @@ TEST(Search, DollarsAreThePriceOverTheTokens) {
   EXPECT_NEAR(e.dollars_per_million, 16 / (e.output_tokens_per_s * 3600) * 1e6, 1e-9);
 }
 
+TEST(Search, TheRoutersSkewIsTheModelsUnlessGiven) {
+  PlanInput input = TestInput();
+  SetSkew(std::nullopt, input);
+  EXPECT_TRUE(input.zipf_is_default);
+  EXPECT_EQ(input.imbalance.zipf, 0.57);
+  EXPECT_FALSE(DefaultSkewOf(input.model.numbers).assumed);
+  SetSkew(0, input);
+  EXPECT_FALSE(input.zipf_is_default);
+  EXPECT_EQ(input.imbalance.zipf, 0);
+  input.model.numbers.hidden_size = 5120;
+  EXPECT_TRUE(DefaultSkewOf(input.model.numbers).assumed);
+  input.imbalance.counts.assign(256, 1);
+  SetSkew(std::nullopt, input);
+  EXPECT_FALSE(input.zipf_is_default);
+}
+
+TEST(Search, CopiesShareTheRequestsAndAddUp) {
+  const PlanInput input = TestInput();
+  const std::vector<Candidate> candidates = EnumerateReplicas(input, 32);
+  std::set<std::string> names;
+  for (const Candidate& candidate : candidates) {
+    EXPECT_EQ(candidate.gpus(), 32);
+    EXPECT_GT(candidate.replicas, 1);
+    EXPECT_TRUE(names.insert(candidate.name()).second);
+  }
+  for (const char* name : {"4 x TP8", "4 x TP8+EP", "2 x DP16+EP"}) {
+    EXPECT_TRUE(names.count(name)) << name;
+  }
+  EXPECT_FALSE(names.count("16 x TP2"));  // 671 GB on two GPUs
+
+  const layout::ParallelLayout layout = SettleLayout(input, TestConfig(8, 1, 1, true), 16);
+  const Estimate one = EstimateLayout(input, layout, 16);
+  const Estimate four = EstimateLayout(input, layout, 64, 4);
+  EXPECT_EQ(four.name(), "4 x TP8+EP");
+  EXPECT_EQ(four.gpus(), 32);
+  EXPECT_EQ(four.requests_per_rank, one.requests_per_rank);
+  EXPECT_DOUBLE_EQ(four.tpot_ms, one.tpot_ms);
+  EXPECT_DOUBLE_EQ(four.output_tokens_per_s, 4 * one.output_tokens_per_s);
+  EXPECT_DOUBLE_EQ(four.tokens_per_s_gpu, one.tokens_per_s_gpu);
+  EXPECT_EQ(four.memory.distinct_kv_tokens, 4 * one.memory.distinct_kv_tokens);
+}
+
+TEST(Search, BalancingAndOverlapAreTakenWhereTheyPay) {
+  PlanInput input = TestInput();
+  SetSkew(std::nullopt, input);
+  const layout::ParallelConfig wide = TestConfig(1, 32, 1, true);
+  EXPECT_FALSE(SettleLayout(input, wide, 32 * 256).config.enable_eplb);
+  EXPECT_FALSE(SettleLayout(input, wide, 32 * 256).config.enable_dbo);
+  const double before = At(input, wide, 32 * 128).tokens_per_s_gpu;
+  input.settle_eplb = input.settle_dbo = true;
+  const layout::ParallelConfig large = SettleLayout(input, wide, 32 * 128).config;
+  EXPECT_TRUE(large.enable_eplb);
+  EXPECT_TRUE(large.enable_dbo);
+  EXPECT_EQ((256 + large.num_redundant_experts) % 32, 0);
+  EXPECT_GT(At(input, wide, 32 * 128).tokens_per_s_gpu, before * 1.05);
+  EXPECT_FALSE(SettleLayout(input, wide, 32).config.enable_dbo);
+  const layout::ParallelConfig odd =
+      SettleLayout(input, TestConfig(1, 72, 1, true), 72 * 64).config;
+  EXPECT_TRUE(odd.enable_eplb);
+  EXPECT_EQ(odd.num_redundant_experts, 32);
+  // Nothing to balance.
+  input.imbalance.zipf = 0;
+  EXPECT_FALSE(SettleLayout(input, TestConfig(1, 8, 1, true), 64).config.enable_eplb);
+}
+
 TEST(Search, ExpertsOfAGpu) {
   const PlanInput input = TestInput();
   const layout::ParallelLayout wide =

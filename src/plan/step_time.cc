@@ -23,6 +23,12 @@ constexpr double kPrefillOverlap = 0.65;
 constexpr double kDecodeGaps = 0.2;
 constexpr double kPrefillGaps = 0.1;
 
+// Of a pipeline, assumed: every turn of a stage is a step of its own to the host (schedule, launch,
+// receive, hand on), and turns differ with the requests and experts of a group (the stages wait for
+// the slowest: a relative deviation, its largest of as many as there are stages).
+constexpr double kTurnUs = 500;
+constexpr double kStageSpread = 0.05;
+
 enum Line : uint8_t {
   kNorms,
   kProjections,
@@ -331,7 +337,8 @@ class Batch {
     }
     Add(kSampling, Elementwise(device_, 4 * logits + Bytes(tokens_, 4), 6));
     if (layout_.config.pipeline_parallel_size > 1) {
-      const bool far = layout_.config.num_gpus() > device_.gpus_per_node;
+      // Stages are TP ranks apart, DP ranks all stages.
+      const bool far = tp_ * layout_.config.pipeline_parallel_size > device_.gpus_per_node;
       Add(kSend, SendRecv(device_, far, Bytes(tokens_, 2)));
     }
   }
@@ -392,13 +399,14 @@ double HiddenUs(const Batch& batch, const StepInput& input, bool two_batches) {
   return 2 * share * std::min(wire, compute);
 }
 
-void AddTime(const char* name, double us, StepTime& step) {
+void AddTime(const char* name, OpGroup group, double us, Basis basis, StepTime& step) {
   if (us == 0) return;
   OpTime op;
   op.name = name;
   op.us = us;
   op.count = 0;
-  op.basis = Basis::kInterpolated;
+  op.group = group;
+  op.basis = basis;
   step.total_us += us;
   step.ops.push_back(std::move(op));
 }
@@ -449,10 +457,16 @@ StepTime EstimateStep(const ModelShape& model, const layout::ParallelLayout& lay
     step.total_us += op.us;
     step.ops.push_back(std::move(op));
   }
-  AddTime("overlapped", -HiddenUs(batch, input, split) * layers.moe, step);
-  if (!input.plain_sum) {
-    const double gaps = input.phase == Phase::kDecode ? kDecodeGaps : kPrefillGaps;
-    AddTime("gaps and waiting", step.total_us * gaps, step);
+  AddTime("overlapped", OpGroup::kOther, -HiddenUs(batch, input, split) * layers.moe, device.basis,
+          step);
+  if (input.plain_sum) return step;
+  const double gaps = input.phase == Phase::kDecode ? kDecodeGaps : kPrefillGaps;
+  AddTime("gaps and waiting", OpGroup::kOther, step.total_us * gaps, device.basis, step);
+  const int stages = layout.config.pipeline_parallel_size;
+  if (stages > 1) {
+    const double spread = kStageSpread * LargestOf(static_cast<size_t>(stages));
+    AddTime("stages: hand-over, slowest", OpGroup::kOther, kTurnUs + step.total_us * spread,
+            Basis::kRoofline, step);
   }
   return step;
 }

@@ -80,7 +80,19 @@ TEST_F(Step, PipelineStagesHoldAPartAndSend) {
   base_.pipeline_parallel_size = 2;
   const StepTime stage = Run(4, 1, true, Decode(16));
   EXPECT_GT(Us(stage, "stage send"), 0);
-  EXPECT_NEAR(stage.total_us / whole, 0.5, 0.05);
+  // A turn is a step of its own to the host, and stages wait for each other.
+  const double turn = Us(stage, "stages: hand-over, slowest");
+  EXPECT_GT(turn, 500);
+  EXPECT_NEAR((stage.total_us - turn) / whole, 0.5, 0.05);
+  StepInput sum = Decode(16);
+  sum.plain_sum = true;
+  EXPECT_EQ(Us(Run(4, 1, true, sum), "stages: hand-over, slowest"), 0);
+}
+
+TEST_F(Step, ADeepPipelineIsNotFastForAToken) {
+  const double cut = Run(8, 1, false, Decode(8)).total_us;
+  base_.pipeline_parallel_size = 8;
+  EXPECT_GT(8 * Run(1, 1, false, Decode(1)).total_us, cut);
 }
 
 TEST_F(Step, GrowsWithBatchContextAndSkew) {

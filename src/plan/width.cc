@@ -64,8 +64,9 @@ class Width {
     step.requests_per_rank = requests;
     step.context = input_.isl + input_.osl / 2;
     step.imbalance = input_.imbalance;
+    step.imbalance.balanced |= layout_.config.enable_eplb;
     step.kv_element_bytes = input_.kv_element_bytes;
-    step.two_batch_overlap = input_.parallel.enable_dbo;
+    step.two_batch_overlap = layout_.config.enable_dbo;
     return EstimateStep(input_.model, layout_, input_.device, step);
   }
   bool Fits(int64_t requests) const {
