@@ -112,6 +112,16 @@ TEST_F(PlanTest, ExpertCountsAreChecked) {
   EXPECT_EQ(finished.exit_code, 1);
   EXPECT_TRUE(Contains(finished.err, "3 counts")) << finished.err;
   EXPECT_TRUE(Contains(finished.err, "256 experts")) << finished.err;
+  for (const auto& [counts, part] : std::vector<std::pair<json, std::string>>{
+           {json(std::vector<int64_t>(256, 0)), "all counts of layer 0 are 0"},
+           {json(std::vector<int64_t>(256, int64_t{1} << 62)), "add up to more than"},
+           {json(std::vector<uint64_t>(256, uint64_t{1} << 63)),
+            "expected a JSON list of counts"}}) {
+    const Finished bad =
+        Run(kR1 + Args{"--gpus", "8", "--expert-counts", Write("counts.json", counts.dump())});
+    EXPECT_EQ(bad.exit_code, 1);
+    EXPECT_TRUE(Contains(bad.err, part)) << bad.err;
+  }
   json even = json::array();
   json steep = json::array();
   for (int expert = 0; expert < 256; ++expert) {
@@ -154,6 +164,142 @@ TEST_F(PlanTest, ErrorsNameTheFlagAndWhatWasExpected) {
       EXPECT_TRUE(Contains(finished.err, part)) << part << " in " << finished.err;
     }
   }
+}
+
+// No number crashes, hangs or overflows: the message names the flag, the value and what would do.
+TEST_F(PlanTest, NumbersHaveUpperBounds) {
+  const std::string most = "9223372036854775807";
+  for (const auto& [args, parts] : std::vector<std::pair<Args, std::vector<std::string>>>{
+           {{"-tp", "65536", "-dp", "65536"}, {"--tensor-parallel-size", "65536", "4096"}},
+           {{"-tp", "99999999999"}, {"--tensor-parallel-size", "99999999999", "4096"}},
+           {{"-tp", "4096", "-dp", "4096"}, {"4096 x --data-parallel-size 4096", "at most"}},
+           {{"-tp", "46341", "-dp", "46341"}, {"46341", "4096"}},
+           {{"-dp", "100000", "-ep"}, {"--data-parallel-size is 100000", "1 to 4096"}},
+           {{"-dp", "8", "-ep", "--enable-eplb", "--num-redundant-experts", "2000000000"},
+            {"--num-redundant-experts is 2000000000", "0 to 65536"}},
+           {{"--gpus", "8", "--max-num-batched-tokens", most},
+            {"--max-num-batched-tokens", most, "16777216"}},
+           {{"--gpus", "8", "--concurrency", most}, {"--concurrency", most, "1000000"}},
+           {{"--gpus", "8", "--isl", most}, {"--isl", most, "16777216"}},
+           {{"--gpus", "8", "--osl", most}, {"--osl", most, "16777216"}},
+           {{"--gpus", "8", "--gpu-hour-price", "1e308"}, {"--gpu-hour-price", "1e+308"}},
+           {{"--gpus", "8", "--zipf", "inf"}, {"--zipf is inf", "0 to 16"}},
+           {{"--gpus", "8", "--tpot-ms", "nan"}, {"--tpot-ms is nan"}},
+           {{"--nodes", "1000000000"}, {"--nodes is 1000000000", "1 to 4096"}},
+           {{"--nodes", "1000"}, {"--nodes is 1000", "8000", "512 nodes"}},
+           {{"-dcp", "0", "--gpus", "8"}, {"--decode-context-parallel-size is 0"}},
+       }) {
+    const Finished finished = Run(kR1 + args);
+    EXPECT_TRUE(finished.exit_code == 1 || finished.exit_code == 2) << finished.err;
+    for (const std::string& part : parts) {
+      EXPECT_TRUE(Contains(finished.err, part)) << part << " in " << finished.err;
+    }
+  }
+  // At the bounds themselves there is an answer.
+  for (const Args& args : std::vector<Args>{
+           {"-dp", "4096", "-ep"},
+           {"--gpus", "4096"},
+           {"--gpus", "8", "--concurrency", "1000000"},
+           {"--gpus", "8", "--isl", "16777216", "--osl", "16777216"},
+           {"--gpus", "8", "--max-num-batched-tokens", "16777216"},
+           {"-dp", "8", "-ep", "--enable-eplb", "--num-redundant-experts", "65536"}}) {
+    const Finished finished = Run(kR1 + args);
+    EXPECT_LE(finished.exit_code, 1) << finished.err;
+    EXPECT_FALSE(finished.out.empty());
+    EXPECT_FALSE(Contains(finished.out, "inf") && !Contains(finished.out, "info")) << finished.out;
+  }
+}
+
+TEST_F(PlanTest, ExpertParallelismWithoutAnEffectIsSaidInASearch) {
+  const Finished one = Run({"plan", "Qwen3-30B-A3B", "--gpus", "1", "--enable-expert-parallel"});
+  EXPECT_EQ(one.exit_code, 0) << one.out;
+  EXPECT_TRUE(Contains(one.out, "warning: enable_expert_parallel has no effect")) << one.out;
+  EXPECT_TRUE(Contains(one.out, "[ep-inactive]")) << one.out;
+  const std::string dense = Write(
+      "config.json",
+      R"({"model_type": "qwen3", "hidden_size": 4096, "num_hidden_layers": 32, "vocab_size": 32000,
+          "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,
+          "intermediate_size": 12288, "rms_norm_eps": 1e-6, "max_position_embeddings": 4096,
+          "hidden_act": "silu", "rope_theta": 10000.0, "tie_word_embeddings": false})");
+  const Finished none = Run({"plan", dense, "--gpus", "8", "--enable-expert-parallel"});
+  EXPECT_EQ(none.exit_code, 1);
+  const size_t head = none.out.find("No layout holds");
+  ASSERT_NE(head, std::string::npos) << none.out;
+  EXPECT_TRUE(Contains(none.out, "has 0 routed")) << none.out;
+  // A dense model's report does not speak of experts.
+  const Finished tp = Run({"plan", dense, "-tp", "2"});
+  EXPECT_EQ(tp.exit_code, 0) << tp.err << tp.out;
+  EXPECT_TRUE(Contains(tp.out, "A GPU sends in one layer of")) << tp.out;
+  EXPECT_FALSE(Contains(tp.out, "MoE layer")) << tp.out;
+}
+
+TEST_F(PlanTest, CommandsNameWhatServes) {
+  const Finished shorter =
+      Run({"plan", "deepseek-r1", "--gpus", "8", "--hf-overrides", R"({"num_hidden_layers": 30})"});
+  EXPECT_TRUE(Contains(shorter.out, "vllm serve deepseek-ai/DeepSeek-R1 ")) << shorter.out;
+  const json commands = Json({"plan", "deepseek-r1", "--gpus", "8", "--hf-overrides",
+                              R"({"num_hidden_layers": 30})"})["commands"];
+  for (const char* program : {"vllm", "moebius"}) {
+    EXPECT_TRUE(Contains(commands[program][0].get<std::string>(),
+                         R"(--hf-overrides '{"num_hidden_layers": 30}')"))
+        << commands;
+  }
+  const std::string golden = std::string(MOEBIUS_SOURCE_DIR) + "/tests/golden/deepseek_v3";
+  const json of_file = Json({"plan", golden + "/config.json", "--gpus", "1"})["commands"];
+  EXPECT_TRUE(Contains(of_file["vllm"][0].get<std::string>(), "vllm serve " + golden + " "))
+      << of_file;
+}
+
+TEST_F(PlanTest, DecodeContextParallelism) {
+  const json plan = Json(kR1 + Args{"-tp", "8", "-dcp", "8"});
+  EXPECT_EQ(plan["layouts"][0]["layout"], "TP8+DCP8");
+  EXPECT_EQ(plan["layouts"][0]["kv"]["copies"], 1);
+  EXPECT_TRUE(
+      Contains(plan["commands"]["vllm"][0].get<std::string>(), "--decode-context-parallel-size 8"));
+  EXPECT_TRUE(plan["commands"]["moebius"].empty());
+  const Finished bad = Run(kR1 + Args{"-tp", "8", "-dcp", "3"});
+  EXPECT_EQ(bad.exit_code, 1);
+  EXPECT_TRUE(Contains(bad.out, "must divide tensor parallel size (8)")) << bad.out;
+}
+
+TEST_F(PlanTest, TheNearestLegalLayoutKeepsWhatWasWanted) {
+  const auto flags = [&](const Args& args) {
+    return Json(kR1 + args, 1)["nearest_legal"]["flags"].get<std::string>();
+  };
+  EXPECT_EQ(flags({"-dp", "8", "--enable-eplb"}),
+            "--data-parallel-size 8 --enable-expert-parallel --enable-eplb");
+  EXPECT_EQ(flags({"-dp", "8", "--num-redundant-experts", "8"}),
+            "--data-parallel-size 8 --enable-expert-parallel --enable-eplb "
+            "--num-redundant-experts 8");
+  // The CSV of a layout that is not legal says why.
+  const Finished csv = Run(kR1 + Args{"-tp", "3", "--format", "csv"});
+  EXPECT_EQ(csv.exit_code, 1);
+  EXPECT_TRUE(Contains(csv.out, "must be divisible by tensor parallel size (3) [heads-divisible]"))
+      << csv.out;
+}
+
+TEST_F(PlanTest, FilesAreNamedAsTheyAre) {
+  const std::string bad = Write("odd.json", R"({"model_type": "deepseek_v3", "hidden_size": 1})");
+  const Finished finished = Run({"plan", bad, "--gpus", "8"});
+  EXPECT_EQ(finished.exit_code, 1);
+  EXPECT_TRUE(Contains(finished.err, bad + ":")) << finished.err;
+  EXPECT_FALSE(Contains(finished.err, "odd.json/config.json")) << finished.err;
+  const std::string device = Write("some.yaml", "base: h200\nname: my-h200\n");
+  const Finished named = Run(kR1 + Args{"--gpus", "8", "--device", device});
+  EXPECT_TRUE(Contains(named.out, "device  my-h200: ")) << named.out;
+  EXPECT_TRUE(Contains(named.out, "on 8 x my-h200")) << named.out;
+}
+
+TEST_F(PlanTest, ThePlaybooksAnswerDoesNotDependOnOurMemory) {
+  const auto answer = [&](const Args& args) {
+    return Json(kR1 + Args{"--gpus", "8", "--rules", "playbook"} + args)["playbook"];
+  };
+  const json middle = answer({"--concurrency", "256"});
+  EXPECT_EQ(middle["answer"], "TP8+EP or DP8+EP: the rules do not decide, measure");
+  EXPECT_FALSE(middle["decided"]);
+  EXPECT_EQ(middle["where_memory_is_tight"], "DP8+EP");
+  EXPECT_EQ(answer({"--concurrency", "64", "--isl", "8000", "--osl", "2000"})["answer"], "TP8+EP");
+  EXPECT_EQ(answer({"--concurrency", "512", "--isl", "100"})["answer"], "DP8+EP");
 }
 
 TEST_F(PlanTest, NothingHoldsIsAFailureThatSaysHowMuchWould) {

@@ -59,16 +59,17 @@ struct PlanOptions {
   std::string hf_overrides;
   std::string device = "h200";
   std::string gpus;  // "8", "8-64", "8,16"; empty: the sizes say
-  std::optional<int> nodes;
+  std::optional<int64_t> nodes;
   // Sizes: one layout is shown; none: all are compared.
-  std::optional<int> tensor_parallel_size;
-  std::optional<int> data_parallel_size;
-  std::optional<int> pipeline_parallel_size;
+  std::optional<int64_t> tensor_parallel_size;
+  std::optional<int64_t> data_parallel_size;
+  std::optional<int64_t> pipeline_parallel_size;
+  int64_t decode_context_parallel_size = 1;
   std::optional<bool> enable_expert_parallel;
   std::string all2all_backend = "auto";
-  bool enable_eplb = false;
-  int num_redundant_experts = 0;
-  bool enable_dbo = false;
+  std::optional<bool> enable_eplb;  // neither: a search leaves it to cost
+  int64_t num_redundant_experts = 0;
+  std::optional<bool> enable_dbo;  // likewise
   std::string dense_ffn = "auto";
   std::string lm_head = "auto";
   std::string objective = "latency";
@@ -81,8 +82,8 @@ struct PlanOptions {
   double gpu_hour_price = 0;
   double gpu_memory_utilization = 0.9;
   std::string kv_cache_dtype = "auto";
-  double zipf = 0;
-  std::string expert_counts;  // file
+  std::optional<double> zipf;  // none: the model's
+  std::string expert_counts;   // file
   std::string rules = "model";
   std::string format = "table";
   std::string output;  // file; empty: standard output

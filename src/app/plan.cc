@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cstdio>
 #include <fstream>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -14,7 +15,7 @@
 namespace moebius::app {
 namespace {
 
-constexpr int kMostGpus = 4096;
+constexpr int kMostGpus = layout::kMaxGpus;
 
 // "8", "8-64" (doubling), "8,16,24".
 Result<std::vector<int>> ParseGpuCounts(const std::string& text) {
@@ -62,7 +63,8 @@ Result<std::vector<int64_t>> ReadExpertCounts(const std::string& path, int64_t n
   const auto is_counts = [](const nlohmann::json& list) {
     return list.is_array() && !list.empty() &&
            std::all_of(list.begin(), list.end(), [](const nlohmann::json& n) {
-             return n.is_number_integer() && n.get<int64_t>() >= 0;
+             return n.is_number_unsigned() &&
+                    n.get<uint64_t>() <= uint64_t{std::numeric_limits<int64_t>::max()};
            });
   };
   std::vector<std::vector<int64_t>> layers;
@@ -72,9 +74,9 @@ Result<std::vector<int64_t>> ReadExpertCounts(const std::string& path, int64_t n
     layers = json.get<std::vector<std::vector<int64_t>>>();
   } else {
     return MakeError(ErrorCode::kCorrupt,
-                     "--expert-counts: {}: expected a JSON list of counts by expert, or a list of "
-                     "such lists, one a layer",
-                     path);
+                     "--expert-counts: {}: expected a JSON list of counts (0 to {}) by expert, or "
+                     "a list of such lists, one a layer",
+                     path, std::numeric_limits<int64_t>::max());
   }
   for (const std::vector<int64_t>& counts : layers) {
     if (static_cast<int64_t>(counts.size()) == num_experts) continue;
@@ -82,15 +84,28 @@ Result<std::vector<int64_t>> ReadExpertCounts(const std::string& path, int64_t n
                      "--expert-counts: {}: a layer has {} counts, the model has {} experts", path,
                      counts.size(), num_experts);
   }
-  const auto unevenness = [](const std::vector<int64_t>& counts) {
-    const int64_t most = *std::max_element(counts.begin(), counts.end());
+  std::vector<std::pair<double, size_t>> unevenness;  // max over sum, layer
+  for (size_t layer = 0; layer < layers.size(); ++layer) {
+    int64_t most = 0;
     int64_t sum = 0;
-    for (const int64_t count : counts) sum += count;
-    return sum == 0 ? 0 : static_cast<double>(most) / static_cast<double>(sum);
-  };
-  std::sort(layers.begin(), layers.end(),
-            [&](const auto& a, const auto& b) { return unevenness(a) < unevenness(b); });
-  return layers[layers.size() / 2];
+    for (const int64_t count : layers[layer]) {
+      most = std::max(most, count);
+      if (count > std::numeric_limits<int64_t>::max() - sum) {
+        return MakeError(ErrorCode::kInvalidArgument,
+                         "--expert-counts: {}: the counts of layer {} add up to more than {}", path,
+                         layer, std::numeric_limits<int64_t>::max());
+      }
+      sum += count;
+    }
+    if (sum == 0) {
+      return MakeError(ErrorCode::kInvalidArgument,
+                       "--expert-counts: {}: all counts of layer {} are 0, expected some above 0",
+                       path, layer);
+    }
+    unevenness.emplace_back(static_cast<double>(most) / static_cast<double>(sum), layer);
+  }
+  std::sort(unevenness.begin(), unevenness.end());
+  return layers[unevenness[unevenness.size() / 2].second];
 }
 
 Result<plan::PlanInput> MakeInput(const PlanOptions& options) {
@@ -104,19 +119,20 @@ Result<plan::PlanInput> MakeInput(const PlanOptions& options) {
   input.gpu_memory_utilization = options.gpu_memory_utilization;
   input.max_batched_tokens = options.max_num_batched_tokens;
   input.gpu_hour_price = options.gpu_hour_price;
-  input.imbalance.zipf = options.zipf;
-  input.imbalance.balanced = options.enable_eplb;
+  input.imbalance.balanced = options.enable_eplb.value_or(false);
   if (!options.expert_counts.empty()) {
     MOEBIUS_ASSIGN(input.imbalance.counts,
                    ReadExpertCounts(options.expert_counts, input.model.numbers.num_experts));
   }
+  plan::SetSkew(options.zipf, input);
   layout::ParallelConfig& parallel = input.parallel;
   MOEBIUS_TRY(layout::SetBackend(options.all2all_backend, parallel));
   MOEBIUS_ASSIGN(parallel.dense_ffn, layout::ParsePartPlacement("--dense-ffn", options.dense_ffn));
   MOEBIUS_ASSIGN(parallel.lm_head, layout::ParsePartPlacement("--lm-head", options.lm_head));
-  parallel.enable_eplb = options.enable_eplb;
-  parallel.num_redundant_experts = options.num_redundant_experts;
-  parallel.enable_dbo = options.enable_dbo;
+  parallel.enable_eplb = options.enable_eplb.value_or(false);
+  parallel.num_redundant_experts = static_cast<int>(options.num_redundant_experts);
+  parallel.decode_context_parallel_size = static_cast<int>(options.decode_context_parallel_size);
+  parallel.enable_dbo = options.enable_dbo.value_or(false);
   parallel.gpus_per_node = input.device.gpus_per_node;
   return input;
 }
@@ -137,7 +153,15 @@ Result<std::vector<int>> GpuCounts(const PlanOptions& options, const plan::Devic
     return MakeError(ErrorCode::kInvalidArgument, "--gpus and --nodes: expected one of them");
   }
   if (options.nodes) {
-    return ParseGpuCounts(std::to_string(int64_t{*options.nodes} * device.gpus_per_node));
+    const int64_t gpus = *options.nodes * device.gpus_per_node;
+    if (gpus > kMostGpus) {
+      return MakeError(ErrorCode::kInvalidArgument,
+                       "--nodes is {}: at {} GPUs a node that is {}, expected at most {} GPUs ({} "
+                       "nodes)",
+                       *options.nodes, device.gpus_per_node, gpus, kMostGpus,
+                       kMostGpus / device.gpus_per_node);
+    }
+    return std::vector<int>{static_cast<int>(gpus)};
   }
   if (options.gpus.empty()) return std::vector<int>();
   return ParseGpuCounts(options.gpus);
@@ -166,7 +190,9 @@ plan::PlaybookReport AskPlaybook(const plan::PlanReport& report, int num_gpus) {
     question.memory_tight = estimate.rejected_by == plan::RejectedBy::kCapacity;
   }
   plan::PlaybookReport playbook{plan::AskPlaybook(question), {}};
-  for (const layout::ParallelConfig& config : playbook.answer.configs) {
+  std::vector<layout::ParallelConfig> configs = playbook.answer.configs;
+  if (playbook.answer.tight) configs.push_back(*playbook.answer.tight);
+  for (const layout::ParallelConfig& config : configs) {
     if (!layout::IsLegal(CheckRules(config, numbers))) continue;
     playbook.estimates.push_back(plan::EstimateLayout(
         input, plan::SettleLayout(input, config, question.concurrency), question.concurrency));
@@ -174,15 +200,29 @@ plan::PlaybookReport AskPlaybook(const plan::PlanReport& report, int num_gpus) {
   return playbook;
 }
 
+// The layout that the sizes name.
+Result<layout::ParallelConfig> NamedLayout(const PlanOptions& options,
+                                           layout::ParallelConfig parallel) {
+  const auto size = [](const std::optional<int64_t>& value) {
+    return static_cast<int>(value.value_or(1));
+  };
+  parallel.tensor_parallel_size = size(options.tensor_parallel_size);
+  parallel.data_parallel_size = size(options.data_parallel_size);
+  parallel.pipeline_parallel_size = size(options.pipeline_parallel_size);
+  parallel.enable_expert_parallel = options.enable_expert_parallel.value_or(false);
+  if (parallel.wide_num_gpus() > kMostGpus) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "--tensor-parallel-size {} x --data-parallel-size {} x "
+                     "--pipeline-parallel-size {} is more than {} GPUs, expected at most that",
+                     parallel.tensor_parallel_size, parallel.data_parallel_size,
+                     parallel.pipeline_parallel_size, kMostGpus);
+  }
+  return parallel;
+}
+
 // One named layout. False: it cannot be used.
-bool PlanOne(const PlanOptions& options, plan::PlanReport& report) {
+bool PlanOne(plan::PlanReport& report) {
   plan::PlanInput& input = report.input;
-  report.one_layout = true;
-  report.named = input.parallel;
-  report.named.tensor_parallel_size = options.tensor_parallel_size.value_or(1);
-  report.named.data_parallel_size = options.data_parallel_size.value_or(1);
-  report.named.pipeline_parallel_size = options.pipeline_parallel_size.value_or(1);
-  report.named.enable_expert_parallel = options.enable_expert_parallel.value_or(false);
   report.question.gpu_counts = {report.named.num_gpus()};
   if (!report.question.concurrency) report.question.concurrency = plan::kLatencyConcurrency;
   const layout::ModelNumbers& numbers = input.model.numbers;
@@ -196,18 +236,26 @@ bool PlanOne(const PlanOptions& options, plan::PlanReport& report) {
   decision.ranked.push_back(plan::EstimateLayout(
       input, plan::SettleLayout(input, report.named, concurrency), concurrency));
   const plan::Estimate& estimate = decision.ranked.front();
-  decision.curves.push_back(plan::CurveOf(input, report.named));
+  decision.curves.push_back(plan::CurveOf(input, {report.named}));
   if (estimate.ok()) report.launch = plan::LaunchCommands(input, estimate);
   return estimate.ok();
 }
 
 bool PlanAll(const PlanOptions& options, plan::PlanReport& report) {
+  report.input.settle_eplb = !options.enable_eplb && options.num_redundant_experts == 0;
+  report.input.settle_dbo = !options.enable_dbo;
   report.decision = plan::Decide(report.input, report.question);
   if (options.rules == "playbook") {
     report.playbook = AskPlaybook(report, report.question.gpu_counts.back());
   }
   if (report.decision.ranked.empty()) return false;
-  report.launch = plan::LaunchCommands(report.input, report.decision.ranked.front());
+  const plan::Estimate& best = report.decision.ranked.front();
+  for (layout::Finding& finding : CheckRules(best.layout.config, report.input.model.numbers)) {
+    if (finding.severity == layout::Severity::kWarning) {
+      report.findings.push_back(std::move(finding));
+    }
+  }
+  report.launch = plan::LaunchCommands(report.input, best);
   return true;
 }
 
@@ -255,17 +303,19 @@ Result<int> PlanCommand(const PlanOptions& options) {
     return MakeError(ErrorCode::kInvalidArgument, "--rules playbook is about experts, {} has none",
                      report.input.model.name);
   }
-  const bool one = sizes || asked.empty();
-  const bool holds = one ? PlanOne(options, report) : PlanAll(options, report);
-  if (one && !asked.empty() && asked != report.question.gpu_counts) {
-    return MakeError(
-        ErrorCode::kInvalidArgument,
-        "the sizes make {} GPUs (TP {} x DP {} x PP {}), {} {} were named", report.named.num_gpus(),
-        report.named.tensor_parallel_size, report.named.data_parallel_size,
-        report.named.pipeline_parallel_size,
-        options.nodes ? *options.nodes * report.input.device.gpus_per_node : asked.front(),
-        options.nodes ? "by --nodes" : "by --gpus");
+  report.one_layout = sizes || asked.empty();
+  if (report.one_layout) {
+    MOEBIUS_ASSIGN(report.named, NamedLayout(options, report.input.parallel));
+    const std::vector<int> made = {report.named.num_gpus()};
+    if (!asked.empty() && asked != made) {
+      return MakeError(ErrorCode::kInvalidArgument,
+                       "the sizes make {} GPUs (TP {} x DP {} x PP {}), {} {} were named",
+                       made.front(), report.named.tensor_parallel_size,
+                       report.named.data_parallel_size, report.named.pipeline_parallel_size,
+                       asked.front(), options.nodes ? "by --nodes" : "by --gpus");
+    }
   }
+  const bool holds = report.one_layout ? PlanOne(report) : PlanAll(options, report);
   MOEBIUS_TRY(Write(options.output, RenderReport(report, format)));
   return holds ? kExitOk : kExitFailure;
 }

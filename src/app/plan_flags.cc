@@ -1,22 +1,30 @@
 // The flags of `moebius plan`. Names are vLLM's where vLLM has the thing.
 #include <CLI/CLI.hpp>
-#include <cmath>
 #include <string>
 
 #include "app/flags.h"
+#include "layout/parallel_layout.h"
 
 namespace moebius::app {
 namespace {
 
-Status CheckAtLeast(const char* flag, double value, double least) {
-  if (std::isfinite(value) && value >= least) return {};
-  return MakeError(ErrorCode::kInvalidArgument, "{} is {:g}, expected {:g} or more", flag, value,
-                   least);
+// Above these nothing is planned: figures would overflow long before they meant anything.
+constexpr int64_t kMostRequests = 1'000'000;
+constexpr int64_t kMostTokens = int64_t{1} << 24;
+constexpr double kMostMilliseconds = 1e9;
+constexpr double kMostDollars = 1e6;
+constexpr double kMostZipf = 16;
+
+template <typename T>
+Status CheckRange(const char* flag, T value, T least, T most) {
+  if (value >= least && value <= most) return {};  // not so for what is no number
+  return MakeError(ErrorCode::kInvalidArgument, "{} is {}, expected {} to {}", flag, value, least,
+                   most);
 }
 
 template <typename T>
-Status CheckAtLeast(const char* flag, const std::optional<T>& value, double least) {
-  return value ? CheckAtLeast(flag, static_cast<double>(*value), least) : Status();
+Status CheckRange(const char* flag, const std::optional<T>& value, T least, T most) {
+  return value ? CheckRange(flag, *value, least, most) : Status();
 }
 
 class Flags {
@@ -80,6 +88,8 @@ void AddPlanFlags(CLI::App* app, PlanOptions& options) {
   flags.Add("--tensor-parallel-size", options.tensor_parallel_size, "");
   flags.Add("--data-parallel-size", options.data_parallel_size, "");
   flags.Add("--pipeline-parallel-size", options.pipeline_parallel_size, "");
+  flags.Add("--decode-context-parallel-size", options.decode_context_parallel_size,
+            "Copied KV of a TP group, cut by token in so many parts");
   flags.AddSwitch("enable-expert-parallel", options.enable_expert_parallel,
                   "Whole experts on ranks; without sizes: only such layouts");
   flags.Add("--all2all-backend", options.all2all_backend,
@@ -106,20 +116,27 @@ Status CheckPlanOptions(const PlanOptions& options) {
     return MakeError(ErrorCode::kInvalidArgument,
                      "MODEL is missing: a folder, a config.json or a name of --list-models");
   }
-  MOEBIUS_TRY(CheckAtLeast("--nodes", options.nodes, 1));
-  MOEBIUS_TRY(CheckAtLeast("--tensor-parallel-size", options.tensor_parallel_size, 1));
-  MOEBIUS_TRY(CheckAtLeast("--data-parallel-size", options.data_parallel_size, 1));
-  MOEBIUS_TRY(CheckAtLeast("--pipeline-parallel-size", options.pipeline_parallel_size, 1));
-  MOEBIUS_TRY(CheckAtLeast("--num-redundant-experts", options.num_redundant_experts, 0));
-  MOEBIUS_TRY(CheckAtLeast("--concurrency", options.concurrency, 1));
-  MOEBIUS_TRY(CheckAtLeast("--isl", static_cast<double>(options.isl), 1));
-  MOEBIUS_TRY(CheckAtLeast("--osl", static_cast<double>(options.osl), 1));
-  MOEBIUS_TRY(CheckAtLeast("--max-num-batched-tokens",
-                           static_cast<double>(options.max_num_batched_tokens), 1));
-  MOEBIUS_TRY(CheckAtLeast("--gpu-hour-price", options.gpu_hour_price, 0));
-  MOEBIUS_TRY(CheckAtLeast("--zipf", options.zipf, 0));
-  MOEBIUS_TRY(CheckAtLeast("--ttft-ms", options.ttft_ms, 0));
-  MOEBIUS_TRY(CheckAtLeast("--tpot-ms", options.tpot_ms, 0));
+  constexpr int64_t kMostGpus = layout::kMaxGpus;
+  MOEBIUS_TRY(CheckRange<int64_t>("--nodes", options.nodes, 1, kMostGpus));
+  MOEBIUS_TRY(
+      CheckRange<int64_t>("--tensor-parallel-size", options.tensor_parallel_size, 1, kMostGpus));
+  MOEBIUS_TRY(
+      CheckRange<int64_t>("--data-parallel-size", options.data_parallel_size, 1, kMostGpus));
+  MOEBIUS_TRY(CheckRange<int64_t>("--pipeline-parallel-size", options.pipeline_parallel_size, 1,
+                                  kMostGpus));
+  MOEBIUS_TRY(CheckRange<int64_t>("--decode-context-parallel-size",
+                                  options.decode_context_parallel_size, 1, kMostGpus));
+  MOEBIUS_TRY(CheckRange<int64_t>("--num-redundant-experts", options.num_redundant_experts, 0,
+                                  layout::kMaxRedundantExperts));
+  MOEBIUS_TRY(CheckRange<int64_t>("--concurrency", options.concurrency, 1, kMostRequests));
+  MOEBIUS_TRY(CheckRange<int64_t>("--isl", options.isl, 1, kMostTokens));
+  MOEBIUS_TRY(CheckRange<int64_t>("--osl", options.osl, 1, kMostTokens));
+  MOEBIUS_TRY(CheckRange<int64_t>("--max-num-batched-tokens", options.max_num_batched_tokens, 1,
+                                  kMostTokens));
+  MOEBIUS_TRY(CheckRange<double>("--gpu-hour-price", options.gpu_hour_price, 0, kMostDollars));
+  MOEBIUS_TRY(CheckRange<double>("--zipf", options.zipf, 0, kMostZipf));
+  MOEBIUS_TRY(CheckRange<double>("--ttft-ms", options.ttft_ms, 0, kMostMilliseconds));
+  MOEBIUS_TRY(CheckRange<double>("--tpot-ms", options.tpot_ms, 0, kMostMilliseconds));
   if (!(options.gpu_memory_utilization > 0 && options.gpu_memory_utilization <= 1)) {
     return MakeError(ErrorCode::kInvalidArgument,
                      "--gpu-memory-utilization is {:g}, expected more than 0 and at most 1",

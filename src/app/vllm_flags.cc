@@ -76,7 +76,8 @@ constexpr const char* kParallel[] = {
 constexpr std::pair<const char*, const char*> kShort[] = {
     {"-tp", "--tensor-parallel-size"},   {"-pp", "--pipeline-parallel-size"},
     {"-dp", "--data-parallel-size"},     {"-dpl", "--data-parallel-size-local"},
-    {"-ep", "--enable-expert-parallel"}, {"-q", "--quantization"},
+    {"-ep", "--enable-expert-parallel"}, {"-dcp", "--decode-context-parallel-size"},
+    {"-q", "--quantization"},
 };
 
 }  // namespace

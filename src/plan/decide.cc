@@ -43,6 +43,13 @@ void CheckLimits(const Question& question, Estimate& estimate) {
   check("TPOT", estimate.tpot_ms, question.tpot_ms);
 }
 
+// Requests are shared evenly by the copies of a layout.
+layout::ParallelLayout Settle(const PlanInput& input, const Candidate& candidate,
+                              int64_t concurrency) {
+  const int64_t of_a_copy = (concurrency + candidate.replicas - 1) / candidate.replicas;
+  return SettleLayout(input, candidate.config, of_a_copy);
+}
+
 struct Standing {
   double score = kNever;
   double ttft_ms = kNever;
@@ -68,16 +75,16 @@ class Race {
  public:
   Race(const PlanInput& input, const Question& question) : input_(input), question_(question) {}
 
-  void Add(const layout::ParallelConfig& config) {
-    contenders_.push_back(configs_.size());
-    configs_.push_back(config);
+  void Add(const Candidate& candidate) {
+    contenders_.push_back(candidates_.size());
+    candidates_.push_back(candidate);
     settled_.emplace_back();
     standings_.emplace_back();
     full_from_.push_back(std::numeric_limits<int64_t>::max());
   }
-  size_t size() const { return configs_.size(); }
-  const layout::ParallelConfig& config(size_t i) const { return configs_[i]; }
-  std::string name(size_t i) const { return layout::ConfigName(configs_[i]); }
+  size_t size() const { return candidates_.size(); }
+  const Candidate& candidate(size_t i) const { return candidates_[i]; }
+  std::string name(size_t i) const { return candidates_[i].name(); }
 
   size_t Find(const std::string& wanted) const {
     size_t i = 0;
@@ -91,10 +98,11 @@ class Race {
     while (rounded * 4 <= concurrency) rounded *= 4;
     const auto found = settled_[i].find(rounded);
     if (found != settled_[i].end()) return found->second;
-    return settled_[i].emplace(rounded, SettleLayout(input_, configs_[i], rounded)).first->second;
+    return settled_[i].emplace(rounded, Settle(input_, candidates_[i], rounded)).first->second;
   }
   Estimate At(size_t i, int64_t concurrency) {
-    Estimate estimate = EstimateLayout(input_, layout(i, concurrency), concurrency);
+    Estimate estimate =
+        EstimateLayout(input_, layout(i, concurrency), concurrency, candidates_[i].replicas);
     CheckLimits(question_, estimate);
     return estimate;
   }
@@ -167,7 +175,7 @@ class Race {
  private:
   const PlanInput& input_;
   const Question& question_;
-  std::vector<layout::ParallelConfig> configs_;
+  std::vector<Candidate> candidates_;
   std::vector<size_t> contenders_;
   std::vector<std::map<int64_t, layout::ParallelLayout>> settled_;
   std::vector<std::map<int64_t, Standing>> standings_;
@@ -295,6 +303,26 @@ std::set<int> GpuCounts(const PlanInput& input, const Question& question) {
   return counts;
 }
 
+// Expert parallelism was asked for where it can have no effect: on one GPU the layout stands (its
+// rules warn), a model without experts has none and says so.
+void AddWhereEpIsIdle(const PlanInput& input, int gpus, Race& race,
+                      std::vector<Rejection>& rejected) {
+  const bool dense = input.model.numbers.num_experts == 0;
+  if (gpus > 1 && !dense) return;
+  layout::ParallelConfig config = input.parallel;
+  config.tensor_parallel_size = gpus;
+  config.enable_expert_parallel = true;
+  for (const layout::Finding& finding : CheckRules(config, input.model.numbers)) {
+    const bool reason =
+        dense ? finding.rule == "ep-dense-model" : finding.severity == layout::Severity::kError;
+    if (!reason) continue;
+    rejected.push_back({dense ? "every layout with expert parallelism" : ConfigName(config), gpus,
+                        RejectedBy::kRule, finding.message, 0});
+    return;
+  }
+  race.Add({config});
+}
+
 void AddLayouts(const PlanInput& input, const Question& question, Race& race,
                 std::vector<Rejection>& rejected) {
   for (const int gpus : GpuCounts(input, question)) {
@@ -303,13 +331,19 @@ void AddLayouts(const PlanInput& input, const Question& question, Race& race,
       return !question.expert_parallel ||
              *question.expert_parallel == config.expert_parallel_active();
     };
+    if (question.expert_parallel.value_or(false)) {
+      AddWhereEpIsIdle(input, gpus, race, rejected);
+    }
     for (const IllegalLayout& illegal : set.illegal) {
       if (!wanted(illegal.config)) continue;
       rejected.push_back(
           {layout::ConfigName(illegal.config), gpus, RejectedBy::kRule, illegal.reason, 0});
     }
     for (const layout::ParallelConfig& config : set.legal) {
-      if (wanted(config)) race.Add(config);
+      if (wanted(config)) race.Add({config});
+    }
+    for (const Candidate& copies : EnumerateReplicas(input, gpus)) {
+      if (wanted(copies.config)) race.Add(copies);
     }
   }
 }
@@ -337,10 +371,11 @@ Result<Objective> ParseObjective(const std::string& name) {
                    "--objective is '{}', expected latency, throughput or cost", name);
 }
 
-Curve CurveOf(const PlanInput& input, const layout::ParallelConfig& config) {
-  Curve curve{layout::ConfigName(config), {}};
+Curve CurveOf(const PlanInput& input, const Candidate& candidate) {
+  Curve curve{candidate.name(), {}};
   for (int64_t c = 1; c <= kMaxConcurrency; c *= 2) {
-    const Estimate estimate = EstimateLayout(input, SettleLayout(input, config, c), c);
+    const Estimate estimate =
+        EstimateLayout(input, Settle(input, candidate, c), c, candidate.replicas);
     if (!estimate.ok()) break;
     curve.points.push_back(
         {c, estimate.tokens_per_s_user, estimate.tokens_per_s_gpu, estimate.basis});
@@ -376,6 +411,7 @@ Decision Decide(const PlanInput& input, const Question& question) {
       return Standing{entrant.score, entrant.estimate.ttft_ms};
     });
     const auto from = entrants.begin() + static_cast<ptrdiff_t>(done);
+    if (next == entrants.size() - done) break;  // no figures to go by
     std::rotate(from, from + static_cast<ptrdiff_t>(next), from + static_cast<ptrdiff_t>(next) + 1);
   }
   if (!entrants.empty()) {
@@ -399,7 +435,7 @@ Decision Decide(const PlanInput& input, const Question& question) {
         shown.begin() + static_cast<ptrdiff_t>(i)) {
       continue;
     }
-    decision.curves.push_back(CurveOf(input, race.config(race.Find(shown[i]))));
+    decision.curves.push_back(CurveOf(input, race.candidate(race.Find(shown[i]))));
   }
   for (Entrant& entrant : entrants) decision.ranked.push_back(std::move(entrant.estimate));
   decision.width = WhatWidthBuys(input, question.tpot_ms);

@@ -113,7 +113,7 @@ Decision Decide(const PlanInput& input, const Question& question);
 std::vector<WidthRow> WhatWidthBuys(const PlanInput& input, std::optional<double> tpot_ms);
 
 // Points of one legal layout at powers of two, as far as memory goes.
-Curve CurveOf(const PlanInput& input, const layout::ParallelConfig& config);
+Curve CurveOf(const PlanInput& input, const Candidate& candidate);
 
 // Plain sentences with the numbers that decide between two layouts; `other` may be null.
 std::vector<std::string> ExplainChoice(const PlanInput& input, const Estimate& chosen,

@@ -156,12 +156,13 @@ Result<Device> ReadDeviceFile(const std::string& path) {
     }
     MOEBIUS_ASSIGN(Device device, BaseOf(path, file));
     device.name = std::filesystem::path(path).stem().string();
-    device.title = device.name;
+    device.title.clear();
     for (const auto& entry : file) {
       const std::string where = fmt::format("{}:{}", path, entry.first.Mark().line + 1);
       const std::string key = entry.first.IsScalar() ? entry.first.Scalar() : "";
       MOEBIUS_TRY(SetKey(where, key, entry.second, device));
     }
+    if (device.title.empty()) device.title = device.name;
     MOEBIUS_TRY(CheckWhole(path, device));
     return device;
   } catch (const YAML::BadFile&) {

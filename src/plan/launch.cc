@@ -39,6 +39,13 @@ class Command {
   std::string text_;
 };
 
+// Only vLLM has it.
+void AddDecodeContext(const ParallelConfig& config, Command& command) {
+  if (config.decode_context_parallel_size > 1) {
+    command.Add("--decode-context-parallel-size", config.decode_context_parallel_size);
+  }
+}
+
 // What both programs spell alike.
 void AddSizes(const ParallelConfig& config, Command& command) {
   if (config.tensor_parallel_size > 1) {
@@ -55,6 +62,9 @@ void AddSizes(const ParallelConfig& config, Command& command) {
 
 void AddEngine(const PlanInput& input, const Estimate& estimate, Command& command) {
   const ParallelConfig& config = estimate.layout.config;
+  if (!input.model.hf_overrides.empty()) {
+    command.Add("--hf-overrides", Quoted(input.model.hf_overrides));
+  }
   if (config.enable_eplb) {
     command.Add("--enable-eplb");
     if (config.num_redundant_experts > 0) {
@@ -86,14 +96,16 @@ std::string VllmBackend(const PlanInput& input, const ParallelConfig& config) {
                                                        : "deepep_high_throughput";
 }
 
-std::string VllmModel(const PlanInput& input) {
+std::string ServedModel(const PlanInput& input) {
+  if (!input.model.served.empty()) return Quoted(input.model.served);
   return Quoted(input.model_argument.empty() ? input.model.name : input.model_argument);
 }
 
 std::vector<std::string> VllmCommands(const PlanInput& input, const Estimate& estimate) {
   const ParallelConfig& config = estimate.layout.config;
-  Command base("vllm serve " + VllmModel(input));
+  Command base("vllm serve " + ServedModel(input));
   AddSizes(config, base);
+  AddDecodeContext(config, base);
   if (estimate.layout.exchanges) base.Add("--all2all-backend", VllmBackend(input, config));
   AddEngine(input, estimate, base);
   const int nodes = config.num_nodes();
@@ -129,7 +141,8 @@ std::vector<std::string> VllmCommands(const PlanInput& input, const Estimate& es
 
 Launch LaunchCommands(const PlanInput& input, const Estimate& estimate) {
   const ParallelConfig& config = estimate.layout.config;
-  Command ours("moebius serve " + VllmModel(input));
+  if (config.decode_context_parallel_size > 1) return {{}, VllmCommands(input, estimate)};
+  Command ours("moebius serve " + ServedModel(input));
   AddSizes(config, ours);
   if (estimate.layout.exchanges) ours.Add("--all2all-backend", layout::BackendName(config));
   if (config.data_parallel_size > 1) {
@@ -148,6 +161,7 @@ Launch LaunchCommands(const PlanInput& input, const Estimate& estimate) {
 std::string LayoutFlags(const ParallelConfig& config) {
   Command flags("");
   AddSizes(config, flags);
+  AddDecodeContext(config, flags);
   if (config.num_gpus() == 1) flags.Add("--tensor-parallel-size", 1);
   if (config.enable_eplb) flags.Add("--enable-eplb");
   if (config.num_redundant_experts > 0) {

@@ -131,7 +131,15 @@ ModelShape FromModelConfig(const model::ModelConfig& config) {
   return shape;
 }
 
-// `folder` names the place in errors of our own reader, which adds "/config.json".
+// Our own reader names folder + "/config.json" in its errors; the file may be called otherwise.
+Error NamedAfter(const Error& error, const std::string& folder, const std::string& where) {
+  const std::string named = folder + "/config.json";
+  std::string message = error.message();
+  const size_t at = message.find(named);
+  if (at != std::string::npos) message.replace(at, named.size(), where);
+  return Error(error.code(), message);
+}
+
 Result<ModelShape> FromJson(const nlohmann::json& config, const std::string& folder,
                             const std::string& where, const std::string& hf_overrides) {
   nlohmann::json merged = config;
@@ -161,7 +169,7 @@ Result<ModelShape> FromJson(const nlohmann::json& config, const std::string& fol
     return shape;
   }
   if (parsed.error().code() != ErrorCode::kUnsupported) {
-    return tl::unexpected<Error>(parsed.error());
+    return tl::unexpected<Error>(NamedAfter(parsed.error(), folder, where));
   }
   return ReadConfigNumbers(merged, where);
 }
@@ -193,10 +201,12 @@ Result<ModelShape> LoadModelShape(const std::string& model, const std::string& h
   if (fs::is_directory(model, error)) {
     MOEBIUS_ASSIGN(shape, FromFile(fs::path(model) / "config.json", hf_overrides));
     shape.name = LastName(model);
+    shape.served = model;
   } else if (fs::exists(model, error)) {
     MOEBIUS_ASSIGN(shape, FromFile(model, hf_overrides));
     const std::string parent = LastName(fs::path(model).parent_path());
     shape.name = parent.empty() ? LastName(model) : parent;
+    shape.served = fs::path(model).has_parent_path() ? fs::path(model).parent_path().string() : ".";
   } else if (const KnownModel* known = FindKnown(model)) {
     nlohmann::json config;
     MOEBIUS_TRY(model::ParseJson(known->config_json, known->name, config));
@@ -206,7 +216,7 @@ Result<ModelShape> LoadModelShape(const std::string& model, const std::string& h
       model::MergeJson(config, quantization);
     }
     MOEBIUS_ASSIGN(shape, FromJson(config, known->name, known->name, hf_overrides));
-    shape.name = known->name;
+    shape.name = shape.served = known->name;
   } else {
     const std::vector<std::string> names = KnownModels();
     return MakeError(ErrorCode::kNotFound,
@@ -215,6 +225,7 @@ Result<ModelShape> LoadModelShape(const std::string& model, const std::string& h
                      model, NearestKnown(model), fmt::join(names, ", "));
   }
   shape.numbers.name = shape.name;
+  shape.hf_overrides = hf_overrides;
   return shape;
 }
 

@@ -16,6 +16,9 @@ namespace moebius::plan {
 struct ModelShape {
   layout::ModelNumbers numbers;
   std::string name;
+  // For command lines: the hub name or the folder it was read from, and what was merged into it.
+  std::string served;
+  std::string hf_overrides;
   int64_t num_moe_layers = 0;
   int64_t num_dense_layers = 0;
   std::vector<bool> moe_layers;  // by layer, num_layers of them

@@ -69,13 +69,10 @@ PlaybookStep AskMemory(const PlaybookQuestion& question, PlaybookAnswer& answer)
   step.found = !question.weights_fit_node ? "the weights do not fit one node"
                : question.memory_tight    ? "memory is tight"
                                           : "yes";
+  step.answer =
+      question.weights_fit_node ? "no pipeline inside one node" : "a pipeline over the nodes";
   if (question.memory_tight) {
-    answer.parallel = PlaybookParallel::kDp;
-    answer.expert_parallel = PlaybookEp::kOn;
-    step.answer = "tight: data parallelism with expert parallelism";
-  } else {
-    step.answer =
-        question.weights_fit_node ? "no pipeline inside one node" : "a pipeline over the nodes";
+    step.answer += "; tight: data parallelism with expert parallelism instead";
   }
   const int tp = std::min(question.num_gpus, question.gpus_per_node);
   if (answer.parallel != PlaybookParallel::kDp && question.num_heads % tp != 0) {
@@ -139,6 +136,13 @@ PlaybookAnswer AskPlaybook(const PlaybookQuestion& question) {
   AddConfigs(question, answer);
   for (const layout::ParallelConfig& config : answer.configs) {
     answer.text += (answer.text.empty() ? "" : " or ") + layout::ConfigName(config);
+  }
+  if (question.memory_tight) {
+    layout::ParallelConfig tight;
+    tight.gpus_per_node = question.gpus_per_node;
+    tight.data_parallel_size = question.num_gpus;
+    tight.enable_expert_parallel = true;
+    if (!(answer.decided() && answer.configs.front() == tight)) answer.tight = tight;
   }
   if (!answer.decided()) answer.text += ": the rules do not decide, measure";
   return answer;

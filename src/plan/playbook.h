@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -47,6 +48,9 @@ struct PlaybookAnswer {
   std::vector<layout::ParallelConfig> configs;
   bool decided() const { return configs.size() == 1; }
   std::string text;  // "TP8+EP", "TP8+EP or DP8+EP: the rules do not decide"
+  // What the rules put in its place where memory is tight, which they give no number for: set where
+  // the question says so and the answer is another one.
+  std::optional<layout::ParallelConfig> tight;
 };
 PlaybookAnswer AskPlaybook(const PlaybookQuestion& question);
 

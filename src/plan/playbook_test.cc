@@ -68,7 +68,17 @@ TEST(Playbook, LatentAttentionUnderDpTakesEpWhateverTheDensity) {
 TEST(Playbook, MemoryAndHeads) {
   PlaybookQuestion tight = Maverick(16);
   tight.memory_tight = true;
-  EXPECT_EQ(AskPlaybook(tight).text, "DP8+EP");
+  // What the rules say to the load comes first, what they say to tight memory beside it.
+  EXPECT_EQ(AskPlaybook(tight).text, "TP8");
+  ASSERT_TRUE(AskPlaybook(tight).tight);
+  EXPECT_EQ(ConfigName(*AskPlaybook(tight).tight), "DP8+EP");
+  EXPECT_FALSE(AskPlaybook(Maverick(16)).tight);
+  PlaybookQuestion middle = DeepSeekR1(256);
+  middle.memory_tight = true;
+  EXPECT_FALSE(AskPlaybook(middle).decided());
+  PlaybookQuestion high = DeepSeekR1(1024);
+  high.memory_tight = true;
+  EXPECT_FALSE(AskPlaybook(high).tight);  // the answer in any case
 
   PlaybookQuestion heads = Qwen235B(16);
   heads.num_heads = 60;

@@ -21,7 +21,7 @@
 //   rejected[] {layout, gpus, by, reason}
 //   findings[] {rule, severity, message}, nearest_legal {layout, flags} or null, parts[] {part,
 //     holding, ways, copies, before, after, text}: of one named layout, else empty
-//   playbook {steps[], answer, decided, layouts[]} or null
+//   playbook {steps[], answer, decided, where_memory_is_tight, layouts[]} or null
 //   commands {moebius[], vllm[]} or null
 // CSV: one row a layout, ranked ones first, the same columns always (kCsvColumns in report_csv.cc).
 #pragma once
@@ -49,8 +49,10 @@ struct PlanReport {
   Question question;
   Decision decision;  // of one named layout: ranked holds it alone, fitting or not
   bool one_layout = false;
-  layout::ParallelConfig named;           // of one_layout: what was asked for
-  std::vector<layout::Finding> findings;  // likewise; with an error among them ranked is empty
+  layout::ParallelConfig named;  // of one_layout: what was asked for
+  // Of one_layout: all of them; with an error among them ranked is empty. Else the warnings about
+  // the recommended layout.
+  std::vector<layout::Finding> findings;
   std::optional<layout::ParallelConfig> nearest;  // the legal choice that changes least
   std::optional<PlaybookReport> playbook;
   std::optional<Launch> launch;  // of the first of ranked, if it holds

@@ -106,6 +106,19 @@ std::string CsvReport(const PlanReport& report) {
   for (size_t i = 0; i < report.decision.ranked.size(); ++i) {
     out += EstimateRow(report.input, i + 1, report.decision.ranked[i]);
   }
+  if (report.one_layout && report.decision.ranked.empty()) {
+    std::string reason;
+    for (const layout::Finding& finding : report.findings) {
+      reason += fmt::format("{}{}: {} [{}]", reason.empty() ? "" : "; ",
+                            SeverityName(finding.severity), finding.message, finding.rule);
+    }
+    const layout::ParallelConfig& config = report.named;
+    Row row;
+    row.Add("").Add(layout::ConfigName(config)).Add(RejectedByName(RejectedBy::kRule)).Add(reason);
+    row.Add(config.wide_num_gpus()).Add(config.tensor_parallel_size);
+    row.Add(config.data_parallel_size).Add(config.pipeline_parallel_size);
+    out += row.Line();
+  }
   for (const Rejection& rejection : report.decision.rejected) {
     Row row;
     row.Add("").Add(rejection.layout).Add(RejectedByName(rejection.by)).Add(rejection.reason);

@@ -128,8 +128,8 @@ std::string DrawAxes(const Axis& x, const Axis& y) {
         y.At(tick), x.from, x.to);
     body += Text(x.from - 8, y.At(tick) + 4, fmt::format("{:g}", tick), "end", " class=\"soft\"");
   }
-  body += Text(x.to, y.from + 38, "tokens/s for a user", "end", " class=\"soft\"");
-  body += Text(x.from, y.to - 12, "output tokens/s of a GPU", "start", " class=\"soft\"");
+  body += Text(x.to, y.from + 38, "tokens/s for a user (log)", "end", " class=\"soft\"");
+  body += Text(x.from, y.to - 12, "output tokens/s of a GPU (log)", "start", " class=\"soft\"");
   return body;
 }
 

@@ -62,6 +62,7 @@ ordered_json QuestionJson(const PlanReport& report) {
   json["kv_element_bytes"] = input.kv_element_bytes;
   json["max_batched_tokens"] = input.max_batched_tokens;
   json["zipf"] = input.imbalance.zipf;
+  json["zipf_is_default"] = input.zipf_is_default;
   json["expert_counts"] = !input.imbalance.counts.empty();
   json["gpu_hour_price"] =
       input.gpu_hour_price > 0 ? ordered_json(input.gpu_hour_price) : ordered_json(nullptr);
@@ -98,12 +99,17 @@ ordered_json EstimateJson(const PlanInput& input, const Estimate& e) {
   ordered_json json;
   json["layout"] = e.name();
   json["gpus"] = e.gpus();
+  json["replicas"] = e.replicas;
   json["tensor_parallel_size"] = config.tensor_parallel_size;
   json["data_parallel_size"] = config.data_parallel_size;
   json["pipeline_parallel_size"] = config.pipeline_parallel_size;
+  json["decode_context_parallel_size"] = config.decode_context_parallel_size;
   json["enable_expert_parallel"] = config.enable_expert_parallel;
   json["expert_parallel_size"] = e.layout.expert_parallel_size;
   json["all2all_backend"] = layout::BackendName(config);
+  json["enable_eplb"] = config.enable_eplb;
+  json["num_redundant_experts"] = config.num_redundant_experts;
+  json["enable_dbo"] = config.enable_dbo;
   json["dense_ffn"] = layout::PartPlacementName(config.dense_ffn);
   json["lm_head"] = layout::PartPlacementName(config.lm_head);
   json["status"] = e.ok() ? "holds" : RejectedByName(e.rejected_by);
@@ -224,6 +230,9 @@ ordered_json PlaybookJson(const PlanReport& report) {
   return {{"steps", steps},
           {"answer", report.playbook->answer.text},
           {"decided", report.playbook->answer.decided()},
+          {"where_memory_is_tight", report.playbook->answer.tight
+                                        ? ordered_json(ConfigName(*report.playbook->answer.tight))
+                                        : ordered_json(nullptr)},
           {"layouts", EstimatesJson(report.input, report.playbook->estimates)}};
 }
 

@@ -12,6 +12,16 @@ constexpr size_t kMostLayouts = 10;
 
 std::string OrDash(bool there, const std::string& text) { return there ? text : "-"; }
 
+// How unevenly experts are chosen, and who says so.
+std::string Routing(const PlanInput& input) {
+  if (input.model.numbers.num_experts == 0) return "";
+  if (!input.imbalance.counts.empty()) return "; router by recorded counts";
+  if (input.imbalance.zipf == 0) return "; router uniform";
+  std::string text = fmt::format("; router Zipf {:g}", input.imbalance.zipf);
+  if (!input.zipf_is_default) return text;
+  return text + fmt::format(" (default: {})", DefaultSkewOf(input.model.numbers).source);
+}
+
 Section Head(const PlanReport& report) {
   const PlanInput& input = report.input;
   const layout::ModelNumbers& numbers = input.model.numbers;
@@ -46,8 +56,7 @@ Section Head(const PlanReport& report) {
       fmt::format("load    {} of {} + {} tokens; {:.0f} % of memory; KV of {:g} byte{}", requests,
                   input.isl, input.osl, input.gpu_memory_utilization * 100, input.kv_element_bytes,
                   input.kv_element_bytes == 1 ? "" : "s");
-  if (input.imbalance.zipf > 0) load += fmt::format("; router Zipf {:g}", input.imbalance.zipf);
-  if (!input.imbalance.counts.empty()) load += "; router by recorded counts";
+  load += Routing(input);
   head.lines.push_back(load);
   return head;
 }
@@ -92,9 +101,35 @@ Grid LayoutGrid(const PlanReport& report, const std::vector<Estimate>& estimates
   return grid;
 }
 
-// What comes nearest, and what would help.
+// Reason and the layouts it turned down, in the order of the first of each.
+std::vector<std::pair<std::string, std::string>> Reasons(const Decision& decision) {
+  std::vector<std::pair<std::string, std::string>> groups;
+  for (const Rejection& rejection : decision.rejected) {
+    auto group = std::find_if(groups.begin(), groups.end(),
+                              [&](const auto& g) { return g.first == rejection.reason; });
+    if (group == groups.end()) {
+      groups.emplace_back(rejection.reason, rejection.layout);
+    } else if (group->second.find(rejection.layout) == std::string::npos) {
+      group->second += ", " + rejection.layout;
+    }
+  }
+  return groups;
+}
+
+// Why, what comes nearest, and what would help.
 Section NoLayout(const PlanReport& report) {
   Section section{"No layout holds", {}, {}, {}};
+  const std::vector<std::pair<std::string, std::string>> reasons = Reasons(report.decision);
+  for (size_t i = 0; i < std::min(kMostLayouts, reasons.size()); ++i) {
+    section.lines.push_back(fmt::format("{}: {}", reasons[i].second, reasons[i].first));
+  }
+  if (reasons.size() > kMostLayouts) {
+    section.lines.push_back(
+        fmt::format("{} of {} reasons; all: --format csv", kMostLayouts, reasons.size()));
+  }
+  if (reasons.empty()) {
+    section.lines.emplace_back("no layout of these GPUs is of the kind that was asked for");
+  }
   const Rejection* largest = nullptr;
   for (const Rejection& rejection : report.decision.rejected) {
     if (rejection.by != RejectedBy::kCapacity) continue;
@@ -103,8 +138,7 @@ Section NoLayout(const PlanReport& report) {
   if (largest != nullptr) {
     section.lines.push_back(fmt::format(
         "The largest cache is that of {}: {} requests of {} + {} tokens. More GPUs, a KV cache of "
-        "1 "
-        "byte (--kv-cache-dtype fp8), fewer requests in flight or shorter ones would do.",
+        "1 byte (--kv-cache-dtype fp8), fewer requests in flight or shorter ones would do.",
         largest->layout, largest->requests, report.input.isl, report.input.osl));
   }
   return section;
@@ -113,7 +147,9 @@ Section NoLayout(const PlanReport& report) {
 Section Layouts(const PlanReport& report) {
   const std::vector<Estimate>& ranked = report.decision.ranked;
   Section section{
-      "Layouts, best first (weights and room for KV in GB of a GPU, experts of a layer)",
+      report.input.model.numbers.num_experts == 0
+          ? "Layouts, best first (weights and room for KV in GB of a GPU)"
+          : "Layouts, best first (weights and room for KV in GB of a GPU, experts of a layer)",
       {},
       LayoutGrid(report, ranked, kMostLayouts),
       {}};
@@ -139,6 +175,10 @@ Section Recommended(const PlanReport& report) {
                           ? "tokens by all-to-all"
                           : "tokens by gather and scatter");
   }
+  if (config.enable_eplb) {
+    choices.push_back(fmt::format("EPLB and {} redundant experts", config.num_redundant_experts));
+  }
+  if (config.enable_dbo) choices.emplace_back("two-batch overlap");
   if (config.data_parallel_size > 1) {
     using layout::PartPlacement;
     if (report.input.model.num_dense_layers > 0 && config.dense_ffn != PartPlacement::kAuto) {
@@ -244,17 +284,9 @@ Section WidthSection(const PlanReport& report) {
 
 Section TurnedDown(const PlanReport& report) {
   Section section{"Turned down", {}, {{"layouts", "why"}, {}, 2}, {}};
-  std::vector<std::pair<std::string, std::string>> groups;  // reason, names
-  for (const Rejection& rejection : report.decision.rejected) {
-    auto group = std::find_if(groups.begin(), groups.end(),
-                              [&](const auto& g) { return g.first == rejection.reason; });
-    if (group == groups.end()) {
-      groups.emplace_back(rejection.reason, rejection.layout);
-    } else if (group->second.find(rejection.layout) == std::string::npos) {
-      group->second += ", " + rejection.layout;
-    }
+  for (auto& [reason, names] : Reasons(report.decision)) {
+    section.grid.rows.push_back({names, reason});
   }
-  for (auto& [reason, names] : groups) section.grid.rows.push_back({names, reason});
   if (section.grid.rows.size() > kMostLayouts) {
     section.lines.push_back(
         fmt::format("{} of {} reasons; all: --format csv", kMostLayouts, section.grid.rows.size()));
@@ -268,8 +300,18 @@ Section Commands(const PlanReport& report) {
   for (const std::vector<std::string>* commands : {&report.launch->moebius, &report.launch->vllm}) {
     for (const std::string& command : *commands) section.code.push_back(command);
   }
-  section.lines.emplace_back(
-      "moebius serve is on its way (one rank runs today); these are the flags it takes.");
+  if (report.launch->moebius.empty()) {
+    section.lines.emplace_back("moebius serve has no decode context parallelism.");
+  } else {
+    section.lines.emplace_back(
+        "moebius serve is on its way (one rank runs today); these are the flags it takes.");
+  }
+  const Estimate& estimate = report.decision.ranked.front();
+  if (estimate.replicas > 1) {
+    section.lines.push_back(
+        fmt::format("These start one of the {} copies; a router in front shares the requests.",
+                    estimate.replicas));
+  }
   if (report.launch->vllm.size() > 1) {
     section.lines.emplace_back(
         "vLLM's second command is for node 1; nodes 2 and up count on. NODE0 is the first node's "
@@ -310,6 +352,15 @@ Section Findings(const PlanReport& report) {
   return section;
 }
 
+Section Warnings(const PlanReport& report) {
+  Section section{fmt::format("Of {}", report.decision.ranked.front().name()), {}, {}, {}};
+  for (const layout::Finding& finding : report.findings) {
+    section.lines.push_back(
+        fmt::format("{}: {} [{}]", SeverityName(finding.severity), finding.message, finding.rule));
+  }
+  return section;
+}
+
 Section PartsSection(const Estimate& estimate) {
   Section section{"What a GPU holds", {}, {{"part", "held", "as", "collectives"}, {}, 4}, {}};
   for (const layout::PartLayout& part : estimate.layout.parts) {
@@ -342,9 +393,10 @@ Section MemorySection(const PlanReport& report, const Estimate& estimate) {
   return section;
 }
 
-Section TrafficSection(const Estimate& estimate) {
-  Section section{fmt::format("A GPU sends in one MoE layer of a decode step of {} tokens a rank",
-                              estimate.requests_per_rank),
+Section TrafficSection(const PlanReport& report, const Estimate& estimate) {
+  const bool dense = report.input.model.numbers.num_experts == 0;
+  Section section{fmt::format("A GPU sends in one {} of a decode step of {} tokens a rank",
+                              dense ? "layer" : "MoE layer", estimate.requests_per_rank),
                   {},
                   {{"what", "kB"}, {}, 1},
                   {}};
@@ -355,7 +407,7 @@ Section TrafficSection(const Estimate& estimate) {
   row("all-reduce after attention", traffic.attention_all_reduce);
   row("dispatch to the experts", traffic.moe_dispatch);
   row("combine from the experts", traffic.moe_combine);
-  row("all-reduce after the experts", traffic.moe_all_reduce);
+  row(dense ? "all-reduce after the FFN" : "all-reduce after the experts", traffic.moe_all_reduce);
   row("gather of cut tokens", traffic.token_gather);
   row("to the next stage", traffic.pipeline);
   if (section.grid.rows.empty()) {
@@ -394,6 +446,12 @@ Section PlaybookSection(const PlanReport& report) {
                   {},
                   {{"question", "found", "answer"}, {}, 3},
                   {}};
+  if (answer.tight) {
+    section.lines.push_back(
+        fmt::format("Memory is tight for this load by our estimate (the rules give no number): "
+                    "there they say {} instead.",
+                    layout::ConfigName(*answer.tight)));
+  }
   for (const PlaybookStep& step : answer.steps) {
     section.grid.rows.push_back({step.question, step.found, step.answer});
   }
@@ -434,7 +492,7 @@ std::vector<Section> ReportSections(const PlanReport& report) {
     const Estimate& estimate = decision.ranked.front();
     sections.push_back(PartsSection(estimate));
     sections.push_back(MemorySection(report, estimate));
-    sections.push_back(TrafficSection(estimate));
+    sections.push_back(TrafficSection(report, estimate));
     sections.push_back(OpsSection("Decode step", estimate.decode));
     sections.push_back(OpsSection("Prefill of a prompt on every rank", estimate.prefill));
     sections.push_back({"In sum", {}, LayoutGrid(report, decision.ranked, 1), {}});
@@ -447,13 +505,16 @@ std::vector<Section> ReportSections(const PlanReport& report) {
     if (decision.ranked.empty()) {
       sections.push_back(NoLayout(report));
     } else {
+      if (!report.findings.empty()) sections.push_back(Warnings(report));
       sections.push_back(Layouts(report));
       sections.push_back(Recommended(report));
       sections.push_back(StepSection(report));
       sections.push_back(Bands(report));
     }
     if (!decision.width.empty()) sections.push_back(WidthSection(report));
-    if (!decision.rejected.empty()) sections.push_back(TurnedDown(report));
+    if (!decision.ranked.empty() && !decision.rejected.empty()) {
+      sections.push_back(TurnedDown(report));
+    }
   }
   if (report.launch) sections.push_back(Commands(report));
   return sections;

@@ -44,7 +44,7 @@ PlanReport OneLayout() {
       {"example", layout::Severity::kWarning, "a \"quoted\" <warning>, with commas"}};
   report.decision.ranked = {
       EstimateLayout(report.input, SettleLayout(report.input, report.named, 16), 16)};
-  report.decision.curves = {CurveOf(report.input, report.named)};
+  report.decision.curves = {CurveOf(report.input, {report.named})};
   report.launch = LaunchCommands(report.input, report.decision.ranked[0]);
   return report;
 }
