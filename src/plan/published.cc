@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "plan/search.h"
 #include "plan/throughput.h"
 
 namespace moebius::plan {
@@ -89,6 +90,13 @@ class Setup {
   double Estimate(Basis& basis) const {
     const layout::ParallelLayout layout = Layout(row_.dp);
     switch (row_.compared) {
+      case Compared::kOutputGain:
+      case Compared::kTtftGain:
+      case Compared::kPrefillGain:
+        return Gain(basis);
+      case Compared::kFreeKv:
+        basis = Basis::kRoofline;
+        return Loaded(Input(), layout).memory.kv_budget / 1e9;
       case Compared::kTpot:
         return DecodeTpotMs(Step(layout, DecodeInput(row_), basis), DecodeInput(row_));
       case Compared::kDecode:
@@ -113,7 +121,52 @@ class Setup {
     return 0;
   }
 
+  static layout::ParallelConfig Config(const OtherLayout& sizes, const Device& device) {
+    layout::ParallelConfig config;
+    config.tensor_parallel_size = sizes.tp;
+    config.data_parallel_size = sizes.dp;
+    config.enable_expert_parallel = sizes.ep;
+    config.gpus_per_node = device.gpus_per_node;
+    return config;
+  }
+
  private:
+  PlanInput Input() const {
+    PlanInput input;
+    input.model = model_;
+    input.device = device_;
+    input.isl = row_.isl;
+    input.osl = row_.osl;
+    input.kv_element_bytes = row_.kv_bytes;
+    input.imbalance.zipf = row_.zipf;
+    input.imbalance.balanced = row_.eplb;
+    return input;
+  }
+  plan::Estimate Loaded(const PlanInput& input, const layout::ParallelLayout& layout) const {
+    return EstimateLayout(input, layout, row_.batch);
+  }
+  double Gain(Basis& basis) const {
+    const PlanInput input = Input();
+    double figures[2] = {0, 0};
+    const OtherLayout sizes[2] = {{row_.tp, row_.dp, row_.ep}, row_.other};
+    for (size_t i = 0; i < 2; ++i) {
+      const plan::Estimate estimate =
+          Loaded(input, SettleLayout(input, Config(sizes[i], device_), row_.batch));
+      if (i == 0) basis = estimate.basis;
+      switch (row_.compared) {
+        case Compared::kOutputGain:
+          figures[i] = estimate.output_tokens_per_s;
+          break;
+        case Compared::kTtftGain:
+          figures[i] = estimate.ttft_ms;
+          break;
+        default:  // answers of one token: prompts a second
+          figures[i] = estimate.output_tokens_per_s;
+      }
+    }
+    return figures[0] / figures[1];
+  }
+
   static constexpr int64_t kPromptTokens = 8192;  // of a prefill step where none is given
 
   StepTime Step(const layout::ParallelLayout& layout, const StepInput& input, Basis& basis) const {
@@ -147,7 +200,10 @@ class Setup {
 
 std::string LoadText(const PublishedRow& row) {
   std::string text;
-  if (row.compared == Compared::kPrefill) {
+  if (row.kind == FigureKind::kMemory) return "90 % of memory";
+  if (row.kind == FigureKind::kOrdering) {
+    text = fmt::format("{} in flight, {} in, {} out", row.batch, row.isl, row.osl);
+  } else if (row.compared == Compared::kPrefill) {
     text = fmt::format("prompts of {}, {} tokens a rank", row.isl, row.batch);
   } else {
     if (row.batch > 0) text = fmt::format("{} a rank, ", row.batch);
@@ -165,6 +221,14 @@ const char* UnitOf(Compared compared) {
       return "ms";
     case Compared::kWidthGain:
       return "x";
+    case Compared::kOutputGain:
+      return "x output";
+    case Compared::kTtftGain:
+      return "x TTFT";
+    case Compared::kPrefillGain:
+      return "x prompt tok/s";
+    case Compared::kFreeKv:
+      return "GB for KV";
     case Compared::kPrefill:
       return "prompt tok/s/GPU";
     case Compared::kNone:
@@ -174,26 +238,33 @@ const char* UnitOf(Compared compared) {
   }
 }
 
+PublishedComparison Compare(const PublishedRow& row) {
+  PublishedComparison comparison;
+  comparison.row = row;
+  comparison.unit = UnitOf(row.compared);
+  if (row.compared == Compared::kNone) return comparison;
+  const Result<Device> device = LoadDevice(row.device);
+  MOEBIUS_CHECK(device.has_value());
+  const Setup setup(row, *device);
+  comparison.layout = layout::ConfigName(setup.Layout(row.dp).config);
+  if (row.compared == Compared::kWidthGain) comparison.layout = "EP32 over EP8";
+  comparison.load = LoadText(row);
+  comparison.estimate = setup.Estimate(comparison.basis);
+  if (row.figure > 0) comparison.error = *comparison.estimate / row.figure - 1;
+  if (row.kind == FigureKind::kOrdering) {
+    comparison.layout += " over " + layout::ConfigName(Setup::Config(row.other, *device));
+    const bool above = row.figure > 0 ? row.figure > 1 : row.above;
+    comparison.same_sign = (*comparison.estimate > 1) == above;
+  }
+  return comparison;
+}
+
 }  // namespace
 
 std::vector<PublishedComparison> ComparePublished() {
   std::vector<PublishedComparison> comparisons;
-  for (const PublishedRow& row : PublishedRows()) {
-    PublishedComparison comparison;
-    comparison.row = row;
-    comparison.unit = UnitOf(row.compared);
-    if (row.compared != Compared::kNone) {
-      const Result<Device> device = LoadDevice(row.device);
-      MOEBIUS_CHECK(device.has_value());
-      const Setup setup(row, *device);
-      comparison.layout = layout::ConfigName(setup.Layout(row.dp).config);
-      if (row.compared == Compared::kWidthGain) comparison.layout = "EP32 over EP8";
-      comparison.load = LoadText(row);
-      comparison.estimate = setup.Estimate(comparison.basis);
-      comparison.error = *comparison.estimate / row.figure - 1;
-    }
-    comparisons.push_back(std::move(comparison));
-  }
+  for (const PublishedRow& row : PublishedRows()) comparisons.push_back(Compare(row));
+  for (const PublishedRow& row : PublishedOrderings()) comparisons.push_back(Compare(row));
   return comparisons;
 }
 
@@ -203,9 +274,10 @@ ErrorSummary Summarise(std::span<const PublishedComparison> rows, FigureKind kin
   for (const PublishedComparison& row : rows) {
     if (row.row.kind != kind) continue;
     ++summary.rows;
+    if (row.estimate) ++summary.estimated;
+    if (row.same_sign.value_or(false)) ++summary.same_sign;
     if (row.error) errors.push_back(std::abs(*row.error));
   }
-  summary.estimated = static_cast<int64_t>(errors.size());
   if (errors.empty()) return summary;
   std::sort(errors.begin(), errors.end());
   const size_t half = errors.size() / 2;

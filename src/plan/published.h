@@ -14,13 +14,17 @@ namespace moebius::plan {
 
 // What a figure is.
 enum class Compared : uint8_t {
-  kNone,       // cannot be estimated; the row's note says why
-  kDecode,     // output tok/s per decoding GPU
-  kTpot,       // ms per output token
-  kUnderTpot,  // most output tok/s per GPU within a time per token
-  kPrefill,    // prompt tok/s per prefilling GPU
-  kServed,     // output tok/s per GPU of all, prefill included
-  kWidthGain,  // kUnderTpot of EP32 over that of EP8
+  kNone,         // cannot be estimated; the row's note says why
+  kDecode,       // output tok/s per decoding GPU
+  kTpot,         // ms per output token
+  kUnderTpot,    // most output tok/s per GPU within a time per token
+  kPrefill,      // prompt tok/s per prefilling GPU
+  kServed,       // output tok/s per GPU of all, prefill included
+  kWidthGain,    // kUnderTpot of EP32 over that of EP8
+  kOutputGain,   // output tok/s of the layout over that of PublishedRow::other
+  kTtftGain,     // its TTFT over the other's
+  kPrefillGain,  // its prompt tok/s over the other's
+  kFreeKv,       // GB of a GPU that are left for KV
 };
 
 enum class WeightKind : uint8_t {
@@ -30,8 +34,17 @@ enum class WeightKind : uint8_t {
   kBf16Fp8,   // experts fp8, the rest bf16
 };
 
-// Whose figure: a run on hardware, or a sum of measured operations like ours.
-enum class FigureKind : uint8_t { kRun, kSummed };
+// Whose figure: a run on hardware, or a sum of measured operations like ours. Or what it is: which
+// of two layouts leads and by how much (right or wrong before it is near or far), or memory.
+enum class FigureKind : uint8_t { kRun, kSummed, kOrdering, kMemory };
+constexpr FigureKind kFigureKinds[] = {FigureKind::kRun, FigureKind::kSummed, FigureKind::kOrdering,
+                                       FigureKind::kMemory};
+
+struct OtherLayout {
+  int tp = 1;
+  int dp = 1;
+  bool ep = false;
+};
 
 struct PublishedRow {
   const char* source = "";
@@ -57,8 +70,13 @@ struct PublishedRow {
   double kv_bytes = 2;
   WeightKind weights = WeightKind::kAsStored;
   const char* note = "";  // what was assumed, or why there is no estimate
+  // kOrdering: against what; batch is then of the whole deployment. `above` is what was published
+  // where no factor was (figure 0): whether the first is above the other.
+  OtherLayout other{};
+  bool above = false;
 };
 std::span<const PublishedRow> PublishedRows();
+std::span<const PublishedRow> PublishedOrderings();  // and memory
 
 struct PublishedComparison {
   PublishedRow row;
@@ -66,7 +84,8 @@ struct PublishedComparison {
   std::string load;    // "256 a rank, context 3000"
   std::string unit;    // "tok/s/GPU", "ms", "x"
   std::optional<double> estimate;
-  std::optional<double> error;  // estimate / figure - 1
+  std::optional<double> error;    // estimate / figure - 1; none where no factor was published
+  std::optional<bool> same_sign;  // kOrdering: the layout that leads is the published one
   Basis basis = Basis::kRoofline;
 };
 
@@ -80,6 +99,7 @@ struct ErrorSummary {
   double median = 0;     // of |error|
   double within_15 = 0;  // share
   double within_30 = 0;
+  int64_t same_sign = 0;  // kOrdering: rows
 };
 ErrorSummary Summarise(std::span<const PublishedComparison> rows, FigureKind kind);
 

@@ -163,10 +163,14 @@ class Settling {
       Try(config, kSettleGain);
     }
   }
-  void TryTwoBatches() {
+  // Only all-to-all can be split into sending and receiving.
+  void TryTwoBatches(layout::ExchangeBackend asked) {
     if (requests_ < kLeastForTwoBatches) return;
     layout::ParallelConfig config = best_.config;
     config.enable_dbo = true;
+    if (asked == layout::ExchangeBackend::kAuto) {
+      config.all2all_backend = layout::ExchangeBackend::kAllToAll;
+    }
     Try(config, kSettleGain);
   }
 
@@ -298,7 +302,7 @@ layout::ParallelLayout SettleLayout(const PlanInput& input, const layout::Parall
   if (dp) {
     choose(&ParallelConfig::lm_head, PartPlacement::kAuto, PartPlacement::kDp, PartPlacement::kTp);
   }
-  if (input.settle_dbo && exchanges) settling.TryTwoBatches();
+  if (input.settle_dbo && exchanges) settling.TryTwoBatches(config.all2all_backend);
   return settling.best();
 }
 

@@ -160,18 +160,20 @@ TEST(Search, CopiesShareTheRequestsAndAddUp) {
 
 TEST(Search, BalancingAndOverlapAreTakenWhereTheyPay) {
   PlanInput input = TestInput();
+  input.isl = 1000;
+  input.osl = 200;
   SetSkew(std::nullopt, input);
-  const layout::ParallelConfig wide = TestConfig(1, 32, 1, true);
-  EXPECT_FALSE(SettleLayout(input, wide, 32 * 256).config.enable_eplb);
-  EXPECT_FALSE(SettleLayout(input, wide, 32 * 256).config.enable_dbo);
-  const double before = At(input, wide, 32 * 128).tokens_per_s_gpu;
+  const layout::ParallelConfig wide = TestConfig(1, 64, 1, true);
+  EXPECT_FALSE(SettleLayout(input, wide, 64 * 256).config.enable_eplb);
+  EXPECT_FALSE(SettleLayout(input, wide, 64 * 256).config.enable_dbo);
+  const double before = At(input, wide, 64 * 256).tokens_per_s_gpu;
   input.settle_eplb = input.settle_dbo = true;
-  const layout::ParallelConfig large = SettleLayout(input, wide, 32 * 128).config;
+  const layout::ParallelConfig large = SettleLayout(input, wide, 64 * 256).config;
   EXPECT_TRUE(large.enable_eplb);
   EXPECT_TRUE(large.enable_dbo);
-  EXPECT_EQ((256 + large.num_redundant_experts) % 32, 0);
-  EXPECT_GT(At(input, wide, 32 * 128).tokens_per_s_gpu, before * 1.05);
-  EXPECT_FALSE(SettleLayout(input, wide, 32).config.enable_dbo);
+  EXPECT_EQ((256 + large.num_redundant_experts) % 64, 0);
+  EXPECT_GT(At(input, wide, 64 * 256).tokens_per_s_gpu, before * 1.05);
+  EXPECT_FALSE(SettleLayout(input, wide, 64).config.enable_dbo);
   const layout::ParallelConfig odd =
       SettleLayout(input, TestConfig(1, 72, 1, true), 72 * 64).config;
   EXPECT_TRUE(odd.enable_eplb);
