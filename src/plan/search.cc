@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <type_traits>
 
 namespace moebius::plan {
 namespace {
@@ -133,18 +134,17 @@ class Settling {
   Settling(const PlanInput& input, const layout::ParallelConfig& config, int64_t concurrency)
       : input_(input),
         requests_(CeilDiv(concurrency, config.data_parallel_size)),
-        best_(layout::MakeLayout(config, input.model.numbers)),
-        cost_(Cost(best_)) {}
+        best_(layout::MakeLayout(config, input.model.numbers)) {}
 
   const layout::ParallelLayout& best() const { return best_; }
 
-  // The first also stands where the choice changes nothing.
+  // The first also stands where the choice changes nothing; a part's is what kAuto counts as.
   template <typename Field, typename Value>
   void Choose(Field field, Value first, Value second) {
     layout::ParallelConfig config = best_.config;
     config.*field = first;
     best_ = layout::MakeLayout(config, input_.model.numbers);
-    cost_ = Cost(best_);
+    if constexpr (!std::is_same_v<Value, layout::PartPlacement>) cost_.reset();
     config.*field = second;
     Try(config, 0);
   }
@@ -179,7 +179,8 @@ class Settling {
     if (!IsLegal(config, input_.model.numbers)) return;
     layout::ParallelLayout other = layout::MakeLayout(config, input_.model.numbers);
     const double cost = Cost(other);
-    if (cost >= cost_ * (1 - gain)) return;
+    if (!cost_) cost_ = Cost(best_);
+    if (cost >= *cost_ * (1 - gain)) return;
     if (gain > 0 && !LeavesRoom(other)) return;
     best_ = std::move(other);
     cost_ = cost;
@@ -203,7 +204,7 @@ class Settling {
   const PlanInput& input_;
   int64_t requests_;
   layout::ParallelLayout best_;
-  double cost_;
+  std::optional<double> cost_;  // of best_, where it was needed
 };
 
 }  // namespace

@@ -67,7 +67,11 @@ class Width {
     step.imbalance.balanced |= layout_.config.enable_eplb;
     step.kv_element_bytes = input_.kv_element_bytes;
     step.two_batch_overlap = layout_.config.enable_dbo;
-    return EstimateStep(input_.model, layout_, input_.device, step);
+    StepTime time = EstimateStep(input_.model, layout_, input_.device, step);
+    if (!step.two_batch_overlap) return time;
+    step.two_batch_overlap = false;  // small batches are not cut
+    StepTime whole = EstimateStep(input_.model, layout_, input_.device, step);
+    return whole.total_us < time.total_us ? whole : time;
   }
   bool Fits(int64_t requests) const {
     MemoryInput memory;
