@@ -175,6 +175,15 @@ TEST_F(CliTextTest, ATooLongConversationIsRefusedAndTheRestGoesOn) {
   EXPECT_EQ(finished.exit_code, 1);
   EXPECT_TRUE(Contains(finished.err, "moebius: error: ")) << finished.err;
   EXPECT_TRUE(Contains(finished.err, "[20 prompt tokens")) << finished.err;
+  EXPECT_FALSE(Contains(finished.err, "/reset forgets")) << "the line itself is too long";
+}
+
+TEST_F(CliTextTest, AFullConversationSuggestsReset) {
+  const Finished finished =
+      Run(Base("chat") + Args{"--max-model-len", "60"}, "hi\nand?\n/reset\nhi\n/help\n");
+  EXPECT_TRUE(Contains(finished.err, "fills the context; /reset forgets it")) << finished.err;
+  for (const char* word : {"/quit", "/exit", "Ctrl-D"})
+    EXPECT_TRUE(Contains(finished.err, word)) << finished.err;
 }
 
 // The folder has no weights: whoever asks for them says so.

@@ -8,6 +8,7 @@
 
 #include "app/commands.h"
 #include "app/session.h"
+#include "app/standard_output.h"
 
 namespace moebius::app {
 namespace {
@@ -66,7 +67,7 @@ Result<int> AnswerOne(const Session& session, const RunOptions& options, fronten
   if (options.print_ids || session.frontend().tokenizer() == nullptr) {
     fmt::print("{}\n", fmt::join(output.token_ids, ","));
   }
-  std::fflush(stdout);
+  FlushStandardOutput();
   return output.finish == engine::FinishReason::kCancelled ? Interrupt::kExitCode : kExitOk;
 }
 
@@ -93,7 +94,7 @@ Result<int> RunCommand(const RunOptions& options, Interrupt& interrupt) {
   for (size_t i = 0; i < prompts.size(); ++i) {
     if (!options.prompts_file.empty()) {
       fmt::print("> {}\n", texts[i]);
-      std::fflush(stdout);
+      FlushStandardOutput();
     }
     MOEBIUS_ASSIGN(const int exit_code,
                    AnswerOne(session, options, std::move(prompts[i]), interrupt));

@@ -3,6 +3,8 @@
 #include <cstdio>
 #include <utility>
 
+#include "app/standard_output.h"
+
 namespace moebius::app {
 namespace {
 
@@ -87,13 +89,13 @@ Result<frontend::GenerateOutput> Answer(const Session& session,
   const auto show = [&last](const frontend::Delta& delta) {
     if (delta.text.empty()) return;
     std::fwrite(delta.text.data(), 1, delta.text.size(), stdout);
-    std::fflush(stdout);
+    FlushStandardOutput();
     last = delta.text.back();
   };
   auto output = session.frontend().Generate(request, show, interrupt.Begin());
   interrupt.End();
   if (last != '\n') std::fputc('\n', stdout);
-  std::fflush(stdout);
+  FlushStandardOutput();
   if (!output) return output;
   PrintFigures(*output);
   if (output->finish == engine::FinishReason::kError) {
