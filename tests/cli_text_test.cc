@@ -232,6 +232,15 @@ TEST_F(CliTextTest, AnotherTemplateStandsInForTheFolders) {
   EXPECT_TRUE(Contains(finished.err, "[5 prompt tokens")) << finished.err;
 }
 
+TEST_F(CliTextTest, EmptyAndMalformedPromptsAreSaid) {
+  const Finished empty = Run(Base("run") + Args{"-p", "-"}, "\n");
+  EXPECT_EQ(empty.exit_code, 1);
+  EXPECT_TRUE(Contains(empty.err, "standard input is empty")) << empty.err;
+  const Finished malformed = Run(Base("run") + Args{"-p", "a\xff"});
+  EXPECT_EQ(malformed.exit_code, 0) << malformed.err;
+  EXPECT_TRUE(Contains(malformed.err, "--prompt is not UTF-8 from byte 1 on")) << malformed.err;
+}
+
 TEST_F(CliTextTest, ATokeniserOfAnotherModelIsRefused) {
   const Args base = Base("run") + Args{"-p", "hi"};
   const Finished refused =

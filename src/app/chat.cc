@@ -82,6 +82,7 @@ class Chat {
   }
 
   void Turn(const std::string& text) {
+    WarnOfMalformed("the line", text);
     messages_.push_back({"user", text});
     auto output =
         Answer(session_, MakeRequest(session_.sampling, frontend::MakeConversation(messages_)),

@@ -80,6 +80,13 @@ Result<int> RunCommand(const RunOptions& options, Interrupt& interrupt) {
     MOEBIUS_ASSIGN(texts, ReadPrompts(options.prompts_file));
   } else if (options.prompt) {
     texts.push_back(*options.prompt == "-" ? ReadStandardInput() : *options.prompt);
+    if (texts.back().empty()) {
+      return MakeError(ErrorCode::kInvalidArgument,
+                       "--prompt -: standard input is empty, expected text");
+    }
+  }
+  for (const std::string& text : texts) {
+    WarnOfMalformed(options.prompt ? "--prompt" : "a line of --prompts-file", text);
   }
   MOEBIUS_ASSIGN(SessionPlan plan, PlanSession(options));
   std::vector<frontend::Prompt> prompts;

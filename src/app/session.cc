@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "app/standard_output.h"
+#include "text/unicode.h"
 
 namespace moebius::app {
 namespace {
@@ -42,6 +43,12 @@ const char* FinishName(engine::FinishReason reason) {
       return "error";
   }
   return "error";
+}
+
+void WarnOfMalformed(const std::string& name, const std::string& text) {
+  const size_t valid = text::ValidPrefix(text);
+  if (valid < text.size())
+    fmt::print(stderr, "moebius: {} is not UTF-8 from byte {} on\n", name, valid);
 }
 
 void PrintError(const Error& error) { fmt::print(stderr, "moebius: error: {}\n", error.message()); }
