@@ -13,6 +13,7 @@
 #include "app/parse.h"
 #include "app/session.h"
 #include "app/standard_output.h"
+#include "base/log.h"
 
 namespace moebius::app {
 namespace {
@@ -45,6 +46,7 @@ int Main(const std::vector<std::string>& args) {
   }
   SetLogLevel(line->log_level);
   for (const std::string& note : line->notes) fmt::print(stderr, "moebius: {}\n", note);
+  for (const std::string& note : line->debug_notes) LogDebug("{}", note);
   const Result<int> code = std::visit(Dispatch{interrupt}, line->command);
   if (!code) {
     PrintError(code.error());
