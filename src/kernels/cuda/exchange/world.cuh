@@ -97,6 +97,7 @@ class World {
   template <class G>
   G MakeGroup(int rank) const {
     G group;
+    if constexpr (requires { group.num_ranks; }) group.num_ranks = size();
     group.rank = rank;
     for (int r = 0; r < size(); ++r) group.bases[r] = members_[r].memory;
     group.host_abort = members_[rank].host_abort;
