@@ -51,25 +51,23 @@ struct SendShared {
   float scales[kTeams][kMaxHidden / kScaleBlock];
 };
 
+// Neighbouring lanes store neighbouring 16 bytes: the link carries half-filled packets otherwise.
 template <RowFormat kFormat, int kTeam>
 __device__ __forceinline__ void SendColumns(const uint4* from, int hidden, int lane,
                                             std::byte* const* rows, int num_rows, float* scales) {
-  const int vectors = hidden / kLaneColumns;
+  if constexpr (kFormat == RowFormat::kFp8) {
 #pragma unroll 2
-  for (int i = lane; i < vectors; i += kTeam) {
-    const uint4 a = from[2 * i];
-    const uint4 b = from[2 * i + 1];
-    if constexpr (kFormat == RowFormat::kFp8) {
+    for (int i = lane; i < hidden / kLaneColumns; i += kTeam) {
       float scale;
-      const uint4 packed = Quantize(a, b, &scale);
+      const uint4 packed = Quantize(from[2 * i], from[2 * i + 1], &scale);
       if (i % 8 == 0) scales[i / 8] = scale;
       for (int d = 0; d < num_rows; ++d) reinterpret_cast<uint4*>(rows[d])[i] = packed;
-    } else {
-      for (int d = 0; d < num_rows; ++d) {
-        uint4* to = reinterpret_cast<uint4*>(rows[d]);
-        to[2 * i] = a;
-        to[2 * i + 1] = b;
-      }
+    }
+  } else {
+#pragma unroll 2
+    for (int i = lane; i < hidden / 8; i += kTeam) {
+      const uint4 values = from[i];
+      for (int d = 0; d < num_rows; ++d) reinterpret_cast<uint4*>(rows[d])[i] = values;
     }
   }
 }
