@@ -81,8 +81,8 @@ class CliTest : public testing::Test {
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_addopen(&actions, 0, (folder_ + "stdin").c_str(), O_RDONLY, 0);
-    posix_spawn_file_actions_addopen(&actions, 1, (folder_ + "stdout").c_str(),
-                                     O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    const std::string out = out_path_.empty() ? folder_ + "stdout" : out_path_;
+    posix_spawn_file_actions_addopen(&actions, 1, out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
     posix_spawn_file_actions_addopen(&actions, 2, (folder_ + "stderr").c_str(),
                                      O_WRONLY | O_CREAT | O_TRUNC, 0600);
     pid_t pid = 0;
@@ -95,7 +95,8 @@ class CliTest : public testing::Test {
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
     if (interrupt) kill(pid, SIGINT);
-    return {Wait(pid), ReadFile(folder_ + "stdout"), ReadFile(folder_ + "stderr")};
+    const int exit_code = Wait(pid);
+    return {exit_code, out_path_.empty() ? ReadFile(out) : "", ReadFile(folder_ + "stderr")};
   }
 
   // The ids of the answer, from --print-ids.
@@ -111,6 +112,7 @@ class CliTest : public testing::Test {
   }
 
   std::string folder_;
+  std::string out_path_;  // where standard output goes, unread; empty: into Finished::out
 
  private:
   static int Wait(pid_t pid) {

@@ -125,7 +125,7 @@ TEST_F(CliTest, BadBatchLinesAreNamed) {
   std::getline(lines, second);
   EXPECT_EQ(json::parse(first)["token_ids"].size(), 2u);
   EXPECT_TRUE(Contains(json::parse(second)["error"], "99999")) << second;
-  EXPECT_TRUE(Contains(finished.err, "line 2")) << finished.err;
+  EXPECT_TRUE(Contains(finished.err, "in.jsonl:2")) << finished.err;
 }
 
 TEST_F(CliTest, TheSameSeedIsTheSameTextAloneOrInABatch) {
@@ -256,6 +256,29 @@ TEST_F(CliTest, AnswersGoToStandardOutputAndFiguresToStandardError) {
   EXPECT_TRUE(Contains(finished.err, "--trust-remote-code is ignored")) << finished.err;
 }
 
+TEST_F(CliTest, AFullDiskIsAnError) {
+  if (!std::filesystem::exists("/dev/full")) GTEST_SKIP() << "no /dev/full";
+  const std::string v3 = kGolden + "deepseek_v3";
+  const std::string lines = Write("in.jsonl", "{\"prompt_ids\": [5], \"max_tokens\": 2}\n");
+  const Args batch = {"run", v3, "--input-file", lines};
+  const auto check = [this](const Args& args, const std::string& name) {
+    const Finished finished = Run(args);
+    EXPECT_EQ(finished.exit_code, 1) << args[0];
+    EXPECT_TRUE(Contains(finished.err, name) && Contains(finished.err, "No space left on device"))
+        << finished.err;
+  };
+  check(batch + Args{"--output-file", "/dev/full"}, "--output-file: /dev/full");
+  check({"bench", "latency", v3, "--output-len", "2", "--num-iters", "1", "--output-json",
+         "/dev/full"},
+        "--output-json: /dev/full");
+  out_path_ = "/dev/full";
+  for (const Args& args :
+       {Args{"run", v3, "--prompt-ids", "5", "--max-tokens", "2"}, batch, Args{"inspect", v3},
+        Args{"inspect", v3, "--json"}, Args{"--version"}, Args{"run", "--help"}}) {
+    check(args, "error: standard output: ");
+  }
+}
+
 TEST_F(CliTest, HelpAndVersion) {
   EXPECT_TRUE(Contains(Run({"--help"}).out, "bench"));
   EXPECT_TRUE(Contains(Run({"run", "--help"}).out, "--max-tokens"));
@@ -270,7 +293,24 @@ TEST_F(CliTest, InspectAddsUpToTheFile) {
   uint64_t sum = report["header_bytes"].get<uint64_t>() + report["unused_bytes"].get<uint64_t>();
   for (const json& part : report["parts"]) sum += part["bytes"].get<uint64_t>();
   EXPECT_EQ(sum, std::filesystem::file_size(model + "/model.safetensors"));
-  EXPECT_EQ(Run({"inspect", model}).exit_code, 0);
+}
+
+// The layer that drafts is in the files' sizes, not in the memory of serving.
+TEST_F(CliTest, InspectLeavesTheDraftLayerOutOfMemory) {
+  const auto inspect = [this](const char* overrides, const Args& more) {
+    return Run(Args{"inspect", kGolden + "deepseek_v3", "--load-format", "dummy", "--hf-overrides",
+                    overrides} +
+               more)
+        .out;
+  };
+  const char* one = R"({"num_nextn_predict_layers": 1})";
+  const json with = json::parse(inspect(one, {"--json"}));
+  const json without = json::parse(inspect(R"({"num_nextn_predict_layers": 0})", {"--json"}));
+  EXPECT_EQ(with["num_mtp_layers"], 1);
+  EXPECT_GT(with["parameters"], without["parameters"]);
+  EXPECT_EQ(with["packed_bytes"], without["packed_bytes"]);
+  EXPECT_EQ(with["kv_bytes_per_token"], without["kv_bytes_per_token"]);
+  EXPECT_TRUE(Contains(inspect(one, {}), "not loaded for serving yet"));
 }
 
 TEST_F(CliTest, BenchmarksReport) {
@@ -279,6 +319,10 @@ TEST_F(CliTest, BenchmarksReport) {
                            "--output-len", "8", "--batch-size", "2", "--num-iters", "2",
                            "--num-iters-warmup", "1", "--output-json", out});
   ASSERT_EQ(finished.exit_code, 0) << finished.err;
+  EXPECT_EQ(finished.out.rfind("latency of " + kGolden + "deepseek_v3: ", 0), 0u) << finished.out;
+  EXPECT_TRUE(
+      Contains(finished.out, "batch size 2, input length 16, output length 8, 2 iterations"))
+      << finished.out;
   json report = json::parse(ReadFile(out));
   EXPECT_GT(report["ttft_ms"]["p50"].get<double>(), 0);
   EXPECT_GT(report["output_tokens_per_second"].get<double>(), 0);

@@ -175,6 +175,15 @@ TEST_F(CliTextTest, ATooLongConversationIsRefusedAndTheRestGoesOn) {
   EXPECT_EQ(finished.exit_code, 1);
   EXPECT_TRUE(Contains(finished.err, "moebius: error: ")) << finished.err;
   EXPECT_TRUE(Contains(finished.err, "[20 prompt tokens")) << finished.err;
+  EXPECT_FALSE(Contains(finished.err, "/reset forgets")) << "the line itself is too long";
+}
+
+TEST_F(CliTextTest, AFullConversationSuggestsReset) {
+  const Finished finished =
+      Run(Base("chat") + Args{"--max-model-len", "60"}, "hi\nand?\n/reset\nhi\n/help\n");
+  EXPECT_TRUE(Contains(finished.err, "fills the context; /reset forgets it")) << finished.err;
+  for (const char* word : {"/quit", "/exit", "Ctrl-D"})
+    EXPECT_TRUE(Contains(finished.err, word)) << finished.err;
 }
 
 // The folder has no weights: whoever asks for them says so.
@@ -221,6 +230,15 @@ TEST_F(CliTextTest, AnotherTemplateStandsInForTheFolders) {
   const Finished finished = Run(Base("run") + Args{"-p", "hi", "--chat-template", file});
   EXPECT_EQ(finished.exit_code, 0) << finished.err;
   EXPECT_TRUE(Contains(finished.err, "[5 prompt tokens")) << finished.err;
+}
+
+TEST_F(CliTextTest, EmptyAndMalformedPromptsAreSaid) {
+  const Finished empty = Run(Base("run") + Args{"-p", "-"}, "\n");
+  EXPECT_EQ(empty.exit_code, 1);
+  EXPECT_TRUE(Contains(empty.err, "standard input is empty")) << empty.err;
+  const Finished malformed = Run(Base("run") + Args{"-p", "a\xff"});
+  EXPECT_EQ(malformed.exit_code, 0) << malformed.err;
+  EXPECT_TRUE(Contains(malformed.err, "--prompt is not UTF-8 from byte 1 on")) << malformed.err;
 }
 
 TEST_F(CliTextTest, ATokeniserOfAnotherModelIsRefused) {

@@ -16,6 +16,30 @@ namespace {
 
 using nlohmann::json;
 
+// {"custom_id", "method", "url", "body"}, a line of OpenAI's batch files, as one of ours.
+Status Unwrap(json& object, const std::string& where) {
+  if (!object.contains("body")) return {};
+  for (const auto& [name, value] : object.items()) {
+    if (name != "custom_id" && name != "method" && name != "url" && name != "body") {
+      return MakeError(ErrorCode::kInvalidArgument,
+                       "{}: unknown field '{}' beside 'body', expected custom_id, method, url",
+                       where, name);
+    }
+  }
+  json body = object["body"];
+  if (!body.is_object()) {
+    return MakeError(ErrorCode::kInvalidArgument, "{}: field 'body' is {}, expected an object",
+                     where, body.dump());
+  }
+  body.erase("model");  // the one that is loaded
+  if (body.contains("max_completion_tokens") && !body.contains("max_tokens"))
+    body["max_tokens"] = body["max_completion_tokens"];
+  body.erase("max_completion_tokens");
+  if (object.contains("custom_id")) body["id"] = object["custom_id"];
+  object = std::move(body);
+  return {};
+}
+
 Status CheckNames(const json& object, const std::string& where) {
   std::vector<std::string> names = frontend::SamplingFieldNames();
   names.insert(names.end(), {"id", "prompt", "messages", "tools", "prompt_ids"});
@@ -96,6 +120,7 @@ Result<BatchLine> ParseBatchLine(std::string_view text, const std::string& where
   MOEBIUS_TRY(model::ParseJson(text, where, object));
   if (!object.is_object())
     return MakeError(ErrorCode::kCorrupt, "{}: expected a JSON object", where);
+  MOEBIUS_TRY(Unwrap(object, where));
   MOEBIUS_TRY(CheckNames(object, where));
   BatchLine line;
   line.number = number;

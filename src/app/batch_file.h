@@ -1,6 +1,7 @@
 // Requests and answers as lines of JSON: {"id", "prompt" | "messages" | "prompt_ids", sampling
-// fields} in,
-// {"id", "text", "token_ids", "finish_reason", "usage", ...} out. Plain functions, any thread.
+// fields} in
+// (or OpenAI's {"custom_id", "body"}), {"id", "text", "token_ids", "finish_reason", "usage", ...}
+// out. Plain functions, any thread.
 #pragma once
 
 #include <string>

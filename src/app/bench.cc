@@ -8,6 +8,7 @@
 
 #include "app/commands.h"
 #include "app/output_file.h"
+#include "app/standard_output.h"
 #include "base/progress.h"
 #include "bench/figures.h"
 #include "bench/load.h"
@@ -192,6 +193,21 @@ void Print(const BenchOptions& options, const Report& report) {
   if (!report.note.empty()) fmt::print("{}\n", report.note);
 }
 
+// What is about to be measured, before it takes its time.
+void PrintHeader(const BenchOptions& options, const frontend::OpenedModel& opened,
+                 const model::Inspection& inspection) {
+  std::string repeats =
+      fmt::format("{} iteration{}", options.num_iters, options.num_iters == 1 ? "" : "s");
+  if (!options.throughput) repeats += fmt::format(" after {} to warm up", options.num_iters_warmup);
+  fmt::print("{} of {}: {}{}, {} thread{}, {} {}, input length {}, output length {}, {}\n\n",
+             options.throughput ? "throughput" : "latency", options.open.model,
+             DTypeName(inspection.activations),
+             options.open.load_format == "dummy" ? " with random weights" : "", opened.num_threads,
+             opened.num_threads == 1 ? "" : "s", options.throughput ? "prompts" : "batch size",
+             NumRequests(options), options.input_len, options.output_len, repeats);
+  FlushStandardOutput();
+}
+
 // The flags' own ranges are known; together they may still be more than a machine can hold.
 Status CheckSizes(const BenchOptions& options) {
   constexpr int64_t kMaxTokens = int64_t{1} << 27;
@@ -230,6 +246,7 @@ Result<int> BenchCommand(const BenchOptions& given) {
   MOEBIUS_ASSIGN(const model::Inspection inspection, model::InspectModel(prepared.load));
   MOEBIUS_ASSIGN(const double before, MeasureBandwidth(options.open.threads));
   MOEBIUS_ASSIGN(const frontend::OpenedModel opened, frontend::Load(std::move(prepared)));
+  PrintHeader(options, opened, inspection);
   MOEBIUS_ASSIGN(const Measured measured, RunIterations(options, opened.frontend->engine()));
   MOEBIUS_ASSIGN(const double after, MeasureBandwidth(options.open.threads));
   Report report =

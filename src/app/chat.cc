@@ -65,22 +65,34 @@ class Chat {
     } else if (word == "/help") {
       fmt::print(
           stderr,
-          "/reset forgets the conversation, /exit ends it; anything else is said to the model.\n");
+          "/reset forgets the conversation; /exit, /quit or Ctrl-D ends it; /help is this. Another "
+          "line that begins with / is no command and is not said; everything else is.\n");
     } else {
       fmt::print(stderr, "unknown command {}{}\n", word, DidYouMean(word, kWords));
     }
     return true;
   }
 
+  // Whether it is what was said before that leaves no room for an answer.
+  bool IsFull() const {
+    if (messages_.size() < 3) return false;
+    const auto ids = session_.frontend().encoder().Encode(frontend::MakeConversation(messages_));
+    return ids &&
+           static_cast<int64_t>(ids->size()) >= session_.frontend().engine().limits().max_model_len;
+  }
+
   void Turn(const std::string& text) {
+    WarnOfMalformed("the line", text);
     messages_.push_back({"user", text});
     auto output =
         Answer(session_, MakeRequest(session_.sampling, frontend::MakeConversation(messages_)),
                interrupt_);
     if (!output) {
       // The turn did not happen; what was said before still holds.
+      const bool is_full = IsFull();
       messages_.pop_back();
       PrintError(output.error());
+      if (is_full) fmt::print(stderr, "The conversation fills the context; /reset forgets it.\n");
       exit_code_ = kExitFailure;
       return;
     }

@@ -2,6 +2,7 @@
 
 #include <yaml-cpp/yaml.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 namespace moebius::app {
@@ -28,52 +29,59 @@ nlohmann::json ToJson(const YAML::Node& node) {
                                                                  : value;
 }
 
-Status AddEntry(const std::string& where, const YAML::Node& key, const YAML::Node& value,
-                std::vector<std::string>& args) {
+Result<ConfigEntry> ReadEntry(const std::string& path, const YAML::Node& key,
+                              const YAML::Node& value) {
+  ConfigEntry entry;
+  entry.where = fmt::format("{}:{}", path, key.Mark().line + 1);
   if (!key.IsScalar() || key.Scalar().empty()) {
-    return MakeError(ErrorCode::kCorrupt, "{}: a key is no plain word", where);
+    return MakeError(ErrorCode::kCorrupt, "{}: a key is no plain word", entry.where);
   }
-  std::string flag = "--" + key.Scalar();
-  for (char& c : flag) c = c == '_' ? '-' : c;
-  if (value.IsNull()) return {};
+  entry.flag = "--" + key.Scalar();
+  // Behind a dot stands a field's name, as it is.
+  for (size_t i = 0; i < std::min(entry.flag.find('.'), entry.flag.size()); ++i) {
+    if (entry.flag[i] == '_') entry.flag[i] = '-';
+  }
+  if (value.IsNull()) return entry;
   // Joined by '=', a word is never taken for the next argument, and a switch reads true and false.
   if (value.IsScalar()) {
-    args.push_back(flag + "=" + value.Scalar());
-    return {};
+    entry.args.push_back(entry.flag + "=" + value.Scalar());
+    return entry;
   }
   if (value.IsMap()) {
-    args.push_back(flag + "=" + ToJson(value).dump());
-    return {};
+    entry.args.push_back(entry.flag + "=" + ToJson(value).dump());
+    return entry;
   }
   for (const YAML::Node& item : value) {
-    if (!item.IsScalar())
-      return MakeError(ErrorCode::kCorrupt, "{}: {}: expected a list of plain values", where,
+    if (!item.IsScalar()) {
+      return MakeError(ErrorCode::kCorrupt, "{}: {}: expected a list of plain values", entry.where,
                        key.Scalar());
-    args.push_back(flag + "=" + item.Scalar());
+    }
+    entry.args.push_back(entry.flag + "=" + item.Scalar());
   }
-  return {};
+  return entry;
 }
 
 }  // namespace
 
-Result<std::vector<std::string>> ReadConfigFile(const std::string& path) {
-  std::vector<std::string> args;
+Result<std::vector<ConfigEntry>> ReadConfigFile(const std::string& path) {
+  std::vector<ConfigEntry> entries;
   try {
     const YAML::Node file = YAML::LoadFile(path);
-    if (file.IsNull()) return args;
-    if (!file.IsMap())
+    if (file.IsNull()) return entries;
+    if (!file.IsMap()) {
       return MakeError(ErrorCode::kCorrupt, "{}: expected a map of flags, such as max-tokens: 5",
                        path);
-    for (const auto& entry : file) {
-      const std::string where = fmt::format("{}:{}", path, entry.first.Mark().line + 1);
-      MOEBIUS_TRY(AddEntry(where, entry.first, entry.second, args));
+    }
+    for (const auto& pair : file) {
+      MOEBIUS_ASSIGN(ConfigEntry entry, ReadEntry(path, pair.first, pair.second));
+      entries.push_back(std::move(entry));
     }
   } catch (const YAML::BadFile&) {
     return MakeError(ErrorCode::kNotFound, "--config: {} cannot be read", path);
   } catch (const YAML::Exception& error) {
     return MakeError(ErrorCode::kCorrupt, "{}:{}: {}", path, error.mark.line + 1, error.msg);
   }
-  return args;
+  return entries;
 }
 
 }  // namespace moebius::app

@@ -9,9 +9,15 @@
 
 namespace moebius::app {
 
-// The file's keys as arguments, in its order: `max-tokens: 5` becomes --max-tokens 5, `true` the
-// flag alone, `false` its --no- form, a list the flag once for each element, a map its JSON text.
-// Errors name file, line and key.
-Result<std::vector<std::string>> ReadConfigFile(const std::string& path);
+// One key: `max-tokens: 5` is --max-tokens=5, a switch =true or =false, a list the flag once for
+// each element, a map its JSON text; null: no arguments.
+struct ConfigEntry {
+  std::string where;  // "file:line", which begins errors
+  std::string flag;   // "--max-tokens"
+  std::vector<std::string> args;
+};
+
+// The file's keys in its order. Errors name file, line and key.
+Result<std::vector<ConfigEntry>> ReadConfigFile(const std::string& path);
 
 }  // namespace moebius::app

@@ -1,6 +1,7 @@
 #include "app/flag_kinds.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <utility>
 
 namespace moebius::app {
@@ -49,6 +50,24 @@ CLI::Option* AddFlag(CLI::App* app, const std::string& name, const std::string& 
       ->expected(0)
       ->type_name("")
       ->trigger_on_parse();
+}
+
+void ShowDefault(CLI::Option* option, const std::string& text) { option->default_str(text); }
+
+CLI::Option* AddChoice(CLI::App* app, const std::string& names, std::string& target,
+                       const std::vector<std::string>& values, const std::string& help) {
+  const auto take = [&target, name = NameOf(names), values](const std::string& text) -> Status {
+    if (std::find(values.begin(), values.end(), text) == values.end()) {
+      return MakeError(ErrorCode::kInvalidArgument, "{} is '{}', expected one of {}", name, text,
+                       CLI::detail::join(values, ", "));
+    }
+    target = text;
+    return {};
+  };
+  const std::string type = "{" + CLI::detail::join(values, ",") + "}";
+  CLI::Option* option = AddValue(app, names, help, take, type.c_str());
+  ShowDefault(option, target);
+  return option;
 }
 
 void AddSwitch(CLI::App* app, const std::string& name, const std::string& help_yes,

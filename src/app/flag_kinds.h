@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <type_traits>
+#include <vector>
 
 #include "app/numbers.h"
 #include "base/result.h"
@@ -49,6 +50,13 @@ CLI::Option* AddText(CLI::App* app, const std::string& names, Target& target,
   });
 }
 
+// One of `values`, written by commas in errors and help.
+CLI::Option* AddChoice(CLI::App* app, const std::string& names, std::string& target,
+                       const std::vector<std::string>& values, const std::string& help);
+
+// The default that help shows, where the target has one.
+void ShowDefault(CLI::Option* option, const std::string& text);
+
 template <typename T>
 struct ValueOf {
   using type = T;
@@ -72,20 +80,26 @@ CLI::Option* AddNumber(CLI::App* app, const std::string& names, Target& target,
     }
     return {};
   };
-  return AddValue(app, names, help, take, std::is_integral_v<T> ? "INT" : "FLOAT");
+  CLI::Option* option = AddValue(app, names, help, take, std::is_integral_v<T> ? "INT" : "FLOAT");
+  if constexpr (std::is_same_v<T, Target>) ShowDefault(option, fmt::format("{}", target));
+  return option;
 }
 
 // A count with a unit (4G) into an integer or an optional one.
 template <typename Target>
 CLI::Option* AddSize(CLI::App* app, const std::string& names, Target& target,
                      const std::string& help) {
-  return AddValue(
+  CLI::Option* option = AddValue(
       app, names, help,
       [&target, name = NameOf(names)](const std::string& text) -> Status {
         MOEBIUS_ASSIGN(target, ParseSize(name, text));
         return {};
       },
       "SIZE");
+  if constexpr (std::is_integral_v<Target>) {
+    if (target != 0) ShowDefault(option, fmt::format("{}", target));
+  }
+  return option;
 }
 
 }  // namespace moebius::app

@@ -43,14 +43,19 @@ constexpr const char* kEngine = "Engine";
 // Which weights, and how they are read.
 void AddLoadOptions(CLI::App* app, frontend::OpenOptions& open) {
   AddModel(app, open.model);
-  const auto choice = [&](const char* name, std::string& target, std::vector<std::string> values,
-                          const char* help) {
-    AddText(app, name, target, help)->check(CLI::IsMember(std::move(values)))->group(kModel);
-  };
-  choice("--dtype", open.dtype, {"auto", "float32", "bfloat16"},
-         "Of activations; auto: the checkpoint's");
-  choice("--load-format", open.load_format, {"auto", "dummy"},
-         "dummy: random weights of the right shapes");
+  AddChoice(app, "--dtype", open.dtype, {"auto", "float32", "bfloat16"},
+            "Of activations; auto: the checkpoint's")
+      ->group(kModel)
+      ->transform([](const std::string& text) -> std::string {
+        if (text == "half" || text == "float16") {
+          throw CLI::ValidationError(text + " is not computed here, use bfloat16 or float32");
+        }
+        return text == "float" ? "float32" : text;  // vLLM's other name
+      });
+  AddChoice(app, "--load-format", open.load_format, {"auto", "dummy"},
+            "auto: safetensors; dummy: random weights of the right shapes")
+      ->group(kModel)
+      ->transform([](const std::string& text) { return text == "safetensors" ? "auto" : text; });
   AddText(app, "--hf-overrides", open.hf_overrides, "JSON merged into config.json")->group(kModel);
 }
 
@@ -58,8 +63,8 @@ void AddLoadOptions(CLI::App* app, frontend::OpenOptions& open) {
 void AddEngineOptions(CLI::App* app, frontend::OpenOptions& open) {
   engine::EngineOptions& engine = open.engine;
   AddText(app, "--routing", open.routing, "Of dummy weights: uniform or zipf:A")->group(kModel);
-  AddText(app, "--moe-mode", open.moe_mode, "dense: every token visits every expert")
-      ->check(CLI::IsMember({"sparse", "dense"}))
+  AddChoice(app, "--moe-mode", open.moe_mode, {"sparse", "dense"},
+            "dense: every token visits every expert")
       ->group(kModel);
   AddText(app, "--chat-template", open.chat_template, "File of a template instead of the folder's")
       ->group(kModel);
@@ -73,15 +78,15 @@ void AddEngineOptions(CLI::App* app, frontend::OpenOptions& open) {
   AddSize(app, "--max-num-batched-tokens", engine.max_num_batched_tokens, "Tokens of one step")
       ->group(kEngine);
   AddNumber(app, "--num-gpu-blocks-override,--num-kv-blocks", engine.num_kv_blocks,
-            "KV blocks, instead of what memory allows")
+            "KV blocks (default: what memory allows)")
       ->group(kEngine);
-  AddSize(app, "--kv-cache-memory-bytes", engine.kv_cache_bytes, "Memory of the KV cache: 4G")
+  AddSize(app, "--kv-cache-memory-bytes", engine.kv_cache_bytes,
+          "Memory of the KV cache: 4G (default: what memory allows)")
       ->group(kEngine);
   AddNumber(app, "--gpu-memory-utilization", engine.memory_fraction,
-            "Share of the available memory that KV cache and workspace may take (default 0.9)")
+            "Share of the available memory that KV cache and workspace may take")
       ->group(kEngine);
-  AddNumber(app, "--threads", open.threads, "CPU threads (default: every cpu allowed)", 0)
-      ->group(kEngine);
+  AddNumber(app, "--threads", open.threads, "CPU threads; 0: every cpu allowed", 0)->group(kEngine);
   AddSwitch(app, "enable-prefix-caching", "", "Do not reuse the KV of equal beginnings", kEngine,
             [&engine](bool on) { engine.enable_prefix_caching = on; });
   AddSwitch(app, "async-scheduling", "", "Plan a step only when the one before is done", kEngine,
@@ -122,20 +127,21 @@ void AddSampling(CLI::App* app, GenerateOptions& options) {
     AddNumber(app, name, target, help, range...)->group("Sampling");
   };
   add("--max-tokens", sampling.max_tokens, "Longest answer (default 512)", 1);
-  add("--min-tokens", sampling.min_tokens, "No end before that many tokens", 0);
-  add("--temperature", sampling.temperature, "0: always the most likely token");
-  add("--top-k", sampling.top_k, "Draw from the k most likely; 0: all", -1);
-  add("--top-p", sampling.top_p, "Draw from the most likely that hold this share");
-  add("--min-p", sampling.min_p, "Leave out what is less likely than this times the best");
-  add("--repetition-penalty", sampling.repetition_penalty, "Over prompt and answer; 1: none");
-  add("--presence-penalty", sampling.presence_penalty, "Over the answer; 0: none");
-  add("--frequency-penalty", sampling.frequency_penalty, "Over the answer; 0: none");
-  add("--seed", sampling.seed, "Same seed, same answer");
+  add("--min-tokens", sampling.min_tokens, "No end before that many tokens (default 0)", 0);
+  add("--temperature", sampling.temperature, "0: always the most likely token (default 1)");
+  add("--top-k", sampling.top_k, "Draw from the k most likely (default 0: all)", -1);
+  add("--top-p", sampling.top_p, "Draw from the most likely that hold this share (default 1)");
+  add("--min-p", sampling.min_p,
+      "Leave out what is less likely than this times the best (default 0)");
+  add("--repetition-penalty", sampling.repetition_penalty,
+      "Over prompt and answer (default 1: none)");
+  add("--presence-penalty", sampling.presence_penalty, "Over the answer (default 0: none)");
+  add("--frequency-penalty", sampling.frequency_penalty, "Over the answer (default 0: none)");
+  add("--seed", sampling.seed, "Same seed, same answer (default: a new one each time)");
   add("--logprobs", sampling.logprobs, "Log probability of each token and of the n best", 0,
       engine::kMaxLogprobs);
-  AddText(app, "--generation-config", options.generation_config,
-          "Sampling defaults of the folder's generation_config.json; vllm: none of them")
-      ->check(CLI::IsMember({"auto", "vllm"}))
+  AddChoice(app, "--generation-config", options.generation_config, {"auto", "vllm"},
+            "auto: the folder's generation_config.json comes before the defaults named here")
       ->group("Sampling");
   const auto flag = [&](const char* name, const char* help_yes, const char* help_no,
                         std::optional<bool>& target) {
@@ -152,6 +158,12 @@ void AddSampling(CLI::App* app, GenerateOptions& options) {
 }  // namespace
 
 void AddRunFlags(CLI::App* app, RunOptions& options) {
+  app->footer(
+      "Lines of --input-file (sampling fields are named as the flags, with _):\n"
+      "  {\"id\": \"a\", \"prompt\": \"What is 2 + 3?\", \"max_tokens\": 20}\n"
+      "  {\"id\": \"b\", \"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}], "
+      "\"temperature\": 0}\n"
+      "OpenAI's batch lines ({\"custom_id\": ..., \"body\": {...}}) are taken, too.");
   AddOpenOptions(app, options.open);
   AddSampling(app, options);
   AddText(app, "-p,--prompt", options.prompt, "The question; - reads it from standard input");
@@ -176,6 +188,7 @@ void AddBenchFlags(CLI::App* app, BenchOptions& options) {
   constexpr int kMaxTokens = 1 << 24;
   constexpr int kMaxRequests = 1 << 20;
   constexpr int kMaxRepeats = 1 << 20;
+  if (options.throughput) options.num_iters = 1;
   AddOpenOptions(app, options.open);
   AddNumber(app, "--input-len", options.input_len, "Tokens of a prompt", 1, kMaxTokens);
   AddNumber(app, "--output-len", options.output_len, "Tokens of an answer", 1, kMaxTokens);
@@ -185,7 +198,6 @@ void AddBenchFlags(CLI::App* app, BenchOptions& options) {
   if (options.throughput) {
     AddNumber(app, "--num-prompts", options.num_prompts, "Requests, all submitted at once", 1,
               kMaxRequests);
-    options.num_iters = 1;
   } else {
     AddNumber(app, "--batch-size", options.batch_size, "Requests of one iteration", 1,
               kMaxRequests);
@@ -228,10 +240,17 @@ void AddLogLevel(CLI::App* app, LogLevel& level) {
                                                  {"info", LogLevel::kInfo},
                                                  {"warning", LogLevel::kWarning},
                                                  {"error", LogLevel::kError}};
-  app->add_option("--log-level", level, "What goes to standard error: debug, info, warning, error")
-      ->transform(CLI::CheckedTransformer(names))
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast)
-      ->option_text("LEVEL");
+  const auto take = [names, &level](const std::string& text) -> Status {
+    const auto found = names.find(text);
+    if (found == names.end()) {
+      return MakeError(ErrorCode::kInvalidArgument,
+                       "--log-level is '{}', expected one of debug, info, warning, error", text);
+    }
+    level = found->second;
+    return {};
+  };
+  AddValue(app, "--log-level", "What goes to standard error: debug, info, warning, error", take)
+      ->option_text("LEVEL=warning");
 }
 
 void AddVllmFlags(CLI::App* app, std::vector<std::string>& notes) {

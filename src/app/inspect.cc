@@ -59,7 +59,10 @@ void PrintConfig(const model::Inspection& inspection) {
   row("attention", AttentionText(config.attention));
   row("experts", ExpertsText(config));
   row("multi-token prediction",
-      config.num_mtp_layers > 0 ? fmt::format("{} layer", config.num_mtp_layers) : "none");
+      config.num_mtp_layers > 0
+          ? fmt::format("{} layer, in the files' sizes; not loaded for serving yet",
+                        config.num_mtp_layers)
+          : "none");
   row("rotation", fmt::format("{}, theta {}, {} positions", model::RopeTypeName(config.rope.type),
                               config.rope.theta, config.max_position));
   row("weights", fmt::format("{}{}", DTypeName(config.dtype),
@@ -137,8 +140,15 @@ ordered_json ToJson(const model::Inspection& inspection) {
 }  // namespace
 
 Result<int> InspectCommand(const InspectOptions& options) {
-  MOEBIUS_ASSIGN(const model::LoadOptions load, frontend::LoadOptionsOf(options.open));
-  MOEBIUS_ASSIGN(const model::Inspection inspection, model::InspectModel(load));
+  MOEBIUS_ASSIGN(model::LoadOptions load, frontend::LoadOptionsOf(options.open));
+  MOEBIUS_ASSIGN(model::Inspection inspection, model::InspectModel(load));
+  if (inspection.config.num_mtp_layers > 0) {
+    // The files hold the MTP layer, but serving (frontend::Prepare) leaves it out.
+    load.mtp = false;
+    MOEBIUS_ASSIGN(const model::Inspection served, model::InspectModel(load));
+    inspection.packed_bytes = served.packed_bytes;
+    inspection.kv_bytes_per_token = served.kv_bytes_per_token;
+  }
   if (options.json) {
     fmt::print("{}\n", ToJson(inspection).dump(2));
   } else {

@@ -46,11 +46,10 @@ void Interrupt::Wait() {
   while (true) {
     int signal = 0;
     if (sigwait(&signals, &signal) != 0 || signal != SIGINT) return;
-    std::stop_source source(std::nostopstate);
-    {
+    const std::stop_source source = [this] {
       const std::lock_guard lock(mutex_);
-      source = current_;
-    }
+      return current_;
+    }();
     // False when nothing is in progress, or it was asked before.
     if (!source.request_stop()) _exit(kExitCode);
   }

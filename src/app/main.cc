@@ -3,6 +3,7 @@
 
 #include <exception>
 #include <string>
+#include <system_error>
 #include <variant>
 #include <vector>
 
@@ -11,6 +12,8 @@
 #include "app/interrupt.h"
 #include "app/parse.h"
 #include "app/session.h"
+#include "app/standard_output.h"
+#include "base/log.h"
 
 namespace moebius::app {
 namespace {
@@ -44,10 +47,16 @@ int Main(const std::vector<std::string>& args) {
   }
   SetLogLevel(line->log_level);
   for (const std::string& note : line->notes) fmt::print(stderr, "moebius: {}\n", note);
+  for (const std::string& note : line->debug_notes) LogDebug("{}", note);
   const Result<int> code = std::visit(Dispatch{interrupt}, line->command);
-  if (code) return *code;
-  PrintError(code.error());
-  return kExitFailure;
+  if (!code) {
+    PrintError(code.error());
+    return kExitFailure;
+  }
+  const Status written = CheckStandardOutput();
+  if (written) return *code;
+  PrintError(written.error());
+  return *code == kExitOk ? kExitFailure : *code;
 }
 
 }  // namespace
@@ -56,6 +65,12 @@ int Main(const std::vector<std::string>& args) {
 int main(int argc, char** argv) {
   try {
     return moebius::app::Main(std::vector<std::string>(argv + 1, argv + argc));
+  } catch (const std::system_error& error) {
+    // fmt's, of more than the output's buffer holds.
+    const char* where = std::ferror(stdout) != 0 ? "standard output: " : "";
+    fmt::print(stderr, "moebius: error: {}{}\n", where,
+               *where == '\0' ? error.what() : error.code().message());
+    return moebius::app::kExitFailure;
   } catch (const std::exception& error) {
     // Ours are values; this is a library's, or no memory left.
     fmt::print(stderr, "moebius: error: {}\n", error.what());

@@ -105,6 +105,7 @@ struct CommandLine {
   LogLevel log_level = LogLevel::kWarning;
   // One line for each flag that was accepted and means nothing here.
   std::vector<std::string> notes;
+  std::vector<std::string> debug_notes;
 };
 
 }  // namespace moebius::app

@@ -26,9 +26,10 @@ std::FILE* OutputFile::Begin() const {
 
 Status OutputFile::Finish() {
   const bool had_error = std::ferror(file_.get()) != 0;
+  errno = 0;
   if (std::fclose(file_.release()) == 0 && !had_error) return {};
   return MakeError(ErrorCode::kUnavailable, "{} could not be written to its end: {}", name_,
-                   std::strerror(errno));
+                   std::strerror(errno == 0 ? EIO : errno));
 }
 
 }  // namespace moebius::app

@@ -18,6 +18,7 @@ class OutputFile {
 
   // Empties the file, for what is now written to it.
   std::FILE* Begin() const;
+  const std::string& name() const { return name_; }  // "--flag: path"
   // Closes it. kUnavailable: not all of it could be written.
   Status Finish();
 

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "app/config_file.h"
+#include "app/dotted_flags.h"
 #include "app/flags.h"
 #include "app/vllm_flags.h"
 #include "base/suggest.h"
@@ -15,41 +16,40 @@ namespace {
 constexpr const char* kVersion = "moebius " MOEBIUS_VERSION;
 
 std::string DashesForUnderscores(std::string flag) {
-  const size_t end = std::min(flag.find('='), flag.size());
+  const size_t end = std::min(flag.find_first_of("=."), flag.size());
   std::replace(flag.begin(), flag.begin() + static_cast<ptrdiff_t>(end), '_', '-');
   return flag;
 }
 
-// Spellings that CLI11 does not know are rewritten, and --config is replaced by what the file says.
-// What stands on the command line comes after it, and the last of two wins.
-Result<std::vector<std::string>> Normalise(const std::vector<std::string>& args) {
-  std::vector<std::string> from_file;
+// The command line in spellings that CLI11 knows.
+struct Words {
+  size_t num_command = 0;         // of args: the words of the subcommand ("bench latency")
+  std::vector<std::string> args;  // without --config
+  std::vector<std::string> config_files;
+};
+
+Result<Words> Normalise(const std::vector<std::string>& args) {
+  Words words;
   std::vector<std::string> out;
   for (size_t i = 0; i < args.size(); ++i) {
     const std::string arg = args[i].rfind("--", 0) == 0 ? DashesForUnderscores(args[i]) : args[i];
-    std::string path;
     if (arg.rfind("--config=", 0) == 0) {
-      path = arg.substr(arg.find('=') + 1);
+      words.config_files.push_back(arg.substr(arg.find('=') + 1));
     } else if (arg == "--config") {
       if (i + 1 == args.size())
         return MakeError(ErrorCode::kInvalidArgument, "--config needs a file");
-      path = args[++i];
+      words.config_files.push_back(args[++i]);
     } else {
-      const char* long_name = LongName(arg);
-      out.push_back(long_name == nullptr ? arg : long_name);
-      continue;
+      for (std::string& word : LongNames(arg)) out.push_back(std::move(word));
     }
-    MOEBIUS_ASSIGN(const std::vector<std::string> more, ReadConfigFile(path));
-    from_file.insert(from_file.end(), more.begin(), more.end());
   }
-  // After the words of the subcommand ("bench latency").
-  auto place = out.begin();
-  while (place != out.end() && place->rfind('-', 0) != 0 &&
-         (place == out.begin() || out[0] == "bench") && place - out.begin() < 2) {
-    ++place;
+  size_t& count = words.num_command;
+  while (count < out.size() && out[count].rfind('-', 0) != 0 && (count == 0 || out[0] == "bench") &&
+         count < 2) {
+    ++count;
   }
-  out.insert(place, from_file.begin(), from_file.end());
-  return out;
+  words.args = std::move(out);
+  return words;
 }
 
 // The flags of `app` that are not hidden.
@@ -80,8 +80,12 @@ Status CheckRun(const RunOptions& options) {
                           (options.input_file.empty() ? 0 : 1);
   if (num_prompts != 1) {
     return MakeError(ErrorCode::kInvalidArgument,
-                     "{} of --prompt, --prompt-ids, --prompts-file, --input-file: expected one",
+                     "{} of --prompt (-p), --prompt-ids, --prompts-file, --input-file: expected "
+                     "one; -p - reads standard input",
                      num_prompts == 0 ? "none" : "more than one");
+  }
+  if (options.prompt && options.prompt->empty()) {
+    return MakeError(ErrorCode::kInvalidArgument, "--prompt is empty, expected text");
   }
   if (!options.output_file.empty() && options.input_file.empty()) {
     return MakeError(ErrorCode::kInvalidArgument, "--output-file belongs to --input-file");
@@ -130,6 +134,9 @@ struct Parser {
   CLI::App* Sub(CLI::App* parent, const char* name, const char* help) {
     CLI::App* app = parent->add_subcommand(name, help);
     AddLogLevel(app, log_level);
+    // Normalise has taken it out; here it is for the help.
+    app->add_option("--config", "The flags as keys of a YAML file: max-tokens: 5")
+        ->option_text("FILE");
     app->allow_extras();  // CheckLeftOver has better words for them
     return app;
   }
@@ -159,22 +166,22 @@ Status CheckCommandWord(const CLI::App& app, const std::vector<std::string>& arg
 Result<CommandLine> Parser::Chosen() const {
   if (main.get_subcommands().empty()) {
     MOEBIUS_TRY(CheckLeftOver(main));
-    return CommandLine{Help{main.help()}, {}, {}};
+    return CommandLine{Help{main.help()}, {}, {}, {}};
   }
   const CLI::App* app = main.get_subcommands().front();
   if (app->get_name() == "bench") {
     if (app->get_subcommands().empty()) {
       MOEBIUS_TRY(CheckLeftOver(*app));
-      return CommandLine{Help{app->help()}, {}, {}};
+      return CommandLine{Help{app->help("moebius")}, {}, {}, {}};
     }
     app = app->get_subcommands().front();
   }
   MOEBIUS_TRY(CheckLeftOver(*app));
   const std::string name = app->get_name();
-  if (name == "doctor") return CommandLine{DoctorCommand{}, log_level, notes};
+  if (name == "doctor") return CommandLine{DoctorCommand{}, log_level, notes, {}};
   if (name == "plan") {
     MOEBIUS_TRY(CheckPlanOptions(plan));
-    return CommandLine{plan, log_level, notes};
+    return CommandLine{plan, log_level, notes, {}};
   }
   const std::string& model = name == "run"       ? run.open.model
                              : name == "chat"    ? chat.open.model
@@ -182,34 +189,100 @@ Result<CommandLine> Parser::Chosen() const {
                              : name == "latency" ? latency.open.model
                                                  : throughput.open.model;
   MOEBIUS_TRY(CheckModel(model));
-  if (name == "inspect") return CommandLine{inspect, log_level, notes};
-  if (name == "chat") return CommandLine{chat, log_level, notes};
-  if (name == "latency") return CommandLine{latency, log_level, notes};
-  if (name == "throughput") return CommandLine{throughput, log_level, notes};
+  if (name == "inspect") return CommandLine{inspect, log_level, notes, {}};
+  if (name == "chat") return CommandLine{chat, log_level, notes, {}};
+  if (name == "latency") return CommandLine{latency, log_level, notes, {}};
+  if (name == "throughput") return CommandLine{throughput, log_level, notes, {}};
   MOEBIUS_TRY(CheckRun(run));
-  return CommandLine{run, log_level, notes};
+  return CommandLine{run, log_level, notes, {}};
+}
+
+// Where the words of a command, which are known, lead in the tree.
+CLI::App* Find(CLI::App& main, const std::vector<std::string>& words) {
+  CLI::App* app = &main;
+  for (const std::string& word : words) app = app->get_subcommand(word);
+  return app;
+}
+
+bool HasFlag(const CLI::App& app, const std::string& flag) {
+  if (app.get_option_no_throw(flag) != nullptr) return true;
+  const auto subs = app.get_subcommands([](const CLI::App*) { return true; });
+  return std::any_of(subs.begin(), subs.end(),
+                     [&](const CLI::App* sub) { return HasFlag(*sub, flag); });
+}
+
+Result<CommandLine> ParseWords(Parser& parser, std::vector<std::string> args) {
+  try {
+    args = JoinDottedFlags(args);
+    std::reverse(args.begin(), args.end());
+    parser.main.parse(std::move(args));
+  } catch (const CLI::CallForVersion&) {
+    return CommandLine{Help{std::string(kVersion) + "\n"}, {}, {}, {}};
+  } catch (const CLI::CallForHelp&) {
+    return CommandLine{Help{parser.main.help()}, {}, {}, {}};
+  } catch (const CLI::ParseError& error) {
+    return MakeError(ErrorCode::kInvalidArgument, "{}", error.what());
+  }
+  return parser.Chosen();
+}
+
+// What a file says to the command, as arguments. Each key is tried alone, so that an error can name
+// its line; `skipped` gets those that other commands know.
+Status AddConfig(const std::string& path, const std::vector<std::string>& command,
+                 std::vector<std::string>& args, std::vector<std::string>& skipped) {
+  MOEBIUS_ASSIGN(const std::vector<ConfigEntry> entries, ReadConfigFile(path));
+  for (const ConfigEntry& entry : entries) {
+    Parser parser;
+    const CLI::App& app = *Find(parser.main, command);
+    const std::string flag = entry.flag.substr(0, entry.flag.find('.'));
+    if (flag == "--config" || flag == "--help" || flag == "--version" ||
+        !HasFlag(parser.main, flag)) {
+      return MakeError(ErrorCode::kInvalidArgument, "{}: unknown key {}{}", entry.where,
+                       entry.flag.substr(2), DidYouMean(flag, FlagNames(app)));
+    }
+    if (app.get_option_no_throw(flag) == nullptr) {
+      skipped.push_back(entry.flag.substr(2));
+      continue;
+    }
+    std::vector<std::string> words = command;
+    words.insert(words.end(), entry.args.begin(), entry.args.end());
+    words = JoinDottedFlags(words);
+    std::reverse(words.begin(), words.end());
+    try {
+      parser.main.parse(std::move(words));
+    } catch (const CLI::ParseError& error) {
+      return MakeError(ErrorCode::kInvalidArgument, "{}: {}", entry.where, error.what());
+    }
+    args.insert(args.end(), entry.args.begin(), entry.args.end());
+  }
+  return {};
 }
 
 }  // namespace
 
 Result<CommandLine> ParseCommandLine(const std::vector<std::string>& raw_args) {
-  MOEBIUS_ASSIGN(std::vector<std::string> args, Normalise(raw_args));
+  MOEBIUS_ASSIGN(Words words, Normalise(raw_args));
   Parser parser;
-  MOEBIUS_TRY(CheckCommandWord(parser.main, args, 0));
-  if (!args.empty() && args[0] == "bench") {
-    MOEBIUS_TRY(CheckCommandWord(*parser.main.get_subcommand("bench"), args, 1));
+  MOEBIUS_TRY(CheckCommandWord(parser.main, words.args, 0));
+  if (!words.args.empty() && words.args[0] == "bench") {
+    MOEBIUS_TRY(CheckCommandWord(*parser.main.get_subcommand("bench"), words.args, 1));
   }
-  try {
-    std::reverse(args.begin(), args.end());
-    parser.main.parse(std::move(args));
-  } catch (const CLI::CallForVersion&) {
-    return CommandLine{Help{std::string(kVersion) + "\n"}, {}, {}};
-  } catch (const CLI::CallForHelp&) {
-    return CommandLine{Help{parser.main.help()}, {}, {}};
-  } catch (const CLI::ParseError& error) {
-    return MakeError(ErrorCode::kInvalidArgument, "{}", error.what());
+  // What stands on the command line comes after the files', and the last of two wins.
+  const auto end = words.args.begin() + static_cast<ptrdiff_t>(words.num_command);
+  const std::vector<std::string> command(words.args.begin(), end);
+  std::vector<std::string> args = command;
+  std::vector<std::string> debug_notes;
+  for (const std::string& path : words.config_files) {
+    std::vector<std::string> skipped;
+    MOEBIUS_TRY(AddConfig(path, command, args, skipped));
+    if (skipped.empty()) continue;
+    debug_notes.push_back(
+        fmt::format("{}: of other commands: {}", path, CLI::detail::join(skipped, ", ")));
   }
-  return parser.Chosen();
+  args.insert(args.end(), end, words.args.end());
+  auto line = ParseWords(parser, std::move(args));
+  if (line) line->debug_notes = std::move(debug_notes);
+  return line;
 }
 
 }  // namespace moebius::app

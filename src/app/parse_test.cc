@@ -165,18 +165,31 @@ TEST(Parse, FlagsOfVllmRecipesAreAcceptedWithANote) {
 
 // On every command that takes a model, each with one line.
 TEST(Parse, EveryCommandTakesARecipesFlags) {
-  const std::vector<Args> flags = {{"--kv-cache-dtype", "auto"},
-                                   {"--quantization", "fp8"},
-                                   {"-q", "auto"},
-                                   {"--tokenizer", "T"},
-                                   {"--served-model-name", "m"},
-                                   {"--enable-dbo"},
-                                   {"--eplb-config", "{\"window_size\": 1000}"},
-                                   {"--moe-backend", "deep_gemm"},
-                                   {"--max-logprobs", "10"},
-                                   {"--no-enable-chunked-prefill"},
-                                   {"--no-enable-eplb"},
-                                   {"--no-trust-remote-code"}};
+  const std::vector<Args> flags = {
+      {"--kv-cache-dtype", "auto"},
+      {"--quantization", "fp8"},
+      {"-q", "auto"},
+      {"--tokenizer", "T"},
+      {"--served-model-name", "m"},
+      {"--enable-dbo"},
+      {"--eplb-config", "{\"window_size\": 1000}"},
+      {"--moe-backend", "deep_gemm"},
+      {"--max-logprobs", "10"},
+      {"--no-enable-chunked-prefill"},
+      {"--no-enable-eplb"},
+      {"--host", "::"},
+      {"--api-key", "k"},
+      {"-O3"},
+      {"-O", "2"},
+      {"--num-redundant-experts", "32"},
+      {"--speculative-config", "{}"},
+      {"--tool-call-parser", "hermes"},
+      {"--enable-auto-tool-choice"},
+      {"-dpa", "10.0.0.1"},
+      {"--data-parallel-hybrid-lb"},
+      {"--limit-mm-per-prompt.image", "0"},
+      {"--eplb-config.window_size=9", "--eplb-config.log_balancedness"},
+      {"--no-trust-remote-code"}};
   for (const Args& command : {Args{"run", "M", "-p", "x"}, Args{"chat", "M"}, Args{"inspect", "M"},
                               Args{"bench", "latency", "M"}, Args{"bench", "throughput", "M"}}) {
     for (const Args& flag : flags) {
@@ -276,15 +289,23 @@ TEST(Parse, ConfigFileHasTheSameKeysAndTheCommandLineWins) {
 
   std::ofstream(path) << "logprobs: true\n";
   EXPECT_EQ(ParseError({"run", "--config", path, "M", "-p", "x"}),
-            "--logprobs is 'true', expected a whole number from 0 to 20");
+            path + ":1: --logprobs is 'true', expected a whole number from 0 to 20");
   std::ofstream(path) << "ignore-eos: maybe\n";
   EXPECT_EQ(ParseError({"run", "--config", path, "M", "-p", "x"}),
-            "--ignore-eos is 'maybe', expected true or false");
+            path + ":1: --ignore-eos is 'maybe', expected true or false");
 
-  std::ofstream(path) << "max-token: 5\n";
-  EXPECT_NE(
-      ParseError({"run", "M", "-p", "x", "--config", path}).find("did you mean --max-tokens?"),
-      std::string::npos);
+  std::ofstream(path) << "seed: 1\nmax-token: 5\n";
+  EXPECT_EQ(ParseError({"run", "M", "-p", "x", "--config", path}),
+            path + ":2: unknown key max-token (did you mean --max-tokens?)");
+
+  // One file may serve several commands.
+  std::ofstream(path) << "input-len: 7\nport: 80\neplb_config.window_size: 5\nmax-tokens: 3\n";
+  const auto bench = ParseCommandLine({"bench", "latency", "M", "--config", path});
+  ASSERT_TRUE(bench) << bench.error().message();
+  EXPECT_EQ(std::get<BenchOptions>(bench->command).input_len, 7);
+  EXPECT_EQ(bench->notes.size(), 2u);
+  EXPECT_EQ(bench->debug_notes, Args{path + ": of other commands: max-tokens"});
+  EXPECT_TRUE(ParseCommandLine({"doctor", "--config", path}));
   std::ofstream(path) << "a: [1\n";
   EXPECT_NE(ParseError({"run", "M", "-p", "x", "--config", path}).find(path), std::string::npos);
   std::remove(path.c_str());
@@ -333,6 +354,29 @@ TEST(Parse, PlanFlags) {
   EXPECT_TRUE(ParseCommandLine({"plan", "--list-models"}));
 }
 
+TEST(Parse, DottedFlagsAreJson) {
+  const RunOptions run = ParsedRun(
+      {"M", "--hf-overrides.num_hidden_layers", "2", "-p", "x", "--hf_overrides.rope.type=yarn"});
+  EXPECT_EQ(run.open.hf_overrides, R"({"num_hidden_layers":2,"rope":{"type":"yarn"}})");
+  EXPECT_EQ(run.prompt, "x");
+  EXPECT_NE(ParseError({"run", "M", "-p", "x", "--zebra.a", "1"}).find("unknown flag --zebra"),
+            std::string::npos);
+}
+
+TEST(Parse, ChoicesArePlainInErrors) {
+  EXPECT_EQ(ParsedRun({"M", "-p", "x", "--load-format", "safetensors"}).open.load_format, "auto");
+  EXPECT_EQ(ParseError({"run", "M", "-p", "x", "--dtype", "int3"}),
+            "--dtype is 'int3', expected one of auto, float32, bfloat16");
+  for (const char* half : {"half", "float16"}) {
+    EXPECT_EQ(ParseError({"inspect", "M", "--dtype", half}),
+              "--dtype: " + std::string(half) + " is not computed here, use bfloat16 or float32");
+  }
+  EXPECT_EQ(ParseError({"doctor", "--log-level", "loud"}),
+            "--log-level is 'loud', expected one of debug, info, warning, error");
+  EXPECT_EQ(ParseError({"run", "M", "-p", ""}), "--prompt is empty, expected text");
+  EXPECT_NE(ParseError({"run", "M"}).find("-p - reads standard input"), std::string::npos);
+}
+
 TEST(Parse, HelpAndVersion) {
   for (const Args& args :
        {Args{}, Args{"--help"}, Args{"run", "--help"}, Args{"bench"}, Args{"--version"}}) {
@@ -340,6 +384,14 @@ TEST(Parse, HelpAndVersion) {
     ASSERT_TRUE(line) << line.error().message();
     EXPECT_FALSE(std::get<Help>(line->command).text.empty());
   }
+  const auto help = [](const Args& args) {
+    return std::get<Help>(ParseCommandLine(args)->command).text;
+  };
+  EXPECT_NE(help({"bench"}).find("Usage: moebius bench"), std::string::npos);
+  EXPECT_NE(help({"bench", "latency", "--help"}).find("--input-len INT=32"), std::string::npos);
+  EXPECT_NE(help({"run", "--help"}).find("\"messages\""), std::string::npos);
+  for (const Args& args : {Args{"run", "--help"}, Args{"doctor", "--help"}, Args{"bench"}})
+    EXPECT_NE(help(args).find("--config FILE"), std::string::npos);
   EXPECT_NE(std::get<Help>(ParseCommandLine({"run", "--help"})->command).text.find("--max-tokens"),
             std::string::npos);
 }

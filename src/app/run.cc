@@ -8,6 +8,7 @@
 
 #include "app/commands.h"
 #include "app/session.h"
+#include "app/standard_output.h"
 
 namespace moebius::app {
 namespace {
@@ -66,7 +67,7 @@ Result<int> AnswerOne(const Session& session, const RunOptions& options, fronten
   if (options.print_ids || session.frontend().tokenizer() == nullptr) {
     fmt::print("{}\n", fmt::join(output.token_ids, ","));
   }
-  std::fflush(stdout);
+  FlushStandardOutput();
   return output.finish == engine::FinishReason::kCancelled ? Interrupt::kExitCode : kExitOk;
 }
 
@@ -79,6 +80,13 @@ Result<int> RunCommand(const RunOptions& options, Interrupt& interrupt) {
     MOEBIUS_ASSIGN(texts, ReadPrompts(options.prompts_file));
   } else if (options.prompt) {
     texts.push_back(*options.prompt == "-" ? ReadStandardInput() : *options.prompt);
+    if (texts.back().empty()) {
+      return MakeError(ErrorCode::kInvalidArgument,
+                       "--prompt -: standard input is empty, expected text");
+    }
+  }
+  for (const std::string& text : texts) {
+    WarnOfMalformed(options.prompt ? "--prompt" : "a line of --prompts-file", text);
   }
   MOEBIUS_ASSIGN(SessionPlan plan, PlanSession(options));
   std::vector<frontend::Prompt> prompts;
@@ -93,7 +101,7 @@ Result<int> RunCommand(const RunOptions& options, Interrupt& interrupt) {
   for (size_t i = 0; i < prompts.size(); ++i) {
     if (!options.prompts_file.empty()) {
       fmt::print("> {}\n", texts[i]);
-      std::fflush(stdout);
+      FlushStandardOutput();
     }
     MOEBIUS_ASSIGN(const int exit_code,
                    AnswerOne(session, options, std::move(prompts[i]), interrupt));

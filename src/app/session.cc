@@ -3,6 +3,9 @@
 #include <cstdio>
 #include <utility>
 
+#include "app/standard_output.h"
+#include "text/unicode.h"
+
 namespace moebius::app {
 namespace {
 
@@ -40,6 +43,12 @@ const char* FinishName(engine::FinishReason reason) {
       return "error";
   }
   return "error";
+}
+
+void WarnOfMalformed(const std::string& name, const std::string& text) {
+  const size_t valid = text::ValidPrefix(text);
+  if (valid < text.size())
+    fmt::print(stderr, "moebius: {} is not UTF-8 from byte {} on\n", name, valid);
 }
 
 void PrintError(const Error& error) { fmt::print(stderr, "moebius: error: {}\n", error.message()); }
@@ -87,13 +96,13 @@ Result<frontend::GenerateOutput> Answer(const Session& session,
   const auto show = [&last](const frontend::Delta& delta) {
     if (delta.text.empty()) return;
     std::fwrite(delta.text.data(), 1, delta.text.size(), stdout);
-    std::fflush(stdout);
+    FlushStandardOutput();
     last = delta.text.back();
   };
   auto output = session.frontend().Generate(request, show, interrupt.Begin());
   interrupt.End();
   if (last != '\n') std::fputc('\n', stdout);
-  std::fflush(stdout);
+  FlushStandardOutput();
   if (!output) return output;
   PrintFigures(*output);
   if (output->finish == engine::FinishReason::kError) {

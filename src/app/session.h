@@ -47,6 +47,9 @@ Result<frontend::GenerateOutput> Answer(const Session& session,
                                         const frontend::GenerateRequest& request,
                                         Interrupt& interrupt);
 
+// A line on standard error where `text` is not UTF-8; `name` says whose text it is.
+void WarnOfMalformed(const std::string& name, const std::string& text);
+
 // "stop", "length", "abort", "error": OpenAI's and vLLM's names.
 const char* FinishName(engine::FinishReason reason);
 

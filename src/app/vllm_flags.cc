@@ -19,6 +19,9 @@ constexpr const char* kOneTokenizer = "the tokeniser of MODEL's folder is used";
 constexpr const char* kByCpu = "kernels are chosen by the CPU; see moebius doctor";
 constexpr const char* kNoRequestLog = "requests are not logged";
 
+constexpr const char* kServer = "it belongs to a server";
+constexpr const char* kTextOnly = "only text is read";
+
 constexpr NeutralKind kSwitch = NeutralKind::kSwitch;
 constexpr NeutralKind kValue = NeutralKind::kValue;
 
@@ -56,6 +59,36 @@ constexpr NeutralFlag kNeutral[] = {
     {"--disable-log-stats", kSwitch, "there is no periodic statistics line"},
     {"--disable-log-requests", kSwitch, kNoRequestLog},
     {"--enable-log-requests", kSwitch, kNoRequestLog},
+    {"--host", kValue, kServer},
+    {"--port", kValue, kServer},
+    {"--uvicorn-log-level", kValue, kServer},
+    {"--api-key", kValue, kServer},
+    {"--api-server-count", kValue, kServer},
+    {"--data-parallel-address", kValue, kServer},
+    {"--data-parallel-rpc-port", kValue, kServer},
+    {"--data-parallel-backend", kValue, kServer},
+    {"--data-parallel-rank", kValue, kServer},
+    {"--data-parallel-start-rank", kValue, kServer},
+    {"--reasoning-parser", kValue, kServer},
+    {"--tool-call-parser", kValue, kServer},
+    {"--tool-parser-plugin", kValue, kServer},
+    {"--chat-template-content-format", kValue, kServer},
+    {"--root-path", kValue, kServer},
+    {"--enable-auto-tool-choice", kSwitch, kServer},
+    {"--data-parallel-hybrid-lb", kSwitch, kServer},
+    {"--data-parallel-external-lb", kSwitch, kServer},
+    {"--headless", kSwitch, kServer},
+    {"--disable-frontend-multiprocessing", kSwitch, kServer},
+    {"--enable-request-id-headers", kSwitch, kServer},
+    {"--disable-uvicorn-access-log", kSwitch, kServer},
+    {"--optimization-level", kValue, kNoGraphs},
+    {"--num-redundant-experts", kValue, kAllHere},
+    {"--speculative-config", kValue, "no token is drafted here"},
+    {"--kv-transfer-config", kValue, "prefill and decoding share one KV cache"},
+    {"--limit-mm-per-prompt", kValue, kTextOnly},
+    {"--language-model-only", kSwitch, kTextOnly},
+    {"--mm-encoder-tp-mode", kValue, kTextOnly},
+    {"--mm-processor-cache-gb", kValue, kTextOnly},
     // Blocks of TensorRT-LLM's YAML files.
     {"--moe-config", kValue,
      "the CPU's expert kernels are used, and one rank has no experts to balance"},
@@ -74,10 +107,21 @@ constexpr const char* kParallel[] = {
 };
 
 constexpr std::pair<const char*, const char*> kShort[] = {
-    {"-tp", "--tensor-parallel-size"},   {"-pp", "--pipeline-parallel-size"},
-    {"-dp", "--data-parallel-size"},     {"-dpl", "--data-parallel-size-local"},
-    {"-ep", "--enable-expert-parallel"}, {"-dcp", "--decode-context-parallel-size"},
+    {"-tp", "--tensor-parallel-size"},
+    {"-pp", "--pipeline-parallel-size"},
+    {"-dp", "--data-parallel-size"},
+    {"-dpl", "--data-parallel-size-local"},
+    {"-dpa", "--data-parallel-address"},
+    {"-dpp", "--data-parallel-rpc-port"},
+    {"-dpb", "--data-parallel-backend"},
+    {"-dpn", "--data-parallel-rank"},
+    {"-dph", "--data-parallel-hybrid-lb"},
+    {"-dpe", "--data-parallel-external-lb"},
+    {"-dpr", "--data-parallel-start-rank"},
+    {"-asc", "--api-server-count"},
+    {"-ep", "--enable-expert-parallel"},
     {"-q", "--quantization"},
+    {"-dcp", "--decode-context-parallel-size"},
 };
 
 }  // namespace
@@ -94,11 +138,15 @@ bool IsAccepted(const NeutralFlag& flag, std::string_view value) {
 std::span<const NeutralFlag> NeutralFlags() { return kNeutral; }
 std::span<const char* const> ParallelFlags() { return kParallel; }
 
-const char* LongName(std::string_view short_name) {
+std::vector<std::string> LongNames(const std::string& arg) {
   for (const auto& [name, long_name] : kShort) {
-    if (short_name == name) return long_name;
+    if (arg == name) return {long_name};
   }
-  return nullptr;
+  constexpr const char* kLevel = "--optimization-level";
+  if (arg == "-O") return {kLevel};
+  if (arg.size() == 3 && arg.rfind("-O", 0) == 0 && arg[2] >= '0' && arg[2] <= '9')
+    return {std::string(kLevel) + "=" + arg[2]};
+  return {arg};
 }
 
 }  // namespace moebius::app

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <span>
+#include <string>
 #include <string_view>
+#include <vector>
 
 namespace moebius::app {
 
@@ -25,7 +27,8 @@ std::span<const NeutralFlag> NeutralFlags();
 // Sizes of parallel groups: 1 is what this build runs, more is an error that says so.
 std::span<const char* const> ParallelFlags();
 
-// Short spellings of several letters: "-tp" -> "--tensor-parallel-size"; null for anything else.
-const char* LongName(std::string_view short_name);
+// An argument with a short spelling of several letters written out ("-tp" as
+// "--tensor-parallel-size", "-O3" as "--optimization-level=3"); any other as it is.
+std::vector<std::string> LongNames(const std::string& arg);
 
 }  // namespace moebius::app

@@ -2,6 +2,7 @@
 
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <type_traits>
 
 #include "model/field_reader.h"
 
@@ -68,8 +69,13 @@ void SamplingFields::Override(const SamplingFields& over) {
 }
 
 void SamplingFields::Apply(GenerateRequest& request) const {
-  const auto put = [](const auto& field, auto& target) {
-    if (field) target = *field;
+  const auto put = []<typename Field, typename Target>(const Field& field, Target& target) {
+    if (!field) return;
+    if constexpr (std::is_same_v<Field, Target>) {
+      target = field;
+    } else {
+      target = *field;
+    }
   };
   engine::SamplingParams& sampling = request.sampling;
   put(max_tokens, sampling.max_tokens);

@@ -181,7 +181,7 @@ void Tokenizer::Impl::EncodeSection(std::string_view section, bool starts_input,
 Result<std::unique_ptr<Tokenizer>> Tokenizer::Parse(std::string_view tokenizer_json,
                                                     std::string_view config_json) {
   auto impl = std::make_unique<Impl>();
-  const auto in_file = [](Error error, const char* file) {
+  const auto in_file = [](const Error& error, const char* file) {
     return tl::unexpected<Error>(error.WithContext(file));
   };
   Result<JsonDocument> document = JsonDocument::Parse(tokenizer_json);

@@ -1,0 +1,125 @@
+// Dispatch and combine between GPUs that map each other's memory, each in two halves, and a
+// one-shot all-reduce. The protocol is docs' exchange: every rank flags every rank in both halves
+// of every call, also with no rows, and no call starts before the last one's combine has come home;
+// that alone makes the regions safe to reuse. Calls that overlap (micro-batches) need a set of
+// allocations each.
+//
+// A launch allocates nothing, waits for nothing on the host and may be captured in a graph: the
+// step and the number of tokens are read on the device, grids do not depend on them. Called from
+// the thread that owns the stream; all halves of a call go to one stream, in the order dispatch
+// send, dispatch receive, combine send, combine receive. Each returns null, or a text that lives
+// forever and says what was wrong.
+//
+// Memory: one allocation a rank of MakeLayout(shape).bytes, zeroed before any peer's first call,
+// which every rank of the group can address and which no rank frees while another lives. How it is
+// shared (peer access in a process, windows or descriptors between processes) is the caller's.
+//
+// Waiting kernels hold their blocks until their peers have answered: all blocks of a kernel must
+// fit the card at once, and nothing that a peer waits for may queue behind them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cuda/exchange/protocol.h"
+
+struct CUstream_st;
+
+namespace moebius::cuda::exchange {
+
+// One rank's view of the group. Kernels take it by value.
+struct Group {
+  Shape shape;
+  int rank = 0;
+  std::byte* bases[kMaxRanks] = {};        // each rank's allocation, as this device addresses it
+  uint32_t* host_abort = nullptr;          // mapped host memory that gets a copy of the abort word
+  uint64_t wait_nanoseconds = 1000000000;  // that a wait may last
+  uint32_t test_delay = 0;  // not 0: blocks pause for up to 16 us at random (tests of the protocol)
+};
+
+// Which call this is: *step * calls_per_step + call + 1, modulo 2^32, the same on all ranks. The
+// host sets *step (device memory) before the step's first launch. Consecutive calls have
+// consecutive numbers.
+struct Sequence {
+  const uint32_t* step = nullptr;
+  uint32_t calls_per_step = 1;
+  uint32_t call = 0;
+};
+
+// latency: a block a token. throughput: a warp a token, few blocks of 1024 threads.
+enum class Mode : uint8_t { kLatency, kThroughput };
+struct Grid {
+  Mode mode = Mode::kLatency;
+  int num_blocks = 0;         // 0: DefaultBlocks(mode)
+  bool early_launch = false;  // start while the kernel before it ends (and wait for its end)
+};
+// latency: a block a multiprocessor; throughput: 24.
+int DefaultBlocks(Mode mode);
+
+struct DispatchSend {
+  const void* rows = nullptr;      // bf16 [max_tokens, hidden], 16-byte aligned
+  const int32_t* slots = nullptr;  // [max_tokens, k]: slot of all ranks' (rank * slots_per_rank
+                                   // + slot there); negative: none; a token's are distinct
+  const float* weights = nullptr;  // [max_tokens, k]
+  const int32_t* num_tokens = nullptr;  // device: at most max_tokens
+};
+const char* LaunchDispatchSend(const Group& group, const Sequence& sequence, const Grid& grid,
+                               const DispatchSend& args, CUstream_st* stream);
+
+// Rows grouped by this rank's slots: within a slot by source rank, then by token. After an abort
+// the offsets are all zero.
+struct DispatchReceive {
+  void* rows = nullptr;        // e4m3 or bf16 [capacity, hidden], 16-byte aligned
+  float* scales = nullptr;     // fp8: block b of row r at b * scale_stride + r
+  int64_t scale_stride = 0;    // at least capacity
+  int64_t capacity = 0;        // at least WorstRows(shape)
+  int32_t* offsets = nullptr;  // out [slots_per_rank + 1]
+};
+const char* LaunchDispatchReceive(const Group& group, const Sequence& sequence, const Grid& grid,
+                                  const DispatchReceive& args, CUstream_st* stream);
+
+// Sends each received token's expert rows home: summed with their weights in float32 and rounded
+// once, or (deterministic) each as it is.
+struct CombineSend {
+  const void* expert_rows = nullptr;  // bf16 [capacity, hidden] by the places dispatch gave
+};
+const char* LaunchCombineSend(const Group& group, const Sequence& sequence, const Grid& grid,
+                              const CombineSend& args, CUstream_st* stream);
+
+// out[t] = what came home for token t, in float32 in rank order (deterministic: in top-k order with
+// the weights), + shared[t] last, rounded once. After an abort `out` is left as it was.
+struct CombineReceive {
+  const int32_t* slots = nullptr;  // as given to dispatch
+  const float* weights = nullptr;
+  const int32_t* num_tokens = nullptr;
+  const void* shared = nullptr;  // bf16 [max_tokens, hidden], or null
+  void* out = nullptr;           // bf16 [max_tokens, hidden]
+};
+const char* LaunchCombineReceive(const Group& group, const Sequence& sequence, const Grid& grid,
+                                 const CombineReceive& args, CUstream_st* stream);
+
+// One-shot all-reduce: every rank stages its rows in its own memory, raises flags block by block,
+// and reads its peers' rows. Sums in float32 in rank order: the same bits on every rank.
+struct ReduceGroup {
+  int num_ranks = 1;
+  int rank = 0;
+  std::byte* bases[kMaxRanks] = {};  // allocations of ReduceBytes, as for Group
+  uint32_t* host_abort = nullptr;
+  uint64_t wait_nanoseconds = 1000000000;
+  int64_t max_elements = 0;  // of one call; the same on all ranks
+};
+size_t ReduceBytes(int64_t max_elements);
+struct AllReduce {
+  const void* in = nullptr;  // bf16 [elements], 16-byte aligned; may be `out`
+  void* out = nullptr;
+  int64_t elements = 0;  // a multiple of 8, the same on all ranks
+  bool early_launch = false;
+  int num_blocks = 0;  // at most, the same on all ranks; 0: as many as serve, up to 128
+};
+const char* LaunchAllReduce(const ReduceGroup& group, const Sequence& sequence,
+                            const AllReduce& args, CUstream_st* stream);
+
+// *step += 1, on the stream: for graphs that hold whole steps.
+const char* LaunchAdvanceStep(uint32_t* step, CUstream_st* stream);
+
+}  // namespace moebius::cuda::exchange
