@@ -299,7 +299,9 @@ std::set<int> GpuCounts(const PlanInput& input, const Question& question) {
   const int most = *counts.rbegin();
   const int node = input.device.gpus_per_node;
   for (int n = 1; n <= std::min(most, node); n *= 2) counts.insert(n);
-  for (int n = node; n <= most; n += node) counts.insert(n);
+  // Every number of nodes, of many nodes about every thirty-second of the range.
+  const int step = node * std::max(1, most / node / 32);
+  for (int n = node; n <= most; n += step) counts.insert(n);
   return counts;
 }
 
