@@ -347,8 +347,51 @@ bool RunCase(const BenchCase& c, const std::vector<int>& devices, FILE* json) {
   return correct;
 }
 
+constexpr int kReduceRounds = 32;
+
+// Microseconds of an all-reduce on rank r, in graphs that take the inputs in turn.
+double TimeReduce(const World& world, int r, const std::vector<Device<Bf16>>& in,
+                  const Device<Bf16>& out, bool early, std::barrier<>& barrier) {
+  const auto elements = static_cast<int64_t>(out.size());
+  // Ranks of one GPU must fit it together.
+  const int most_blocks = world[0].device == world[world.size() - 1].device ? 60 : 0;
+  world.Select(r);
+  const cudaStream_t stream = world[r].stream;
+  ReduceGroup group = world.MakeGroup<ReduceGroup>(r);
+  group.max_elements = elements;
+  cudaGraph_t graph;
+  cudaGraphExec_t exec;
+  CUDA_OK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+  LAUNCH_OK(LaunchAdvanceStep(world[r].step, stream));
+  for (uint32_t i = 0; i < kReduceRounds; ++i) {
+    LAUNCH_OK(LaunchAllReduce(group, {world[r].step, kReduceRounds, i},
+                              {in[i].get(), out.get(), elements, early, most_blocks}, stream));
+  }
+  CUDA_OK(cudaStreamEndCapture(stream, &graph));
+  CUDA_OK(cudaGraphInstantiate(&exec, graph, 0));
+  CUDA_OK(cudaGraphUpload(exec, stream));
+  CUDA_OK(cudaStreamSynchronize(stream));
+  cudaEvent_t begin, end;
+  CUDA_OK(cudaEventCreate(&begin));
+  CUDA_OK(cudaEventCreate(&end));
+  std::vector<double> all;
+  for (int repeat = 0; repeat < 15; ++repeat) {
+    barrier.arrive_and_wait();
+    CUDA_OK(cudaGraphLaunch(exec, stream));
+    CUDA_OK(cudaEventRecord(begin, stream));
+    for (int i = 0; i < 3; ++i) CUDA_OK(cudaGraphLaunch(exec, stream));
+    CUDA_OK(cudaEventRecord(end, stream));
+    CUDA_OK(cudaStreamSynchronize(stream));
+    float ms = 0;
+    CUDA_OK(cudaEventElapsedTime(&ms, begin, end));
+    all.push_back(ms * 1e3 / (3 * kReduceRounds));
+  }
+  CUDA_OK(cudaGraphExecDestroy(exec));
+  CUDA_OK(cudaGraphDestroy(graph));
+  return Median(all);
+}
+
 bool RunReduce(const ReduceCase& c, bool early, const std::vector<int>& devices, FILE* json) {
-  constexpr int kRounds = 32;
   const int ranks = static_cast<int>(devices.size());
   const int64_t elements = int64_t{c.rows} * kHidden;
   World world(devices, ReduceBytes(elements));
@@ -356,7 +399,7 @@ bool RunReduce(const ReduceCase& c, bool early, const std::vector<int>& devices,
   std::vector<Device<Bf16>> out;
   for (int r = 0; r < ranks; ++r) {
     world.Select(r);
-    for (int i = 0; i < kRounds; ++i) {
+    for (int i = 0; i < kReduceRounds; ++i) {
       in[r].push_back(moebius::kernels::cuda::testing::DeviceNormal(elements, 100 * r + i + 7));
     }
     out.emplace_back(elements);
@@ -364,50 +407,13 @@ bool RunReduce(const ReduceCase& c, bool early, const std::vector<int>& devices,
   }
   std::barrier<> barrier(ranks);
   std::vector<double> times(ranks);
-  const auto run = [&](int r) {
-    world.Select(r);
-    const cudaStream_t stream = world[r].stream;
-    ReduceGroup group = world.MakeGroup<ReduceGroup>(r);
-    group.max_elements = elements;
-    cudaGraph_t graph;
-    cudaGraphExec_t exec;
-    CUDA_OK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-    LAUNCH_OK(LaunchAdvanceStep(world[r].step, stream));
-    for (uint32_t i = 0; i < kRounds; ++i) {
-      LAUNCH_OK(LaunchAllReduce(group, {world[r].step, kRounds, i},
-                                {in[r][i].get(), out[r].get(), elements, early,
-                                 devices[0] == devices[ranks - 1] ? 60 : 0},
-                                stream));
-    }
-    CUDA_OK(cudaStreamEndCapture(stream, &graph));
-    CUDA_OK(cudaGraphInstantiate(&exec, graph, 0));
-    CUDA_OK(cudaGraphUpload(exec, stream));
-    CUDA_OK(cudaStreamSynchronize(stream));
-    cudaEvent_t begin, end;
-    CUDA_OK(cudaEventCreate(&begin));
-    CUDA_OK(cudaEventCreate(&end));
-    std::vector<double> all;
-    for (int repeat = 0; repeat < 15; ++repeat) {
-      barrier.arrive_and_wait();
-      CUDA_OK(cudaGraphLaunch(exec, stream));
-      CUDA_OK(cudaEventRecord(begin, stream));
-      for (int i = 0; i < 3; ++i) CUDA_OK(cudaGraphLaunch(exec, stream));
-      CUDA_OK(cudaEventRecord(end, stream));
-      CUDA_OK(cudaStreamSynchronize(stream));
-      float ms = 0;
-      CUDA_OK(cudaEventElapsedTime(&ms, begin, end));
-      all.push_back(ms * 1e3 / (3 * kRounds));
-    }
-    times[r] = Median(all);
-    CUDA_OK(cudaGraphExecDestroy(exec));
-    CUDA_OK(cudaGraphDestroy(graph));
-  };
+  const auto run = [&](int r) { times[r] = TimeReduce(world, r, in[r], out[r], early, barrier); };
   std::vector<std::thread> threads;
   for (int r = 0; r < ranks; ++r) threads.emplace_back(run, r);
   for (std::thread& t : threads) t.join();
   bool correct = true;
   std::vector<std::vector<Bf16>> last;
-  for (int r = 0; r < ranks; ++r) last.push_back(in[r][kRounds - 1].Download());
+  for (int r = 0; r < ranks; ++r) last.push_back(in[r][kReduceRounds - 1].Download());
   for (int r = 0; r < ranks; ++r) {
     correct = correct && *world[r].host_abort == 0;
     const auto got = out[r].Download();

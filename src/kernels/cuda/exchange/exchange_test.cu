@@ -377,6 +377,32 @@ std::vector<Case> LargeCases(const std::vector<int>& gpus) {
   return cases;
 }
 
+// Half `h` of a call, without experts.
+void QueueHalf(const World& world, const Shape& shape, int r, const Sequence& sequence, int h,
+               uint64_t limit, Call& c) {
+  Group group = world.MakeGroup(shape, r);
+  group.wait_nanoseconds = limit;
+  const Grid grid = {Mode::kLatency, 4, false};
+  const cudaStream_t stream = world[r].stream;
+  world.Select(r);
+  if (h == 0) {
+    LAUNCH_OK(LaunchDispatchSend(group, sequence, grid,
+                                 {c.rows.get(), c.slots.get(), c.weights.get(), c.count.get()},
+                                 stream));
+  } else if (h == 1) {
+    LAUNCH_OK(LaunchDispatchReceive(
+        group, sequence, grid,
+        {c.received.get(), c.scales.get(), WorstRows(shape), WorstRows(shape), c.offsets.get()},
+        stream));
+  } else if (h == 2) {
+    LAUNCH_OK(LaunchCombineSend(group, sequence, grid, {c.expert_rows.get()}, stream));
+  } else {
+    LAUNCH_OK(LaunchCombineReceive(
+        group, sequence, grid,
+        {c.slots.get(), c.weights.get(), c.count.get(), nullptr, c.out.get()}, stream));
+  }
+}
+
 // One rank stays silent in `half` (4: none does, the host stops a rank instead): the others' waits
 // end, all of the step together, and name it.
 void TestAbort(const std::vector<int>& gpus, int ranks, int half) {
@@ -397,33 +423,12 @@ void TestAbort(const std::vector<int>& gpus, int ranks, int half) {
   world.Synchronize();
   const auto begin = std::chrono::steady_clock::now();
   constexpr uint32_t kCalls = 40;
-  const Grid grid = {Mode::kLatency, 4, false};
+  const uint64_t limit = half == 4 ? 20000000000 : 200000000;  // nanoseconds
   for (uint32_t i = 0; i < kCalls; ++i) {
     for (int h = 0; h < 4; ++h) {
       for (int r = 0; r < ranks; ++r) {
         if (r == silent && (i > 0 || h >= half % 4)) continue;
-        Group group = world.MakeGroup(shape, r);
-        group.wait_nanoseconds = half == 4 ? 20000000000 : 200000000;
-        const Sequence sequence = {world[r].step, kCalls, i};
-        Call& c = *calls[r];
-        const cudaStream_t stream = world[r].stream;
-        world.Select(r);
-        if (h == 0) {
-          LAUNCH_OK(LaunchDispatchSend(
-              group, sequence, grid, {c.rows.get(), c.slots.get(), c.weights.get(), c.count.get()},
-              stream));
-        } else if (h == 1) {
-          LAUNCH_OK(LaunchDispatchReceive(group, sequence, grid,
-                                          {c.received.get(), c.scales.get(), WorstRows(shape),
-                                           WorstRows(shape), c.offsets.get()},
-                                          stream));
-        } else if (h == 2) {
-          LAUNCH_OK(LaunchCombineSend(group, sequence, grid, {c.expert_rows.get()}, stream));
-        } else {
-          LAUNCH_OK(LaunchCombineReceive(
-              group, sequence, grid,
-              {c.slots.get(), c.weights.get(), c.count.get(), nullptr, c.out.get()}, stream));
-        }
+        QueueHalf(world, shape, r, {world[r].step, kCalls, i}, h, limit, *calls[r]);
       }
     }
   }
