@@ -103,6 +103,11 @@ class Race {
   Estimate At(size_t i, int64_t concurrency) {
     Estimate estimate =
         EstimateLayout(input_, layout(i, concurrency), concurrency, candidates_[i].replicas);
+    // What fewer requests settled for may have no room for these: smaller buffers may.
+    if (estimate.rejected_by == RejectedBy::kCapacity) {
+      estimate = EstimateLayout(input_, Settle(input_, candidates_[i], concurrency), concurrency,
+                                candidates_[i].replicas);
+    }
     CheckLimits(question_, estimate);
     return estimate;
   }

@@ -1,8 +1,10 @@
 #include "plan/launch.h"
 
 #include <fmt/core.h>
+#include <cctype>
 
 #include <algorithm>
+#include <cctype>
 #include <iterator>
 
 namespace moebius::plan {
@@ -19,6 +21,22 @@ std::string Quoted(const std::string& word) {
   std::string out = "'";
   for (const char c : word) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
   return out + "'";
+}
+
+// JSON without spaces between its tokens: a long line may break at a space.
+std::string Compact(const std::string& json) {
+  std::string out;
+  bool in_string = false;
+  for (size_t i = 0; i < json.size(); ++i) {
+    const char c = json[i];
+    if (!in_string && std::isspace(static_cast<unsigned char>(c))) continue;
+    out += c;
+    if (in_string && c == '\\' && i + 1 < json.size())
+      out += json[++i];
+    else if (c == '"')
+      in_string = !in_string;
+  }
+  return out;
 }
 
 class Command {
@@ -63,12 +81,12 @@ void AddSizes(const ParallelConfig& config, Command& command) {
 void AddEngine(const PlanInput& input, const Estimate& estimate, Command& command) {
   const ParallelConfig& config = estimate.layout.config;
   if (!input.model.hf_overrides.empty()) {
-    command.Add("--hf-overrides", Quoted(input.model.hf_overrides));
+    command.Add("--hf-overrides", Quoted(Compact(input.model.hf_overrides)));
   }
   if (config.enable_eplb) {
     command.Add("--enable-eplb");
     if (config.num_redundant_experts > 0) {
-      command.Add("--eplb-config", Quoted(fmt::format("{{\"num_redundant_experts\": {}}}",
+      command.Add("--eplb-config", Quoted(fmt::format("{{\"num_redundant_experts\":{}}}",
                                                       config.num_redundant_experts)));
     }
   }

@@ -226,6 +226,17 @@ TEST(Report, CommandsStartTheLayout) {
           .vllm[0]
           .rfind("vllm serve 'my model'\\''s'", 0),
       0u);
+
+  // A long command is wrapped at spaces: JSON has none.
+  PlanInput overridden = input;
+  overridden.model.hf_overrides = R"({"a": 1, "b c": "x \" y"})";
+  EXPECT_NE(
+      LaunchCommands(
+          overridden,
+          EstimateLayout(overridden, SettleLayout(overridden, TestConfig(8, 1, 1, false), 1), 1))
+          .vllm[0]
+          .find(R"('{"a":1,"b c":"x \" y"}')"),
+      std::string::npos);
 }
 
 TEST(Report, PublishedRowsInEveryFormat) {

@@ -133,6 +133,7 @@ class Settling {
  public:
   Settling(const PlanInput& input, const layout::ParallelConfig& config, int64_t concurrency)
       : input_(input),
+        concurrency_(concurrency),
         requests_(CeilDiv(concurrency, config.data_parallel_size)),
         best_(layout::MakeLayout(config, input.model.numbers)) {}
 
@@ -178,6 +179,14 @@ class Settling {
   void Try(const layout::ParallelConfig& config, double gain) {
     if (!IsLegal(config, input_.model.numbers)) return;
     layout::ParallelLayout other = layout::MakeLayout(config, input_.model.numbers);
+    // What holds the load is better than what is fast without.
+    const bool holds = Holds(other);
+    if (holds != Holds(best_)) {
+      if (!holds) return;
+      best_ = std::move(other);
+      cost_.reset();
+      return;
+    }
     const double cost = Cost(other);
     if (!cost_) cost_ = Cost(best_);
     if (cost >= *cost_ * (1 - gain)) return;
@@ -192,6 +201,10 @@ class Settling {
                decode.total_us / 1e3 +
            static_cast<double>(requests_) * EstimatePrefill(input_, layout, requests_).batched_ms;
   }
+  bool Holds(const layout::ParallelLayout& layout) const {
+    return MemoryAt(input_, layout, requests_).distinct_kv_tokens >=
+           concurrency_ * (input_.isl + input_.osl);
+  }
   // Slots and buffers must not take the place of requests: four times the load still fits, or
   // nearly as much as without.
   bool LeavesRoom(const layout::ParallelLayout& layout) const {
@@ -202,6 +215,7 @@ class Settling {
   }
 
   const PlanInput& input_;
+  int64_t concurrency_;
   int64_t requests_;
   layout::ParallelLayout best_;
   std::optional<double> cost_;  // of best_, where it was needed
