@@ -35,6 +35,15 @@ Status Unwrap(json& object, const std::string& where) {
   if (body.contains("max_completion_tokens") && !body.contains("max_tokens"))
     body["max_tokens"] = body["max_completion_tokens"];
   body.erase("max_completion_tokens");
+  // Chat's pair of a switch and a number is one number here.
+  if (body.contains("logprobs") && body["logprobs"].is_boolean()) {
+    if (body["logprobs"].get<bool>()) {
+      body["logprobs"] = body.contains("top_logprobs") ? body["top_logprobs"] : json(0);
+    } else {
+      body.erase("logprobs");
+    }
+    body.erase("top_logprobs");
+  }
   if (object.contains("custom_id")) body["id"] = object["custom_id"];
   object = std::move(body);
   return {};

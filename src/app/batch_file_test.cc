@@ -52,11 +52,12 @@ TEST(BatchFile, OpenAisBatchLines) {
   const auto line = ParseBatchLine(
       R"({"custom_id": "r1", "method": "POST", "url": "/v1/chat/completions", "body":
           {"model": "m", "messages": [{"role": "user", "content": "hi"}],
-           "max_completion_tokens": 7}})",
+           "max_completion_tokens": 7, "logprobs": true, "top_logprobs": 2}})",
       "f:1", 1);
   ASSERT_TRUE(line) << line.error().message();
   EXPECT_EQ(line->id_json, "\"r1\"");
   EXPECT_EQ(line->sampling.max_tokens, 7);
+  EXPECT_EQ(line->sampling.logprobs, 2);
   EXPECT_TRUE(std::holds_alternative<frontend::Conversation>(line->prompt));
   EXPECT_NE(ErrorOf(R"({"custom_id": "r1", "body": "x"})").find("'body'"), std::string::npos);
   EXPECT_NE(ErrorOf(R"({"prompt": "x", "body": {}})").find("'prompt'"), std::string::npos);

@@ -46,7 +46,9 @@ Result<KvMemoryPlan> PlanKvMemory(const KvMemoryInput& input, const EngineOption
   }
   KvMemoryPlan plan;
   plan.workspace_bytes = input.workspace_bytes;
-  plan.max_model_len = options.max_model_len > 0 ? options.max_model_len : input.max_position;
+  plan.max_model_len = options.max_model_len > 0
+                           ? options.max_model_len
+                           : std::min(input.max_position, kMostUnaskedModelLen);
   const int64_t blocks_a_seq = (plan.max_model_len + options.block_size - 1) / options.block_size;
   // max_position may be huge; 2^31 blocks are more than ids can name.
   const int64_t most = std::min<int64_t>(blocks_a_seq, (int64_t{1} << 31) / options.max_num_seqs) *

@@ -12,6 +12,10 @@
 
 namespace moebius::engine {
 
+// A request's length where max_model_len is not given: models that promise millions of positions
+// would pay for them (rotation tables, block tables) without anyone having asked.
+constexpr int64_t kMostUnaskedModelLen = 262144;
+
 struct KvMemoryInput {
   uint64_t block_bytes = 0;      // of one KV block in all layers
   uint64_t workspace_bytes = 0;  // activations, logits: allocated besides

@@ -43,6 +43,16 @@ TEST(KvMemory, NeverMoreThanTheRequestsCanUse) {
   EXPECT_EQ(PlanKvMemory(Input(), options)->num_blocks, 50);
 }
 
+TEST(KvMemory, MillionsOfPositionsMustBeAskedFor) {
+  KvMemoryInput input = Input();
+  input.max_position = 10 << 20;
+  input.block_bytes = 64;
+  EXPECT_EQ(PlanKvMemory(input, {})->max_model_len, kMostUnaskedModelLen);
+  EngineOptions options;
+  options.max_model_len = 1 << 20;
+  EXPECT_EQ(PlanKvMemory(input, options)->max_model_len, 1 << 20);
+}
+
 TEST(KvMemory, ALengthThatNobodyAskedForGivesWay) {
   EngineOptions options;
   options.kv_cache_bytes = 10 * kMiB;

@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "engine/inproc_engine_client.h"
+#include "engine/kv_memory.h"
 #include "kernels/backend.h"
 #include "moe/forced_routing.h"
 #include "text/chat_template.h"
@@ -173,10 +174,12 @@ Result<OpenedModel> Load(PreparedModel prepared) {
                  engine::InprocEngineClient::Create(std::move(model), backend, std::move(pool),
                                                     options.engine));
   if (const int64_t fits = engine->limits().max_model_len; fits < prepared.limits.max_model_len) {
-    LogWarning(
-        "requests may have {} tokens, not the model's {}: the KV cache holds no more "
-        "(--num-kv-blocks, --kv-cache-memory-bytes, --gpu-memory-utilization)",
-        fits, prepared.limits.max_model_len);
+    const bool unasked = fits == engine::kMostUnaskedModelLen;
+    LogWarning("requests may have {} tokens, not the model's {}: {}", fits,
+               prepared.limits.max_model_len,
+               unasked ? "more must be asked for (--max-model-len)"
+                       : "the KV cache holds no more (--num-kv-blocks, --kv-cache-memory-bytes, "
+                         "--gpu-memory-utilization)");
   }
   opened.frontend = std::make_unique<Frontend>(std::move(engine), std::move(prepared.encoder));
   opened.load_seconds =
