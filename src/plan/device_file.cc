@@ -60,7 +60,7 @@ Status SetText(const std::string& where, const std::string& key, const std::stri
   if (key == "title") device.title = value;
   if (key == "basis") return SetBasis(where, value, device);
   if (key == "measured_as") {
-    if (value != "" && value != "h200" && value != "gb200") {
+    if (!value.empty() && value != "h200" && value != "gb200") {
       return MakeError(ErrorCode::kInvalidArgument,
                        "{}: measured_as is '{}', expected h200, gb200 or nothing", where, value);
     }

@@ -12,7 +12,6 @@ namespace moebius::plan {
 namespace {
 
 using layout::ExchangeBackend;
-using layout::Part;
 using layout::PartPlacement;
 
 // How much of what could run beside something else does: the two share memory, and the throughput
