@@ -10,9 +10,6 @@
 namespace moebius::plan {
 namespace {
 
-using layout::Holding;
-using layout::Part;
-
 double GroupUs(const StepTime& step, OpGroup group) {
   double us = 0;
   // What overlaps (a line below zero) is taken off the collectives.

@@ -12,7 +12,6 @@ namespace {
 
 using layout::ParallelConfig;
 using layout::ParallelLayout;
-using layout::Part;
 
 constexpr double kH200 = 141e9;
 
