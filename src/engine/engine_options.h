@@ -8,6 +8,7 @@
 
 #include "base/ids.h"
 #include "base/result.h"
+#include "engine/step_record.h"
 
 namespace moebius::engine {
 
@@ -30,6 +31,8 @@ struct EngineOptions {
 
   std::optional<uint64_t> seed;        // of requests that bring none; none: of the random device
   std::vector<TokenId> eos_token_ids;  // the model's end tokens
+
+  StepObserver on_step;  // hears of every step; empty: nobody does
 
   // A step that takes longer is given up: its requests fail and the engine is unhealthy.
   std::chrono::milliseconds step_timeout{std::chrono::minutes(10)};

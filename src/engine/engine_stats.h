@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "base/histogram.h"
 #include "moe/expert_stats.h"
 
 namespace moebius::engine {
@@ -43,6 +44,28 @@ struct EngineStats {
   int64_t num_finished_length = 0;
   int64_t num_cancelled = 0;
   int64_t num_failed = 0;
+
+  int64_t num_corrupted = 0;  // requests that ended because their logits were no numbers
+
+  // Of ended requests and their tokens, in seconds from RequestInput::arrival or between events.
+  Histogram time_to_first_token;
+  Histogram inter_token_latency;    // every gap between two tokens of a request
+  Histogram time_per_output_token;  // a request: (last - first) / (tokens - 1)
+  Histogram e2e_latency;
+  Histogram queue_time;      // arrival to first admission
+  Histogram prefill_time;    // first admission to first token
+  Histogram decode_time;     // first token to the last
+  Histogram inference_time;  // first admission to the last token
+  // In tokens.
+  Histogram step_tokens;    // of a step
+  Histogram prompt_length;  // of a request
+  Histogram output_length;
+  Histogram max_tokens;              // what it asked for
+  Histogram computed_prompt_tokens;  // what the prefix cache did not have
+
+  // Work is there, and that many seconds have passed since a step was done (or work came).
+  bool has_work = false;
+  double seconds_without_progress = 0;
 
   DurationStats plan_time;    // scheduler and bookkeeping, a step
   DurationStats device_time;  // forward and sampling, a step

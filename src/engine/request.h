@@ -2,6 +2,7 @@
 // frontend's business.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -31,6 +32,9 @@ struct RequestInput {
   int32_t priority = 0;  // -kMaxPriority ... kMaxPriority
 
   std::shared_ptr<TokenConstraint> constraint;  // null: any token
+
+  // When its user sent it: times to the first token and to the end count from here.
+  std::chrono::steady_clock::time_point arrival = std::chrono::steady_clock::now();
 };
 constexpr int64_t kPriorityArrivals = 1024;
 constexpr int32_t kMaxPriority = 1000;
@@ -45,6 +49,7 @@ const char* FinishReasonName(FinishReason reason);  // "stop", "length", "cancel
 
 struct TokenLogprobs {
   float logprob = 0.0f;                 // of the token itself
+  int32_t rank = 0;                     // of the token itself: 1 is the most likely
   std::span<const TokenId> top_tokens;  // the num_logprobs best, best first
   std::span<const float> top_logprobs;
 };
@@ -60,10 +65,12 @@ struct TokenEvent {
   RequestId request;
   std::span<const TokenId> tokens;          // new since the last event, an end token included
   std::span<const TokenLogprobs> logprobs;  // one a token if the request asked, else empty
-  std::optional<FinishReason> finish;       // set in the last event of a request and only there
-  std::optional<TokenId> stop_token;        // kStop by a token: which one
-  const Error* error = nullptr;             // kError: why
-  Usage usage;                              // so far
+  // In the first event with tokens, if the request asked: one a prompt token, from the second on.
+  std::span<const TokenLogprobs> prompt_logprobs;
+  std::optional<FinishReason> finish;  // set in the last event of a request and only there
+  std::optional<TokenId> stop_token;   // kStop by a token: which one
+  const Error* error = nullptr;        // kError: why
+  Usage usage;                         // so far
 };
 
 // Called on the engine's thread, once an event, in order; exactly one event has `finish`. It must

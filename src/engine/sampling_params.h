@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "base/ids.h"
@@ -26,8 +27,14 @@ struct SamplingParams {
   bool ignore_eos = false;              // the model's own end tokens are tokens like any other
 
   // -1: none; n >= 0: for every output token its own log probability and the n best, of the raw
-  // logits. (There are none for prompt tokens.)
+  // logits.
   int32_t num_logprobs = -1;
+  // The same for every prompt token but the first. Such a request computes its whole prompt.
+  int32_t num_prompt_logprobs = -1;
+
+  std::vector<std::pair<TokenId, float>> logit_bias;  // added to the logits before all else
+  std::vector<TokenId> allowed_token_ids;             // no others are drawn; empty: all
+  std::vector<std::vector<TokenId>> bad_words;        // never completed in the output
 
   bool has_penalties() const {
     return repetition_penalty != 1.0f || presence_penalty != 0.0f || frequency_penalty != 0.0f;

@@ -16,6 +16,7 @@ namespace moebius::engine {
 // TokenLogprobs that own their lists.
 struct LogprobEntry {
   float logprob = 0.0f;
+  int32_t rank = 0;
   std::vector<TokenId> top_tokens;
   std::vector<float> top_logprobs;
 };
@@ -23,7 +24,8 @@ struct LogprobEntry {
 // Everything that arrived since the last Next.
 struct TokenChunk {
   std::vector<TokenId> tokens;
-  std::vector<LogprobEntry> logprobs;  // one a token if asked for, else empty
+  std::vector<LogprobEntry> logprobs;         // one a token if asked for, else empty
+  std::vector<LogprobEntry> prompt_logprobs;  // in the first chunk with tokens, as TokenEvent's
   std::optional<FinishReason> finish;
   std::optional<TokenId> stop_token;
   std::optional<Error> error;

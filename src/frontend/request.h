@@ -2,6 +2,7 @@
 // ids, log probabilities, counts and times out. Plain values.
 #pragma once
 
+#include <chrono>
 #include <optional>
 #include <span>
 #include <string>
@@ -40,12 +41,14 @@ struct GenerateRequest {
   bool skip_special_tokens = true;
   std::string cache_salt;
   int32_t priority = 0;
+  std::chrono::steady_clock::time_point arrival = std::chrono::steady_clock::now();
 };
 
 struct TokenLogprob {
   TokenId token = -1;
   std::string bytes;  // what the token adds in the middle of a text; maybe half a character
   float logprob = 0.0f;
+  int32_t rank = 0;  // 1 is the most likely
   struct Top {
     TokenId token = -1;
     std::string bytes;
@@ -74,6 +77,7 @@ struct GenerateOutput {
   std::string text;
   std::vector<TokenId> token_ids;  // an end token included
   std::vector<TokenLogprob> logprobs;
+  std::vector<TokenLogprob> prompt_logprobs;  // if asked for: from the second prompt token on
   engine::FinishReason finish = engine::FinishReason::kError;
   std::optional<std::string> stop_string;  // kStop: which of the request's ended it
   std::optional<TokenId> stop_token;       // kStop: or which token

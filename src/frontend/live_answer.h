@@ -1,0 +1,47 @@
+// One answer under way, for a caller that must not wait: the engine's thread announces news, the
+// owner polls when it pleases. What is not polled is merged, so a slow owner costs token ids and no
+// more. Owned by one call; one thread at a time. Destroying it before the end cancels the request.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include "base/result.h"
+#include "engine/token_stream.h"
+#include "frontend/frontend.h"
+#include "frontend/generation.h"
+#include "frontend/request.h"
+
+namespace moebius::frontend {
+
+class LiveAnswer {
+ public:
+  // `on_news` is called on the engine's thread when something has arrived after the last Poll (once
+  // until the next Poll), perhaps before Start returns; it must be quick. Errors as
+  // EngineClient::Submit's and PromptEncoder::MakeInput's. `frontend` outlives the answer.
+  static Result<std::unique_ptr<LiveAnswer>> Start(const Frontend& frontend,
+                                                   const GenerateRequest& request,
+                                                   std::function<void()> on_news);
+  ~LiveAnswer();
+
+  // What is new since the last call; none: nothing. The views live until the next call.
+  std::optional<Delta> Poll();
+
+  bool finished() const { return generation_.finished(); }
+  const GenerateOutput& output() const { return generation_.output(); }  // so far
+
+  // Ends it as cancelled; Poll shows it.
+  void Cancel();
+
+ private:
+  LiveAnswer(const Frontend& frontend, const GenerateRequest& request);
+
+  const Frontend* frontend_;
+  engine::TokenStream stream_;
+  Generation generation_;
+  engine::RequestId id_;
+  bool told_engine_ = false;
+};
+
+}  // namespace moebius::frontend
