@@ -6,6 +6,22 @@
 #include <utility>
 
 namespace moebius::engine {
+namespace {
+
+void AppendEntries(std::span<const TokenLogprobs> more, std::vector<LogprobEntry>* all) {
+  for (const TokenLogprobs& entry : more) {
+    all->push_back({entry.logprob,
+                    entry.rank,
+                    {entry.top_tokens.begin(), entry.top_tokens.end()},
+                    {entry.top_logprobs.begin(), entry.top_logprobs.end()}});
+  }
+}
+
+void MoveEntries(std::vector<LogprobEntry>& more, std::vector<LogprobEntry>* all) {
+  for (LogprobEntry& entry : more) all->push_back(std::move(entry));
+}
+
+}  // namespace
 
 struct TokenStream::Buffer {
   std::mutex mutex;
@@ -23,11 +39,8 @@ TokenSink TokenStream::Sink() const {
       const std::lock_guard lock(buffer->mutex);
       TokenChunk& chunk = buffer->chunk;
       chunk.tokens.insert(chunk.tokens.end(), event.tokens.begin(), event.tokens.end());
-      for (const TokenLogprobs& entry : event.logprobs) {
-        chunk.logprobs.push_back({entry.logprob,
-                                  {entry.top_tokens.begin(), entry.top_tokens.end()},
-                                  {entry.top_logprobs.begin(), entry.top_logprobs.end()}});
-      }
+      AppendEntries(event.logprobs, &chunk.logprobs);
+      AppendEntries(event.prompt_logprobs, &chunk.prompt_logprobs);
       chunk.finish = event.finish;
       chunk.stop_token = event.stop_token;
       if (event.error != nullptr) chunk.error = *event.error;
@@ -59,7 +72,8 @@ Result<TokenChunk> TokenStream::Collect(std::chrono::milliseconds timeout) {
         std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
     MOEBIUS_ASSIGN(TokenChunk chunk, Next(std::max(left, std::chrono::milliseconds(0))));
     all.tokens.insert(all.tokens.end(), chunk.tokens.begin(), chunk.tokens.end());
-    for (LogprobEntry& entry : chunk.logprobs) all.logprobs.push_back(std::move(entry));
+    MoveEntries(chunk.logprobs, &all.logprobs);
+    MoveEntries(chunk.prompt_logprobs, &all.prompt_logprobs);
     all.finish = chunk.finish;
     all.stop_token = chunk.stop_token;
     all.error = std::move(chunk.error);

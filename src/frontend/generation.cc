@@ -35,7 +35,9 @@ Delta Generation::Push(const engine::TokenChunk& chunk) {
     const bool is_end =
         chunk.stop_token && i + 1 == chunk.tokens.size() && chunk.tokens[i] == *chunk.stop_token;
     PushToken(chunk.tokens[i], !is_end || include_stop_);
-    if (i < chunk.logprobs.size()) PushLogprob(chunk.tokens[i], chunk.logprobs[i]);
+    if (i < chunk.logprobs.size()) {
+      output_.logprobs.push_back(MakeLogprob(chunk.tokens[i], chunk.logprobs[i]));
+    }
   }
   if (chunk.finish) Finish(chunk);
   return {std::string_view(output_.text).substr(text_begin),
@@ -51,13 +53,13 @@ void Generation::PushToken(TokenId token, bool in_text) {
       output_.token_ids.size() < min_tokens_ ? stops_.Bypass(piece) : stops_.Push(piece);
 }
 
-void Generation::PushLogprob(TokenId token, const engine::LogprobEntry& entry) {
-  TokenLogprob logprob{token, BytesOf(token), entry.logprob, {}};
+TokenLogprob Generation::MakeLogprob(TokenId token, const engine::LogprobEntry& entry) const {
+  TokenLogprob logprob{token, BytesOf(token), entry.logprob, entry.rank, {}};
   for (size_t i = 0; i < entry.top_tokens.size(); ++i) {
     logprob.top.push_back(
         {entry.top_tokens[i], BytesOf(entry.top_tokens[i]), entry.top_logprobs[i]});
   }
-  output_.logprobs.push_back(std::move(logprob));
+  return logprob;
 }
 
 void Generation::Finish(const engine::TokenChunk& chunk) {
