@@ -109,15 +109,17 @@ void MetricsText::Line(std::string_view suffix, Labels labels, Label last, doubl
   text_ += '\n';
 }
 
-void MetricsText::Sample(const Histogram& histogram, Labels labels) {
+void MetricsText::Buckets(std::span<const double> bounds, std::span<const int64_t> counts,
+                          double sum, Labels labels) {
   int64_t below = 0;
-  for (size_t i = 0; i < histogram.bounds().size(); ++i) {
-    below += histogram.counts()[i];
-    Line("_bucket", labels, {"le", Bound(histogram.bounds()[i])}, below);
+  for (size_t i = 0; i < bounds.size(); ++i) {
+    below += counts[i];
+    Line("_bucket", labels, {"le", Bound(bounds[i])}, below);
   }
-  Line("_bucket", labels, {"le", "+Inf"}, histogram.count());
-  Line("_sum", labels, {}, histogram.sum());
-  Line("_count", labels, {}, histogram.count());
+  below += counts[bounds.size()];
+  Line("_bucket", labels, {"le", "+Inf"}, below);
+  Line("_sum", labels, {}, sum);
+  Line("_count", labels, {}, below);
 }
 
 }  // namespace moebius

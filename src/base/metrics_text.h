@@ -11,6 +11,7 @@
 #include <concepts>
 #include <cstdint>
 #include <initializer_list>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -41,7 +42,12 @@ class MetricsText {
   }
   void Sample(double value, Labels labels = {}) { Line("", labels, {}, value); }
   // Cumulative buckets up to +Inf, sum and count.
-  void Sample(const Histogram& histogram, Labels labels = {});
+  void Sample(const Histogram& histogram, Labels labels = {}) {
+    Buckets(histogram.bounds(), histogram.counts(), histogram.sum(), labels);
+  }
+  // The same of one that is no Histogram: one count a bound, not cumulative, and one above them.
+  void Buckets(std::span<const double> bounds, std::span<const int64_t> counts, double sum,
+               Labels labels = {});
 
   // A family of one sample.
   template <typename Value>
