@@ -128,6 +128,7 @@ void RunChunk(Step& step, MoeShared& shared, const MoeLayer& layer, int64_t begi
 }  // namespace
 
 void RunMoe(Step& step, MoeShared& shared, const MoeLayer& layer) {
+  const PartTimer timer(step.batch.times, &PartTimes::experts);
   const int64_t chunk = ChunkRows(shared.config, step.rows);
   for (int64_t begin = 0; begin < step.rows; begin += chunk) {
     RunChunk(step, shared, layer, begin, std::min(chunk, step.rows - begin));
