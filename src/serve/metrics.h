@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "serve/metrics_experts.h"
 #include "serve/server_stats.h"
@@ -11,7 +12,7 @@ namespace moebius::serve {
 
 class Metrics {
  public:
-  explicit Metrics(std::string version) : version_(std::move(version)) {}
+  explicit Metrics(std::string version);
 
   // /metrics: text format 0.0.4 (Content-Type: kMetricsContentType). Every name: docs/metrics.md.
   std::string Text(const Snapshot& snapshot);
@@ -22,6 +23,7 @@ class Metrics {
 
  private:
   const std::string version_;
+  const std::string start_id_;  // another one after a restart: counters begin anew
   ExpertWindow window_;
 };
 

@@ -34,7 +34,9 @@ ExpertLoad ExpertWindow::Advance(const moe::ExpertStats& now, double uptime) {
   if (!past_.empty()) {
     const Past& base = past_.front();
     load.seconds = uptime - base.uptime;
-    for (int layer = 0; layer < base.counts.num_layers(); ++layer) {
+    const bool is_counted = base.counts.num_layers() == load.num_layers &&
+                            base.counts.num_experts() == load.num_experts;
+    for (int layer = 0; is_counted && layer < load.num_layers; ++layer) {
       const auto then = base.counts.Layer(layer);
       int64_t* const counts = load.counts.data() + static_cast<size_t>(layer) * load.num_experts;
       for (size_t expert = 0; expert < then.size(); ++expert) counts[expert] -= then[expert];

@@ -29,8 +29,10 @@ struct ExpertSpread {
   int64_t total = 0;  // tokens times experts a token
   int64_t max = 0;    // of the busiest expert
   double mean = 0;
-  int64_t num_active = 0;                                          // experts that got any
-  double imbalance() const { return mean > 0 ? static_cast<double>(max) / mean : 0; }  // 0: no token
+  int64_t num_active = 0;  // experts that got any
+  double imbalance() const {
+    return mean > 0 ? static_cast<double>(max) / mean : 0;
+  }  // 0: no token
 };
 ExpertSpread SpreadOf(std::span<const int64_t> counts);
 

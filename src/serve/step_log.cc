@@ -6,7 +6,6 @@
 #include <chrono>
 #include <cstring>
 #include <iterator>
-#include <optional>
 #include <utility>
 
 #include "base/log.h"
@@ -106,31 +105,33 @@ int64_t StepLog::num_dropped() const {
 }
 
 void StepLog::Run() {
-  std::optional<Clock::time_point> unflushed_since;
+  bool is_flushed = true;
+  Clock::time_point flush_at{};
   std::unique_lock lock(mutex_);
   while (true) {
     const auto has_news = [&] { return added_ > taken_ || is_stopping_; };
-    if (unflushed_since) {
-      news_.wait_until(lock, *unflushed_since + kFlushPeriod, has_news);
-    } else {
+    if (is_flushed) {
       news_.wait(lock, has_news);
+    } else {
+      news_.wait_until(lock, flush_at, has_news);
     }
     if (added_ > taken_) {
       const Slot& slot = ring_[static_cast<size_t>(taken_) % ring_.size()];
       const int64_t num_dropped = dropped_;
       lock.unlock();
       const bool is_written = Write(slot, num_dropped);
-      if (!unflushed_since) unflushed_since = Clock::now();
+      if (is_flushed) flush_at = Clock::now() + kFlushPeriod;
+      is_flushed = false;
       lock.lock();
       ++taken_;
       ++(is_written ? written_ : dropped_);
     } else if (is_stopping_) {
       break;
     }
-    if (unflushed_since && Clock::now() >= *unflushed_since + kFlushPeriod) {
+    if (!is_flushed && Clock::now() >= flush_at) {
       lock.unlock();
       Flush();
-      unflushed_since.reset();
+      is_flushed = true;
       lock.lock();
     }
   }
