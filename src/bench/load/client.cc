@@ -13,6 +13,8 @@ struct LoadClient::Call {
   RequestRecord record;
   AnswerReader reader;
   Done done;
+  int64_t handle = 0;  // these two under the client's mutex
+  bool has_ended = false;
 };
 
 Result<std::unique_ptr<LoadClient>> LoadClient::Create(const ClientOptions& options) {
@@ -47,13 +49,19 @@ void LoadClient::Start(std::string body, RequestRecord record, Done done) {
   callbacks.on_data = [call, origin](std::string_view bytes, Clock::time_point arrival) {
     call->reader.OnData(bytes, std::chrono::duration<double>(arrival - origin).count());
   };
-  callbacks.on_end = [call, origin](const Status& status) {
+  callbacks.on_end = [this, call, origin](const Status& status) {
     call->reader.OnEnd(status, std::chrono::duration<double>(Clock::now() - origin).count());
+    {
+      const std::lock_guard lock(mutex_);
+      call->has_ended = true;
+      handles_.erase(call->handle);
+    }
     call->done(std::move(call->record));
   };
   const int64_t handle = http_->Start(std::move(request), std::move(callbacks));
   const std::lock_guard lock(mutex_);
-  handles_.insert(handle);
+  call->handle = handle;
+  if (!call->has_ended) handles_.insert(handle);
 }
 
 RequestRecord LoadClient::Ask(std::string body) {

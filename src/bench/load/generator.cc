@@ -135,8 +135,8 @@ LoadRun Generator::Run() {
       ++num_in_flight_;
     }
     transport_.send(std::move(record), [this](RequestRecord done) {
-      Finish(std::move(done));
       if (transport_.on_done) transport_.on_done();
+      Finish(std::move(done));  // last: the run may end with it
     });
   }
   LoadRun run;
