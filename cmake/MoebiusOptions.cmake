@@ -37,3 +37,7 @@ if(MOEBIUS_SANITIZE)
   add_compile_options("$<$<COMPILE_LANGUAGE:C,CXX>:-fsanitize=${MOEBIUS_SANITIZE};-fno-sanitize-recover=all>")
   add_link_options(-fsanitize=${MOEBIUS_SANITIZE})
 endif()
+# ThreadSanitizer does not understand the fences that Asio puts around its operations.
+if(MOEBIUS_SANITIZE MATCHES "thread")
+  add_compile_definitions(BOOST_ASIO_DISABLE_FENCED_BLOCK)
+endif()
