@@ -124,6 +124,23 @@ std::vector<json> Events(const std::string& stream) {
   return events;
 }
 
+std::unique_ptr<ApiCall> Chat(const ApiContext& context, json body) {
+  if (!body.contains("messages")) body["messages"] = {{{"role", "user"}, {"content", "Hi"}}};
+  CallResult call = ParseChatCompletion(body.dump(), context, "");
+  EXPECT_TRUE(call) << call.error().message;
+  return call ? *std::move(call) : nullptr;
+}
+
+std::unique_ptr<ApiCall> Completion(const ApiContext& context, const json& body) {
+  CallResult call = ParseCompletion(body.dump(), context, "");
+  EXPECT_TRUE(call) << call.error().message;
+  return call ? *std::move(call) : nullptr;
+}
+
+const std::vector<TokenId>& PromptIds(const ApiCall& call, size_t choice) {
+  return std::get<std::vector<TokenId>>(call.requests()[choice].prompt);
+}
+
 ApiError ErrorOf(const CallResult& result) {
   EXPECT_FALSE(result);
   return result ? ApiError() : result.error();

@@ -38,6 +38,11 @@ std::string Stream(ApiCall& call, const frontend::PromptEncoder& encoder,
 // The events of a stream; [DONE] is checked and left out.
 std::vector<nlohmann::json> Events(const std::string& stream);
 
+// Calls that must parse.
+std::unique_ptr<ApiCall> Chat(const ApiContext& context, nlohmann::json body);
+std::unique_ptr<ApiCall> Completion(const ApiContext& context, const nlohmann::json& body);
+const std::vector<TokenId>& PromptIds(const ApiCall& call, size_t choice = 0);
+
 // The error of a call that must fail.
 ApiError ErrorOf(const CallResult& result);
 
