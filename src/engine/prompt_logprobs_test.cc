@@ -120,13 +120,13 @@ TEST_P(PromptLogprobs, AreTheSameInChunksOfAnySizeAndInABatch) {
     options.max_num_batched_tokens = 128;
     const auto client = StartGolden(GetParam(), model::DTypeChoice::kBFloat16, backend, options);
     const int64_t vocab = client->limits().vocab_size;
-    for (uint32_t i = 0; i < 6; ++i) inputs.push_back(Ask(RandomPrompt(22 + i, i % 4, vocab)));
+    for (uint32_t i = 0; i < 6; ++i) inputs.push_back(Ask(RandomPrompt(11 + i, i % 4, vocab)));
     inputs[3].sampling.num_prompt_logprobs = -1;
     want = RunAll(*client, inputs, /*at_once=*/false);
   }
   EXPECT_TRUE(want[3].prompt_logprobs.empty());
-  EXPECT_EQ(want[4].prompt_logprobs.size(), 25u);
-  for (int64_t budget = 1; budget <= 28; ++budget) {
+  EXPECT_EQ(want[4].prompt_logprobs.size(), 14u);
+  for (int64_t budget = 1; budget <= 17; ++budget) {
     EngineOptions options = GoldenOptions();
     options.max_num_batched_tokens = budget;
     options.max_num_seqs = std::min<int64_t>(budget, 4);
