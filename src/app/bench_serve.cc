@@ -109,8 +109,8 @@ Result<std::vector<Output>> OpenOutputs(const BenchServeOptions& options) {
 void FillServer(BenchServeOptions& options) {
   load::ServeBenchOptions& bench = options.bench;
   const bool is_ipv6 = options.host.find(':') != std::string::npos && options.host[0] != '[';
-  bench.client.base_url = options.base_url.value_or(
-      fmt::format(is_ipv6 ? "http://[{}]:{}" : "http://{}:{}", options.host, options.port));
+  bench.client.base_url = options.base_url.value_or(fmt::format(
+      "http://{}{}{}:{}", is_ipv6 ? "[" : "", options.host, is_ipv6 ? "]" : "", options.port));
   while (bench.client.base_url.ends_with('/')) bench.client.base_url.pop_back();
   bench.client.endpoint = options.endpoint.value_or(
       bench.backend == "openai-chat" ? "/v1/chat/completions" : "/v1/completions");

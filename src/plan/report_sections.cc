@@ -304,7 +304,7 @@ Section Commands(const PlanReport& report) {
     section.lines.emplace_back("moebius serve has no decode context parallelism.");
   } else {
     section.lines.emplace_back(
-        "moebius serve is on its way (one rank runs today); these are the flags it takes.");
+        "moebius serve runs one rank today: --dry-run shows what these flags need.");
   }
   const Estimate& estimate = report.decision.ranked.front();
   if (estimate.replicas > 1) {
@@ -517,6 +517,25 @@ std::vector<Section> ReportSections(const PlanReport& report) {
     }
   }
   if (report.launch) sections.push_back(Commands(report));
+  return sections;
+}
+
+std::vector<Section> LayoutSections(const PlanReport& report) {
+  const Device& device = report.input.device;
+  Section head = Head(report);
+  head.lines.resize(1);  // the model
+  head.lines.push_back(fmt::format("device  {}: {} GB a rank, {:.0f} % of it to use", device.title,
+                                   Gigabytes(device.hbm_bytes),
+                                   report.input.gpu_memory_utilization * 100));
+  std::vector<Section> sections = {std::move(head), Findings(report)};
+  if (report.decision.ranked.empty()) return sections;
+  const Estimate& estimate = report.decision.ranked.front();
+  sections.push_back(PartsSection(estimate));
+  sections.back().title = "What a rank holds";
+  sections.push_back(MemorySection(report, estimate));
+  sections.back().title = "Memory of the fullest rank";
+  sections.back().grid.header.back() = "% of memory";
+  sections.push_back(TrafficSection(report, estimate));
   return sections;
 }
 
