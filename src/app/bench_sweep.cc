@@ -64,8 +64,9 @@ Result<int> BenchSweepCommand(const BenchSweepOptions& options, Interrupt& inter
     List(plan, options.only);
     return kExitOk;
   }
-  const std::filesystem::path folder =
-      options.output_dir.empty() ? std::filesystem::path("sweeps") / plan.name : options.output_dir;
+  const std::filesystem::path folder = options.output_dir.empty()
+                                           ? std::filesystem::path("sweeps") / plan.name
+                                           : std::filesystem::path(options.output_dir);
   load::RunnerOptions runner;
   std::error_code error;
   runner.program = std::filesystem::read_symlink("/proc/self/exe", error).string();
