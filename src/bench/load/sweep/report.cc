@@ -116,7 +116,7 @@ std::vector<Repeated> RepeatsOf(const std::vector<SweepRow>& rows) {
   for (const SweepRow& row : rows) {
     if (row.status != CellStatus::kOk) continue;
     const std::string name = row.server + " / " + row.load;
-    if (rates[name].empty()) all.push_back({name});
+    if (rates[name].empty()) all.push_back({.name = name, .n = 0, .mean = 0, .half = {}});
     rates[name].push_back(FiguresOf(row).rate());
   }
   for (Repeated& one : all) {
