@@ -4,9 +4,10 @@ import json
 import pathlib
 import random
 import subprocess
-import sys
 
 import pytest
+
+from server import ROOT
 
 TASKS = pathlib.Path(__file__).parent / "lm_eval_tasks"
 NUM_SUMS = 24
@@ -34,7 +35,7 @@ def test_sums(server, tmp_path, concurrency):
     model = json.loads(server.get("/v1/models")[1])["data"][0]["id"]
     arguments = f"model={model},base_url={server.url}/v1/completions,num_concurrent={concurrency}," \
                 "tokenizer_backend=remote,tokenized_requests=True,max_length=1024"
-    command = [str(pathlib.Path(sys.executable).parent / "lm_eval"), "run", "--model", "local-completions",
+    command = [str(ROOT / "build/clients/lm_eval/bin/lm_eval"), "run", "--model", "local-completions",
                "--model_args", arguments, "--include_path", str(TASKS), "--output_path", str(tmp_path / "out"),
                "--tasks", "moebius_sums_choice,moebius_sums_generate", "--batch_size", "4"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)

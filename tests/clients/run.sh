@@ -26,7 +26,7 @@ fi
 parts=(python)
 for name in "${names[@]}"; do
   case $name in
-    prometheus) parts+=(prometheus) ;;
+    lm_eval | aiperf | prometheus) parts+=("$name") ;;
     page) parts+=(chromium) ;;
   esac
 done

@@ -2,7 +2,7 @@
 # What the client tests need besides Moebius, under build/clients: a Python venv, Prometheus (its programs only, unpacked
 # from Debian's package: nothing is installed or started), and Chromium (installed if there is none). Safe to run again.
 #
-#   tests/clients/setup.sh [python] [prometheus] [chromium]      none named: all
+#   tests/clients/setup.sh [python] [lm_eval] [aiperf] [prometheus] [chromium]      none named: all
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=tools/common.sh
@@ -23,6 +23,17 @@ setup_python() {
   "$folder/venv/bin/pip" install -q --disable-pip-version-check -r tests/clients/requirements.txt
   sha256sum tests/clients/requirements.txt >"$stamp"
 }
+
+# The bigger ones have venvs of their own: their requirements are not ours.
+setup_venv() {
+  [[ -f $folder/$1/ready ]] && return
+  say "a venv for $1"
+  python3 -m venv "$folder/$1"
+  "$folder/$1/bin/pip" install -q --disable-pip-version-check "$2"
+  touch "$folder/$1/ready"
+}
+setup_lm_eval() { setup_venv lm_eval 'lm_eval[api]==0.4.13'; }
+setup_aiperf() { setup_venv aiperf aiperf==0.13.0; }
 
 setup_prometheus() {
   [[ -x $folder/prometheus/usr/bin/prometheus ]] && return
@@ -45,10 +56,10 @@ setup_chromium() {
     -o DPkg::Lock::Timeout=300 chromium fonts-dejavu-core >/dev/null
 }
 
-for part in "${@:-python prometheus chromium}"; do
+for part in "${@:-python lm_eval aiperf prometheus chromium}"; do
   for name in $part; do
     case $name in
-      python | prometheus | chromium) "setup_$name" ;;
+      python | lm_eval | aiperf | prometheus | chromium) "setup_$name" ;;
       *) fail "unknown part '$name' (see the head of this file)" ;;
     esac
   done
