@@ -29,7 +29,7 @@ void AddList(CLI::App* app, const char* name, const char* help, const char* grou
   };
   app->add_option_function<std::vector<std::string>>(name, take_all, help)
       ->expected(1, CLI::detail::expected_max_vector_size)
-      ->type_name("TEXT ...")
+      ->type_name("TEXT")
       ->group(group);
 }
 
