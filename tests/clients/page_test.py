@@ -12,14 +12,15 @@ from fake_server import FakeServer
 from load import Load
 from server import DEMO, Server
 
-# How many pixels of a canvas have a colour of their own: lines do, axes and words are grey.
-INK = """(id => { const c = document.getElementById(id), d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
-  let n = 0; for (let i = 0; i < d.length; i += 4) {
-    const rgb = [d[i], d[i + 1], d[i + 2]]; n += d[i + 3] > 128 && Math.max(...rgb) - Math.min(...rgb) > 60; }
-  return n; })"""
-COLORS = """(id => { const c = document.getElementById(id), d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
-  const seen = new Set(); for (let i = 0; i < d.length; i += 4) seen.add(d[i] << 16 | d[i + 1] << 8 | d[i + 2]);
-  return seen.size; })"""
+# A canvas is read by way of a copy, so that the page's own is drawn as it always is.
+PIXELS = """const from = document.getElementById(id), c = new OffscreenCanvas(from.width, from.height),
+  g = c.getContext('2d', {willReadFrequently: true}); g.drawImage(from, 0, 0);
+  const d = g.getImageData(0, 0, c.width, c.height).data;"""
+# How many pixels have a colour of their own: lines do, axes and words are grey.
+INK = "(id => {" + PIXELS + """let n = 0; for (let i = 0; i < d.length; i += 4) {
+  const rgb = [d[i], d[i + 1], d[i + 2]]; n += d[i + 3] > 128 && Math.max(...rgb) - Math.min(...rgb) > 60; } return n; })"""
+COLORS = "(id => {" + PIXELS + """const seen = new Set();
+  for (let i = 0; i < d.length; i += 4) seen.add(d[i] << 16 | d[i + 1] << 8 | d[i + 2]); return seen.size; })"""
 CHARTS = ["throughput", "ttft", "itl", "tpot", "e2e", "requests", "kv"]
 
 
@@ -43,7 +44,8 @@ def only_asks(browser, url):
 
 @pytest.fixture(scope="module")
 def busy_server():
-    with Server(DEMO, "--num-gpu-blocks-override", "1200") as server, Load(server.url, num_clients=6, pause=0.3) as load:
+    arguments = ["--num-gpu-blocks-override", "600", "--served-model-name", "models/demo"]
+    with Server(DEMO, *arguments) as server, Load(server.url, num_clients=16, pause=0.02) as load:
         yield server
         assert not load.errors
 
@@ -65,7 +67,7 @@ def test_the_page_lives(busy_server):
         wait_answer(browser)
         assert "5" in last_line(browser, "reply")
         assert "tokens" in last_line(browser, "figures") and "first token" in last_line(browser, "figures")
-        # A second turn is part of the same conversation; the third is stopped.
+        # A second turn is part of the same conversation.
         say(browser, "Tell me a short story about a fox who meets a lonely shepherd.")
         wait_answer(browser)
         assert browser.run("messages.length") == 4 and len(last_line(browser, "reply")) > 40
