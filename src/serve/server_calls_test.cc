@@ -169,6 +169,8 @@ TEST(ServerCalls, DrainLetsRunningCallsEnd) {
   rig.engine->Release();
   EXPECT_EQ(TextOf(EventsOf(streamed.ReadAnswer().body)), echo.text);
   EXPECT_EQ(whole.ReadAnswer().Json()["choices"][0]["text"], echo.text);
+  streamed.Close();
+  whole.Close();
   const Status status = drained.get();
   EXPECT_TRUE(status) << status.error().message();
 }
@@ -183,12 +185,15 @@ TEST(ServerCalls, DrainCutsOffWhatTakesTooLong) {
   TestClient whole(rig.port);
   whole.Send("POST", "/v1/completions", R"({"prompt": "a b"})");
   ASSERT_TRUE(Eventually([&] { return rig.engine->num_active() == 2; }));
-  const Status status = rig.server->Drain();
+  auto drained = std::async(std::launch::async, [&] { return rig.server->Drain(); });
+  EXPECT_EQ(whole.ReadAnswer().status, 503);
+  EXPECT_EQ(EventsOf(streamed.ReadAnswer().body).back()["error"]["code"], 503);
+  streamed.Close();
+  whole.Close();
+  const Status status = drained.get();
   ASSERT_FALSE(status);
   EXPECT_EQ(status.error().code(), ErrorCode::kDeadline);
   EXPECT_NE(status.error().message().find("2 requests"), std::string::npos);
-  EXPECT_EQ(whole.ReadAnswer().status, 503);
-  EXPECT_EQ(EventsOf(streamed.ReadAnswer().body).back()["error"]["code"], 503);
 }
 
 TEST(ServerCalls, AServerThatEndsCutsOffWhatIsUnderWay) {

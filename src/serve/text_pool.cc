@@ -45,16 +45,19 @@ void TextPool::Post(Job job) {
 }
 
 void TextPool::Stop() {
-  std::deque<Job> urgent;
-  Queue small, large;
+  std::vector<Job> dropped;  // outside the lock, and before the wait: their callers are told so
   {
     const std::lock_guard lock(mutex_);
     is_stopping_ = true;
-    urgent.swap(urgent_);
-    small.swap(small_);
-    large.swap(large_);
+    for (Job& job : urgent_) dropped.push_back(std::move(job));
+    for (Queue* queue : {&small_, &large_}) {
+      for (auto& [due, waiting] : *queue) dropped.push_back(std::move(waiting.job));
+      queue->clear();
+    }
+    urgent_.clear();
     queued_bytes_ = 0;
   }
+  dropped.clear();
   posted_.notify_all();
   for (std::thread& thread : threads_) {
     if (thread.joinable()) thread.join();
