@@ -15,8 +15,6 @@
 namespace moebius::app {
 namespace {
 
-constexpr int64_t kUsualModelLen = 4096;
-
 // The built-in device that a GPU's name speaks of, the longest match first ("GB200" is no "B200").
 std::string DeviceOf(std::string gpu) {
   std::transform(gpu.begin(), gpu.end(), gpu.begin(),
@@ -112,6 +110,7 @@ double CheckpointBytes(const plan::ModelShape& model) {
   return plan::PlanMemory(model, layout::MakeLayout({}, model.numbers), {}).weights();
 }
 
+// `tokens`: of the longest request; 0: whatever there is room for.
 Verdict Judge(const plan::PlanReport& report, int64_t tokens) {
   const plan::MemoryUse& memory = report.decision.ranked.front().memory;
   const plan::Device& device = report.input.device;
@@ -122,19 +121,23 @@ Verdict Judge(const plan::PlanReport& report, int64_t tokens) {
       "buffers; {} of {} may be used.",
       Gb(CheckpointBytes(report.input.model)), Gb(memory.weights()), Gb(memory.total_without_kv()),
       Gb(usable), Gb(device.hbm_bytes)));
-  verdict.holds = memory.kv_tokens_per_rank >= tokens;
+  verdict.holds = memory.fits() && memory.kv_tokens_per_rank >= tokens;
+  const std::string room = fmt::format("{}", memory.kv_tokens_per_rank);
   if (verdict.holds) {
-    verdict.lines.push_back(
-        fmt::format("It holds: {} are left for KV, room for {} requests of {} tokens on a rank.",
-                    Gb(memory.kv_budget), memory.kv_tokens_per_rank / tokens, tokens));
+    verdict.lines.push_back(fmt::format(
+        "It holds: {} are left for KV, room for {} tokens on a rank{}.", Gb(memory.kv_budget), room,
+        tokens > 0
+            ? fmt::format(" or {} requests of {}", memory.kv_tokens_per_rank / tokens, tokens)
+            : ""));
   } else if (!memory.fits()) {
     verdict.lines.push_back(
         fmt::format("It does not hold: {} more are needed on a rank before any KV cache.",
                     Gb(memory.total_without_kv() - usable)));
   } else {
-    verdict.lines.push_back(fmt::format(
-        "It does not hold a request of {} tokens: there is room for {} (--max-model-len).", tokens,
-        memory.kv_tokens_per_rank));
+    verdict.lines.push_back(
+        fmt::format("It does not hold a request of {} tokens: there is room for {} "
+                    "(--max-model-len).",
+                    tokens, room));
   }
   return verdict;
 }
@@ -167,8 +170,7 @@ Result<int> DryRun(const ServeOptions& options) {
     }
     return kExitUsage;
   }
-  const int64_t asked = options.open.engine.max_model_len;
-  const int64_t tokens = asked > 0 ? asked : kUsualModelLen;
+  const int64_t tokens = options.open.engine.max_model_len;
   report.decision.ranked.push_back(EstimateMemory(report.input, report.named, options, tokens));
   Verdict verdict = Judge(report, tokens);
   if (num_ranks > 1) {

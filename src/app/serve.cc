@@ -68,6 +68,7 @@ serve::ServerOptions ServerOptionsOf(const ServeOptions& options) {
   if (options.drain_timeout) server.drain_timeout = Milliseconds(*options.drain_timeout);
   if (options.stall_seconds) server.stall_seconds = *options.stall_seconds;
   server.page = options.page;
+  server.log_requests = options.log_requests;
   return server;
 }
 
@@ -116,6 +117,7 @@ Result<int> ServeCommand(const ServeOptions& options, Interrupt& interrupt) {
   if (options.dry_run) return DryRun(options);
   // A reader of standard output that leaves must not end a server.
   std::signal(SIGPIPE, SIG_IGN);
+  if (options.log_requests && !LogEnabled(LogLevel::kInfo)) SetLogLevel(LogLevel::kInfo);
   serve::ServerOptions server_options = ServerOptionsOf(options);
   frontend::OpenOptions open = options.open;
   MOEBIUS_ASSIGN(const ModelFolder folder, ModelFolder::Find(open));

@@ -520,22 +520,39 @@ std::vector<Section> ReportSections(const PlanReport& report) {
   return sections;
 }
 
+namespace {
+
+// What serves may be no GPU.
+Section OfRanks(Section section) {
+  const auto rename = [](std::string& text) {
+    for (size_t at = text.find("GPU"); at != std::string::npos; at = text.find("GPU", at)) {
+      text.replace(at, 3, "rank");
+    }
+  };
+  rename(section.title);
+  for (std::string& line : section.lines) rename(line);
+  return section;
+}
+
+}  // namespace
+
 std::vector<Section> LayoutSections(const PlanReport& report) {
   const Device& device = report.input.device;
   Section head = Head(report);
   head.lines.resize(1);  // the model
+  if (report.named.num_gpus() == 1) {
+    head.title = fmt::format("{} as one rank on {}", report.input.model.name, device.name);
+  }
   head.lines.push_back(fmt::format("device  {}: {} GB a rank, {:.0f} % of it to use", device.title,
                                    Gigabytes(device.hbm_bytes),
                                    report.input.gpu_memory_utilization * 100));
   std::vector<Section> sections = {std::move(head), Findings(report)};
   if (report.decision.ranked.empty()) return sections;
   const Estimate& estimate = report.decision.ranked.front();
-  sections.push_back(PartsSection(estimate));
-  sections.back().title = "What a rank holds";
-  sections.push_back(MemorySection(report, estimate));
-  sections.back().title = "Memory of the fullest rank";
+  sections.push_back(OfRanks(PartsSection(estimate)));
+  sections.push_back(OfRanks(MemorySection(report, estimate)));
   sections.back().grid.header.back() = "% of memory";
-  sections.push_back(TrafficSection(report, estimate));
+  sections.push_back(OfRanks(TrafficSection(report, estimate)));
   return sections;
 }
 
