@@ -1,6 +1,9 @@
 #include "serve/text_pool.h"
 
+#include <pthread.h>
+
 #include <algorithm>
+#include <string>
 #include <utility>
 
 namespace moebius::serve {
@@ -15,7 +18,12 @@ TextPool::TextPool(int num_threads, int64_t max_queued, size_t max_queued_bytes)
     : max_queued_(max_queued),
       max_queued_bytes_(max_queued_bytes),
       max_large_(std::max(1, num_threads - 1)) {
-  for (int i = 0; i < num_threads; ++i) threads_.emplace_back([this] { Work(); });
+  for (int i = 0; i < num_threads; ++i) {
+    threads_.emplace_back([this, i] {
+      pthread_setname_np(pthread_self(), ("text-" + std::to_string(i)).c_str());
+      Work();
+    });
+  }
 }
 
 TextPool::~TextPool() { Stop(); }
