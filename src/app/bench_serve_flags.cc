@@ -131,6 +131,9 @@ void AddServer(CLI::App* app, BenchServeOptions& options, std::vector<std::strin
              return {};
            })
       ->group(kServer);
+  AddFlag(app, "--insecure", "https: do not check the certificate", [&options](bool on) {
+    options.bench.client.verify_peer = !on;
+  })->group(kServer);
   for (const char* name : {"--disable-tqdm", "--skip-tokenizer-init", "--trust-remote-code"}) {
     AddFlag(app, name, "", [&notes, name](bool on) {
       if (on) notes.push_back(fmt::format("{} is ignored: nothing of it is here", name));

@@ -75,9 +75,10 @@ std::vector<Line> SteadyLines(const ServeBench& bench) {
   }
   const Window& window = *steady.window;
   lines.push_back({"steady window W",
-                   fmt::format("{:.2f} s to {:.2f} s ({:.2f} s, {} completions{})", window.begin,
-                               window.end, window.seconds(), steady.completions,
-                               steady.is_steady ? "" : "; " + steady.why_not),
+                   fmt::format("{:.2f} s to {:.2f} s ({})", window.begin, window.end,
+                               steady.is_steady ? fmt::format("{:.2f} s, {} completions",
+                                                              window.seconds(), steady.completions)
+                                                : steady.why_not),
                    steady.is_steady ? "pass" : "not steady"});
   lines.push_back({"M1 input in W", Rate(steady.input_rate), ""});
   lines.push_back({"M1 input in W, not cached", Rate(steady.uncached_input_rate), ""});

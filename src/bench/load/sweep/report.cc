@@ -181,6 +181,28 @@ std::string Pareto(const std::vector<SweepRow>& rows) {
   return plot.Render();
 }
 
+// What there is not yet, once a reason: {"tp2", "one rank for now", 6 cells}.
+struct Missing {
+  std::string server;
+  std::string reason;
+  int64_t num_cells = 0;
+};
+std::vector<Missing> MissingOf(const std::vector<SweepRow>& rows) {
+  std::vector<Missing> all;
+  for (const SweepRow& row : rows) {
+    if (row.status != CellStatus::kNotYet) continue;
+    const auto same = std::ranges::find_if(all, [&](const Missing& one) {
+      return one.server == row.server && one.reason == row.reason;
+    });
+    if (same != all.end()) {
+      ++same->num_cells;
+    } else {
+      all.push_back({row.server, row.reason, 1});
+    }
+  }
+  return all;
+}
+
 std::string EscapedCell(const std::string& text) {
   std::string out;
   for (const char c : text) {
@@ -203,12 +225,19 @@ std::string SweepMarkdown(const SweepPlan& plan, const std::vector<SweepRow>& ro
   }
   out += "\n" + rule + "\n";
   for (const SweepRow& row : rows) {
+    if (row.status == CellStatus::kNotYet) continue;
     const CellFigures figures = FiguresOf(row);
     out += "|";
     for (const Column& column : kColumns) {
       out += fmt::format(" {} |", EscapedCell(column.value(row, figures)));
     }
     out += "\n";
+  }
+  const std::vector<Missing> missing = MissingOf(rows);
+  if (!missing.empty()) out += "\n| not yet | cells | why |\n| --- | ---: | --- |\n";
+  for (const Missing& one : missing) {
+    out += fmt::format("| {} | {} | {} |\n", EscapedCell(one.server), one.num_cells,
+                       EscapedCell(one.reason));
   }
   const std::vector<Repeated> repeats = RepeatsOf(rows);
   if (!repeats.empty()) {
@@ -254,18 +283,24 @@ std::string SweepHtml(const SweepPlan& plan, const std::vector<SweepRow>& rows) 
   for (const Column& column : kColumns) out += fmt::format("<th>{}</th>", column.name);
   out += "</tr>\n";
   for (const SweepRow& row : rows) {
+    if (row.status == CellStatus::kNotYet) continue;
     const CellFigures figures = FiguresOf(row);
     out += "<tr>";
     for (size_t i = 0; i < std::size(kColumns); ++i) {
-      const char* style = i == 0                              ? "left"
-                          : i != 1                            ? ""
-                          : row.status == CellStatus::kOk     ? "pass"
-                          : row.status == CellStatus::kFailed ? "failed left"
-                                                              : "soft left";
+      const char* style = i == 0                          ? "left"
+                          : i != 1                        ? ""
+                          : row.status == CellStatus::kOk ? "pass"
+                                                          : "failed left";
       out += fmt::format("<td class=\"{}\">{}</td>", style,
                          EscapeXml(kColumns[i].value(row, figures)));
     }
     out += "</tr>\n";
+  }
+  out += "</table></div>\n<h2>Not yet</h2>\n<div class=\"wide\"><table>\n";
+  for (const Missing& one : MissingOf(rows)) {
+    out += fmt::format(
+        "<tr><td class=\"left\">{}</td><td>{} cells</td><td class=\"left soft\">{}</td></tr>\n",
+        EscapeXml(one.server), one.num_cells, EscapeXml(one.reason));
   }
   return out + "</table></div>\n</body></html>\n";
 }
