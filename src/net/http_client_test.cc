@@ -260,7 +260,7 @@ TEST(HttpClient, LargeBodiesBothWays) {
   auto client = Connect(server.port());
   HttpRequest request;
   request.method = "POST";
-  request.body = Pattern(3, 0, 20 << 20);
+  request.body = Pattern(3, 0, 6 << 20);
   const auto response = client->Fetch(request);
   ASSERT_TRUE(response) << response.error().message();
   EXPECT_TRUE(response->body == request.body);
@@ -273,7 +273,7 @@ TEST(HttpClient, AnAnswerBeforeTheBodyIsSentCounts) {
   auto client = Connect(server.port());
   HttpRequest request;
   request.method = "POST";
-  request.body = std::string(30 << 20, 'x');
+  request.body = std::string(16 << 20, 'x');
   const auto response = client->Fetch(request);
   ASSERT_TRUE(response) << response.error().message();
   EXPECT_EQ(response->status, 413);
