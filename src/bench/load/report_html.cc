@@ -27,21 +27,26 @@ std::string Throughput(const ServeBench& bench) {
 }
 
 std::string Concurrency(const ServeBench& bench) {
+  // Means over short stretches: where one request follows another, the count itself is a comb.
+  constexpr int kStretches = 300;
   Plot plot("Requests in flight", "seconds", "requests");
-  Points points;
-  double last = 0;
-  for (const InFlight& step : InFlightOverTime(bench.run.records)) {
-    points.emplace_back(step.time, last);
-    points.emplace_back(step.time, static_cast<double>(step.count));
-    last = static_cast<double>(step.count);
+  const std::vector<InFlight> steps = InFlightOverTime(bench.run.records);
+  const double end = steps.empty() ? 0 : steps.back().time;
+  const double width = end / kStretches;
+  std::vector<double> sums(kStretches + 1);
+  for (size_t i = 0; i + 1 < steps.size() && width > 0; ++i) {
+    double from = std::max(steps[i].time, 0.0);
+    while (from < steps[i + 1].time) {
+      const auto stretch = std::min(static_cast<size_t>(from / width), sums.size() - 1);
+      const double limit = static_cast<double>(stretch + 1) * width;
+      const double to = std::min(steps[i + 1].time, limit > from ? limit : steps[i + 1].time);
+      sums[stretch] += (to - from) * static_cast<double>(steps[i].count);
+      from = to;
+    }
   }
-  // A page need not hold every one of a million steps.
-  constexpr size_t kMostPoints = 4000;
-  if (points.size() > kMostPoints) {
-    const size_t stride = points.size() / kMostPoints + 1;
-    Points fewer;
-    for (size_t i = 0; i < points.size(); i += stride) fewer.push_back(points[i]);
-    points = std::move(fewer);
+  Points points;
+  for (int i = 0; i < kStretches && width > 0; ++i) {
+    points.emplace_back((i + 0.5) * width, sums[static_cast<size_t>(i)] / width);
   }
   plot.AddLine("", std::move(points));
   if (bench.steady.window) plot.SetBand(bench.steady.window->begin, bench.steady.window->end);

@@ -107,16 +107,16 @@ std::string Plot::Render() const {
       "<text class=\"soft\" x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>\n"
       "<text class=\"soft\" x=\"6\" y=\"{}\">{}</text>\n",
       kWidth - kRight, kHeight - 8, EscapeXml(x_label_), kTop - 6, EscapeXml(y_label_));
-  double legend = kWidth - kRight;
+  std::string legend;
   for (size_t i = 0; i < series_.size(); ++i) {
     out += Draw(series_[i], i);
     if (series_[i].name.empty()) continue;
-    out +=
-        fmt::format("<text class=\"s{} key\" x=\"{:.0f}\" y=\"16\" text-anchor=\"end\">{}</text>\n",
-                    i % kNumColours, legend, EscapeXml(series_[i].name));
-    legend -= 8.0 * static_cast<double>(series_[i].name.size()) + 16;
+    legend +=
+        fmt::format("<span class=\"s{}\">{}</span>\n", i % kNumColours, EscapeXml(series_[i].name));
   }
-  return out + "</svg>\n";
+  out += "</svg>\n";
+  if (!legend.empty()) out += "<p class=\"legend\">" + legend + "</p>\n";
+  return out;
 }
 
 Bins BinsOf(std::vector<double> samples, int num_bins) {
@@ -171,6 +171,10 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); text-align: right; }
 th { color: var(--soft); font-weight: 600; } .left { text-align: left; }
 td.pass { color: var(--s2); } td.flag, td.failed { color: var(--s4); } td.soft { color: var(--soft); }
+p.legend { text-align: right; margin-top: -.8rem; font-size: 12px; } .legend span { margin-left: 1rem; }
+.legend .s0 { color: var(--s0); } .legend .s1 { color: var(--s1); } .legend .s2 { color: var(--s2); }
+.legend .s3 { color: var(--s3); } .legend .s4 { color: var(--s4); } .legend .s5 { color: var(--s5); }
+td.left { white-space: nowrap; }
 pre { background: var(--box); padding: .7rem 1rem; white-space: pre-wrap; border-radius: 6px; }
 svg { display: block; width: 100%; height: auto; margin: 1rem 0; }
 svg text { fill: var(--ink); font-size: 12px; } svg text.title { font-weight: 600; }
@@ -179,12 +183,12 @@ svg .band { fill: var(--s2); opacity: .13; } svg .line { fill: none; stroke-widt
 svg .s0.line { stroke: var(--s0); } svg .s1.line { stroke: var(--s1); }
 svg .s2.line { stroke: var(--s2); } svg .s3.line { stroke: var(--s3); }
 svg .s4.line { stroke: var(--s4); } svg .s5.line { stroke: var(--s5); }
-svg .s0.bar, svg .s0.dot, svg text.s0 { fill: var(--s0); }
-svg .s1.bar, svg .s1.dot, svg text.s1 { fill: var(--s1); }
-svg .s2.bar, svg .s2.dot, svg text.s2 { fill: var(--s2); }
-svg .s3.bar, svg .s3.dot, svg text.s3 { fill: var(--s3); }
-svg .s4.bar, svg .s4.dot, svg text.s4 { fill: var(--s4); }
-svg .s5.bar, svg .s5.dot, svg text.s5 { fill: var(--s5); }
+svg .s0.bar, svg .s0.dot { fill: var(--s0); }
+svg .s1.bar, svg .s1.dot { fill: var(--s1); }
+svg .s2.bar, svg .s2.dot { fill: var(--s2); }
+svg .s3.bar, svg .s3.dot { fill: var(--s3); }
+svg .s4.bar, svg .s4.dot { fill: var(--s4); }
+svg .s5.bar, svg .s5.dot { fill: var(--s5); }
 )";
 }
 

@@ -158,25 +158,32 @@ std::string Identity(const std::vector<SweepRow>& rows) {
 std::string Pareto(const std::vector<SweepRow>& rows) {
   Plot plot("Tokens/s of all against tokens/s of one user (1 / median TPOT)",
             "tokens/s of one user", "tokens/s");
-  std::map<std::string, std::vector<std::pair<std::pair<double, double>, std::string>>> by_server;
+  struct Dot {
+    double user;
+    double all;
+    std::string label;
+  };
+  // A curve is one server under one kind of load, from a matrix; a load alone is no curve.
+  std::map<std::string, std::vector<Dot>> curves;
   std::vector<std::string> order;
   for (const SweepRow& row : rows) {
     const CellFigures figures = FiguresOf(row);
-    if (row.status != CellStatus::kOk || !(figures.tpot_p50 > 0)) continue;
-    if (by_server[row.server].empty()) order.push_back(row.server);
-    by_server[row.server].push_back(
-        {{1e3 / figures.tpot_p50, figures.rate()}, Shown(figures.concurrency, 0)});
+    const std::string kind = row.load.substr(0, row.load.find(' '));
+    if (row.status != CellStatus::kOk || !(figures.tpot_p50 > 0) || kind == row.load) continue;
+    const std::string name = row.server + " / " + kind;
+    if (curves[name].empty()) order.push_back(name);
+    curves[name].push_back({1e3 / figures.tpot_p50, figures.rate(), Shown(figures.concurrency, 0)});
   }
-  for (const std::string& server : order) {
-    auto& dots = by_server[server];
-    std::sort(dots.begin(), dots.end());
+  for (const std::string& name : order) {
+    std::vector<Dot>& dots = curves[name];
+    std::ranges::sort(dots, {}, &Dot::user);
     Points points;
     std::vector<std::string> labels;
-    for (const auto& [point, label] : dots) {
-      points.push_back(point);
-      labels.push_back(label);
+    for (const Dot& dot : dots) {
+      points.emplace_back(dot.user, dot.all);
+      labels.push_back(dot.label);
     }
-    plot.AddDots(server, std::move(points), std::move(labels));
+    plot.AddDots(name, std::move(points), std::move(labels));
   }
   return plot.Render();
 }

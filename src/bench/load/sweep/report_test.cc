@@ -38,8 +38,8 @@ SweepRow NotYet() {
 }
 
 std::vector<SweepRow> Rows() {
-  return {Row("x", 0, 100, 10), Row("x", 1, 110, 10), Row("x", 2, 120, 10), Row("y", 0, 300, 20),
-          NotYet()};
+  return {Row("x", 0, 100, 10), Row("x", 1, 110, 10), Row("x", 2, 120, 10),
+          Row("y max-concurrency=4", 0, 300, 20), NotYet()};
 }
 
 TEST(SweepReport, MarkdownShowsCellsRepeatsAndTheBestWithinLimits) {
