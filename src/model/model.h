@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "kernels/backend.h"
 #include "kernels/ops.h"
 #include "moe/expert_stats.h"
 #include "tensor/view.h"
@@ -23,7 +24,8 @@ struct KvLayerSpec {
   int64_t width_v = 0;  // 0: none
 };
 
-// The rows of one step. Rows of a sequence are adjacent and in order.
+// The rows of one step. Rows of a sequence are adjacent and in order. Spans are in the memory of
+// the back end that runs it (kernels/ops.h).
 struct ForwardBatch {
   std::span<const TokenId> tokens;      // T
   std::span<const Position> positions;  // T
@@ -40,6 +42,9 @@ class Model {
 
   // The dtype of activations and KV caches: float32 or bfloat16.
   virtual DType activations() const { return DType::kF32; }
+
+  // Whose memory and layout the weights have.
+  virtual const kernels::Backend& backend() const { return kernels::RefBackend(); }
 
   // Memory that weights and tables take.
   virtual size_t weight_bytes() const { return 0; }
