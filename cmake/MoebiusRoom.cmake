@@ -47,6 +47,18 @@ function(moebius_room name)
   endif()
 endfunction()
 
+# moebius_embed(ROOM FILE): FILE's text becomes `const std::string_view moebius::embedded::NAME` of the room's library,
+# NAME being the file's name with '_' for what no identifier can hold.
+function(moebius_embed room file)
+  get_filename_component(base ${file} NAME)
+  string(MAKE_C_IDENTIFIER ${base} name)
+  set(output ${CMAKE_BINARY_DIR}/embedded/${name}.cc)
+  set(script ${CMAKE_SOURCE_DIR}/cmake/EmbedFile.cmake)
+  add_custom_command(OUTPUT ${output} DEPENDS ${CMAKE_SOURCE_DIR}/${file} ${script}
+    COMMAND ${CMAKE_COMMAND} -DFILE=${CMAKE_SOURCE_DIR}/${file} -DNAME=${name} -DOUTPUT=${output} -P ${script})
+  target_sources(moebius_${room} PRIVATE ${output})
+endfunction()
+
 # moebius_test(NAME SOURCES files... DEPS targets... [LABELS labels...]): a gtest program, one CTest entry a program.
 function(moebius_test name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;LABELS" ${ARGN})

@@ -57,6 +57,7 @@ Result<RequestId> Engine::Submit(RequestInput input, TokenSink sink) {
                        num_waiting, config_.max_num_waiting);
     }
     id = RequestId(next_id_++);
+    if (!std::exchange(has_work_, true)) last_progress_ = Clock::now();
     submissions_.push_back({id, std::move(input), std::move(sink)});
   }
   commanded_.notify_one();
@@ -76,6 +77,8 @@ EngineStats Engine::Stats() const {
   const std::lock_guard lock(mutex_);
   EngineStats stats = stats_;
   stats.num_waiting += static_cast<int64_t>(submissions_.size());
+  stats.has_work = has_work_;
+  stats.seconds_without_progress = has_work_ ? SecondsSince(last_progress_) : 0;
   return stats;
 }
 
@@ -127,7 +130,9 @@ void Engine::LaunchSteps() {
 void Engine::FinishOldestStep() {
   const Clock::time_point begin = Clock::now();
   const Result<StepOutput> output = runner_->Wait(steps_.front(), config_.step_timeout);
-  wait_time_.Add(SecondsSince(begin));
+  const double wait = SecondsSince(begin);
+  wait_time_.Add(wait);
+  has_progressed_ = true;
   if (!output) {
     HandleFault(output.error());
     return;
@@ -136,9 +141,38 @@ void Engine::FinishOldestStep() {
   num_failures_in_a_row_ = 0;
   device_time_.Add(output->device_seconds);
   const Clock::time_point done = Clock::now();
-  scheduler_.Commit(*output);
-  plan_time_.Add(plan_seconds_ + SecondsSince(done));
-  plan_seconds_ = 0;
+  const StepRows rows = scheduler_.Commit(*output);
+  const double schedule = std::exchange(plan_seconds_, 0) + SecondsSince(done);
+  plan_time_.Add(schedule);
+  PublishStats();
+  if (config_.on_step) TellObserver(*output, rows, schedule, wait);
+}
+
+void Engine::TellObserver(const StepOutput& output, const StepRows& rows, double schedule,
+                          double wait) const {
+  StepRecord record;
+  record.step_id = output.step_id;
+  record.unix_time =
+      std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+  record.num_prefill_tokens = rows.prefill;
+  record.num_decode_tokens = rows.decode;
+  record.num_requests = rows.requests;
+  record.num_running = stats_.num_running;
+  record.num_waiting = stats_.num_waiting;
+  record.num_kv_blocks = stats_.num_kv_blocks;
+  record.num_used_kv_blocks = stats_.num_used_kv_blocks;
+  record.num_preemptions = stats_.num_preemptions;
+  record.schedule = schedule;
+  record.wait = wait;
+  record.device = output.device_seconds;
+  record.attention = output.parts.attention;
+  record.experts = output.parts.experts;
+  record.other = output.parts.other;
+  record.head = output.parts.head;
+  record.sampling = output.parts.sampling;
+  record.expert_counts = output.expert_counts;
+  record.num_experts = output.num_experts;
+  config_.on_step(record);
 }
 
 // The oldest step failed. Those behind it were not run: their requests are planned anew.
@@ -172,13 +206,15 @@ void Engine::BecomeUnhealthy(const Error& error) {
   scheduler_.EndAll(FinishReason::kError, &error);
 }
 
+// Allocates nothing: what stats_ holds has its size from the first call on.
 void Engine::PublishStats() {
-  EngineStats stats = scheduler_.Stats();
-  stats.plan_time = plan_time_;
-  stats.device_time = device_time_;
-  stats.wait_time = wait_time_;
   const std::lock_guard lock(mutex_);
-  stats_ = stats;
+  scheduler_.ReadStats(&stats_);
+  stats_.plan_time = plan_time_;
+  stats_.device_time = device_time_;
+  stats_.wait_time = wait_time_;
+  has_work_ = stats_.has_work || !submissions_.empty();
+  if (std::exchange(has_progressed_, false)) last_progress_ = Clock::now();
 }
 
 }  // namespace moebius::engine

@@ -22,6 +22,7 @@
 #include "engine/engine_stats.h"
 #include "engine/request.h"
 #include "engine/scheduler.h"
+#include "engine/step_record.h"
 #include "engine/step_runner.h"
 
 namespace moebius::engine {
@@ -31,6 +32,7 @@ struct EngineConfig {
   int64_t max_num_waiting = 4096;
   bool async_scheduling = true;
   std::chrono::milliseconds step_timeout{std::chrono::minutes(10)};
+  StepObserver on_step;
 };
 
 constexpr int kMaxFailuresInARow = 3;
@@ -44,7 +46,8 @@ class Engine {
   void Run();
   void Stop();
 
-  // A validated request. kUnavailable: the queue is full, or the engine is unhealthy or stopping.
+  // A validated request; costs a move and a lock that is held for microseconds. kUnavailable: the
+  // queue is full, or the engine is unhealthy or stopping.
   Result<RequestId> Submit(RequestInput input, TokenSink sink);
   void Cancel(RequestId request, FinishReason reason);
   EngineStats Stats() const;
@@ -64,6 +67,8 @@ class Engine {
   void HandleFault(const Error& error);
   void BecomeUnhealthy(const Error& error);
   void PublishStats();
+  void TellObserver(const StepOutput& output, const StepRows& rows, double schedule,
+                    double wait) const;
 
   // The engine thread's own.
   const EngineConfig config_;
@@ -75,6 +80,7 @@ class Engine {
   DurationStats device_time_;
   DurationStats wait_time_;
   int num_failures_in_a_row_ = 0;
+  bool has_progressed_ = false;  // a step was done since the last PublishStats
   bool is_dead_ = false;
 
   mutable std::mutex mutex_;
@@ -83,8 +89,10 @@ class Engine {
   std::unordered_map<RequestId, FinishReason> cancels_;
   bool is_stopping_ = false;
   int64_t next_id_ = 0;
-  EngineStats stats_;
+  EngineStats stats_;  // as of the last PublishStats; only the engine thread writes it
   std::optional<Error> fault_;
+  bool has_work_ = false;
+  std::chrono::steady_clock::time_point last_progress_;  // a step was done, or work came to none
 };
 
 }  // namespace moebius::engine

@@ -32,7 +32,8 @@ struct EngineOptions {
   std::optional<uint64_t> seed;        // of requests that bring none; none: of the random device
   std::vector<TokenId> eos_token_ids;  // the model's end tokens
 
-  StepObserver on_step;  // hears of every step; empty: nobody does
+  // Hears of every step that was done; empty: nobody does, and nothing is measured for it.
+  StepObserver on_step;
 
   // A step that takes longer is given up: its requests fail and the engine is unhealthy.
   std::chrono::milliseconds step_timeout{std::chrono::minutes(10)};

@@ -2,8 +2,52 @@
 
 #include <algorithm>
 #include <iterator>
+#include <vector>
 
 namespace moebius::engine {
+namespace {
+
+constexpr double kFirstTokenBounds[] = {.001, .002, .004, .005, .006, .008, .01, .02, .04,
+                                        .06,  .08,  .1,   .25,  .5,   .75,  1,   2.5, 5,
+                                        7.5,  10,   20,   40,   80,   160,  640, 2560};
+constexpr double kTokenBounds[] = {.001, .002, .004, .006, .008, .01, .025, .05, .075, .1, .15, .2,
+                                   .3,   .4,   .5,   .75,  1,    2.5, 5,    7.5, 10,   20, 40,  80};
+constexpr double kRequestBounds[] = {.001, .002, .005, .01, .02, .05, .1,  .2,   .3,  .5,
+                                     .8,   1,    1.5,  2,   2.5, 5,   10,  15,   20,  30,
+                                     40,   50,   60,   120, 240, 480, 960, 1920, 7680};
+constexpr double kStepBounds[] = {1,   2,   4,    8,    16,   32,   64,   128,
+                                  256, 512, 1024, 2048, 4096, 8192, 16384};
+
+// 1, 2, 5, 10, 20, 50 ... up to `max`.
+std::vector<double> LengthBounds(int64_t max) {
+  std::vector<double> bounds;
+  for (int64_t power = 1; power <= max; power *= 10) {
+    for (const int64_t digit : {1, 2, 5}) {
+      if (power * digit <= max) bounds.push_back(static_cast<double>(power * digit));
+    }
+  }
+  return bounds;
+}
+
+}  // namespace
+
+void SetBounds(int64_t max_model_len, EngineStats* stats) {
+  stats->time_to_first_token = Histogram(kFirstTokenBounds);
+  stats->inter_token_latency = Histogram(kTokenBounds);
+  stats->time_per_output_token = Histogram(kTokenBounds);
+  for (Histogram EngineStats::* times :
+       {&EngineStats::e2e_latency, &EngineStats::queue_time, &EngineStats::prefill_time,
+        &EngineStats::decode_time, &EngineStats::inference_time}) {
+    stats->*times = Histogram(kRequestBounds);
+  }
+  stats->step_tokens = Histogram(kStepBounds);
+  const std::vector<double> lengths = LengthBounds(max_model_len);
+  for (Histogram EngineStats::* tokens :
+       {&EngineStats::prompt_length, &EngineStats::output_length, &EngineStats::max_tokens,
+        &EngineStats::computed_prompt_tokens}) {
+    stats->*tokens = Histogram(lengths);
+  }
+}
 
 void DurationStats::Add(double seconds) {
   static_assert(std::size(kBounds) + 1 == kNumBuckets);

@@ -47,23 +47,25 @@ struct EngineStats {
 
   int64_t num_corrupted = 0;  // requests that ended because their logits were no numbers
 
-  // Of ended requests and their tokens, in seconds from RequestInput::arrival or between events.
-  Histogram time_to_first_token;
+  // In seconds. The first two as tokens come out, the others when a request ends, however it ends;
+  // one that never came so far (was not admitted, got no token) counts not where that is needed.
+  Histogram time_to_first_token;    // from RequestInput::arrival
   Histogram inter_token_latency;    // every gap between two tokens of a request
-  Histogram time_per_output_token;  // a request: (last - first) / (tokens - 1)
-  Histogram e2e_latency;
-  Histogram queue_time;      // arrival to first admission
-  Histogram prefill_time;    // first admission to first token
-  Histogram decode_time;     // first token to the last
-  Histogram inference_time;  // first admission to the last token
+  Histogram time_per_output_token;  // a request of two and more: (last - first) / (tokens - 1)
+  Histogram e2e_latency;            // arrival to the end
+  Histogram queue_time;             // arrival to first admission
+  Histogram prefill_time;           // first admission to first token
+  Histogram decode_time;            // first token to the last
+  Histogram inference_time;         // first admission to the last token
   // In tokens.
   Histogram step_tokens;    // of a step
   Histogram prompt_length;  // of a request
   Histogram output_length;
-  Histogram max_tokens;              // what it asked for
+  Histogram max_tokens;              // what it asked for, or else could have had
   Histogram computed_prompt_tokens;  // what the prefix cache did not have
 
-  // Work is there, and that many seconds have passed since a step was done (or work came).
+  // As of the call: work is there, and that many seconds have passed since a step was done or work
+  // came; 0 without work. A step that hangs makes it grow.
   bool has_work = false;
   double seconds_without_progress = 0;
 
@@ -71,5 +73,9 @@ struct EngineStats {
   DurationStats device_time;  // forward and sampling, a step
   DurationStats wait_time;    // the engine thread waiting for a step
 };
+
+// Empties the histograms and gives them their bounds: those of vllm's metrics, with finer ones
+// below 10 ms; lengths up to max_model_len.
+void SetBounds(int64_t max_model_len, EngineStats* stats);
 
 }  // namespace moebius::engine

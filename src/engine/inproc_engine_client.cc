@@ -57,6 +57,7 @@ EngineConfig MakeConfig(int64_t vocab_size, const KvMemoryPlan& plan,
   config.max_num_waiting = options.max_num_waiting;
   config.async_scheduling = options.async_scheduling;
   config.step_timeout = options.step_timeout;
+  config.on_step = options.on_step;
   return config;
 }
 
@@ -100,6 +101,7 @@ Result<std::unique_ptr<InprocEngineClient>> InprocEngineClient::Create(
   runner_options.block_size = options.block_size;
   runner_options.max_rows = options.max_num_batched_tokens;
   runner_options.max_samples = options.max_num_seqs;
+  runner_options.measures_parts = static_cast<bool>(options.on_step);
   MOEBIUS_ASSIGN(const KvMemoryPlan plan,
                  PlanMemory(*model, runner_options, pool->num_threads(), options));
   LogInfo("{}", plan.Describe(options.block_size));

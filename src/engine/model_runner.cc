@@ -22,16 +22,26 @@ size_t AlignUp(size_t bytes) {
   return (bytes + Arena::kAlignment - 1) / Arena::kAlignment * Arena::kAlignment;
 }
 
-size_t LogitsBytes(const ModelRunnerOptions& options) {
-  return static_cast<size_t>(options.max_samples * options.vocab_size) * sizeof(float);
+double SecondsSince(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-// Sampling comes when the forward pass has given its workspace back.
+// Logits come in pieces of so many rows: enough for everybody to draw at once, and for the head's
+// weights to be worth reading where prompt tokens are scored.
+int64_t LogitRows(const ModelRunnerOptions& options) {
+  constexpr int64_t kMinLogitRows = 32;
+  return std::max(options.max_samples, std::min(options.max_rows, kMinLogitRows));
+}
+
+size_t LogitsBytes(const ModelRunnerOptions& options) {
+  return static_cast<size_t>(LogitRows(options) * options.vocab_size) * sizeof(float);
+}
+
 size_t ArenaBytes(const model::Model& model, const ModelRunnerOptions& options, int num_threads) {
   kernels::OpLimits limits;
   limits.num_threads = num_threads;
   limits.vocab = options.vocab_size;
-  return std::max(model.WorkspaceBytes(options.max_rows, options.max_samples),
+  return std::max(model.WorkspaceBytes(options.max_rows, LogitRows(options)),
                   kernels::OpWorkspaceBytes(limits)) +
          Arena::kAlignment;
 }
@@ -169,8 +179,14 @@ void ModelRunner::DeviceLoop() {
       lock.unlock();
       const Clock::time_point begin = Clock::now();
       output = Run(plan);
-      const std::chrono::duration<double> seconds = Clock::now() - begin;
-      if (output) output->device_seconds = seconds.count();
+      if (output) {
+        output->device_seconds = SecondsSince(begin);
+        StepOutput::Parts& parts = output->parts;
+        if (options_.measures_parts) {
+          parts.other = std::max(0.0, output->device_seconds - parts.attention - parts.experts -
+                                          parts.head - parts.sampling);
+        }
+      }
       lock.lock();
       has_fault_ = !output;
     }
@@ -195,37 +211,79 @@ Result<StepOutput> ModelRunner::Run(const StepPlan& plan) {
     StepOutput output;
     output.step_id = plan.step_id;
     sample_inputs_.Prepare(plan, tokens_, &output);
+    sampling_seconds_ = 0;
 
-    model::ForwardBatch batch;
-    batch.tokens = tokens_;
-    batch.positions = plan.positions;
-    batch.kv_rows = plan.kv_rows;
-    batch.attention.query_start = plan.query_start;
-    batch.attention.context_len = plan.context_len;
-    batch.attention.block_table = plan.block_table;
-    batch.attention.max_blocks = plan.max_blocks;
-    batch.attention.block_size = plan.block_size;
-    batch.logit_rows = plan.logit_rows;
-    const Mat logits(logits_region_.data(), DType::kF32, plan.num_samples(), options_.vocab_size);
+    model::ForwardBatch batch = BatchOf(plan);
+    model::PartTimes times;
+    if (options_.measures_parts) batch.times = &times;
+    batch.take_logits = [this](int64_t first, Mat logits) { SampleRows(first, logits); };
+    const int64_t num_logit_rows = std::min(plan.num_samples(), LogitRows(options_));
+    const Mat logits(logits_region_.data(), DType::kF32, num_logit_rows, options_.vocab_size);
     {
       const ArenaScope scope(workspace_);
       model_->Forward(context_, batch, logits, Mat());
     }
-    const std::span<kernels::SampleResult> results = sample_inputs_.results();
-    if (!results.empty()) {
-      const ArenaScope scope(workspace_);
-      kernels::Sample(context_, {logits, sample_inputs_.rows(), results});
-    }
     last_sampled_.clear();
+    const std::span<const kernels::SampleResult> results = sample_inputs_.results();
     for (size_t i = 0; i < results.size(); ++i) {
       output.sampled[i].token = results[i].token;
       output.sampled[i].logprob = results[i].logprob;
+      output.sampled[i].rank = results[i].rank;
       last_sampled_.push_back(results[i].token);
     }
     last_step_ = plan.step_id;
+    if (options_.measures_parts) {
+      output.parts = {.attention = times.attention,
+                      .experts = times.experts,
+                      .head = times.head,
+                      .sampling = sampling_seconds_};
+      CountExperts(&output);
+    }
     return output;
   } catch (const std::exception& error) {
     return MakeError(ErrorCode::kInternal, "step {}: {}", plan.step_id, error.what());
+  }
+}
+
+model::ForwardBatch ModelRunner::BatchOf(const StepPlan& plan) const {
+  model::ForwardBatch batch;
+  batch.tokens = tokens_;
+  batch.positions = plan.positions;
+  batch.kv_rows = plan.kv_rows;
+  batch.attention.query_start = plan.query_start;
+  batch.attention.context_len = plan.context_len;
+  batch.attention.block_table = plan.block_table;
+  batch.attention.max_blocks = plan.max_blocks;
+  batch.attention.block_size = plan.block_size;
+  batch.logit_rows = plan.logit_rows;
+  return batch;
+}
+
+void ModelRunner::SampleRows(int64_t first, Mat logits) {
+  const Clock::time_point begin = options_.measures_parts ? Clock::now() : Clock::time_point();
+  const auto from = static_cast<size_t>(first);
+  const auto count = static_cast<size_t>(logits.rows);
+  {
+    const ArenaScope scope(workspace_);
+    kernels::Sample(context_, {logits, sample_inputs_.rows().subspan(from, count),
+                               sample_inputs_.results().subspan(from, count)});
+  }
+  if (options_.measures_parts) sampling_seconds_ += SecondsSince(begin);
+}
+
+// What the model's counts grew by.
+void ModelRunner::CountExperts(StepOutput* output) {
+  const moe::ExpertStats& stats = model_->expert_stats();
+  output->num_experts = stats.num_experts();
+  size_t i = 0;
+  last_counts_.resize(static_cast<size_t>(stats.num_layers()) *
+                      static_cast<size_t>(stats.num_experts()));
+  output->expert_counts.reserve(last_counts_.size());
+  for (int layer = 0; layer < stats.num_layers(); ++layer) {
+    for (const int64_t count : stats.Layer(layer)) {
+      output->expert_counts.push_back(static_cast<int32_t>(count - last_counts_[i]));
+      last_counts_[i++] = count;
+    }
   }
 }
 

@@ -28,9 +28,10 @@ struct ModelRunnerOptions {
   DType activations = DType::kBF16;  // of the KV caches
   int64_t block_size = 16;
   int64_t num_blocks = 0;
-  int64_t max_model_len = 0;  // positions of a request
-  int64_t max_rows = 0;       // of a step
-  int64_t max_samples = 0;    // of a step
+  int64_t max_model_len = 0;    // positions of a request
+  int64_t max_rows = 0;         // of a step
+  int64_t max_samples = 0;      // tokens drawn in a step; prompt tokens scored are more, in pieces
+  bool measures_parts = false;  // StepOutput's parts and expert counts
 };
 
 class ModelRunner : public StepRunner {
@@ -64,6 +65,9 @@ class ModelRunner : public StepRunner {
   void DeviceLoop();
   Result<StepOutput> Run(const StepPlan& plan);
   void ResolveTokens(const StepPlan& plan);
+  model::ForwardBatch BatchOf(const StepPlan& plan) const;
+  void SampleRows(int64_t first, Mat logits);
+  void CountExperts(StepOutput* output);
   void PublishExpertLoad();
   Step& StepAt(int64_t index) { return steps_[static_cast<size_t>(index % kMaxStepsInFlight)]; }
 
@@ -80,6 +84,8 @@ class ModelRunner : public StepRunner {
   SampleInputs sample_inputs_;
   int64_t last_step_ = -1;
   std::vector<TokenId> last_sampled_;
+  double sampling_seconds_ = 0;       // of this step
+  std::vector<int64_t> last_counts_;  // of experts, after the last measured step
   std::chrono::steady_clock::time_point last_published_;
 
   // Shared with the engine thread, under mutex_. Steps are counted from the start: those in

@@ -15,6 +15,10 @@ struct PlanItem {
   Sequence* sequence = nullptr;
   int64_t first_row = 0;  // the position of its first row
   int64_t num_rows = 0;
+  int64_t score_begin =
+      0;                  // the rows at these positions score the prompt's next token: the samples
+  int64_t score_end = 0;  // before `sample`, from first_score on
+  int32_t first_score = 0;
   int32_t sample = -1;             // its place in the step's samples; -1: it draws none
   int32_t input_row = -1;          // where the step before draws its last input token, if that is
                                    // not known yet
@@ -27,5 +31,8 @@ struct PlanItem {
 // masks.
 void BuildPlan(const std::vector<PlanItem>& items, int64_t vocab_size, int64_t block_size,
                StepPlan* plan);
+
+// False: masks and bans leave no token that this sample could draw.
+bool AllowsAnyToken(const StepPlan& plan, const PlannedSample& sample, int64_t vocab_size);
 
 }  // namespace moebius::engine

@@ -33,7 +33,7 @@ StepOutput OutputOf(const StepPlan& plan) {
   output.step_id = plan.step_id;
   for (int64_t i = 0; i < plan.num_samples(); ++i) {
     output.sampled.push_back(
-        {static_cast<TokenId>(2 + (plan.step_id * 31 + i * 7) % (kVocabSize - 2)), 0, 0, 0});
+        {.token = static_cast<TokenId>(2 + (plan.step_id * 31 + i * 7) % (kVocabSize - 2))});
   }
   return output;
 }

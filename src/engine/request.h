@@ -48,8 +48,9 @@ enum class FinishReason : uint8_t {
 const char* FinishReasonName(FinishReason reason);  // "stop", "length", "cancelled", "error"
 
 struct TokenLogprobs {
-  float logprob = 0.0f;                 // of the token itself
-  int32_t rank = 0;                     // of the token itself: 1 is the most likely
+  TokenId token = -1;
+  float logprob = 0.0f;                 // its own, of the raw logits; -inf: they were no number
+  int32_t rank = 0;                     // its own: 1 is the most likely
   std::span<const TokenId> top_tokens;  // the num_logprobs best, best first
   std::span<const float> top_logprobs;
 };

@@ -41,7 +41,7 @@ void SampleInputs::Prepare(const StepPlan& plan, std::span<const TokenId> tokens
     row.output_tokens = View(plan.ids, sample.output);
     row.output_counts = View(plan.counts, {sample.counts_begin, sample.output.count});
     row.banned_tokens = View(plan.ids, sample.banned);
-    row.allowed_mask = View(plan.masks, sample.mask);
+    if (sample.mask.count > 0) row.allowed_mask = View(plan.masks, sample.mask);
     const size_t input_row = static_cast<size_t>(plan.logit_rows[i]);
     if (IsPreviousRow(plan.tokens[input_row])) {
       CountPending(tokens[input_row], &row);
@@ -52,7 +52,8 @@ void SampleInputs::Prepare(const StepPlan& plan, std::span<const TokenId> tokens
     kernels::SampleResult& result = results_.emplace_back();
     result.top_tokens = std::span(output->top_tokens).subspan(begin, count);
     result.top_logprobs = std::span(output->top_logprobs).subspan(begin, count);
-    output->sampled.push_back({-1, 0.0f, static_cast<int64_t>(begin), static_cast<int64_t>(count)});
+    output->sampled.push_back(
+        {.top_begin = static_cast<int64_t>(begin), .num_top = static_cast<int64_t>(count)});
   }
 }
 

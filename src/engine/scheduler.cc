@@ -16,6 +16,16 @@ uint64_t SplitMix(uint64_t x) {
   return x ^ (x >> 31);
 }
 
+// A bit a token; empty: all may come.
+std::vector<uint32_t> MaskOf(const std::vector<TokenId>& allowed, int64_t vocab_size) {
+  if (allowed.empty()) return {};
+  std::vector<uint32_t> mask(static_cast<size_t>((vocab_size + 31) / 32));
+  for (const TokenId token : allowed) {
+    mask[static_cast<size_t>(token / 32)] |= uint32_t{1} << (token % 32);
+  }
+  return mask;
+}
+
 bool Precedes(const Sequence* a, const Sequence* b) { return a->precedence < b->precedence; }
 
 }  // namespace
@@ -24,6 +34,7 @@ Scheduler::Scheduler(const SchedulerConfig& config)
     : config_(config), cache_(config.num_blocks, config.block_size, config.enable_prefix_caching) {
   MOEBIUS_CHECK_GE(config.max_num_batched_tokens, config.max_num_seqs);
   MOEBIUS_CHECK_GE(config.num_blocks * config.block_size, config.max_model_len);
+  SetBounds(config.max_model_len, &stats_);
 }
 
 void Scheduler::Add(RequestId id, RequestInput input, TokenSink sink) {
@@ -39,11 +50,17 @@ void Scheduler::Add(RequestId id, RequestInput input, TokenSink sink) {
   sequence.cursor = kv::PrefixCursor(sequence.salt);
   sequence.constraint = std::move(input.constraint);
   sequence.sink = std::move(sink);
+  sequence.times.arrival = input.arrival;
   sequence.end_tokens = sequence.sampling.stop_token_ids;
   if (!sequence.sampling.ignore_eos) {
     sequence.end_tokens.insert(sequence.end_tokens.end(), config_.eos_token_ids.begin(),
                                config_.eos_token_ids.end());
   }
+  sequence.allowed_mask = MaskOf(sequence.sampling.allowed_token_ids, config_.vocab_size);
+  sequence.needs_last_token =
+      sequence.constraint != nullptr ||
+      std::ranges::any_of(sequence.sampling.bad_words, [](const auto& w) { return w.size() > 1; });
+  if (sequence.sampling.num_prompt_logprobs >= 0) sequence.prompt_scores.emplace();
   sequence.num_prompt = static_cast<int64_t>(input.prompt.size());
   sequence.tokens = std::move(input.prompt);
   sequence.max_output = config_.max_model_len - sequence.num_prompt;
@@ -99,7 +116,7 @@ void Scheduler::SelectDecodes(Step& step, int64_t* budget) {
   for (size_t i = 0; i < running_.size(); ++i) {
     Sequence& sequence = *running_[i];
     if (sequence.num_unplanned() != 1 || sequence.is_full()) continue;
-    if (sequence.constraint && sequence.num_pending > 0) continue;  // its mask needs that token
+    if (sequence.needs_last_token && sequence.num_pending > 0) continue;
     const int64_t num_new = cache_.NumBlocksFor(sequence.num_planned + 1) -
                             static_cast<int64_t>(sequence.blocks.size());
     if (num_new > 0 && !MakeRoom(sequence, num_new)) continue;
@@ -129,6 +146,16 @@ void Scheduler::Admit(Step& step, int64_t* budget) {
   }
 }
 
+// The last token is always computed: somebody must give the logits. So is every row of a prompt
+// whose score has not come in yet.
+std::vector<BlockId> Scheduler::FindCached(const Sequence& sequence, kv::PrefixCursor* cursor) {
+  size_t num_usable = sequence.tokens.size() - 1;
+  if (sequence.prompt_scores && sequence.prompt_scores->size() < sequence.num_prompt - 1) {
+    num_usable = static_cast<size_t>(sequence.prompt_scores->size());
+  }
+  return cache_.Find(*cursor, std::span(sequence.tokens).first(num_usable));
+}
+
 // All blocks for the tokens known so far are taken at once, so that a prefill never stops half-way.
 bool Scheduler::TryAdmit(Sequence& sequence) {
   // Each sequence that runs may soon need one more; with none running, everything is ours.
@@ -136,10 +163,8 @@ bool Scheduler::TryAdmit(Sequence& sequence) {
   // Looking up a long prompt at every step would cost more than the step.
   if (sequence.id == blocked_ && margin <= blocked_margin_) return false;
   const int64_t num_needed = cache_.NumBlocksFor(sequence.length());
-  // The last token is always computed: somebody must give the logits.
   kv::PrefixCursor cursor(sequence.salt);
-  const std::vector<BlockId> hits =
-      cache_.Find(cursor, std::span(sequence.tokens).first(sequence.tokens.size() - 1));
+  const std::vector<BlockId> hits = FindCached(sequence, &cursor);
   const int64_t num_hits = static_cast<int64_t>(hits.size());
   const int64_t num_free_hits =
       std::ranges::count_if(hits, [&](BlockId block) { return cache_.refs(block) == 0; });
@@ -161,6 +186,7 @@ bool Scheduler::TryAdmit(Sequence& sequence) {
   running_.insert(std::ranges::lower_bound(running_, &sequence, Precedes), &sequence);
   if (!sequence.was_admitted) {
     sequence.was_admitted = true;
+    sequence.times.admission = RequestTimes::TimePoint::clock::now();
     sequence.num_cached_prompt = std::min(sequence.num_planned, sequence.num_prompt);
     stats_.num_prompt_tokens += sequence.num_prompt;
     stats_.num_cached_tokens += sequence.num_cached_prompt;
@@ -201,6 +227,13 @@ void Scheduler::AddItem(Step& step, Sequence& sequence, int64_t num_rows, int64_
   item.num_output_planned = sequence.length() - sequence.num_prompt;
   item.num_new_blocks = num_new_blocks;
   item.is_admission = is_admission;
+  if (sequence.prompt_scores) {
+    item.score_begin = std::max(item.first_row, sequence.prompt_scores->size());
+    item.score_end =
+        std::max(item.score_begin, std::min(item.first_row + num_rows, sequence.num_prompt - 1));
+    item.first_score = step.num_samples;
+    step.num_samples += static_cast<int32_t>(item.score_end - item.score_begin);
+  }
   if (num_rows == sequence.num_unplanned()) {
     item.sample = step.num_samples++;
     sequence.pending_row = item.sample;

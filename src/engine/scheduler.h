@@ -7,6 +7,13 @@
 // a row in step n + 1. That row is dropped when it comes, and only then are the request's blocks
 // freed: no block changes hands while a step that uses it is out.
 //
+// A request whose next draw depends on the token before it (a constraint, a bad word of several
+// tokens) is planned when that token is known; so it sits out every other plan.
+//
+// A request with prompt logprobs computes every row of its prompt once: what the prefix cache has
+// is used only for rows whose scores are there (after a preemption). Scores that came in survive
+// one.
+//
 // No request starves: requests are served in the order of their Precedence, which never changes;
 // only the last in that order is preempted, only the first of those that wait is admitted, and any
 // request alone fits into the KV blocks.
@@ -42,6 +49,13 @@ struct SchedulerConfig {
   std::vector<TokenId> eos_token_ids;
 };
 
+// What a step computed, in rows.
+struct StepRows {
+  int64_t prefill = 0;  // of prompts, or computed anew
+  int64_t decode = 0;
+  int64_t requests = 0;
+};
+
 class Scheduler {
  public:
   explicit Scheduler(const SchedulerConfig& config);
@@ -61,7 +75,7 @@ class Scheduler {
   const StepPlan* Plan();
 
   // The oldest plan's step is done: tokens go to their sinks, full blocks become shareable.
-  void Commit(const StepOutput& output);
+  StepRows Commit(const StepOutput& output);
 
   // The oldest plan's step failed: so do all requests that had rows in it. It must be the only one.
   void Fail(const Error& error);
@@ -75,7 +89,9 @@ class Scheduler {
   int64_t num_requests() const { return static_cast<int64_t>(sequences_.size()); }
   int64_t num_waiting() const { return static_cast<int64_t>(waiting_.size()); }
 
-  // Counters and gauges; the times are the engine's.
+  // Counters, histograms and gauges; the times of steps are the engine's. A stats that was filled
+  // before is filled again without an allocation.
+  void ReadStats(EngineStats* stats) const;
   EngineStats Stats() const;
 
   // Every block's references, and every request's counts, are consistent (aborts if not). Slow.
@@ -93,6 +109,7 @@ class Scheduler {
   void SelectPrefills(Step& step, int64_t* budget);
   void Admit(Step& step, int64_t* budget);
   bool TryAdmit(Sequence& sequence);
+  std::vector<BlockId> FindCached(const Sequence& sequence, kv::PrefixCursor* cursor);
   bool MakeRoom(Sequence& sequence, int64_t num_blocks);
   void Preempt(Sequence& sequence);
   void AddItem(Step& step, Sequence& sequence, int64_t num_rows, int64_t num_new_blocks,
@@ -101,6 +118,7 @@ class Scheduler {
   // After a step.
   void CommitItem(const PlanItem& item, const StepOutput& output);
   void AppendToken(Sequence& sequence, const SampledToken& sampled, const StepOutput& output);
+  void EndWithoutToken(const PlanItem& item);
   void PublishFullBlocks(Sequence& sequence);
   void LeaveStep(Sequence& sequence);
 
@@ -128,10 +146,11 @@ class Scheduler {
   int num_steps_ = 0;
   int64_t next_step_id_ = 0;
 
-  bool is_short_of_blocks_ = false;  // in the plan being made
-  RequestId blocked_;                // did not fit when last tried ...
-  int64_t blocked_margin_ = 0;       // ... with that many blocks to spare
-  int64_t num_draining_blocks_ = 0;  // free when the steps in flight are done
+  bool is_short_of_blocks_ = false;      // in the plan being made
+  RequestId blocked_;                    // did not fit when last tried ...
+  int64_t blocked_margin_ = 0;           // ... with that many blocks to spare
+  int64_t num_draining_blocks_ = 0;      // free when the steps in flight are done
+  RequestTimes::TimePoint commit_time_;  // of the step being committed
   EngineStats stats_;
 };
 

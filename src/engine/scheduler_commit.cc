@@ -7,22 +7,29 @@
 
 namespace moebius::engine {
 
-void Scheduler::Commit(const StepOutput& output) {
+StepRows Scheduler::Commit(const StepOutput& output) {
   MOEBIUS_CHECK_GT(num_steps_, 0);
   const Step& step = Oldest();
   MOEBIUS_CHECK_EQ(output.step_id, step.plan.step_id);
   MOEBIUS_CHECK_EQ(static_cast<int64_t>(output.sampled.size()), step.plan.num_samples());
   ++stats_.num_steps;
-  for (const PlanItem& item : step.items) CommitItem(item, output);
+  commit_time_ = RequestTimes::TimePoint::clock::now();
+  StepRows rows;
+  rows.requests = static_cast<int64_t>(step.items.size());
+  for (const PlanItem& item : step.items) {
+    const bool is_prefill = item.num_rows > 1 || item.first_row < item.sequence->num_prompt;
+    (is_prefill ? rows.prefill : rows.decode) += item.num_rows;
+    CommitItem(item, output);
+  }
+  stats_.num_prefill_tokens += rows.prefill;
+  stats_.step_tokens.Observe(static_cast<double>(rows.prefill + rows.decode));
   first_step_ = (first_step_ + 1) % kMaxStepsInFlight;
   --num_steps_;
+  return rows;
 }
 
 void Scheduler::CommitItem(const PlanItem& item, const StepOutput& output) {
   Sequence& sequence = *item.sequence;
-  if (item.num_rows > 1 || item.first_row < sequence.num_prompt) {
-    stats_.num_prefill_tokens += item.num_rows;
-  }
   if (sequence.state == Sequence::State::kEnded) {
     if (item.sample >= 0) ++stats_.num_dropped_tokens;
     LeaveStep(sequence);
@@ -30,42 +37,60 @@ void Scheduler::CommitItem(const PlanItem& item, const StepOutput& output) {
   }
   sequence.num_committed = item.first_row + item.num_rows;
   PublishFullBlocks(sequence);
+  for (int64_t p = item.score_begin; p < item.score_end; ++p) {
+    MOEBIUS_CHECK_EQ(p, sequence.prompt_scores->size());
+    const int64_t sample = item.first_score + p - item.score_begin;
+    sequence.prompt_scores->Add(output.sampled[static_cast<size_t>(sample)], output);
+  }
   if (item.sample >= 0) {
     --sequence.num_pending;
+    const SampledToken& sampled = output.sampled[static_cast<size_t>(item.sample)];
     // The request may end here, before it leaves the step: its blocks stay until then.
-    AppendToken(sequence, output.sampled[static_cast<size_t>(item.sample)], output);
+    if (sampled.token < 0 || sampled.token >= config_.vocab_size) {
+      EndWithoutToken(item);
+    } else {
+      AppendToken(sequence, sampled, output);
+    }
   }
   LeaveStep(sequence);
+}
+
+// Nothing could be drawn. Either the request forbids everything, or the model is broken.
+void Scheduler::EndWithoutToken(const PlanItem& item) {
+  const StepPlan& plan = Oldest().plan;
+  const bool is_corrupt =
+      AllowsAnyToken(plan, plan.samples[static_cast<size_t>(item.sample)], config_.vocab_size);
+  if (is_corrupt) ++stats_.num_corrupted;
+  const Error error(
+      is_corrupt ? ErrorCode::kInternal : ErrorCode::kInvalidArgument,
+      fmt::format("no token could be drawn at position {}: {}", item.sequence->tokens.size(),
+                  is_corrupt ? "the model's logits there are not numbers"
+                             : "allowed_token_ids, bad_words, min_tokens and the constraint "
+                               "together forbid every token"));
+  End(*item.sequence, FinishReason::kError, &error, {});
 }
 
 void Scheduler::AppendToken(Sequence& sequence, const SampledToken& sampled,
                             const StepOutput& output) {
   const TokenId token = sampled.token;
-  if (token < 0 || token >= config_.vocab_size) {
-    const Error error(
-        ErrorCode::kInternal,
-        fmt::format("no token could be drawn at position {}: the model's logits there "
-                    "are not numbers, or every token is forbidden",
-                    sequence.tokens.size()));
-    End(sequence, FinishReason::kError, &error, {});
-    return;
-  }
   const bool may_end = sequence.num_output() >= sequence.sampling.min_tokens;
   sequence.tokens.push_back(token);
   if (sequence.token_counts) sequence.token_counts->AddOutput(token);
   if (sequence.constraint) sequence.constraint->Accept(token);
   ++stats_.num_output_tokens;
+  ObserveToken(commit_time_, &sequence.times, &stats_);
 
   TokenLogprobs logprobs;
+  std::vector<TokenLogprobs> prompt_logprobs;
   TokenEvent event;
   event.tokens = std::span(&token, 1);
   if (sequence.sampling.num_logprobs >= 0) {
-    const size_t begin = static_cast<size_t>(sampled.top_begin);
-    const size_t count = static_cast<size_t>(sampled.num_top);
-    logprobs.logprob = sampled.logprob;
-    logprobs.top_tokens = std::span(output.top_tokens).subspan(begin, count);
-    logprobs.top_logprobs = std::span(output.top_logprobs).subspan(begin, count);
+    logprobs = ViewLogprobs(sampled, output.top_tokens, output.top_logprobs);
     event.logprobs = std::span(&logprobs, 1);
+  }
+  if (sequence.prompt_scores && sequence.num_output() == 1) {
+    prompt_logprobs = sequence.prompt_scores->Views();
+    event.prompt_logprobs = prompt_logprobs;
   }
   if (may_end && std::ranges::find(sequence.end_tokens, token) != sequence.end_tokens.end()) {
     event.stop_token = token;
@@ -76,6 +101,7 @@ void Scheduler::AppendToken(Sequence& sequence, const SampledToken& sampled,
     event.request = sequence.id;
     event.usage = sequence.usage();
     sequence.sink(event);
+    if (!prompt_logprobs.empty()) sequence.prompt_scores->Drop();
   }
 }
 
@@ -158,6 +184,9 @@ void Scheduler::End(Sequence& sequence, FinishReason reason, const Error* error,
       ++stats_.num_failed;
       break;
   }
+  const int64_t max_tokens = sequence.sampling.max_tokens.value_or(sequence.max_output);
+  ObserveEnd(RequestTimes::TimePoint::clock::now(), sequence.times, sequence.usage(), max_tokens,
+             &stats_);
   event.request = sequence.id;
   event.finish = reason;
   event.error = error;
@@ -208,13 +237,19 @@ void Scheduler::RemoveFromRunning(Sequence& sequence) {
   running_.erase(it);
 }
 
+void Scheduler::ReadStats(EngineStats* stats) const {
+  *stats = stats_;
+  stats->num_running = static_cast<int64_t>(running_.size());
+  stats->num_waiting = num_waiting();
+  stats->num_kv_blocks = cache_.num_blocks();
+  stats->num_used_kv_blocks = cache_.num_blocks() - cache_.num_free();
+  stats->num_cached_kv_blocks = cache_.num_cached();
+  stats->has_work = num_requests() > 0;
+}
+
 EngineStats Scheduler::Stats() const {
-  EngineStats stats = stats_;
-  stats.num_running = static_cast<int64_t>(running_.size());
-  stats.num_waiting = num_waiting();
-  stats.num_kv_blocks = cache_.num_blocks();
-  stats.num_used_kv_blocks = cache_.num_blocks() - cache_.num_free();
-  stats.num_cached_kv_blocks = cache_.num_cached();
+  EngineStats stats;
+  ReadStats(&stats);
   return stats;
 }
 

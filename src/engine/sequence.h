@@ -14,7 +14,9 @@
 #include <vector>
 
 #include "base/ids.h"
+#include "engine/prompt_scores.h"
 #include "engine/request.h"
+#include "engine/request_times.h"
 #include "engine/token_counts.h"
 #include "kv/prefix_index.h"
 
@@ -42,13 +44,19 @@ struct Sequence {
   std::string salt;
   std::shared_ptr<TokenConstraint> constraint;
   TokenSink sink;
-  std::vector<TokenId> end_tokens;  // that stop it
+  std::vector<TokenId> end_tokens;     // that stop it
+  std::vector<uint32_t> allowed_mask;  // of its allowed_token_ids; empty: all
+  // What may be drawn depends on the token drawn last (a constraint, a bad word of several tokens),
+  // so a draw is planned only when that token is known.
+  bool needs_last_token = false;
 
   State state = State::kWaiting;
   std::vector<TokenId> tokens;  // prompt, then output
   int64_t num_prompt = 0;
   int64_t max_output = 0;
-  std::optional<TokenCounts> token_counts;  // only with penalties
+  std::optional<TokenCounts> token_counts;    // only with penalties
+  std::optional<PromptScores> prompt_scores;  // only with prompt logprobs
+  RequestTimes times;
 
   int64_t num_planned = 0;
   int64_t num_committed = 0;

@@ -15,16 +15,18 @@ constexpr TokenId PreviousRow(int32_t row) { return -1 - row; }
 constexpr bool IsPreviousRow(TokenId token) { return token < 0; }
 constexpr int32_t RowOfPrevious(TokenId token) { return -1 - token; }
 
-// One token to draw, from the logits of the last row of sequence `seq_idx`. If that row's input is
-// a PreviousRow, it is an output token that the lists do not count yet: the runner adds it.
+// One token to draw, from the logits of the last row of sequence `seq_idx`; or (row.given) the
+// prompt token after any of its rows, to be scored. If the row's input is a PreviousRow, it is an
+// output token that the lists do not count yet: the runner adds it.
 struct PlannedSample {
   struct Slice {
     int64_t begin = 0;
     int64_t count = 0;
   };
   int32_t seq_idx = 0;
-  // Its seen_tokens are the request's own list, which outlives the step; its other spans are empty,
-  // and these say where in the plan they lie. Lists that no penalty needs are empty.
+  // Its seen_tokens, its logit_bias and, where no constraint gives a mask, its allowed_mask are the
+  // request's own, which outlive the step; its other spans are empty, and these say where in the
+  // plan they lie. Lists that no penalty needs are empty.
   kernels::SampleRow row;
   Slice output;  // in ids; its counts in `counts` begin at counts_begin
   int64_t counts_begin = 0;
@@ -49,7 +51,7 @@ struct StepPlan {
   int64_t max_blocks = 0;
   int64_t block_size = 0;
 
-  // By drawn token.
+  // By drawn or scored token.
   std::vector<int32_t> logit_rows;  // ascending
   std::vector<PlannedSample> samples;
   std::vector<TokenId> ids;

@@ -35,7 +35,7 @@ struct StepRecord {
   int64_t num_experts = 0;
 };
 
-// Called on the engine's thread: it must be quick.
+// Called on the engine's thread: it must be quick. As a TokenSink it may call Submit and Cancel.
 using StepObserver = std::function<void(const StepRecord&)>;
 
 }  // namespace moebius::engine

@@ -23,6 +23,7 @@ struct StepHandle {
 struct SampledToken {
   TokenId token = -1;  // outside the vocabulary: the row's logits were no numbers
   float logprob = 0.0f;
+  int32_t rank = 0;
   int64_t top_begin = 0;  // in top_tokens and top_logprobs
   int64_t num_top = 0;
 };
@@ -33,6 +34,18 @@ struct StepOutput {
   std::vector<TokenId> top_tokens;
   std::vector<float> top_logprobs;
   double device_seconds = 0;
+
+  // Only where the runner was asked to measure.
+  struct Parts {  // of device_seconds
+    double attention = 0;
+    double experts = 0;
+    double other = 0;
+    double head = 0;
+    double sampling = 0;
+  };
+  Parts parts;
+  std::vector<int32_t> expert_counts;  // assignments of this step, [MoE layers, num_experts]
+  int64_t num_experts = 0;
 };
 
 class StepRunner {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -15,6 +16,7 @@ namespace moebius::engine {
 
 // TokenLogprobs that own their lists.
 struct LogprobEntry {
+  TokenId token = -1;
   float logprob = 0.0f;
   int32_t rank = 0;
   std::vector<TokenId> top_tokens;
@@ -32,12 +34,25 @@ struct TokenChunk {
   Usage usage;
 };
 
+// What a consumer that does not wait is told of.
+enum class News {
+  kAny,  // something has arrived, for the first time since the last take
+  kEnd,  // the last event has
+};
+
 class TokenStream {
  public:
   TokenStream();
 
   // Give it to EngineClient::Submit, once.
   TokenSink Sink() const;
+  // The same; `on_news` is called on the engine's thread when there is news of that kind. It must
+  // be quick and must not call this stream. Never again once Mute has returned.
+  TokenSink Sink(std::function<void()> on_news, News news) const;
+  void Mute();
+
+  // Takes what has arrived; none: nothing since the last take, or all has been taken.
+  std::optional<TokenChunk> TryNext();
 
   // Waits until something has arrived and takes all of it. kDeadline after `timeout`; kNotFound
   // when the finishing chunk has been taken already.

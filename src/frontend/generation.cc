@@ -30,12 +30,17 @@ Delta Generation::Push(const engine::TokenChunk& chunk) {
   const size_t text_begin = output_.text.size();
   const size_t tokens_begin = output_.token_ids.size();
   const size_t logprobs_begin = output_.logprobs.size();
+  for (const engine::LogprobEntry& entry : chunk.prompt_logprobs) {
+    output_.prompt_logprobs.push_back(MakeLogprob(entry));
+  }
   for (size_t i = 0; i < chunk.tokens.size() && !stopped(); ++i) {
     // The token that ended the request is an output, but not part of what the model says.
     const bool is_end =
         chunk.stop_token && i + 1 == chunk.tokens.size() && chunk.tokens[i] == *chunk.stop_token;
     PushToken(chunk.tokens[i], !is_end || include_stop_);
-    if (i < chunk.logprobs.size()) PushLogprob(chunk.tokens[i], chunk.logprobs[i]);
+    if (i < chunk.logprobs.size()) {
+      output_.logprobs.push_back(MakeLogprob(chunk.logprobs[i]));
+    }
   }
   if (chunk.finish) Finish(chunk);
   return {std::string_view(output_.text).substr(text_begin),
@@ -51,13 +56,13 @@ void Generation::PushToken(TokenId token, bool in_text) {
       output_.token_ids.size() < min_tokens_ ? stops_.Bypass(piece) : stops_.Push(piece);
 }
 
-void Generation::PushLogprob(TokenId token, const engine::LogprobEntry& entry) {
-  TokenLogprob logprob{token, BytesOf(token), entry.logprob, {}};
+TokenLogprob Generation::MakeLogprob(const engine::LogprobEntry& entry) const {
+  TokenLogprob logprob{entry.token, BytesOf(entry.token), entry.logprob, entry.rank, {}};
   for (size_t i = 0; i < entry.top_tokens.size(); ++i) {
     logprob.top.push_back(
         {entry.top_tokens[i], BytesOf(entry.top_tokens[i]), entry.top_logprobs[i]});
   }
-  output_.logprobs.push_back(std::move(logprob));
+  return logprob;
 }
 
 void Generation::Finish(const engine::TokenChunk& chunk) {

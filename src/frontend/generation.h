@@ -34,7 +34,7 @@ class Generation {
 
  private:
   void PushToken(TokenId token, bool in_text);
-  void PushLogprob(TokenId token, const engine::LogprobEntry& entry);
+  TokenLogprob MakeLogprob(const engine::LogprobEntry& entry) const;
   void Finish(const engine::TokenChunk& chunk);
   std::string BytesOf(TokenId token) const;
 

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "base/result.h"
 #include "engine/token_stream.h"
@@ -18,18 +19,22 @@ namespace moebius::frontend {
 class LiveAnswer {
  public:
   // `on_news` is called on the engine's thread when something has arrived after the last Poll (once
-  // until the next Poll), perhaps before Start returns; it must be quick. Errors as
+  // until the next Poll), perhaps before Start returns, never after the answer is destroyed. It
+  // must be quick and must not call the answer. With News::kEnd it is called for the end alone,
+  // unless the request has stop strings, which somebody must look for. Errors as
   // EngineClient::Submit's and PromptEncoder::MakeInput's. `frontend` outlives the answer.
   static Result<std::unique_ptr<LiveAnswer>> Start(const Frontend& frontend,
                                                    const GenerateRequest& request,
-                                                   std::function<void()> on_news);
+                                                   std::function<void()> on_news,
+                                                   engine::News news = engine::News::kAny);
   ~LiveAnswer();
 
   // What is new since the last call; none: nothing. The views live until the next call.
   std::optional<Delta> Poll();
 
   bool finished() const { return generation_.finished(); }
-  const GenerateOutput& output() const { return generation_.output(); }  // so far
+  const GenerateOutput& output() const { return generation_.output(); }    // so far
+  GenerateOutput TakeOutput() { return std::move(generation_.output()); }  // once finished
 
   // Ends it as cancelled; Poll shows it.
   void Cancel();

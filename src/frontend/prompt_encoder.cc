@@ -1,5 +1,6 @@
 #include "frontend/prompt_encoder.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "frontend/stop_strings.h"
@@ -36,6 +37,29 @@ Result<std::vector<TokenId>> PromptEncoder::Encode(const Prompt& prompt) const {
   return tokenizer_->Encode(text, false);
 }
 
+// A word is other tokens at the start of a text than after a space: both are forbidden.
+Status PromptEncoder::AddBadWords(const std::vector<std::string>& words,
+                                  engine::SamplingParams& sampling) const {
+  if (words.empty()) return {};
+  if (tokenizer_ == nullptr) {
+    return MakeError(ErrorCode::kNotFound,
+                     "bad_words: the model's folder has no tokenizer.json to encode them with");
+  }
+  for (size_t i = 0; i < words.size(); ++i) {
+    const std::string word =
+        words[i].substr(std::min(words[i].find_first_not_of(' '), words[i].size()));
+    if (word.empty()) {
+      return MakeError(ErrorCode::kInvalidArgument,
+                       "bad_words[{}] is empty: it needs at least one character", i);
+    }
+    std::vector<TokenId> first = tokenizer_->Encode(word, false);
+    std::vector<TokenId> inner = tokenizer_->Encode(" " + word, false);
+    if (inner != first) sampling.bad_words.push_back(std::move(inner));
+    sampling.bad_words.push_back(std::move(first));
+  }
+  return {};
+}
+
 Result<engine::RequestInput> PromptEncoder::MakeInput(const GenerateRequest& request) const {
   if (!request.stop.empty() && tokenizer_ == nullptr) {
     return MakeError(ErrorCode::kNotFound,
@@ -46,8 +70,10 @@ Result<engine::RequestInput> PromptEncoder::MakeInput(const GenerateRequest& req
   engine::RequestInput input;
   MOEBIUS_ASSIGN(input.prompt, Encode(request.prompt));
   input.sampling = request.sampling;
+  MOEBIUS_TRY(AddBadWords(request.bad_words, input.sampling));
   input.cache_salt = request.cache_salt;
   input.priority = request.priority;
+  input.arrival = request.arrival;
   return input;
 }
 

@@ -28,14 +28,17 @@ class PromptEncoder {
   // The text that the chat template makes of a conversation. Errors as Encode's.
   Result<std::string> Render(const Conversation& conversation) const;
 
-  // What the engine is asked for a request: its prompt encoded. Errors as Encode's, or a stop
-  // string that cannot be looked for.
+  // What the engine is asked for a request: its prompt and bad words encoded. Errors as Encode's,
+  // or a stop string that cannot be looked for, or a bad word without text.
   Result<engine::RequestInput> MakeInput(const GenerateRequest& request) const;
 
   // Whether an engine with these limits would take the request; the error is the one it would give.
   Status Check(const GenerateRequest& request, const engine::EngineLimits& limits) const;
 
   const text::Tokenizer* tokenizer() const { return tokenizer_.get(); }  // null: none
+  const text::ChatTemplate* chat_template() const {                      // null: none that works
+    return chat_template_ ? &*chat_template_ : nullptr;
+  }
   // Also if there is one that cannot be used.
   bool has_chat_template() const {
     return chat_template_ || chat_template_.error().code() != ErrorCode::kNotFound;
@@ -44,6 +47,8 @@ class PromptEncoder {
   Status TemplateStatus() const;
 
  private:
+  Status AddBadWords(const std::vector<std::string>& words, engine::SamplingParams& sampling) const;
+
   std::unique_ptr<text::Tokenizer> tokenizer_;
   Result<text::ChatTemplate> chat_template_;
 };

@@ -39,6 +39,8 @@ struct GenerateRequest {
   bool include_stop_str_in_output =
       false;  // the stop string, or the text of the stop token, stays in the text
   bool skip_special_tokens = true;
+  // Texts that are never completed; their token ids come to those of sampling.bad_words.
+  std::vector<std::string> bad_words;
   std::string cache_salt;
   int32_t priority = 0;
   std::chrono::steady_clock::time_point arrival = std::chrono::steady_clock::now();

@@ -1,8 +1,11 @@
 #include "frontend/sampling_fields.h"
 
+#include <algorithm>
+#include <charconv>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <type_traits>
+#include <utility>
 
 #include "model/field_reader.h"
 
@@ -13,14 +16,19 @@ using model::FieldReader;
 
 constexpr int64_t kMaxInt32 = std::numeric_limits<int32_t>::max();
 constexpr double kMaxFloat = std::numeric_limits<float>::max();
+constexpr float kMaxBias = 100;  // OpenAI's bounds; vLLM clamps to them, too
 
 void Read(FieldReader& reader, const char* name, std::optional<int32_t>& out) {
   if (reader.Has(name)) out = static_cast<int32_t>(reader.Int(name, -kMaxInt32, kMaxInt32));
 }
-void Read(FieldReader& reader, const char* name, std::optional<uint64_t>& out) {
-  if (reader.Has(name)) {
-    out = static_cast<uint64_t>(reader.Int(name, 0, std::numeric_limits<int64_t>::max()));
-  }
+void ReadSeed(FieldReader& reader, std::optional<uint64_t>& out) {
+  if (!reader.Has("seed")) return;
+  const int64_t seed =
+      reader.Int("seed", std::numeric_limits<int64_t>::min(), std::numeric_limits<int64_t>::max());
+  if (seed != -1) out = static_cast<uint64_t>(seed);
+}
+void ReadLogprobs(FieldReader& reader, const char* name, std::optional<int32_t>& out) {
+  if (reader.Has(name)) out = static_cast<int32_t>(reader.Int(name, 0, engine::kMaxLogprobs));
 }
 void Read(FieldReader& reader, const char* name, std::optional<float>& out) {
   if (reader.Has(name)) out = static_cast<float>(reader.Number(name, -kMaxFloat, kMaxFloat));
@@ -32,6 +40,29 @@ void Read(FieldReader& reader, const char* name, std::optional<std::vector<Token
   if (!reader.Has(name)) return;
   const std::vector<int64_t> ids = reader.IntsOr(name, {}, 0, kMaxInt32);
   out.emplace(ids.begin(), ids.end());
+}
+void Read(FieldReader& reader, const char* name, std::optional<std::string>& out) {
+  if (reader.Has(name)) out = reader.StringOr(name, "");
+}
+void ReadLogitBias(FieldReader& reader,
+                   std::optional<std::vector<std::pair<TokenId, float>>>& out) {
+  const nlohmann::json* biases = reader.ObjectOrNull("logit_bias");
+  if (biases == nullptr) return;
+  out.emplace();
+  for (const auto& [key, value] : biases->items()) {
+    TokenId token = 0;
+    const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), token);
+    if (key.empty() || error != std::errc() || end != key.data() + key.size() || token < 0 ||
+        !value.is_number()) {
+      reader.Fail(
+          Error(ErrorCode::kInvalidArgument,
+                fmt::format("{}: field 'logit_bias' has \"{}\": {}, expected token ids and numbers",
+                            reader.where(), key.substr(0, 40), value.type_name())));
+      return;
+    }
+    const double bias = value.get<double>();
+    out->emplace_back(token, static_cast<float>(std::clamp<double>(bias, -kMaxBias, kMaxBias)));
+  }
 }
 // A list, or one string for a list of one.
 void Read(FieldReader& reader, const nlohmann::json& object, const char* name,
@@ -64,8 +95,14 @@ void SamplingFields::Override(const SamplingFields& over) {
   take(stop_token_ids, over.stop_token_ids);
   take(ignore_eos, over.ignore_eos);
   take(logprobs, over.logprobs);
+  take(prompt_logprobs, over.prompt_logprobs);
+  take(logit_bias, over.logit_bias);
+  take(allowed_token_ids, over.allowed_token_ids);
+  take(bad_words, over.bad_words);
   take(include_stop_str_in_output, over.include_stop_str_in_output);
   take(skip_special_tokens, over.skip_special_tokens);
+  take(cache_salt, over.cache_salt);
+  take(priority, over.priority);
 }
 
 void SamplingFields::Apply(GenerateRequest& request) const {
@@ -92,8 +129,14 @@ void SamplingFields::Apply(GenerateRequest& request) const {
   put(stop_token_ids, sampling.stop_token_ids);
   put(ignore_eos, sampling.ignore_eos);
   put(logprobs, sampling.num_logprobs);
+  put(prompt_logprobs, sampling.num_prompt_logprobs);
+  put(logit_bias, sampling.logit_bias);
+  put(allowed_token_ids, sampling.allowed_token_ids);
+  put(bad_words, request.bad_words);
   put(include_stop_str_in_output, request.include_stop_str_in_output);
   put(skip_special_tokens, request.skip_special_tokens);
+  put(cache_salt, request.cache_salt);
+  put(priority, request.priority);
 }
 
 Result<SamplingFields> ParseSamplingFields(const nlohmann::json& object, const std::string& where) {
@@ -108,15 +151,19 @@ Result<SamplingFields> ParseSamplingFields(const nlohmann::json& object, const s
   Read(reader, "repetition_penalty", fields.repetition_penalty);
   Read(reader, "presence_penalty", fields.presence_penalty);
   Read(reader, "frequency_penalty", fields.frequency_penalty);
-  Read(reader, "seed", fields.seed);
+  ReadSeed(reader, fields.seed);
   Read(reader, object, "stop", fields.stop);
   Read(reader, "stop_token_ids", fields.stop_token_ids);
   Read(reader, "ignore_eos", fields.ignore_eos);
-  if (reader.Has("logprobs")) {
-    fields.logprobs = static_cast<int32_t>(reader.Int("logprobs", 0, engine::kMaxLogprobs));
-  }
+  ReadLogprobs(reader, "logprobs", fields.logprobs);
+  ReadLogprobs(reader, "prompt_logprobs", fields.prompt_logprobs);
+  ReadLogitBias(reader, fields.logit_bias);
+  Read(reader, "allowed_token_ids", fields.allowed_token_ids);
+  Read(reader, object, "bad_words", fields.bad_words);
   Read(reader, "include_stop_str_in_output", fields.include_stop_str_in_output);
   Read(reader, "skip_special_tokens", fields.skip_special_tokens);
+  Read(reader, "cache_salt", fields.cache_salt);
+  Read(reader, "priority", fields.priority);
   MOEBIUS_TRY(reader.status());
   return fields;
 }
@@ -136,8 +183,14 @@ const std::vector<std::string>& SamplingFieldNames() {
                                                   "stop_token_ids",
                                                   "ignore_eos",
                                                   "logprobs",
+                                                  "prompt_logprobs",
+                                                  "logit_bias",
+                                                  "allowed_token_ids",
+                                                  "bad_words",
                                                   "include_stop_str_in_output",
-                                                  "skip_special_tokens"};
+                                                  "skip_special_tokens",
+                                                  "cache_salt",
+                                                  "priority"};
   return kNames;
 }
 

@@ -6,6 +6,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/ids.h"
@@ -26,13 +27,19 @@ struct SamplingFields {
   std::optional<float> repetition_penalty;
   std::optional<float> presence_penalty;
   std::optional<float> frequency_penalty;
-  std::optional<uint64_t> seed;
+  std::optional<uint64_t> seed;  // any int64 by its bits; -1 in JSON: none, as in vLLM
   std::optional<std::vector<std::string>> stop;
   std::optional<std::vector<TokenId>> stop_token_ids;
   std::optional<bool> ignore_eos;
   std::optional<int32_t> logprobs;
+  std::optional<int32_t> prompt_logprobs;
+  std::optional<std::vector<std::pair<TokenId, float>>> logit_bias;  // -100 ... 100
+  std::optional<std::vector<TokenId>> allowed_token_ids;
+  std::optional<std::vector<std::string>> bad_words;
   std::optional<bool> include_stop_str_in_output;
   std::optional<bool> skip_special_tokens;
+  std::optional<std::string> cache_salt;
+  std::optional<int32_t> priority;
 
   // Takes every field that `over` has.
   void Override(const SamplingFields& over);
@@ -41,9 +48,9 @@ struct SamplingFields {
   void Apply(GenerateRequest& request) const;
 };
 
-// The fields of a JSON object that carry these names (`stop`: a string or a list); others are not
-// looked at. A field of the wrong type: kInvalidArgument, `where` and its name. Whether a value can
-// be honoured is the engine's to judge.
+// The fields of a JSON object that carry these names (`stop`: a string or a list; `logit_bias`:
+// {"token id": number}); others are not looked at. A field of the wrong type: kInvalidArgument,
+// `where` and its name. Whether a value can be honoured is the engine's to judge.
 Result<SamplingFields> ParseSamplingFields(const nlohmann::json& object, const std::string& where);
 
 // The names that ParseSamplingFields knows.

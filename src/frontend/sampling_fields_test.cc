@@ -38,6 +38,12 @@ TEST(SamplingFields, EveryNameReachesTheRequest) {
                                  {"stop_token_ids", {3}},
                                  {"ignore_eos", true},
                                  {"logprobs", 3},
+                                 {"prompt_logprobs", 3},
+                                 {"logit_bias", {{"3", 200}, {"4", -1.5}}},
+                                 {"allowed_token_ids", {3}},
+                                 {"bad_words", {"x"}},
+                                 {"cache_salt", "x"},
+                                 {"priority", -3},
                                  {"include_stop_str_in_output", true},
                                  {"skip_special_tokens", false}};
   ASSERT_EQ(values.size(), SamplingFieldNames().size());
@@ -65,15 +71,37 @@ TEST(SamplingFields, EveryNameReachesTheRequest) {
   EXPECT_EQ(sampling.stop_token_ids, std::vector<TokenId>{3});
   EXPECT_TRUE(sampling.ignore_eos);
   EXPECT_EQ(sampling.num_logprobs, 3);
+  EXPECT_EQ(sampling.num_prompt_logprobs, 3);
+  EXPECT_EQ(sampling.logit_bias, (std::vector<std::pair<TokenId, float>>{{3, 100.0f}, {4, -1.5f}}));
+  EXPECT_EQ(sampling.allowed_token_ids, std::vector<TokenId>{3});
+  EXPECT_EQ(request.bad_words, std::vector<std::string>{"x"});
+  EXPECT_EQ(request.cache_salt, "x");
+  EXPECT_EQ(request.priority, -3);
   EXPECT_TRUE(request.include_stop_str_in_output);
   EXPECT_FALSE(request.skip_special_tokens);
+}
+
+TEST(SamplingFields, SeedsAreAnyInteger) {
+  const auto seed = [](int64_t value) { return ParseSamplingFields({{"seed", value}}, "x")->seed; };
+  EXPECT_EQ(seed(-5), static_cast<uint64_t>(-5));
+  EXPECT_EQ(seed(std::numeric_limits<int64_t>::min()), uint64_t{1} << 63);
+  EXPECT_EQ(seed(-1), std::nullopt) << "asks for a seed of the engine's own";
 }
 
 TEST(SamplingFields, WrongTypesNameTheField) {
   for (const auto& [name, value] :
        std::vector<std::pair<std::string, nlohmann::json>>{{"max_tokens", "many"},
                                                            {"temperature", "hot"},
-                                                           {"seed", -1},
+                                                           {"seed", 1e30},
+                                                           {"seed", 0.5},
+                                                           {"prompt_logprobs", -1},
+                                                           {"logit_bias", {3}},
+                                                           {"logit_bias", {{"x", 1}}},
+                                                           {"logit_bias", {{"-3", 1}}},
+                                                           {"logit_bias", {{"3", "x"}}},
+                                                           {"bad_words", {3}},
+                                                           {"cache_salt", 3},
+                                                           {"priority", 1e10},
                                                            {"stop", 5},
                                                            {"logprobs", -1},
                                                            {"logprobs", 21},

@@ -321,6 +321,8 @@ void Sample(ExecContext& ctx, const SampleArgs& args) {
     for (const auto& ids : {row.seen_tokens, row.output_tokens, row.banned_tokens}) {
       for (const TokenId id : ids) MOEBIUS_CHECK(id >= 0 && id < args.logits.cols);
     }
+    for (const auto& [id, bias] : row.logit_bias) MOEBIUS_CHECK(id >= 0 && id < args.logits.cols);
+    MOEBIUS_CHECK_LT(row.given, args.logits.cols);
   }
   if (num_rows > 0) ctx.backend->sample(ctx, args);
 }

@@ -14,6 +14,7 @@
 
 #include <cstdint>
 #include <span>
+#include <utility>
 
 #include "base/ids.h"
 #include "kernels/weight.h"
@@ -285,9 +286,9 @@ void MlaAttention(ExecContext& ctx, const MlaAttentionArgs& args);
 
 constexpr float kGreedyTemperature = 1e-5f;
 
-// One row's wishes. Applied in this order: penalties on the logits, temperature, top-k, top-p,
-// min-p, draw. Token counts: ids seen in prompt or output (repetition) and in the output alone
-// (presence, frequency).
+// One row's wishes. Applied in this order: bias, penalties, what is forbidden, temperature, top-k,
+// top-p, min-p, draw. Token counts: ids seen in prompt or output (repetition) and in the output
+// alone (presence, frequency).
 struct SampleRow {
   float temperature = 1.0f;  // below kGreedyTemperature: greedy (ties to the lowest id)
   int32_t top_k = 0;         // 0: all
@@ -298,17 +299,23 @@ struct SampleRow {
   float frequency_penalty = 0.0f;
   uint64_t seed = 0;     // the draw is a hash of (seed, position): alone or in a batch, the same
   int64_t position = 0;  // of the token to be drawn
-  std::span<const TokenId> seen_tokens;    // distinct ids of prompt and output
-  std::span<const TokenId> output_tokens;  // distinct ids of the output ...
-  std::span<const int32_t> output_counts;  // ... and how often each came
-  std::span<const TokenId> banned_tokens;  // never drawn (min_tokens, a constraint)
+  TokenId given = -1;    // >= 0: nothing is drawn, this is the token; only its log probability and
+                         // the best ones are wanted, and the other wishes count for nothing
+  std::span<const std::pair<TokenId, float>> logit_bias;  // added to the logits, in order
+  std::span<const TokenId> seen_tokens;                   // distinct ids of prompt and output
+  std::span<const TokenId> output_tokens;                 // distinct ids of the output ...
+  std::span<const int32_t> output_counts;                 // ... and how often each came
+  std::span<const TokenId> banned_tokens;                 // never drawn (min_tokens, a constraint)
   std::span<const uint32_t> allowed_mask;  // bit per token, empty: all (TokenConstraint)
   int32_t num_logprobs =
       -1;  // -1: none; n >= 0: the chosen token's and the n best (of the raw logits)
 };
 struct SampleResult {
-  TokenId token = -1;    // stays -1 when no token may be drawn (all banned, or NaN)
-  float logprob = 0.0f;  // log softmax of the raw logits at `token`; with num_logprobs >= 0
+  TokenId token = -1;  // stays -1 when no token may be drawn (all banned, or NaN)
+  // With num_logprobs >= 0: the log softmax of the raw logits at `token`, and its place in their
+  // order (best first, ties to the lowest id; 1 is the best).
+  float logprob = 0.0f;
+  int32_t rank = 0;
   std::span<TokenId> top_tokens;  // caller's space, num_logprobs long, best first
   std::span<float> top_logprobs;
 };

@@ -169,12 +169,15 @@ TEST(OpsSample, ARowDrawsTheSameAloneAndInABatch) {
     TestMat logits(DType::kF32, 30, 3000);
     logits.Fill(random, 2.0f);
     std::vector<SampleRow> rows(30);
+    const std::pair<TokenId, float> bias[] = {{7, 3.5f}, {2000, -0.3f}, {7, 0.7f}};
     for (size_t i = 0; i < rows.size(); ++i) {
       rows[i].seed = i / 2;
       rows[i].position = static_cast<int64_t>(i * 3);
       if (i % 3 == 0) rows[i].top_p = 0.9f;
       if (i % 3 == 1) rows[i].top_k = 40;
       rows[i].num_logprobs = 0;
+      if (i % 5 == 4) rows[i].given = static_cast<TokenId>(i * 90);
+      if (i % 4 == 2) rows[i].logit_bias = bias;
     }
     const auto batch = Draw(backend, logits, rows, 3);
     for (int64_t i = 0; i < 30; ++i) {
@@ -183,6 +186,7 @@ TEST(OpsSample, ARowDrawsTheSameAloneAndInABatch) {
       const auto alone = Draw(backend, one, {rows[i]});
       EXPECT_EQ(alone[0].token, batch[i].token);
       EXPECT_EQ(alone[0].logprob, batch[i].logprob);
+      EXPECT_EQ(alone[0].rank, batch[i].rank);
     }
   }
 }
@@ -238,6 +242,110 @@ TEST(OpsSample, LogprobsAreOfTheRawLogits) {
       EXPECT_NEAR(logprobs[i], logits.At(0, tokens[i]) - std::log(sum), 1e-5);
     }
     EXPECT_TRUE(std::isinf(logprobs[5]));
+  }
+}
+
+TEST(OpsSample, BiasComesBeforePenalties) {
+  for (const Backend* backend : AvailableBackends()) {
+    SampleRow row;
+    row.temperature = 0;
+    const std::pair<TokenId, float> bias[] = {{2, 1.5f}, {0, -3.0f}, {2, 0.5f}};
+    row.logit_bias = bias;
+    EXPECT_EQ(DrawOne(backend, OneRow({4.0f, 1.9f, 0.0f}), row), 2);  // 1, 1.9, 2
+    EXPECT_EQ(DrawOne(backend, OneRow({5.1f, 1.9f, 0.0f}), row), 0);
+    const TokenId seen[] = {2};
+    row.seen_tokens = seen;
+    row.repetition_penalty = 2.0f;  // (-1 + 2) / 2, where the penalty first would give -2 + 2
+    EXPECT_EQ(DrawOne(backend, OneRow({3.0f, 0.4f, -1.0f}), row), 2);
+    EXPECT_EQ(DrawOne(backend, OneRow({3.0f, 0.6f, -1.0f}), row), 1);
+    row.banned_tokens = seen;  // no bias brings a forbidden token back
+    EXPECT_EQ(DrawOne(backend, OneRow({3.0f, -5.0f, 90.0f}), row), 0);
+  }
+}
+
+struct Scores {
+  std::vector<SampleResult> results;
+  std::vector<TokenId> tokens;
+  std::vector<float> logprobs;
+};
+Scores Score(const Backend* backend, TestMat logits, std::vector<SampleRow> rows, int32_t n,
+             int threads) {
+  Scores scores;
+  scores.results.resize(rows.size());
+  scores.tokens.resize(rows.size() * static_cast<size_t>(n));
+  scores.logprobs.resize(scores.tokens.size());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    rows[i].num_logprobs = n;
+    scores.results[i].top_tokens = std::span(scores.tokens).subspan(i * n, n);
+    scores.results[i].top_logprobs = std::span(scores.logprobs).subspan(i * n, n);
+  }
+  TestContext context(backend, threads);
+  Sample(context.ctx(), {logits.view(), rows, scores.results});
+  return scores;
+}
+
+TEST(OpsSample, RanksAndGivenTokensAgreeWithRef) {
+  for (const Backend* backend : VectorBackends()) {
+    for (const int64_t vocab : {5, 127, 1000, 50021}) {
+      Random random(vocab + 1);
+      TestMat logits(DType::kF32, 40, vocab, 3);
+      logits.Fill(random, 3.0f);
+      std::vector<SampleRow> rows(40);
+      std::vector<std::pair<TokenId, float>> bias;
+      for (int i = 0; i < 50; ++i) {
+        bias.emplace_back(static_cast<TokenId>(random.Below(vocab)), random.Normal(5.0f));
+      }
+      for (size_t i = 0; i < rows.size(); ++i) {
+        // Ties, also across blocks, and some rows that draw, with a bias, between those that do
+        // not.
+        for (int j = 0; j < 3; ++j) logits.Set(i, random.Below(vocab), 2.0f);
+        rows[i].temperature = 0;
+        if (i % 3 != 0) rows[i].given = static_cast<TokenId>(random.Below(vocab));
+        if (i % 3 == 0) rows[i].logit_bias = std::span(bias).first(i);
+      }
+      const Scores want = Score(&RefBackend(), logits, rows, 4, 1);
+      const Scores got = Score(backend, logits, rows, 4, 2);
+      EXPECT_EQ(got.tokens, want.tokens);
+      for (size_t i = 0; i < rows.size(); ++i) {
+        EXPECT_EQ(got.results[i].token, want.results[i].token);
+        EXPECT_EQ(got.results[i].rank, want.results[i].rank) << backend->name << " row " << i;
+        EXPECT_NEAR(got.results[i].logprob, want.results[i].logprob, 1e-4);
+        const int32_t rank = got.results[i].rank;
+        if (rank <= 4) {
+          EXPECT_EQ(got.tokens[i * 4 + static_cast<size_t>(rank) - 1], got.results[i].token);
+          EXPECT_EQ(got.logprobs[i * 4 + static_cast<size_t>(rank) - 1], got.results[i].logprob);
+        }
+      }
+    }
+  }
+}
+
+TEST(OpsSample, AGivenTokenHeedsNoOtherWish) {
+  for (const Backend* backend : AvailableBackends()) {
+    const TestMat logits = OneRow({1.0f, 3.0f, 2.0f, 3.0f, -50.0f});
+    double sum = 0;
+    for (int64_t i = 0; i < 5; ++i) sum += std::exp(static_cast<double>(logits.At(0, i)));
+    SampleRow row;
+    const TokenId banned[] = {2, 3};
+    const std::pair<TokenId, float> bias[] = {{2, 9.0f}};
+    row.banned_tokens = banned;
+    row.logit_bias = bias;
+    const int32_t ranks[] = {4, 1, 3, 2, 5};
+    for (TokenId token = 0; token < 5; ++token) {
+      row.given = token;
+      const Scores scores = Score(backend, logits, {row}, 2, 1);
+      EXPECT_EQ(scores.results[0].token, token);
+      EXPECT_EQ(scores.results[0].rank, ranks[token]) << backend->name << " " << token;
+      EXPECT_NEAR(scores.results[0].logprob, logits.At(0, token) - std::log(sum), 1e-5);
+      EXPECT_EQ(scores.tokens, (std::vector<TokenId>{1, 3}));
+    }
+    // What is no number has no probability.
+    const float inf = std::numeric_limits<float>::infinity();
+    row = {};
+    row.given = 1;
+    EXPECT_EQ(Score(backend, OneRow({1.0f, std::nanf("")}), {row}, 1, 1).results[0].logprob, -inf);
+    EXPECT_EQ(Score(backend, OneRow({1.0f, -inf}), {row}, 1, 1).results[0].logprob, -inf);
+    EXPECT_EQ(Score(backend, OneRow({1.0f, -inf}), {row}, 1, 1).results[0].rank, 2);
   }
 }
 

@@ -214,15 +214,26 @@ void DecoderModel::FinishStream(Step& step, const Norm& norm, Mat out) {
   step.has_delta = false;
 }
 
-void DecoderModel::RunHead(ExecContext& ctx, std::span<const int32_t> rows, Mat hidden,
+void DecoderModel::RunHead(ExecContext& ctx, const ForwardBatch& batch, Mat hidden,
                            const kernels::PackedWeight& head, Mat logits) {
-  if (rows.empty()) return;
-  const ArenaScope scope(*ctx.workspace);
-  const Mat wanted =
-      ctx.workspace->AllocMat(options_.act, static_cast<int64_t>(rows.size()), config_.hidden_size);
-  // Embed is a gather of rows; the table here is the step's own.
-  kernels::Embed(ctx, {.tokens = rows, .table = hidden, .out = wanted});
-  Project(ctx, wanted, head, logits);
+  const auto num_wanted = static_cast<int64_t>(batch.logit_rows.size());
+  MOEBIUS_CHECK(batch.take_logits ? logits.rows > 0 || num_wanted == 0 : logits.rows == num_wanted);
+  for (int64_t first = 0; first < num_wanted; first += logits.rows) {
+    const int64_t count = std::min(logits.rows, num_wanted - first);
+    const Mat piece = logits.Rows(0, count);
+    {
+      const PartTimer timer(batch.times, &PartTimes::head);
+      const ArenaScope scope(*ctx.workspace);
+      const Mat wanted = ctx.workspace->AllocMat(options_.act, count, config_.hidden_size);
+      // Embed is a gather of rows; the table here is the step's own.
+      kernels::Embed(ctx, {.tokens = batch.logit_rows.subspan(static_cast<size_t>(first),
+                                                              static_cast<size_t>(count)),
+                           .table = hidden,
+                           .out = wanted});
+      Project(ctx, wanted, head, piece);
+    }
+    if (batch.take_logits) batch.take_logits(first, piece);
+  }
 }
 
 void DecoderModel::Forward(ExecContext& ctx, const ForwardBatch& batch, Mat logits, Mat hidden) {
@@ -235,7 +246,7 @@ void DecoderModel::Forward(ExecContext& ctx, const ForwardBatch& batch, Mat logi
                          ? hidden
                          : ctx.workspace->AllocMat(DType::kF32, step.rows, config_.hidden_size);
   FinishStream(step, final_norm_, normed);
-  RunHead(ctx, batch.logit_rows, normed, head_, logits);
+  RunHead(ctx, batch, normed, head_, logits);
 }
 
 void DecoderModel::ForwardMtp(ExecContext& /*ctx*/, const ForwardBatch& /*batch*/, Mat /*hidden*/,

@@ -69,8 +69,9 @@ class DecoderModel : public Model {
 
   // stream += delta; `out` [T, H] = final norm of the stream.
   void FinishStream(Step& step, const Norm& norm, Mat out);
-  // logits of the wanted rows of `hidden` [T, H], which is normed.
-  void RunHead(kernels::ExecContext& ctx, std::span<const int32_t> rows, Mat hidden,
+  // logits of batch.logit_rows of `hidden` [T, H], which is normed; in pieces if the batch takes
+  // them so.
+  void RunHead(kernels::ExecContext& ctx, const ForwardBatch& batch, Mat hidden,
                const kernels::PackedWeight& head, Mat logits);
 
   const ModelConfig config_;

@@ -119,6 +119,7 @@ class Deepseek final : public DecoderModel {
 };
 
 void Deepseek::Attend(Step& step, const LatentAttention& attention, Mat cache) {
+  const PartTimer timer(step.batch.times, &PartTimes::attention);
   const ArenaScope scope(step.arena());
   kernels::ExecContext& ctx = step.ctx;
   const AttentionConfig& c = config_.attention;
@@ -198,7 +199,7 @@ void Deepseek::ForwardMtp(kernels::ExecContext& ctx, const ForwardBatch& batch, 
   Run(step, mtp_.layer, kv_.back().k);
   const Mat normed = ctx.workspace->AllocMat(DType::kF32, step.rows, width);
   FinishStream(step, mtp_.head_norm, normed);
-  RunHead(ctx, batch.logit_rows, normed, mtp_.head.data != nullptr ? mtp_.head : head_, logits);
+  RunHead(ctx, batch, normed, mtp_.head.data != nullptr ? mtp_.head : head_, logits);
 }
 
 void Deepseek::DeclareAttention(WeightPlan& plan, const std::string& prefix,

@@ -73,6 +73,7 @@ void RotateHeads(Step& step, const AttentionConfig& config, int64_t num_heads, M
 
 void RunGqa(Step& step, const AttentionConfig& config, const RopeTables& tables,
             const GqaAttention& attention, const Model::KvLayer& cache) {
+  const PartTimer timer(step.batch.times, &PartTimes::attention);
   const ArenaScope scope(step.arena());
   ExecContext& ctx = step.ctx;
   const int64_t head_dim = config.head_dim;

@@ -3,7 +3,9 @@
 // host nothing and keeps no state between calls but the KV caches bound to it.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -24,6 +26,33 @@ struct KvLayerSpec {
   int64_t width_v = 0;  // 0: none
 };
 
+// Where a forward pass spends its time: seconds, by the clock of the device thread. What is neither
+// (embedding, dense layers, norms) is not counted here.
+struct PartTimes {
+  double attention = 0;
+  double experts = 0;  // routing, exchange, expert products, the shared expert
+  double head = 0;     // logits
+};
+
+// Adds the time of its life to one part; nothing and no clock where nobody wants to know.
+class PartTimer {
+ public:
+  PartTimer(PartTimes* times, double PartTimes::* part)
+      : sum_(times == nullptr ? nullptr : &(times->*part)) {
+    if (sum_ != nullptr) begin_ = std::chrono::steady_clock::now();
+  }
+  ~PartTimer() {
+    if (sum_ == nullptr) return;
+    *sum_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+  }
+  PartTimer(const PartTimer&) = delete;
+  PartTimer& operator=(const PartTimer&) = delete;
+
+ private:
+  double* sum_;
+  std::chrono::steady_clock::time_point begin_;
+};
+
 // The rows of one step. Rows of a sequence are adjacent and in order. Spans are in the memory of
 // the back end that runs it (kernels/ops.h).
 struct ForwardBatch {
@@ -32,6 +61,14 @@ struct ForwardBatch {
   std::span<const int64_t> kv_rows;     // T: where each row's KV goes, block * block_size + offset
   kernels::AttentionBatch attention;    // over the same rows
   std::span<const int32_t> logit_rows;  // rows whose logits are wanted, ascending
+
+  // Where logits of all logit_rows would take too much memory they come in pieces, in order: each
+  // is `logits.rows` long (the last one maybe less), and belongs to the logit rows from `first` on.
+  // It lives until the call returns, which may sample from it with the forward pass's context.
+  // Empty: `logits` has room for all.
+  std::function<void(int64_t first, Mat logits)> take_logits;
+
+  PartTimes* times = nullptr;  // is added to; null: not measured
 };
 
 class Model {
@@ -66,11 +103,12 @@ class Model {
     return {};
   }
 
-  // Workspace that Forward takes at most for this many rows and logit rows.
+  // Workspace that Forward takes at most for this many rows and logit rows of a piece, with what
+  // sampling in take_logits needs.
   virtual size_t WorkspaceBytes(int64_t max_rows, int64_t max_logit_rows) const = 0;
 
-  // logits [logit_rows.size(), vocab] float32. hidden (data may be null): [T, H] float32, the
-  // hidden state after the final norm, which the MTP layer takes.
+  // logits [logit_rows.size(), vocab] float32, or less with take_logits. hidden (data may be null):
+  // [T, H] float32, the hidden state after the final norm, which the MTP layer takes.
   virtual void Forward(kernels::ExecContext& ctx, const ForwardBatch& batch, Mat logits,
                        Mat hidden) = 0;
 

@@ -136,6 +136,7 @@ int64_t MoeChunkRows(const MoeConfig& config, int64_t rows) {
 }
 
 void RunMoe(Step& step, MoeShared& shared, const MoeLayer& layer) {
+  const PartTimer timer(step.batch.times, &PartTimes::experts);
   const int64_t chunk = MoeChunkRows(shared.config, step.rows);
   for (int64_t begin = 0; begin < step.rows; begin += chunk) {
     RunChunk(step, shared, layer, begin, std::min(chunk, step.rows - begin));

@@ -76,7 +76,7 @@ class FakeDevice {
       const auto banned = std::span(plan.ids).subspan(static_cast<size_t>(sample.banned.begin),
                                                       static_cast<size_t>(sample.banned.count));
       output.sampled.push_back(
-          {FakeDraw(sum, sample.row.seed, sample.row.position, vocab_size_, banned), 0, 0, 0});
+          {.token = FakeDraw(sum, sample.row.seed, sample.row.position, vocab_size_, banned)});
     }
     last_step_ = plan.step_id;
     last_sampled_.clear();

@@ -49,6 +49,7 @@ class FakeModel : public model::Model {
     }
     const kernels::AttentionBatch& attention = batch.attention;
     size_t next_logit = 0;
+    const size_t piece_rows = static_cast<size_t>(logits.rows);
     for (int64_t seq = 0; seq < attention.num_seqs(); ++seq) {
       const size_t s = static_cast<size_t>(seq);
       for (int32_t row = attention.query_start[s]; row < attention.query_start[s + 1]; ++row) {
@@ -61,7 +62,12 @@ class FakeModel : public model::Model {
         for (int64_t p = 0; p <= position; ++p) {
           sum = FakeAttend(sum, Load(KvRow(attention, seq, p)), p);
         }
-        FillLogits(sum, logits.Row<float>(static_cast<int64_t>(next_logit++)));
+        const size_t place = next_logit++ % piece_rows;
+        FillLogits(sum, logits.Row<float>(static_cast<int64_t>(place)));
+        if (place + 1 == piece_rows || next_logit == batch.logit_rows.size()) {
+          batch.take_logits(static_cast<int64_t>(next_logit - place - 1),
+                            logits.Rows(0, static_cast<int64_t>(place + 1)));
+        }
       }
     }
     EXPECT_EQ(next_logit, batch.logit_rows.size());

@@ -221,6 +221,10 @@ TokenId Draw(const Row& row, const SampleRow& wish) {
   return DrawAny(row, wish, SumBlocks(row, wish.min_p));
 }
 
+void AddBias(const SampleRow& wish, float* logits) {
+  for (const auto& [id, bias] : wish.logit_bias) logits[id] += bias;
+}
+
 void Penalise(const SampleRow& wish, float* logits) {
   for (const TokenId id : wish.seen_tokens) {
     logits[id] = logits[id] > 0 ? logits[id] / wish.repetition_penalty
@@ -246,12 +250,29 @@ void Forbid(const SampleRow& wish, float* logits, int64_t vocab) {
   }
 }
 
-void Logprobs(const Row& row, const SampleRow& wish, SampleResult& result) {
-  const float* raw = row.scratch.raw;
+// The place of `id` in the order of `raw`, from 1. After FindTops.
+int32_t RankOf(const Row& row, const float* raw, TokenId id) {
+  const float logit = std::isnan(raw[id]) ? kNever : raw[id];
+  int32_t rank = 1;
+  for (int64_t b = 0; b < row.num_blocks(); ++b) {
+    if (row.scratch.tops[b] < logit) continue;
+    const int64_t begin = b * kBlock;
+    for (int64_t i = begin; i < begin + row.BlockSize(b); ++i) {
+      if (raw[i] > logit || (raw[i] == logit && i < id)) ++rank;
+    }
+  }
+  return rank;
+}
+
+void Logprobs(const Row& row, const float* raw, const SampleRow& wish, SampleResult& result) {
   const float top = FindTops(row, raw);
   const double sum = AllProbabilities(row, raw, top, 1.0f);
   const double normaliser = top + std::log(sum);
-  if (result.token >= 0) result.logprob = static_cast<float>(raw[result.token] - normaliser);
+  if (result.token >= 0) {
+    const float logit = raw[result.token];
+    result.logprob = logit > kNever ? static_cast<float>(logit - normaliser) : kNever;
+    result.rank = RankOf(row, raw, result.token);
+  }
   const int64_t count = wish.num_logprobs > 0 ? BestCandidates(row, raw, wish.num_logprobs) : 0;
   for (int64_t i = 0; i < wish.num_logprobs; ++i) {
     const Candidate& found = row.scratch.candidates[i];
@@ -261,11 +282,17 @@ void Logprobs(const Row& row, const SampleRow& wish, SampleResult& result) {
 }
 
 void SampleRowOf(const Row& row, const SampleRow& wish, SampleResult& result) {
+  if (wish.given >= 0) {
+    result.token = wish.given;
+    if (wish.num_logprobs >= 0) Logprobs(row, row.logits, wish, result);
+    return;
+  }
   if (wish.num_logprobs >= 0) std::copy_n(row.logits, row.vocab, row.scratch.raw);
+  AddBias(wish, row.logits);
   Penalise(wish, row.logits);
   Forbid(wish, row.logits, row.vocab);
   result.token = Draw(row, wish);
-  if (wish.num_logprobs >= 0) Logprobs(row, wish, result);
+  if (wish.num_logprobs >= 0) Logprobs(row, row.scratch.raw, wish, result);
 }
 
 }  // namespace

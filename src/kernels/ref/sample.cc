@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <ranges>
 #include <vector>
 
 #include "kernels/random.h"
@@ -27,6 +28,10 @@ std::vector<TokenId> Order(const float* logits, int64_t vocab) {
   std::stable_sort(ids.begin(), ids.end(),
                    [&](TokenId a, TokenId b) { return logits[a] > logits[b]; });
   return ids;
+}
+
+void AddBias(const SampleRow& row, float* logits) {
+  for (const auto& [id, bias] : row.logit_bias) logits[id] += bias;
 }
 
 void Penalise(const SampleRow& row, float* logits) {
@@ -92,6 +97,24 @@ TokenId Draw(const SampleRow& row, const float* logits, int64_t vocab) {
   return left.back().first;
 }
 
+void Logprobs(const SampleRow& row, const std::vector<float>& raw, SampleResult& result) {
+  const auto vocab = static_cast<int64_t>(raw.size());
+  const double normaliser = LogSumExp(raw.data(), vocab);
+  const auto logprob = [&](TokenId id) {
+    return raw[id] == kNever ? kNever : static_cast<float>(raw[id] - normaliser);
+  };
+  const std::vector<TokenId> order = Order(raw.data(), vocab);
+  if (result.token >= 0) {
+    result.logprob = logprob(result.token);
+    result.rank = 1 + static_cast<int32_t>(std::ranges::find(order, result.token) - order.begin());
+  }
+  for (int j = 0; j < row.num_logprobs; ++j) {
+    const bool there = j < vocab;
+    result.top_tokens[j] = there ? order[j] : -1;
+    result.top_logprobs[j] = there ? logprob(order[j]) : kNever;
+  }
+}
+
 }  // namespace
 
 void Sample(ExecContext& /*ctx*/, const SampleArgs& args) {
@@ -102,20 +125,14 @@ void Sample(ExecContext& /*ctx*/, const SampleArgs& args) {
     float* logits = args.logits.Row<float>(i);
     std::replace_if(logits, logits + vocab, [](float x) { return std::isnan(x); }, kNever);
     const std::vector<float> raw(logits, logits + vocab);
-    Penalise(row, logits);
-    Forbid(row, logits, vocab);
-    result.token = Draw(row, logits, vocab);
-    if (row.num_logprobs < 0) continue;
-    const double normaliser = LogSumExp(raw.data(), vocab);
-    if (result.token >= 0) {
-      result.logprob = static_cast<float>(raw[result.token] - normaliser);
+    result.token = row.given;
+    if (row.given < 0) {
+      AddBias(row, logits);
+      Penalise(row, logits);
+      Forbid(row, logits, vocab);
+      result.token = Draw(row, logits, vocab);
     }
-    const std::vector<TokenId> order = Order(raw.data(), vocab);
-    for (int j = 0; j < row.num_logprobs; ++j) {
-      const bool there = j < vocab;
-      result.top_tokens[j] = there ? order[j] : -1;
-      result.top_logprobs[j] = there ? static_cast<float>(raw[order[j]] - normaliser) : kNever;
-    }
+    if (row.num_logprobs >= 0) Logprobs(row, raw, result);
   }
 }
 

@@ -1,9 +1,9 @@
-// Choosing tokens on the GPU: the contract of Sample in kernels/ops.h. Random numbers are those of
-// kernels/random.h, so that a row draws the token that the CPU draws from the same logits, but
-// where the order of float additions decides. Sums of probabilities are integers (units of 2^-40 of
-// the best), so a row's token does not depend on how threads ran. One block a row; a launch
-// allocates nothing, waits for nothing and may be captured in a graph. Called by the device thread
-// of a rank.
+// Choosing tokens on the GPU: the contract of Sample in kernels/ops.h, but for what it does not
+// know yet: logit_bias, given tokens and ranks. Random numbers are those of kernels/random.h, so
+// that a row draws the token that the CPU draws from the same logits, but where the order of float
+// additions decides. Sums of probabilities are integers (units of 2^-40 of the best), so a row's
+// token does not depend on how threads ran. One block a row; a launch allocates nothing, waits for
+// nothing and may be captured in a graph. Called by the device thread of a rank.
 #pragma once
 
 #include <cstdint>

@@ -1,0 +1,197 @@
+#include "bench/load/generator.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <map>
+#include <mutex>
+#include <thread>
+
+#include "bench/load/figures.h"
+
+namespace moebius::load {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Answers every request after a fixed time, from its own thread, in real time.
+class FakeServer {
+ public:
+  explicit FakeServer(double seconds) : seconds_(seconds), thread_([this] { Serve(); }) {}
+  ~FakeServer() {
+    is_over_ = true;
+    thread_.join();
+  }
+
+  Transport transport() {
+    Transport transport;
+    transport.now = [this] { return Now(); };
+    transport.send = [this](RequestRecord record, std::function<void(RequestRecord)> done) {
+      record.sent = Now();
+      record.events.push_back({record.sent + seconds_, 1});
+      record.output_tokens = 1;
+      const std::lock_guard lock(mutex_);
+      waiting_.emplace(record.sent + seconds_, std::pair(std::move(record), std::move(done)));
+    };
+    transport.cancel_all = [this] { is_cancelled_ = true; };
+    return transport;
+  }
+
+ private:
+  double Now() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
+  void Serve() {
+    while (!is_over_) {
+      std::unique_lock lock(mutex_);
+      while (!waiting_.empty() && (is_cancelled_ || waiting_.begin()->first <= Now())) {
+        auto node = waiting_.extract(waiting_.begin());
+        lock.unlock();
+        auto& [record, done] = node.mapped();
+        record.end = Now();
+        if (is_cancelled_) record.outcome = Outcome::kCancelled;
+        done(std::move(record));
+        lock.lock();
+      }
+      lock.unlock();
+      std::this_thread::sleep_for(std::chrono::microseconds(200));
+    }
+  }
+
+  const double seconds_;
+  const Clock::time_point start_ = Clock::now();
+  std::atomic<bool> is_over_{false};
+  std::atomic<bool> is_cancelled_{false};
+  std::mutex mutex_;
+  std::multimap<double, std::pair<RequestRecord, std::function<void(RequestRecord)>>> waiting_;
+  std::thread thread_;
+};
+
+int64_t MostInFlight(const LoadRun& run) {
+  int64_t most = 0;
+  for (const InFlight& step : InFlightOverTime(run.records)) most = std::max(most, step.count);
+  return most;
+}
+
+TEST(Generator, ABurstIsAllInFlight) {
+  FakeServer server(0.05);
+  LoadShape shape;
+  shape.num_requests = 20;
+  const LoadRun run = RunLoad(shape, server.transport(), {});
+  ASSERT_EQ(run.records.size(), 20u);
+  EXPECT_EQ(MostInFlight(run), 20);
+  EXPECT_FALSE(run.was_stopped);
+  for (int64_t i = 0; i < 20; ++i) EXPECT_EQ(run.records[static_cast<size_t>(i)].index, i);
+}
+
+TEST(Generator, AClosedLoopKeepsItsConcurrency) {
+  FakeServer server(0.02);
+  LoadShape shape;
+  shape.num_requests = 16;
+  shape.max_concurrency = 4;
+  const LoadRun run = RunLoad(shape, server.transport(), {});
+  ASSERT_EQ(run.records.size(), 16u);
+  EXPECT_EQ(MostInFlight(run), 4);
+  EXPECT_GE(run.duration, 4 * 0.02);
+  // What waits for a place is queued at the client, and no fault of the generator.
+  EXPECT_GT(run.records[15].released, run.records[15].scheduled + 0.05);
+}
+
+TEST(Generator, AnOpenLoopDoesNotWaitForTheServer) {
+  FakeServer server(0.3);
+  LoadShape shape;
+  shape.num_requests = 20;
+  shape.arrivals.request_rate = 100;
+  const LoadRun run = RunLoad(shape, server.transport(), {});
+  ASSERT_EQ(run.records.size(), 20u);
+  EXPECT_EQ(run.records.back().scheduled, 0.2);
+  for (const RequestRecord& record : run.records) EXPECT_GE(record.sent, record.scheduled);
+  EXPECT_EQ(MostInFlight(run), 20);
+}
+
+TEST(Generator, ADurationBeginsTheRequestsAnew) {
+  FakeServer server(0.01);
+  LoadShape shape;
+  shape.num_requests = 2;
+  shape.max_concurrency = 2;
+  shape.duration = 0.2;
+  const LoadRun run = RunLoad(shape, server.transport(), {});
+  EXPECT_GT(run.records.size(), 6u);
+  for (const RequestRecord& record : run.records) EXPECT_LT(record.sent, 0.2);
+  EXPECT_LE(MostInFlight(run), 2);
+}
+
+TEST(Generator, TheConcurrencyRampFillsOneByOne) {
+  FakeServer server(0.5);
+  LoadShape shape;
+  shape.num_requests = 5;
+  shape.max_concurrency = 5;
+  shape.concurrency_ramp_seconds = 0.2;
+  const LoadRun run = RunLoad(shape, server.transport(), {});
+  ASSERT_EQ(run.records.size(), 5u);
+  EXPECT_LT(run.records[0].sent, 0.1);
+  for (size_t i = 1; i < 5; ++i) EXPECT_GE(run.records[i].sent, 0.05 * static_cast<double>(i));
+}
+
+TEST(Generator, ATraceKeepsItsTimes) {
+  FakeServer server(0.01);
+  LoadShape shape;
+  shape.num_requests = 3;
+  shape.timed = {0, 0.05, 0.12};
+  const LoadRun run = RunLoad(shape, server.transport(), {});
+  ASSERT_EQ(run.records.size(), 3u);
+  EXPECT_DOUBLE_EQ(run.records[2].scheduled, 0.12);
+  EXPECT_GE(run.records[2].sent, 0.12);
+}
+
+TEST(Generator, AStopCancelsWhatIsUnderWay) {
+  FakeServer server(60);
+  LoadShape shape;
+  shape.num_requests = 100;
+  shape.max_concurrency = 3;
+  std::stop_source stop;
+  std::jthread stopper([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    stop.request_stop();
+  });
+  const LoadRun run = RunLoad(shape, server.transport(), stop.get_token());
+  EXPECT_TRUE(run.was_stopped);
+  ASSERT_EQ(run.records.size(), 3u);
+  for (const RequestRecord& record : run.records) {
+    EXPECT_EQ(record.outcome, Outcome::kCancelled);
+  }
+}
+
+TEST(Generator, WarnsWhenItWasTheLimit) {
+  LoadRun run;
+  run.records.resize(100);
+  run.duration = 10;
+  run.cpu_seconds = 1;
+  EXPECT_TRUE(GeneratorWarnings(run).empty());
+  for (size_t i = 0; i < 5; ++i) run.records[i].sent = 0.02;
+  EXPECT_TRUE(GeneratorWarnings(run).empty());
+  run.records[5].sent = 0.02;
+  EXPECT_EQ(GeneratorWarnings(run).size(), 1u);
+  run.cpu_seconds = 9;
+  EXPECT_EQ(GeneratorWarnings(run).size(), 2u);
+}
+
+TEST(Generator, ShapesThatMakeNoSenseAreNamed) {
+  LoadShape shape;
+  EXPECT_FALSE(CheckShape(shape));
+  shape.num_requests = 1;
+  EXPECT_TRUE(CheckShape(shape));
+  shape.duration = 3;
+  EXPECT_NE(CheckShape(shape).error().message().find("--duration needs"), std::string::npos);
+  shape.max_concurrency = 0;
+  EXPECT_FALSE(CheckShape(shape));
+  shape.max_concurrency = 1;
+  EXPECT_TRUE(CheckShape(shape));
+  shape.max_concurrency.reset();
+  shape.duration = 0;
+  shape.concurrency_ramp_seconds = 1;
+  EXPECT_FALSE(CheckShape(shape));
+}
+
+}  // namespace
+}  // namespace moebius::load

@@ -1,0 +1,132 @@
+#include <fmt/format.h>
+
+#include <vector>
+
+#include "serve/metrics_families.h"
+
+namespace moebius::serve {
+namespace {
+
+using engine::DurationStats;
+using engine::EngineStats;
+
+void AppendInfo(const Snapshot& snapshot, const std::string& version, MetricsText& text) {
+  text.Gauge("moebius:build_info", "The program, as labels; always 1.");
+  text.Sample(1, {{"version", version}});
+  const ModelFacts& model = snapshot.model;
+  const std::string num_layers = fmt::to_string(model.num_layers);
+  const std::string num_moe_layers = fmt::to_string(model.num_moe_layers);
+  const std::string num_experts = fmt::to_string(model.num_experts);
+  const std::string experts_per_token = fmt::to_string(model.experts_per_token);
+  const std::string max_model_len = fmt::to_string(snapshot.limits.max_model_len);
+  text.Gauge("moebius:model_info", "The model, as labels; always 1.");
+  text.Sample(1, {{"architecture", model.architecture},
+                  {"dtype", model.dtype},
+                  {"num_layers", num_layers},
+                  {"num_moe_layers", num_moe_layers},
+                  {"num_experts", num_experts},
+                  {"experts_per_token", experts_per_token},
+                  {"max_model_len", max_model_len}});
+  text.Gauge("moebius:weight_bytes", "The model's weights as they are held.", model.weight_bytes);
+}
+
+void AppendDurations(const char* part, const DurationStats& stats, MetricsText& text) {
+  text.Buckets(DurationStats::kBounds, stats.buckets, stats.sum, {{"part", part}});
+}
+
+void AppendSteps(const EngineStats& stats, MetricsText& text) {
+  text.Counter("moebius:steps_total", "Steps done.", stats.num_steps);
+  text.Counter("moebius:failed_steps_total", "Steps that failed.", stats.num_failed_steps);
+  text.HistogramFamily("moebius:step_seconds",
+                       "Of a step: plan (scheduling and bookkeeping), device (forward and "
+                       "sampling), wait (the engine's thread waiting for it).");
+  AppendDurations("plan", stats.plan_time, text);
+  AppendDurations("device", stats.device_time, text);
+  AppendDurations("wait", stats.wait_time, text);
+  text.Counter("moebius:prefill_tokens_total",
+               "Rows of prompts, those that were computed again included.",
+               stats.num_prefill_tokens);
+  text.Counter("moebius:dropped_tokens_total", "Rows of requests that had ended one step before.",
+               stats.num_dropped_tokens);
+  text.Gauge("moebius:kv_blocks", "KV blocks there are.", stats.num_kv_blocks);
+  text.Gauge("moebius:kv_blocks_used", "KV blocks that requests hold.", stats.num_used_kv_blocks);
+  text.Gauge("moebius:kv_blocks_cached", "Free KV blocks whose prefix can still be found.",
+             stats.num_cached_kv_blocks);
+}
+
+void AppendHealth(const Snapshot& snapshot, MetricsText& text) {
+  const EngineStats& stats = snapshot.engine;
+  text.Gauge("moebius:healthy", "1 while /health says so.", snapshot.is_healthy ? 1 : 0);
+  text.Gauge("moebius:draining", "1 once the server takes no more calls.",
+             snapshot.server.is_draining ? 1 : 0);
+  text.Gauge("moebius:has_work", "1 while a request runs or waits.", stats.has_work ? 1 : 0);
+  text.Gauge("moebius:seconds_without_progress",
+             "Since a step was done, or work came; 0 without work.",
+             stats.has_work ? stats.seconds_without_progress : 0.0);
+}
+
+void AppendServer(const ServerStats& stats, MetricsText& text) {
+  text.Gauge("moebius:calls", "Completions under way: queued for text, waiting or running.",
+             stats.num_calls);
+  text.Gauge("moebius:text_queue", "Jobs that wait for a text thread.", stats.num_text_queued);
+  text.Gauge("moebius:connections", "Connections open.", stats.http.num_connections);
+  text.Counter("moebius:malformed_requests_total", "Answered before any handler saw them.",
+               stats.http.num_malformed);
+  text.Counter("moebius:queue_full_total", "Calls refused with 429: a queue was full.",
+               stats.num_queue_full);
+  text.Counter("moebius:unauthorized_total", "Calls refused with 401.", stats.num_unauthorized);
+  text.Counter("moebius:clients_gone_total", "Calls whose client left before the end.",
+               stats.num_clients_gone);
+  text.Counter("moebius:request_timeouts_total", "Calls that passed the request time limit.",
+               stats.num_timeouts);
+  text.Counter("moebius:streamed_tokens_total", "Tokens sent in streams.",
+               stats.num_streamed_tokens);
+  text.Counter("moebius:stream_pieces_total",
+               "Writes that carried them: tokens that came together share one.",
+               stats.num_stream_pieces);
+  text.Counter("moebius:stream_bytes_total", "Bytes of those.", stats.num_stream_bytes);
+}
+
+// A series a layer, never one an expert: 61 layers of 256 experts would be 15,616.
+void AppendExperts(const moe::ExpertStats& experts, const ExpertLoad& window, MetricsText& text) {
+  if (experts.num_layers() == 0) return;
+  std::vector<std::string> layers;
+  std::vector<ExpertSpread> spreads;
+  for (int layer = 0; layer < experts.num_layers(); ++layer) {
+    layers.push_back(fmt::to_string(layer));
+    spreads.push_back(SpreadOf(window.Layer(layer)));
+  }
+  text.Counter("moebius:expert_assignments_total",
+               "Tokens times experts a token, by MoE layer (counted from 0).");
+  for (size_t i = 0; i < layers.size(); ++i) {
+    text.Sample(SpreadOf(experts.Layer(static_cast<int>(i))).total, {{"layer", layers[i]}});
+  }
+  text.Gauge("moebius:expert_window_seconds",
+             "How far back the four gauges below look: about a minute.", window.seconds);
+  const auto gauge = [&](std::string_view name, std::string_view help, auto value) {
+    text.Gauge(name, help);
+    for (size_t i = 0; i < layers.size(); ++i)
+      text.Sample(value(spreads[i]), {{"layer", layers[i]}});
+  };
+  gauge("moebius:expert_load_max", "Assignments of the layer's busiest expert, in the window.",
+        [](const ExpertSpread& spread) { return spread.max; });
+  gauge("moebius:expert_load_mean", "Assignments of an expert of the layer, in the window.",
+        [](const ExpertSpread& spread) { return spread.mean; });
+  gauge("moebius:expert_imbalance", "The busiest expert's load over the mean; 0 without tokens.",
+        [](const ExpertSpread& spread) { return spread.imbalance(); });
+  gauge("moebius:experts_active", "Experts of the layer that got a token, in the window.",
+        [](const ExpertSpread& spread) { return spread.num_active; });
+}
+
+}  // namespace
+
+void AppendMoebiusMetrics(const Snapshot& snapshot, const ExpertLoad& window,
+                          const std::string& version, MetricsText& text) {
+  AppendInfo(snapshot, version, text);
+  AppendSteps(snapshot.engine, text);
+  AppendHealth(snapshot, text);
+  AppendServer(snapshot.server, text);
+  AppendExperts(snapshot.experts, window, text);
+}
+
+}  // namespace moebius::serve

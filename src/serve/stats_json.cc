@@ -1,0 +1,118 @@
+#include <chrono>
+#include <initializer_list>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+
+#include "serve/metrics.h"
+
+namespace moebius::serve {
+namespace {
+
+using nlohmann::ordered_json;
+
+// Linear within a bucket, as Prometheus's histogram_quantile; what lies above all bounds counts as
+// the last one. Null: nothing was observed.
+ordered_json Quantile(const Histogram& histogram, double q) {
+  const double wanted = q * static_cast<double>(histogram.count());
+  if (histogram.count() == 0 || histogram.bounds().empty()) return nullptr;
+  double below = 0;
+  for (size_t i = 0; i < histogram.bounds().size(); ++i) {
+    const auto count = static_cast<double>(histogram.counts()[i]);
+    if (count > 0 && below + count >= wanted) {
+      const double low = i == 0 ? 0 : histogram.bounds()[i - 1];
+      return low + (histogram.bounds()[i] - low) * (wanted - below) / count;
+    }
+    below += count;
+  }
+  return histogram.bounds().back();
+}
+
+ordered_json ToJson(const Histogram& histogram) {
+  return {{"count", histogram.count()},       {"sum", histogram.sum()},
+          {"p50", Quantile(histogram, 0.5)},  {"p90", Quantile(histogram, 0.9)},
+          {"p99", Quantile(histogram, 0.99)}, {"bounds", histogram.bounds()},
+          {"counts", histogram.counts()}};
+}
+
+ordered_json ToJson(const engine::DurationStats& stats) {
+  return {{"count", stats.count}, {"sum", stats.sum}, {"max", stats.max}};
+}
+
+ordered_json Gauges(const Snapshot& snapshot) {
+  const engine::EngineStats& engine = snapshot.engine;
+  return {{"running", engine.num_running},
+          {"waiting", engine.num_waiting},
+          {"kv_blocks", engine.num_kv_blocks},
+          {"kv_blocks_used", engine.num_used_kv_blocks},
+          {"kv_blocks_cached", engine.num_cached_kv_blocks},
+          {"calls", snapshot.server.num_calls},
+          {"text_queue", snapshot.server.num_text_queued},
+          {"connections", snapshot.server.http.num_connections}};
+}
+
+ordered_json Counters(const engine::EngineStats& stats) {
+  return {{"prompt_tokens", stats.num_prompt_tokens},
+          {"cached_tokens", stats.num_cached_tokens},
+          {"prefill_tokens", stats.num_prefill_tokens},
+          {"output_tokens", stats.num_output_tokens},
+          {"dropped_tokens", stats.num_dropped_tokens},
+          {"steps", stats.num_steps},
+          {"failed_steps", stats.num_failed_steps},
+          {"preemptions", stats.num_preemptions},
+          {"finished_stop", stats.num_finished_stop},
+          {"finished_length", stats.num_finished_length},
+          {"cancelled", stats.num_cancelled},
+          {"failed", stats.num_failed},
+          {"corrupted", stats.num_corrupted}};
+}
+
+template <typename Source>
+ordered_json Layers(const Source& source, int num_layers) {
+  ordered_json layers = ordered_json::array();
+  for (int layer = 0; layer < num_layers; ++layer) layers.push_back(source.Layer(layer));
+  return layers;
+}
+
+}  // namespace
+
+std::string Metrics::Stats(const Snapshot& snapshot, bool with_experts) {
+  const ExpertLoad window = window_.Advance(snapshot.experts, snapshot.uptime_seconds);
+  const engine::EngineStats& engine = snapshot.engine;
+  const double now =
+      std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+  ordered_json stats;
+  stats["server"] = {{"version", version_},
+                     {"model", snapshot.model_name},
+                     {"architecture", snapshot.model.architecture},
+                     {"max_model_len", snapshot.limits.max_model_len},
+                     {"start_id", start_id_},
+                     {"time", now},
+                     {"uptime", snapshot.uptime_seconds}};
+  stats["health"] = {{"healthy", snapshot.is_healthy},
+                     {"reason", snapshot.health},
+                     {"draining", snapshot.server.is_draining},
+                     {"has_work", engine.has_work},
+                     {"seconds_without_progress", engine.seconds_without_progress}};
+  stats["gauges"] = Gauges(snapshot);
+  stats["counters"] = Counters(engine);
+  stats["latency"] = {{"ttft", ToJson(engine.time_to_first_token)},
+                      {"itl", ToJson(engine.inter_token_latency)},
+                      {"tpot", ToJson(engine.time_per_output_token)},
+                      {"e2e", ToJson(engine.e2e_latency)},
+                      {"queue", ToJson(engine.queue_time)}};
+  stats["steps"] = {{"plan", ToJson(engine.plan_time)},
+                    {"device", ToJson(engine.device_time)},
+                    {"wait", ToJson(engine.wait_time)}};
+  if (with_experts) {
+    stats["experts"] = {{"num_layers", window.num_layers},
+                        {"num_experts", window.num_experts},
+                        {"window_seconds", window.seconds},
+                        {"window", Layers(window, window.num_layers)},
+                        {"since_start", Layers(snapshot.experts, window.num_layers)}};
+  }
+  // A name that is no UTF-8 must not stop it.
+  return stats.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+}
+
+}  // namespace moebius::serve
