@@ -86,6 +86,10 @@ void AddEngineOptions(CLI::App* app, frontend::OpenOptions& open) {
   AddNumber(app, "--gpu-memory-utilization", engine.memory_fraction,
             "Share of the available memory that KV cache and workspace may take")
       ->group(kEngine);
+  AddChoice(app, "--device", open.device, {"cpu", "cuda"}, "Where the model runs")->group(kEngine);
+  AddFlag(app, "--enforce-eager", "On a GPU: no CUDA graphs", [&engine](bool on) {
+    engine.device_graphs = !on;
+  })->group(kEngine);
   AddNumber(app, "--threads", open.threads, "CPU threads; 0: every cpu allowed", 0)->group(kEngine);
   AddSwitch(app, "enable-prefix-caching", "", "Do not reuse the KV of equal beginnings", kEngine,
             [&engine](bool on) { engine.enable_prefix_caching = on; });
@@ -255,6 +259,7 @@ void AddLogLevel(CLI::App* app, LogLevel& level) {
 
 void AddVllmFlags(CLI::App* app, std::vector<std::string>& notes) {
   for (const NeutralFlag& flag : NeutralFlags()) {
+    if (app->get_option_no_throw(flag.name) != nullptr) continue;  // it means something here
     const auto note = [&notes, &flag](const std::string& name) {
       notes.push_back(fmt::format("{} is ignored: {}", name, flag.why));
     };

@@ -45,6 +45,7 @@ class DecoderModel : public Model {
   void ForwardMtp(kernels::ExecContext& ctx, const ForwardBatch& batch, Mat hidden,
                   Mat logits) override;
   moe::ExpertStats& expert_stats() override;
+  std::span<const int64_t> expert_counts() const override { return moe_.counts; }
 
  protected:
   virtual KvLayerSpec KvSpec() const = 0;

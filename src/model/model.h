@@ -120,6 +120,8 @@ class Model {
   // Token-expert assignments since the last Clear, by MoE layer; counted by every Forward (the
   // device thread writes).
   virtual moe::ExpertStats& expert_stats() = 0;
+  // The same counts where the back end adds to them, [MoE layers, experts]; empty: none.
+  virtual std::span<const int64_t> expert_counts() const { return {}; }
 };
 
 }  // namespace moebius::model
