@@ -1,5 +1,7 @@
 #include "platform/memory_space.h"
 
+#include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <utility>
 
@@ -34,6 +36,19 @@ class HostSpace final : public MemorySpace {
   }
   Status Download(void* to, const void* from, size_t num_bytes) override {
     return Upload(to, from, num_bytes);
+  }
+  Result<double> CopyRate() override {
+    constexpr size_t kBytes = size_t{256} << 20;
+    MOEBIUS_ASSIGN(const Region from, Region::Allocate(kBytes));
+    MOEBIUS_ASSIGN(const Region to, Region::Allocate(kBytes));
+    double best = 0;
+    for (int i = 0; i < 4; ++i) {
+      const auto begin = std::chrono::steady_clock::now();
+      std::memcpy(to.data(), from.data(), kBytes);
+      const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+      best = std::max(best, 2 * static_cast<double>(kBytes) / seconds.count());
+    }
+    return best;
   }
   Result<uint64_t> AvailableBytes() override {
     MOEBIUS_ASSIGN(const SystemMemory memory, ReadSystemMemory());

@@ -33,6 +33,9 @@ class MemorySpace {
   // Host to space and back; done when they return.
   virtual Status Upload(void* to, const void* from, size_t num_bytes) = 0;
   virtual Status Download(void* to, const void* from, size_t num_bytes) = 0;
+  // Bytes a second, read and written, that a large copy within the space moves; takes under a
+  // second.
+  virtual Result<double> CopyRate() = 0;
   // What a new allocation may take.
   virtual Result<uint64_t> AvailableBytes() = 0;
 };

@@ -168,7 +168,9 @@ Status CudaRunner::GrowDraws(size_t num_bytes) {
   MOEBIUS_TRY(stream_.Synchronize());
   const size_t room = std::max(num_bytes, 2 * draws_.size());
   MOEBIUS_ASSIGN(draws_, DeviceMemory::Allocate(room));
-  for (Slot& slot : slots_) MOEBIUS_ASSIGN(slot.draws, PinnedMemory::Allocate(room));
+  for (Slot& slot : slots_) {
+    MOEBIUS_ASSIGN(slot.draws, PinnedMemory::Allocate(room));
+  }
   return {};
 }
 

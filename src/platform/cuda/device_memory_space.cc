@@ -2,6 +2,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "platform/cuda/device.h"
@@ -43,6 +44,24 @@ class Space final : public MemorySpace {
     if (num_bytes == 0) return {};
     return ToStatus(cudaMemcpy(to, from, num_bytes, cudaMemcpyDeviceToHost),
                     "copying from the device");
+  }
+  Result<double> CopyRate() override {
+    constexpr size_t kBytes = size_t{2} << 30;
+    MOEBIUS_ASSIGN(const DeviceMemory from, DeviceMemory::Allocate(kBytes));
+    MOEBIUS_ASSIGN(const DeviceMemory to, DeviceMemory::Allocate(kBytes));
+    MOEBIUS_ASSIGN(const Stream stream, Stream::Create());
+    MOEBIUS_ASSIGN(const Event begin, Event::Create(/*timing=*/true));
+    MOEBIUS_ASSIGN(const Event end, Event::Create(/*timing=*/true));
+    double best = 0;
+    for (int i = 0; i < 6; ++i) {
+      MOEBIUS_TRY(begin.Record(stream));
+      MOEBIUS_TRY(CopyAsync(to.data(), from.data(), kBytes, stream));
+      MOEBIUS_TRY(end.Record(stream));
+      MOEBIUS_TRY(end.Synchronize());
+      MOEBIUS_ASSIGN(const float milliseconds, end.MillisecondsSince(begin));
+      best = std::max(best, 2e3 * static_cast<double>(kBytes) / static_cast<double>(milliseconds));
+    }
+    return best;
   }
   Result<uint64_t> AvailableBytes() override {
     size_t free_bytes = 0;
