@@ -2,7 +2,7 @@
 # Runs a bundle of tools/cuda_bundle.sh on a GPU host: operations against the reference, models against the CPU, then a
 # few figures of the demo. Each step prints its name and seconds; the exit status counts the steps that failed.
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+cd "$(dirname "${BASH_SOURCE[0]}")" || exit
 export LD_LIBRARY_PATH="$PWD/lib:/usr/local/cuda/lib64${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 export MOEBIUS_ROOT=$PWD
 
