@@ -259,7 +259,6 @@ void AddLogLevel(CLI::App* app, LogLevel& level) {
 
 void AddVllmFlags(CLI::App* app, std::vector<std::string>& notes) {
   for (const NeutralFlag& flag : NeutralFlags()) {
-    if (app->get_option_no_throw(flag.name) != nullptr) continue;  // it means something here
     const auto note = [&notes, &flag](const std::string& name) {
       notes.push_back(fmt::format("{} is ignored: {}", name, flag.why));
     };
