@@ -166,21 +166,28 @@ TEST_P(Device, Float32IsTheCpus) {
   EXPECT_EQ(graphs->ExpertLoad().num_experts(), cpu->ExpertLoad().num_experts());
 }
 
-// A router that is nearly undecided may tip, and a row then differs by more than rounding: the
-// middle of all rows says whether the arithmetic is right.
-TEST_P(Device, BFloat16IsNearTheCpus) {
+double Median(const std::vector<double>& ascending) {
+  return ascending.empty() ? INFINITY : ascending[ascending.size() / 2];
+}
+
+// Both round to bfloat16, at different places; a router that is nearly undecided may tip, and a row
+// then differs by more. So the measure is how far the CPU's bfloat16 is from float32: the GPU's may
+// be half as far again, and where it quantises activations for fp8 weights, which the CPU does not,
+// eight times as far.
+TEST_P(Device, BFloat16IsAsNearToFloat32AsTheCpus) {
+  const auto exact = Start(GetParam(), model::DTypeChoice::kFloat32, {cpu_});
   const auto cpu = Start(GetParam(), model::DTypeChoice::kBFloat16, {cpu_});
   const auto cuda = Start(GetParam(), model::DTypeChoice::kBFloat16, {cuda_});
-  ASSERT_TRUE(cpu && cuda);
+  ASSERT_TRUE(exact && cpu && cuda);
   std::vector<RequestInput> inputs = RandomInputs(16, cpu->limits().vocab_size);
   for (RequestInput& input : inputs) input.sampling.num_prompt_logprobs = 1;
-  const std::vector<TokenChunk> want = RunAll(*cpu, inputs);
-  const std::vector<double> differences = PromptDifferences(RunAll(*cuda, inputs), want);
-  ASSERT_FALSE(differences.empty());
-  EXPECT_LT(differences[differences.size() / 2], 5e-2);
-  std::printf("%s: prompt log probabilities differ by %.1e (median), %.1e (worst)\n",
-              std::filesystem::path(GetParam()).filename().c_str(),
-              differences[differences.size() / 2], differences.back());
+  const std::vector<TokenChunk> want = RunAll(*exact, inputs);
+  const double of_cpu = Median(PromptDifferences(RunAll(*cpu, inputs), want));
+  const double of_cuda = Median(PromptDifferences(RunAll(*cuda, inputs), want));
+  const bool fp8 = GetParam().ends_with("fp8");
+  EXPECT_LT(of_cuda, (fp8 ? 8.0 : 1.5) * of_cpu + 1e-3);
+  std::printf("%s: median of |log probability - float32's|: CPU %.1e, GPU %.1e\n",
+              std::filesystem::path(GetParam()).filename().c_str(), of_cpu, of_cuda);
 }
 
 TEST_P(Device, GreedyTokensAreTheGoldenOnes) {

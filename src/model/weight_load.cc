@@ -94,14 +94,19 @@ void WeightPlan::FillRowMajor(const Piece& piece, std::byte* dst) {
     }
     return;
   }
-  const size_t row_bytes = static_cast<size_t>(entry.k) * SizeOf(matrix.dtype);
   if (source.tensor.file == nullptr) {
-    FillRandom(source.tensor.seed, piece.begin, piece.count, entry.k, matrix.dtype, 1.0f, dst);
+    FillRandom(source.tensor.seed, piece.begin, piece.count, entry.k, ElementOf(entry), 1.0f, dst);
     return;
   }
+  const size_t row_bytes = static_cast<size_t>(entry.k) * SizeOf(matrix.dtype);
   const std::byte* from =
       static_cast<const std::byte*>(matrix.data) + static_cast<size_t>(piece.begin) * row_bytes;
-  std::memcpy(dst, from, static_cast<size_t>(piece.count) * row_bytes);
+  if (entry.as_float32) {
+    kernels::CopyRows(kernels::WeightFormat::kF32, matrix.Rows(piece.begin, piece.count), dst,
+                      nullptr);
+  } else {
+    std::memcpy(dst, from, static_cast<size_t>(piece.count) * row_bytes);
+  }
   source.tensor.file->DropPages(from, static_cast<size_t>(piece.count) * row_bytes);
 }
 
@@ -168,14 +173,19 @@ kernels::PackedWeight WeightPlan::Describe(const Entry& entry, std::byte* region
   return packed;
 }
 
+// Of a vector or table, as it is in memory.
+DType WeightPlan::ElementOf(const Entry& entry) {
+  return entry.kind == Kind::kVector || entry.as_float32 ? DType::kF32
+                                                         : entry.sources.front().matrix.dtype;
+}
+
 // Of a vector or table: where a piece's bytes begin, and how many they are.
 WeightPlan::Run WeightPlan::RowMajorRun(const Piece& piece) {
   const Entry& entry = *piece.entry;
   if (entry.kind == Kind::kVector) {
     return {entry.offset, static_cast<size_t>(entry.k) * sizeof(float)};
   }
-  const size_t row_bytes =
-      static_cast<size_t>(entry.k) * SizeOf(entry.sources.front().matrix.dtype);
+  const size_t row_bytes = static_cast<size_t>(entry.k) * SizeOf(ElementOf(entry));
   return {entry.offset + static_cast<size_t>(piece.begin) * row_bytes,
           static_cast<size_t>(piece.count) * row_bytes};
 }
@@ -231,9 +241,7 @@ Result<std::unique_ptr<platform::Memory>> WeightPlan::Load(platform::ThreadPool&
                           : DescribeRows(entry, region->data());
       continue;
     }
-    const DType dtype =
-        entry.kind == Kind::kVector ? DType::kF32 : entry.sources.front().matrix.dtype;
-    *entry.mat = Mat(region->data() + entry.offset, dtype, entry.n, entry.k);
+    *entry.mat = Mat(region->data() + entry.offset, ElementOf(entry), entry.n, entry.k);
   }
   return region;
 }

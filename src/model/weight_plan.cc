@@ -124,7 +124,9 @@ void WeightPlan::Table(Part part, const std::string& name, int64_t n, int64_t k,
   entry.sources = {*source};
   entry.n = n;
   entry.k = k;
-  Add(std::move(entry), static_cast<size_t>(n * k) * SizeOf(source->matrix.dtype));
+  entry.as_float32 = layout_ == kernels::WeightLayout::kRows && source->matrix.dtype == DType::kF16;
+  const size_t num_bytes = static_cast<size_t>(n * k) * SizeOf(ElementOf(entry));
+  Add(std::move(entry), num_bytes);
 }
 
 void WeightPlan::Packed(Part part, const Matrix& matrix, kernels::PackedWeight* out) {

@@ -74,7 +74,8 @@ class WeightPlan {
   // Declarations. What they point to must stay where it is until Load has filled it. After an error
   // they do nothing. A float32 [1, n] vector; random weights are `random_value`.
   void Vector(Part part, const std::string& name, int64_t n, float random_value, Mat* out);
-  // A table [n, k] in rows, in its own dtype.
+  // A table [n, k] in rows, in its own dtype; float16 becomes float32 in the layout kRows, whose
+  // kernels read no other.
   void Table(Part part, const std::string& name, int64_t n, int64_t k, Mat* out);
   void Packed(Part part, const Matrix& matrix, kernels::PackedWeight* out);
   void Gated(Part part, const Matrix& gate, const Matrix& up, kernels::PackedWeight* out);
@@ -116,6 +117,7 @@ class WeightPlan {
     int64_t n = 0;
     int64_t k = 0;
     float random_value = 0;
+    bool as_float32 = false;  // of a table
     size_t offset = 0;        // in the region
     size_t scale_offset = 0;  // of scales that do not lie behind the data (in rows)
   };
@@ -155,6 +157,7 @@ class WeightPlan {
     size_t num_bytes = 0;
   };
   static Run RowMajorRun(const Piece& piece);
+  static DType ElementOf(const Entry& entry);
   static void FillRowMajor(const Piece& piece, std::byte* dst);
   static void FillPacked(const Piece& piece, std::byte* region, Scratch& scratch);
   static kernels::WeightSource PieceOf(const Piece& piece, int64_t half, Scratch& scratch);

@@ -193,6 +193,7 @@ TEST(WeightPlan, InRows) {
                        {"b", MakeTensor({144, k}, b, DType::kF8E4M3)},
                        {"b_scale_inv", Scales(144, k, DType::kBF16)},
                        {"c", MakeTensor({144, k}, b, DType::kBF16)},
+                       {"h", MakeTensor({144, k}, b, DType::kF16)},
                        {"v", MakeTensor({3}, {7, 8, 9})}},
                       true);
   WeightPlan plan(*opened.source, DType::kBF16, kernels::WeightLayout::kRows);
@@ -210,6 +211,8 @@ TEST(WeightPlan, InRows) {
   part.select = [](const kernels::WeightSource& all) { return all.Rows(100, 300).Transposed(); };
   plan.Packed(Part::kAttention, part, &transposed);
   plan.Table(Part::kEmbedding, "c", 144, k, &table);
+  Mat half;
+  plan.Table(Part::kEmbedding, "h", 144, k, &half);
   plan.Vector(Part::kNorms, "v", 3, 1, &vector);
   const auto memory = plan.Load(Pool());
   ASSERT_TRUE(memory) << memory.error().message();
@@ -236,6 +239,8 @@ TEST(WeightPlan, InRows) {
   EXPECT_EQ(transposed.format, WeightFormat::kBF16);
   EXPECT_EQ(RowsAt(transposed, 999, 299), ToFloat(ToBFloat16(wanted(399, 999))));
   EXPECT_EQ(LoadFloat(table.data, table.dtype, 143 * k + 5), b[143 * k + 5]);
+  EXPECT_EQ(half.dtype, DType::kF32);
+  EXPECT_EQ(half.Row<float>(143)[5], b[143 * k + 5]);
   EXPECT_EQ(vector.Row<float>(0)[2], 9.0f);
 }
 

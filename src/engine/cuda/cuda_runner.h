@@ -114,6 +114,8 @@ class CudaRunner final : public StepRunner {
   int64_t num_skipped_ = 0;  // steps before this one came before a known fault
   int64_t last_step_ = -1;
   std::vector<int64_t> last_counts_;
+  int64_t num_replays_ = 0;         // steps that ran as a graph
+  double replay_seconds_ = 0;       // of the host, queueing them
   mutable std::mutex stats_mutex_;  // the model's counts, which any thread may ask for
 };
 

@@ -87,16 +87,27 @@ __global__ void __launch_bounds__(256) AnyGemmKernel(const __grid_constant__ Any
   }
 }
 
-template <typename In, typename Out>
+__device__ __forceinline__ float GateUp(float gate, float up) {
+  return gate / (1.0f + __expf(-gate)) * up;
+}
+
+template <bool kFour, typename In, typename Out>
 __global__ void GatedKernel(const __grid_constant__ GatedLaunch p) {
   const int64_t row = blockIdx.x;
   if (p.num_rows != nullptr && row >= *p.num_rows) return;
   const In* in = static_cast<const In*>(p.in.data) + row * p.in.stride;
   Out* out = static_cast<Out*>(p.out.data) + row * p.out.stride;
-  for (int64_t c = blockIdx.y * int64_t{blockDim.x} + threadIdx.x; c < p.n;
-       c += int64_t{gridDim.y} * blockDim.x) {
-    const float gate = LoadElement(in + c);
-    StoreElement(out + c, gate / (1.0f + expf(-gate)) * LoadElement(in + p.n + c));
+  constexpr int kWidth = kFour ? 4 : 1;
+  const int64_t first = (blockIdx.y * int64_t{blockDim.x} + threadIdx.x) * kWidth;
+  for (int64_t c = first; c < p.n; c += int64_t{gridDim.y} * blockDim.x * kWidth) {
+    if constexpr (kFour) {
+      const float4 g = LoadFour(in + c);
+      const float4 u = LoadFour(in + p.n + c);
+      StoreFour(out + c, make_float4(GateUp(g.x, u.x), GateUp(g.y, u.y), GateUp(g.z, u.z),
+                                     GateUp(g.w, u.w)));
+    } else {
+      StoreElement(out + c, GateUp(LoadElement(in + c), LoadElement(in + p.n + c)));
+    }
   }
 }
 
@@ -123,11 +134,18 @@ int LaunchAnyGemm(const AnyGemmLaunch& args, CUstream_st* stream) {
 
 int LaunchGated(const GatedLaunch& args, CUstream_st* stream) {
   if (args.rows == 0 || args.n == 0) return cudaSuccess;
-  const dim3 grid(static_cast<unsigned>(args.rows), static_cast<unsigned>((args.n + 511) / 512));
-  const bool known = WithElements(args.in.dtype, args.out.dtype, [&](auto* in, auto* out) {
-    GatedKernel<std::remove_pointer_t<decltype(in)>, std::remove_pointer_t<decltype(out)>>
-        <<<grid, 256, 0, stream>>>(args);
-  });
+  const bool four = FitsFour(args.in, args.n) && FitsFour(args.out, args.n);
+  const int64_t items = four ? args.n / 4 : args.n;
+  const int threads = items >= 256 ? 256 : static_cast<int>((items + 31) / 32 * 32);
+  const dim3 grid(static_cast<unsigned>(args.rows),
+                  static_cast<unsigned>((items + 2 * threads - 1) / (2 * threads)));
+  const bool known =
+      WithElements(args.in.dtype, args.out.dtype, [&](auto* in_type, auto* out_type) {
+        using In = std::remove_pointer_t<decltype(in_type)>;
+        using Out = std::remove_pointer_t<decltype(out_type)>;
+        auto* kernel = four ? GatedKernel<true, In, Out> : GatedKernel<false, In, Out>;
+        kernel<<<grid, threads, 0, stream>>>(args);
+      });
   return known ? cudaGetLastError() : cudaErrorInvalidValue;
 }
 
