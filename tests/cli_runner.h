@@ -68,35 +68,52 @@ class CliTest : public testing::Test {
     return folder_ + name;
   }
 
-  // Runs `moebius args...`, at most two minutes. With `interrupt`, sends SIGINT once it has written
-  // something. failure.
-  Finished Run(const Args& args, const std::string& input = "", bool interrupt = false) const {
-    Write("stdin", input);
+  // Starts `moebius args...`. Its streams are folder_ + name + "out", "err"; `environment` comes
+  // after what this process has.
+  pid_t Start(const Args& args, const std::string& name = "std",
+              const Args& environment = {}) const {
     Args words = {MOEBIUS_PROGRAM};
     words.insert(words.end(), args.begin(), args.end());
     std::vector<char*> argv;
     for (std::string& word : words) argv.push_back(word.data());
     argv.push_back(nullptr);
+    Args variables = environment;
+    std::vector<char*> envp;
+    for (std::string& variable : variables) envp.push_back(variable.data());
+    for (char** entry = environ; *entry != nullptr; ++entry) envp.push_back(*entry);
+    envp.push_back(nullptr);
 
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_addopen(&actions, 0, (folder_ + "stdin").c_str(), O_RDONLY, 0);
-    const std::string out = out_path_.empty() ? folder_ + "stdout" : out_path_;
+    const std::string in = folder_ + "stdin";
+    posix_spawn_file_actions_addopen(&actions, 0, in.c_str(), O_RDONLY | O_CREAT, 0600);
+    const std::string out = out_path_.empty() ? folder_ + name + "out" : out_path_;
     posix_spawn_file_actions_addopen(&actions, 1, out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    posix_spawn_file_actions_addopen(&actions, 2, (folder_ + "stderr").c_str(),
+    posix_spawn_file_actions_addopen(&actions, 2, (folder_ + name + "err").c_str(),
                                      O_WRONLY | O_CREAT | O_TRUNC, 0600);
     pid_t pid = 0;
-    const int error = posix_spawn(&pid, MOEBIUS_PROGRAM, &actions, nullptr, argv.data(), environ);
+    const int error =
+        posix_spawn(&pid, MOEBIUS_PROGRAM, &actions, nullptr, argv.data(), envp.data());
     posix_spawn_file_actions_destroy(&actions);
     EXPECT_EQ(error, 0) << MOEBIUS_PROGRAM;
-    if (error != 0) return {};
+    return error == 0 ? pid : 0;
+  }
+
+  // Runs `moebius args...`, at most two minutes. With `interrupt`, sends SIGINT once it has written
+  // something.
+  Finished Run(const Args& args, const std::string& input = "", bool interrupt = false,
+               const Args& environment = {}) const {
+    Write("stdin", input);
+    const pid_t pid = Start(args, "std", environment);
+    if (pid == 0) return {};
     for (int i = 0; interrupt && i < 60000 && std::filesystem::file_size(folder_ + "stdout") == 0;
          ++i) {
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
     if (interrupt) kill(pid, SIGINT);
     const int exit_code = Wait(pid);
-    return {exit_code, out_path_.empty() ? ReadFile(out) : "", ReadFile(folder_ + "stderr")};
+    return {exit_code, out_path_.empty() ? ReadFile(folder_ + "stdout") : "",
+            ReadFile(folder_ + "stderr")};
   }
 
   // The ids of the answer, from --print-ids.
@@ -111,10 +128,7 @@ class CliTest : public testing::Test {
     return ids;
   }
 
-  std::string folder_;
-  std::string out_path_;  // where standard output goes, unread; empty: into Finished::out
-
- private:
+  // Its exit code, at most two minutes from now; 128 + N where signal N ended it.
   static int Wait(pid_t pid) {
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::minutes(2);
     int status = 0;
@@ -129,6 +143,9 @@ class CliTest : public testing::Test {
     }
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   }
+
+  std::string folder_;
+  std::string out_path_;  // where standard output goes, unread; empty: into Finished::out
 };
 
 }  // namespace moebius

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "app/commands.h"
+#include "app/model_folder.h"
 #include "app/output_file.h"
 #include "app/standard_output.h"
 #include "base/progress.h"
@@ -244,7 +245,9 @@ Result<int> BenchCommand(const BenchOptions& given) {
   BenchOptions options = given;
   engine::EngineOptions& engine = options.open.engine;
   engine.max_num_waiting = std::max<int64_t>(engine.max_num_waiting, NumRequests(options));
-  MOEBIUS_ASSIGN(frontend::PreparedModel prepared, frontend::Prepare(options.open));
+  frontend::OpenOptions open = options.open;
+  MOEBIUS_ASSIGN(const ModelFolder folder, ModelFolder::Find(open));
+  MOEBIUS_ASSIGN(frontend::PreparedModel prepared, frontend::Prepare(open));
   MOEBIUS_TRY(CheckLength(options, prepared.limits));
   std::optional<OutputFile> file;
   if (!options.output_json.empty()) {

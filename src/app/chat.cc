@@ -3,11 +3,13 @@
 #include <fmt/core.h>
 #include <unistd.h>
 
+#include <functional>
 #include <iostream>
 #include <string>
 #include <vector>
 
 #include "app/commands.h"
+#include "app/remote.h"
 #include "app/session.h"
 #include "base/suggest.h"
 
@@ -16,13 +18,18 @@ namespace {
 
 const std::vector<std::string> kWords = {"/exit", "/quit", "/reset", "/help"};
 
+using Messages = std::vector<text::ChatMessage>;
+
+// Who answers: a model in this process, or a server.
+struct Partner {
+  std::function<Result<std::string>(const Messages&)> answer;  // printed as it comes
+  std::function<bool(const Messages&)> is_full;                // they leave no room for an answer
+};
+
 class Chat {
  public:
-  Chat(const Session& session, const std::string& system, Interrupt& interrupt)
-      : session_(session),
-        system_(system),
-        interrupt_(interrupt),
-        terminal_(isatty(STDIN_FILENO) != 0) {
+  Chat(Partner partner, const std::string& system)
+      : partner_(std::move(partner)), system_(system), terminal_(isatty(STDIN_FILENO) != 0) {
     Reset();
   }
 
@@ -73,43 +80,62 @@ class Chat {
     return true;
   }
 
-  // Whether it is what was said before that leaves no room for an answer.
-  bool IsFull() const {
-    if (messages_.size() < 3) return false;
-    const auto ids = session_.frontend().encoder().Encode(frontend::MakeConversation(messages_));
-    return ids &&
-           static_cast<int64_t>(ids->size()) >= session_.frontend().engine().limits().max_model_len;
-  }
-
   void Turn(const std::string& text) {
     WarnOfMalformed("the line", text);
     messages_.push_back({"user", text});
-    auto output =
-        Answer(session_, MakeRequest(session_.sampling, frontend::MakeConversation(messages_)),
-               interrupt_);
-    if (!output) {
+    auto answer = partner_.answer(messages_);
+    if (!answer) {
       // The turn did not happen; what was said before still holds.
-      const bool is_full = IsFull();
+      const bool is_full = messages_.size() >= 3 && partner_.is_full(messages_);
       messages_.pop_back();
-      PrintError(output.error());
+      PrintError(answer.error());
       if (is_full) fmt::print(stderr, "The conversation fills the context; /reset forgets it.\n");
       exit_code_ = kExitFailure;
       return;
     }
-    messages_.push_back({"assistant", std::move(output->text)});
+    messages_.push_back({"assistant", std::move(*answer)});
   }
 
-  const Session& session_;
+  const Partner partner_;
   const std::string& system_;
-  Interrupt& interrupt_;
   const bool terminal_;
-  std::vector<text::ChatMessage> messages_;
+  Messages messages_;
   int exit_code_ = kExitOk;
 };
+
+Partner LocalPartner(const Session& session, Interrupt& interrupt) {
+  const auto answer = [&](const Messages& messages) -> Result<std::string> {
+    MOEBIUS_ASSIGN(
+        frontend::GenerateOutput output,
+        Answer(session, MakeRequest(session.sampling, frontend::MakeConversation(messages)),
+               interrupt));
+    return std::move(output.text);
+  };
+  const auto is_full = [&session](const Messages& messages) {
+    const auto ids = session.frontend().encoder().Encode(frontend::MakeConversation(messages));
+    return ids &&
+           static_cast<int64_t>(ids->size()) >= session.frontend().engine().limits().max_model_len;
+  };
+  return {answer, is_full};
+}
+
+Result<int> RemoteChat(const ChatOptions& options, Interrupt& interrupt) {
+  MOEBIUS_ASSIGN(RemoteServer server, RemoteServer::Connect(options.remote, options.open.model));
+  frontend::SamplingFields sampling;
+  sampling.max_tokens = kDefaultMaxTokens;
+  sampling.Override(options.sampling);
+  const auto answer = [&](const Messages& messages) -> Result<std::string> {
+    MOEBIUS_ASSIGN(RemoteAnswer remote, server.Chat(messages, sampling, interrupt));
+    return std::move(remote.text);
+  };
+  // The server's error says so itself.
+  return Chat({answer, [](const Messages&) { return false; }}, options.system).Loop();
+}
 
 }  // namespace
 
 Result<int> ChatCommand(const ChatOptions& options, Interrupt& interrupt) {
+  if (!options.remote.url.empty()) return RemoteChat(options, interrupt);
   MOEBIUS_ASSIGN(SessionPlan plan, PlanSession(options));
   if (!plan.model.encoder.has_chat_template()) {
     return MakeError(ErrorCode::kNotFound,
@@ -119,7 +145,7 @@ Result<int> ChatCommand(const ChatOptions& options, Interrupt& interrupt) {
   // What every turn would fail of should not wait for a model to load.
   MOEBIUS_TRY(CheckPrompt(plan, QuestionPrompt(options.system, "?")));
   MOEBIUS_ASSIGN(const Session session, OpenSession(std::move(plan)));
-  return Chat(session, options.system, interrupt).Loop();
+  return Chat(LocalPartner(session, interrupt), options.system).Loop();
 }
 
 }  // namespace moebius::app

@@ -17,6 +17,10 @@ Result<int> RunBatch(const RunOptions& options, Interrupt& interrupt);  // run -
 Result<int> ChatCommand(const ChatOptions& options, Interrupt& interrupt);
 Result<int> InspectCommand(const InspectOptions& options);
 Result<int> BenchCommand(const BenchOptions& options);
+Result<int> BenchServeCommand(const BenchServeOptions& options, Interrupt& interrupt);
+Result<int> BenchSweepCommand(const BenchSweepOptions& options, Interrupt& interrupt);
 Result<int> PlanCommand(const PlanOptions& options);
+Result<int> ServeCommand(const ServeOptions& options, Interrupt& interrupt);
+Result<int> DryRun(const ServeOptions& options);  // serve --dry-run
 
 }  // namespace moebius::app

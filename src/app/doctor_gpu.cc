@@ -56,18 +56,6 @@ std::string Field(const std::string& text, std::string_view key) {
   return "";
 }
 
-// The models in /proc/driver/nvidia/gpus/*/information, one a GPU.
-std::vector<std::string> GpuNames(const std::string& root) {
-  std::vector<std::string> names;
-  std::error_code error;
-  for (const fs::directory_entry& gpu :
-       fs::directory_iterator(root + "/proc/driver/nvidia/gpus", error)) {
-    names.push_back(Field(ReadText(gpu.path().string() + "/information"), "Model"));
-  }
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
 int CountMemoryOnlyNodes(const std::string& root) {
   int count = 0;
   std::error_code error;
@@ -98,6 +86,17 @@ Finding NotApplicable(std::string subject, std::string found) {
 }
 
 }  // namespace
+
+std::vector<std::string> GpuNames(const std::string& root) {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (const fs::directory_entry& gpu :
+       fs::directory_iterator(root + "/proc/driver/nvidia/gpus", error)) {
+    names.push_back(Field(ReadText(gpu.path().string() + "/information"), "Model"));
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
 
 std::string DriverVersion(const std::string& version_file) {
   for (const std::string& word : Words(Field(version_file, "NVRM version"))) {

@@ -11,6 +11,9 @@ namespace moebius::app {
 
 std::vector<Finding> CheckGpus(const DoctorOptions& options);
 
+// The models in /proc/driver/nvidia/gpus/*/information under `root`, one a GPU, sorted.
+std::vector<std::string> GpuNames(const std::string& root = "");
+
 // The parts, from the texts that the system has for them.
 
 // /proc/driver/nvidia/version -> "575.57.08"; empty if the text names none.

@@ -97,11 +97,6 @@ void AddEngineOptions(CLI::App* app, frontend::OpenOptions& open) {
             [&engine](bool on) { engine.async_scheduling = on; });
 }
 
-void AddOpenOptions(CLI::App* app, frontend::OpenOptions& open) {
-  AddLoadOptions(app, open);
-  AddEngineOptions(app, open);
-}
-
 // Where --stop and --stop-token-ids go: they add up.
 template <typename T>
 void Append(std::optional<std::vector<T>>& list, const std::vector<T>& more) {
@@ -159,7 +154,20 @@ void AddSampling(CLI::App* app, GenerateOptions& options) {
   AddText(app, "--system", options.system, "System message of the conversation");
 }
 
+// A server instead of a model in this process.
+void AddRemote(CLI::App* app, RemoteOptions& remote) {
+  AddText(app, "--url", remote.url,
+          "Ask this server of OpenAI's API instead, such as http://localhost:8000; MODEL may then "
+          "name one of its models");
+  AddText(app, "--api-key", remote.api_key, "The server's key (also MOEBIUS_API_KEY)");
+}
+
 }  // namespace
+
+void AddEngineAndModel(CLI::App* app, frontend::OpenOptions& open) {
+  AddLoadOptions(app, open);
+  AddEngineOptions(app, open);
+}
 
 void AddRunFlags(CLI::App* app, RunOptions& options) {
   app->footer(
@@ -168,7 +176,7 @@ void AddRunFlags(CLI::App* app, RunOptions& options) {
       "  {\"id\": \"b\", \"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}], "
       "\"temperature\": 0}\n"
       "OpenAI's batch lines ({\"custom_id\": ..., \"body\": {...}}) are taken, too.");
-  AddOpenOptions(app, options.open);
+  AddEngineAndModel(app, options.open);
   AddSampling(app, options);
   AddText(app, "-p,--prompt", options.prompt, "The question; - reads it from standard input");
   AddValue(app, "--prompt-ids", "Token ids instead of text: 5,6,7",
@@ -186,6 +194,7 @@ void AddRunFlags(CLI::App* app, RunOptions& options) {
             [&options](bool on) { options.chat = on; });
   AddFlag(app, "--print-ids", "The answer's token ids on the last line",
           [&options](bool on) { options.print_ids = on; });
+  AddRemote(app, options.remote);
 }
 
 void AddBenchFlags(CLI::App* app, BenchOptions& options) {
@@ -193,7 +202,7 @@ void AddBenchFlags(CLI::App* app, BenchOptions& options) {
   constexpr int kMaxRequests = 1 << 20;
   constexpr int kMaxRepeats = 1 << 20;
   if (options.throughput) options.num_iters = 1;
-  AddOpenOptions(app, options.open);
+  AddEngineAndModel(app, options.open);
   AddNumber(app, "--input-len", options.input_len, "Tokens of a prompt", 1, kMaxTokens);
   AddNumber(app, "--output-len", options.output_len, "Tokens of an answer", 1, kMaxTokens);
   AddNumber(app, "--num-iters", options.num_iters, "Measured repeats", 1, kMaxRepeats);
@@ -211,8 +220,9 @@ void AddBenchFlags(CLI::App* app, BenchOptions& options) {
 }
 
 void AddChatFlags(CLI::App* app, ChatOptions& options) {
-  AddOpenOptions(app, options.open);
+  AddEngineAndModel(app, options.open);
   AddSampling(app, options);
+  AddRemote(app, options.remote);
 }
 
 void AddInspectFlags(CLI::App* app, InspectOptions& options, std::vector<std::string>& notes) {
@@ -257,16 +267,21 @@ void AddLogLevel(CLI::App* app, LogLevel& level) {
       ->option_text("LEVEL=warning");
 }
 
-void AddVllmFlags(CLI::App* app, std::vector<std::string>& notes) {
+void AddVllmFlags(CLI::App* app, std::vector<std::string>& notes, bool serves) {
+  const auto has = [app](const std::string& name) {
+    return app->get_option_no_throw(name) != nullptr;
+  };
   for (const NeutralFlag& flag : NeutralFlags()) {
-    const auto note = [&notes, &flag](const std::string& name) {
-      notes.push_back(fmt::format("{} is ignored: {}", name, flag.why));
+    if (has(flag.name)) continue;
+    const char* why = serves && flag.server_why != nullptr ? flag.server_why : flag.why;
+    const auto note = [&notes, why](const std::string& name) {
+      notes.push_back(fmt::format("{} is ignored: {}", name, why));
     };
     if (flag.kind == NeutralKind::kValue) {
-      AddValue(app, flag.name, "", [note, &flag](const std::string& text) -> Status {
+      AddValue(app, flag.name, "", [note, why, &flag](const std::string& text) -> Status {
         if (!IsAccepted(flag, text)) {
           return MakeError(ErrorCode::kInvalidArgument, "{} is '{}', expected one of {}: {}",
-                           flag.name, text, flag.only, flag.why);
+                           flag.name, text, flag.only, why);
         }
         note(flag.name);
         return {};
@@ -282,6 +297,7 @@ void AddVllmFlags(CLI::App* app, std::vector<std::string>& notes) {
     }
   }
   for (const char* name : ParallelFlags()) {
+    if (has(name)) continue;
     AddValue(app, name, "", [name](const std::string& text) -> Status {
       MOEBIUS_ASSIGN(const int32_t size, ParseWhole<int32_t>(name, text, 1));
       if (size == 1) return {};

@@ -21,13 +21,22 @@ void AddInspectFlags(CLI::App* app, InspectOptions& options, std::vector<std::st
 void AddBenchFlags(CLI::App* app, BenchOptions& options);
 void AddPlanFlags(CLI::App* app, PlanOptions& options);  // plan_flags.cc
 
+// serve_flags.cc
+void AddServeFlags(CLI::App* app, ServeOptions& options, std::vector<std::string>& notes);
+
+// MODEL, how it is loaded and how the engine runs it.
+void AddEngineAndModel(CLI::App* app, frontend::OpenOptions& open);
+
+// What flags alone cannot say of serve's options; adds to `notes` what has no effect on one rank.
+Status CheckServeOptions(ServeOptions& options, std::vector<std::string>& notes);
+
 // What flags alone cannot say of a plan's options: missing ones and values out of range.
 Status CheckPlanOptions(const PlanOptions& options);
 
 void AddLogLevel(CLI::App* app, LogLevel& level);
 
 // Flags of vLLM that say nothing new here (a note each), and parallel sizes, of which only 1 is
-// right.
-void AddVllmFlags(CLI::App* app, std::vector<std::string>& notes);
+// right; all that `app` does not have itself. `serves`: the notes speak to a server's user.
+void AddVllmFlags(CLI::App* app, std::vector<std::string>& notes, bool serves = false);
 
 }  // namespace moebius::app

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "app/commands.h"
+#include "app/model_folder.h"
 #include "frontend/open.h"
 #include "model/inspect.h"
 
@@ -140,7 +141,9 @@ ordered_json ToJson(const model::Inspection& inspection) {
 }  // namespace
 
 Result<int> InspectCommand(const InspectOptions& options) {
-  MOEBIUS_ASSIGN(model::LoadOptions load, frontend::LoadOptionsOf(options.open));
+  frontend::OpenOptions open = options.open;
+  MOEBIUS_ASSIGN(const ModelFolder folder, ModelFolder::Find(open));
+  MOEBIUS_ASSIGN(model::LoadOptions load, frontend::LoadOptionsOf(open));
   MOEBIUS_ASSIGN(model::Inspection inspection, model::InspectModel(load));
   if (inspection.config.num_mtp_layers > 0) {
     // The files hold the MTP layer, but serving (frontend::Prepare) leaves it out.

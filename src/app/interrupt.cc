@@ -9,18 +9,19 @@ namespace moebius::app {
 namespace {
 
 // SIGUSR1 is how the destructor wakes the waiting thread.
-sigset_t Signals() {
+sigset_t Signals(bool terminate_too) {
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGINT);
   sigaddset(&signals, SIGUSR1);
+  if (terminate_too) sigaddset(&signals, SIGTERM);
   return signals;
 }
 
 }  // namespace
 
-Interrupt::Interrupt() {
-  const sigset_t signals = Signals();
+Interrupt::Interrupt(bool terminate_too) : terminate_too_(terminate_too) {
+  const sigset_t signals = Signals(terminate_too);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   thread_ = std::thread([this] { Wait(); });
 }
@@ -42,16 +43,16 @@ void Interrupt::End() {
 }
 
 void Interrupt::Wait() {
-  const sigset_t signals = Signals();
+  const sigset_t signals = Signals(terminate_too_);
   while (true) {
     int signal = 0;
-    if (sigwait(&signals, &signal) != 0 || signal != SIGINT) return;
+    if (sigwait(&signals, &signal) != 0 || signal == SIGUSR1) return;
     const std::stop_source source = [this] {
       const std::lock_guard lock(mutex_);
       return current_;
     }();
     // False when nothing is in progress, or it was asked before.
-    if (!source.request_stop()) _exit(kExitCode);
+    if (!source.request_stop()) _exit(128 + signal);
   }
 }
 

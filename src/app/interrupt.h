@@ -1,5 +1,6 @@
-// Ctrl-C: the first ends the answer in progress, the next (or one while nothing is in progress) the
-// program. Made in main before any other thread, so that all of them leave the signal to this one.
+// Ctrl-C: the first ends what is in progress (an answer, a server), the next (or one while nothing
+// is in progress) the program. Made in main before any other thread, so that all of them leave the
+// signal to this one.
 #pragma once
 
 #include <atomic>
@@ -13,7 +14,8 @@ class Interrupt {
  public:
   static constexpr int kExitCode = 130;  // of a program that SIGINT ended
 
-  Interrupt();
+  // With terminate_too SIGTERM does what SIGINT does; else it ends the program as ever.
+  explicit Interrupt(bool terminate_too = false);
   ~Interrupt();
   Interrupt(const Interrupt&) = delete;
   Interrupt& operator=(const Interrupt&) = delete;
@@ -25,6 +27,7 @@ class Interrupt {
  private:
   void Wait();
 
+  const bool terminate_too_;
   std::mutex mutex_;
   std::stop_source current_{std::nostopstate};
   std::thread thread_;

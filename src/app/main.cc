@@ -1,5 +1,6 @@
 // The program: one subcommand, its exit code. 0 ok, 1 failure, 2 usage.
 #include <fmt/core.h>
+#include <unistd.h>
 
 #include <exception>
 #include <string>
@@ -31,16 +32,36 @@ struct Dispatch {
   }
   Result<int> operator()(const InspectOptions& options) const { return InspectCommand(options); }
   Result<int> operator()(const BenchOptions& options) const { return BenchCommand(options); }
+  Result<int> operator()(const BenchServeOptions& options) const {
+    return BenchServeCommand(options, interrupt);
+  }
+  Result<int> operator()(const BenchSweepOptions& options) const {
+    return BenchSweepCommand(options, interrupt);
+  }
   Result<int> operator()(const PlanOptions& options) const { return PlanCommand(options); }
+  Result<int> operator()(const ServeOptions& options) const {
+    return ServeCommand(options, interrupt);
+  }
   Result<int> operator()(const DoctorCommand&) const {
     MOEBIUS_TRY(RunDoctor(stdout));
     return kExitOk;
   }
 };
 
+std::vector<std::string> Environment() {
+  std::vector<std::string> entries;
+  for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
+    entries.emplace_back(*entry);
+  }
+  return entries;
+}
+
 int Main(const std::vector<std::string>& args) {
-  Interrupt interrupt;
-  const Result<CommandLine> line = ParseCommandLine(args);
+  // A sweep ends the servers that it started, too.
+  const bool terminate_too =
+      (!args.empty() && args[0] == "serve") || (args.size() > 1 && args[1] == "sweep");
+  Interrupt interrupt(terminate_too);
+  const Result<CommandLine> line = ParseCommandLine(args, Environment());
   if (!line) {
     PrintError(line.error());
     return kExitUsage;

@@ -7,6 +7,8 @@
 #include <variant>
 #include <vector>
 
+#include "app/bench_serve.h"
+#include "app/bench_sweep.h"
 #include "base/ids.h"
 #include "base/log.h"
 #include "frontend/open.h"
@@ -14,8 +16,16 @@
 
 namespace moebius::app {
 
+// A server of OpenAI's API that answers instead of a model in this process.
+struct RemoteOptions {
+  std::string url;      // http://host:port; empty: none
+  std::string api_key;  // empty: none
+};
+
 struct GenerateOptions {
-  frontend::OpenOptions open;
+  frontend::OpenOptions open;  // with a server, model is the name that requests carry; empty: its
+                               // first
+  RemoteOptions remote;
   frontend::SamplingFields sampling;  // what the flags set
   std::string generation_config =
       "auto";          // auto: the folder's generation_config.json; vllm: neutral defaults
@@ -92,6 +102,40 @@ struct PlanOptions {
   bool published = false;
 };
 
+// Where no default stands, the server's own counts.
+struct ServeOptions {
+  frontend::OpenOptions open;
+  std::string generation_config = "auto";
+  frontend::SamplingFields sampling;  // --override-generation-config
+
+  std::string host = "0.0.0.0";
+  int port = 8000;  // 0: any free one
+  std::vector<std::string> api_keys;
+  std::vector<std::string> served_model_names;  // none: the model as it was written
+  std::vector<std::string> allowed_origins;
+  std::optional<int64_t> max_body_bytes;
+  std::optional<int> http_threads;
+  std::optional<int> text_threads;
+
+  std::string reasoning_parser = "auto";
+  std::optional<int> max_logprobs;
+  std::optional<int64_t> max_queued_requests;
+  std::optional<double> request_timeout;  // seconds
+  std::optional<double> drain_timeout;
+  std::optional<double> stall_seconds;
+  std::string step_log;  // file; empty: none
+  bool log_requests = false;
+  bool page = true;
+
+  // Of these the layout and what decides its memory count; without dry_run it must be one rank.
+  PlanOptions plan;
+  int64_t num_nodes = 1;
+  int64_t data_parallel_size_local = 1;
+  bool headless = false;
+  std::optional<std::string> device;  // of dry_run; none: what this machine has
+  bool dry_run = false;
+};
+
 struct DoctorCommand {};
 
 struct Help {
@@ -100,10 +144,10 @@ struct Help {
 
 struct CommandLine {
   std::variant<Help, RunOptions, ChatOptions, InspectOptions, BenchOptions, PlanOptions,
-               DoctorCommand>
+               ServeOptions, BenchServeOptions, BenchSweepOptions, DoctorCommand>
       command;
   LogLevel log_level = LogLevel::kWarning;
-  // One line for each flag that was accepted and means nothing here.
+  // One line for each flag and variable that was accepted and means nothing here, or less.
   std::vector<std::string> notes;
   std::vector<std::string> debug_notes;
 };

@@ -7,6 +7,7 @@
 #include "app/config_file.h"
 #include "app/dotted_flags.h"
 #include "app/flags.h"
+#include "app/vllm_env.h"
 #include "app/vllm_flags.h"
 #include "base/suggest.h"
 
@@ -87,6 +88,12 @@ Status CheckRun(const RunOptions& options) {
   if (options.prompt && options.prompt->empty()) {
     return MakeError(ErrorCode::kInvalidArgument, "--prompt is empty, expected text");
   }
+  if (!options.remote.url.empty() &&
+      (!options.input_file.empty() || options.print_ids || options.sampling.logprobs.has_value())) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "--url goes with --prompt, --prompt-ids and --prompts-file, not with "
+                     "--input-file, --print-ids or --logprobs");
+  }
   if (!options.output_file.empty() && options.input_file.empty()) {
     return MakeError(ErrorCode::kInvalidArgument, "--output-file belongs to --input-file");
   }
@@ -98,6 +105,11 @@ Status CheckModel(const std::string& model) {
   return MakeError(ErrorCode::kInvalidArgument, "MODEL is missing: the folder of a model");
 }
 
+// A server has its own.
+Status CheckModel(const GenerateOptions& options) {
+  return options.remote.url.empty() ? CheckModel(options.open.model) : Status();
+}
+
 // Everything that the flags can fill, and the CLI11 tree that fills it.
 struct Parser {
   CLI::App main{"Moebius serves large Mixture-of-Experts language models.", "moebius"};
@@ -107,6 +119,9 @@ struct Parser {
   BenchOptions latency;
   BenchOptions throughput;
   PlanOptions plan;
+  ServeOptions serve;
+  BenchServeOptions bench_serve;
+  BenchSweepOptions bench_sweep;
   LogLevel log_level = LogLevel::kWarning;
   std::vector<std::string> notes;
 
@@ -116,16 +131,30 @@ struct Parser {
     main.footer(
         "moebius COMMAND --help lists the flags of a command. --config FILE.yaml takes the same "
         "keys.");
-    AddRunFlags(WithModel(&main, "run", "Answer one prompt, or a file of them"), run);
-    AddChatFlags(WithModel(&main, "chat", "A conversation on the terminal"), chat);
-    AddInspectFlags(WithModel(&main, "inspect", "Configuration, parameters and bytes of a model"),
-                    inspect, notes);
+    CLI::App* sub = Sub(&main, "run", "Answer one prompt, or a file of them");
+    AddRunFlags(sub, run);
+    AddVllmFlags(sub, notes);
+    sub = Sub(&main, "chat", "A conversation on the terminal");
+    AddChatFlags(sub, chat);
+    AddVllmFlags(sub, notes);
+    sub = Sub(&main, "serve", "A server that speaks OpenAI's API, with a page");
+    AddServeFlags(sub, serve, notes);
+    AddVllmFlags(sub, notes, /*serves=*/true);
+    sub = Sub(&main, "inspect", "Configuration, parameters and bytes of a model");
+    AddInspectFlags(sub, inspect, notes);
+    AddVllmFlags(sub, notes);
     CLI::App* bench = Sub(&main, "bench", "Measure this machine with a model");
     throughput.throughput = true;
-    AddBenchFlags(
-        WithModel(bench, "latency", "Time to the first token and between tokens of one batch"),
-        latency);
-    AddBenchFlags(WithModel(bench, "throughput", "Tokens a second over many requests"), throughput);
+    sub = Sub(bench, "latency", "Time to the first token and between tokens of one batch");
+    AddBenchFlags(sub, latency);
+    AddVllmFlags(sub, notes);
+    sub = Sub(bench, "throughput", "Tokens a second over many requests");
+    AddBenchFlags(sub, throughput);
+    AddVllmFlags(sub, notes);
+    AddBenchServeFlags(Sub(bench, "serve", "Any server of OpenAI's API under load"), bench_serve,
+                       notes);
+    AddBenchSweepFlags(Sub(bench, "sweep", "A plan of servers and loads, cell by cell"),
+                       bench_sweep);
     AddPlanFlags(Sub(&main, "plan",
                      "Which parallel layouts a model can take on given GPUs, and which to use"),
                  plan);
@@ -140,14 +169,8 @@ struct Parser {
     app->allow_extras();  // CheckLeftOver has better words for them
     return app;
   }
-  // A subcommand that takes a model takes vLLM's flags.
-  CLI::App* WithModel(CLI::App* parent, const char* name, const char* help) {
-    CLI::App* app = Sub(parent, name, help);
-    AddVllmFlags(app, notes);
-    return app;
-  }
 
-  Result<CommandLine> Chosen() const;
+  Result<CommandLine> Chosen();
 };
 
 // The first word that names no subcommand, before CLI11 takes it for something else.
@@ -163,7 +186,7 @@ Status CheckCommandWord(const CLI::App& app, const std::vector<std::string>& arg
   return {};
 }
 
-Result<CommandLine> Parser::Chosen() const {
+Result<CommandLine> Parser::Chosen() {
   if (main.get_subcommands().empty()) {
     MOEBIUS_TRY(CheckLeftOver(main));
     return CommandLine{Help{main.help()}, {}, {}, {}};
@@ -178,23 +201,37 @@ Result<CommandLine> Parser::Chosen() const {
   }
   MOEBIUS_TRY(CheckLeftOver(*app));
   const std::string name = app->get_name();
+  if (name == "sweep") return CommandLine{bench_sweep, log_level, notes, {}};
+  if (name == "serve" && app->get_parent() != &main) {
+    MOEBIUS_TRY(CheckBenchServe(bench_serve));
+    return CommandLine{bench_serve, log_level, notes, {}};
+  }
   if (name == "doctor") return CommandLine{DoctorCommand{}, log_level, notes, {}};
   if (name == "plan") {
     MOEBIUS_TRY(CheckPlanOptions(plan));
     return CommandLine{plan, log_level, notes, {}};
   }
-  const std::string& model = name == "run"       ? run.open.model
-                             : name == "chat"    ? chat.open.model
-                             : name == "inspect" ? inspect.open.model
-                             : name == "latency" ? latency.open.model
-                                                 : throughput.open.model;
-  MOEBIUS_TRY(CheckModel(model));
-  if (name == "inspect") return CommandLine{inspect, log_level, notes, {}};
-  if (name == "chat") return CommandLine{chat, log_level, notes, {}};
-  if (name == "latency") return CommandLine{latency, log_level, notes, {}};
-  if (name == "throughput") return CommandLine{throughput, log_level, notes, {}};
-  MOEBIUS_TRY(CheckRun(run));
-  return CommandLine{run, log_level, notes, {}};
+  if (name == "serve") {
+    MOEBIUS_TRY(CheckModel(serve.open.model));
+    MOEBIUS_TRY(CheckServeOptions(serve, notes));
+    return CommandLine{serve, log_level, notes, {}};
+  }
+  if (name == "inspect") {
+    MOEBIUS_TRY(CheckModel(inspect.open.model));
+    return CommandLine{inspect, log_level, notes, {}};
+  }
+  if (name == "chat") {
+    MOEBIUS_TRY(CheckModel(chat));
+    return CommandLine{chat, log_level, notes, {}};
+  }
+  if (name == "run") {
+    MOEBIUS_TRY(CheckModel(run));
+    MOEBIUS_TRY(CheckRun(run));
+    return CommandLine{run, log_level, notes, {}};
+  }
+  const BenchOptions& bench = name == "latency" ? latency : throughput;
+  MOEBIUS_TRY(CheckModel(bench.open.model));
+  return CommandLine{bench, log_level, notes, {}};
 }
 
 // Where the words of a command, which are known, lead in the tree.
@@ -211,15 +248,29 @@ bool HasFlag(const CLI::App& app, const std::string& flag) {
                      [&](const CLI::App* sub) { return HasFlag(*sub, flag); });
 }
 
+// A flag of several values leaves the last word to MODEL, unless that is said otherwise.
+void ReserveModel(CLI::App* serve, const std::vector<std::string>& args) {
+  const bool is_named = std::any_of(args.begin(), args.end(), [](const std::string& arg) {
+    return arg == "--model" || arg.rfind("--model=", 0) == 0 || arg == "--help" || arg == "-h";
+  });
+  if (!is_named) serve->get_option("MODEL")->required();
+}
+
 Result<CommandLine> ParseWords(Parser& parser, std::vector<std::string> args) {
   try {
     args = JoinDottedFlags(args);
+    if (!args.empty() && args[0] == "serve") {
+      ReserveModel(parser.main.get_subcommand("serve"), args);
+    }
     std::reverse(args.begin(), args.end());
     parser.main.parse(std::move(args));
   } catch (const CLI::CallForVersion&) {
     return CommandLine{Help{std::string(kVersion) + "\n"}, {}, {}, {}};
   } catch (const CLI::CallForHelp&) {
     return CommandLine{Help{parser.main.help()}, {}, {}, {}};
+  } catch (const CLI::RequiredError&) {
+    MOEBIUS_TRY(CheckLeftOver(*parser.main.get_subcommand("serve")));
+    MOEBIUS_TRY(CheckModel(std::string()));
   } catch (const CLI::ParseError& error) {
     return MakeError(ErrorCode::kInvalidArgument, "{}", error.what());
   }
@@ -258,9 +309,26 @@ Status AddConfig(const std::string& path, const std::vector<std::string>& comman
   return {};
 }
 
+// What the environment says to a command that has been parsed: keys, where no flag has any.
+void AddKeys(const VllmEnvironment& environment, CommandLine& line) {
+  if (environment.api_keys.empty()) return;
+  if (auto* serve = std::get_if<ServeOptions>(&line.command);
+      serve != nullptr && serve->api_keys.empty()) {
+    serve->api_keys = environment.api_keys;
+  }
+  const auto add = [&](GenerateOptions* options) {
+    if (options != nullptr && options->remote.api_key.empty()) {
+      options->remote.api_key = environment.api_keys.front();
+    }
+  };
+  add(std::get_if<RunOptions>(&line.command));
+  add(std::get_if<ChatOptions>(&line.command));
+}
+
 }  // namespace
 
-Result<CommandLine> ParseCommandLine(const std::vector<std::string>& raw_args) {
+Result<CommandLine> ParseCommandLine(const std::vector<std::string>& raw_args,
+                                     const std::vector<std::string>& raw_environment) {
   MOEBIUS_ASSIGN(Words words, Normalise(raw_args));
   Parser parser;
   MOEBIUS_TRY(CheckCommandWord(parser.main, words.args, 0));
@@ -271,6 +339,9 @@ Result<CommandLine> ParseCommandLine(const std::vector<std::string>& raw_args) {
   const auto end = words.args.begin() + static_cast<ptrdiff_t>(words.num_command);
   const std::vector<std::string> command(words.args.begin(), end);
   std::vector<std::string> args = command;
+  const VllmEnvironment environment = ReadVllmEnvironment(raw_environment);
+  const bool serves = !command.empty() && command[0] == "serve";
+  if (serves) args.insert(args.end(), environment.args.begin(), environment.args.end());
   std::vector<std::string> debug_notes;
   for (const std::string& path : words.config_files) {
     std::vector<std::string> skipped;
@@ -281,7 +352,12 @@ Result<CommandLine> ParseCommandLine(const std::vector<std::string>& raw_args) {
   }
   args.insert(args.end(), end, words.args.end());
   auto line = ParseWords(parser, std::move(args));
-  if (line) line->debug_notes = std::move(debug_notes);
+  if (!line) return line;
+  line->debug_notes = std::move(debug_notes);
+  AddKeys(environment, *line);
+  if (serves) {
+    line->notes.insert(line->notes.begin(), environment.notes.begin(), environment.notes.end());
+  }
   return line;
 }
 

@@ -10,7 +10,9 @@
 namespace moebius::app {
 
 // `args` without the program's name. Errors are for the user: they name the flag, and for an
-// unknown one the nearest.
-Result<CommandLine> ParseCommandLine(const std::vector<std::string>& args);
+// unknown one the nearest. `environment`: "NAME=value"; what recipes of vLLM set there counts for
+// serve, API keys for it and its clients.
+Result<CommandLine> ParseCommandLine(const std::vector<std::string>& args,
+                                     const std::vector<std::string>& environment = {});
 
 }  // namespace moebius::app

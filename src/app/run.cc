@@ -7,6 +7,7 @@
 #include <iterator>
 
 #include "app/commands.h"
+#include "app/remote.h"
 #include "app/session.h"
 #include "app/standard_output.h"
 
@@ -71,10 +72,7 @@ Result<int> AnswerOne(const Session& session, const RunOptions& options, fronten
   return output.finish == engine::FinishReason::kCancelled ? Interrupt::kExitCode : kExitOk;
 }
 
-}  // namespace
-
-Result<int> RunCommand(const RunOptions& options, Interrupt& interrupt) {
-  if (!options.input_file.empty()) return RunBatch(options, interrupt);
+Result<std::vector<std::string>> Texts(const RunOptions& options) {
   std::vector<std::string> texts;
   if (!options.prompts_file.empty()) {
     MOEBIUS_ASSIGN(texts, ReadPrompts(options.prompts_file));
@@ -88,6 +86,56 @@ Result<int> RunCommand(const RunOptions& options, Interrupt& interrupt) {
   for (const std::string& text : texts) {
     WarnOfMalformed(options.prompt ? "--prompt" : "a line of --prompts-file", text);
   }
+  return texts;
+}
+
+// Calls `answer` with the index of each prompt, between its question and a blank line where there
+// is a file of them.
+template <typename F>
+Result<int> AnswerEach(const RunOptions& options, const std::vector<std::string>& texts,
+                       size_t count, F answer) {
+  for (size_t i = 0; i < count; ++i) {
+    if (!options.prompts_file.empty()) {
+      fmt::print("> {}\n", texts[i]);
+      FlushStandardOutput();
+    }
+    MOEBIUS_ASSIGN(const int exit_code, answer(i));
+    if (exit_code != kExitOk) return exit_code;
+    if (!options.prompts_file.empty()) fmt::print("\n");
+  }
+  return kExitOk;
+}
+
+Result<int> RemoteRun(const RunOptions& options, const std::vector<std::string>& texts,
+                      Interrupt& interrupt) {
+  MOEBIUS_ASSIGN(RemoteServer server, RemoteServer::Connect(options.remote, options.open.model));
+  frontend::SamplingFields sampling;
+  sampling.max_tokens = kDefaultMaxTokens;
+  sampling.Override(options.sampling);
+  const bool chat = options.chat.value_or(true) && !options.prompt_ids;
+  return AnswerEach(
+      options, texts, options.prompt_ids ? 1 : texts.size(), [&](size_t i) -> Result<int> {
+        RemoteAnswer answer;
+        if (chat) {
+          MOEBIUS_ASSIGN(answer,
+                         server.Chat(Question(options.system, texts[i]), sampling, interrupt));
+        } else {
+          const auto text =
+              options.prompt_ids ? std::optional<std::string>() : std::optional(texts[i]);
+          MOEBIUS_ASSIGN(answer,
+                         server.Complete(text, options.prompt_ids.value_or(std::vector<TokenId>()),
+                                         sampling, interrupt));
+        }
+        return answer.finish == "abort" ? Interrupt::kExitCode : kExitOk;
+      });
+}
+
+}  // namespace
+
+Result<int> RunCommand(const RunOptions& options, Interrupt& interrupt) {
+  if (!options.input_file.empty()) return RunBatch(options, interrupt);
+  MOEBIUS_ASSIGN(const std::vector<std::string> texts, Texts(options));
+  if (!options.remote.url.empty()) return RemoteRun(options, texts, interrupt);
   MOEBIUS_ASSIGN(SessionPlan plan, PlanSession(options));
   std::vector<frontend::Prompt> prompts;
   if (options.prompt_ids) prompts.emplace_back(*options.prompt_ids);
@@ -98,17 +146,9 @@ Result<int> RunCommand(const RunOptions& options, Interrupt& interrupt) {
   // A bad request should not wait for a model to load.
   for (const frontend::Prompt& prompt : prompts) MOEBIUS_TRY(CheckPrompt(plan, prompt));
   MOEBIUS_ASSIGN(const Session session, OpenSession(std::move(plan)));
-  for (size_t i = 0; i < prompts.size(); ++i) {
-    if (!options.prompts_file.empty()) {
-      fmt::print("> {}\n", texts[i]);
-      FlushStandardOutput();
-    }
-    MOEBIUS_ASSIGN(const int exit_code,
-                   AnswerOne(session, options, std::move(prompts[i]), interrupt));
-    if (exit_code != kExitOk) return exit_code;
-    if (!options.prompts_file.empty()) fmt::print("\n");
-  }
-  return kExitOk;
+  return AnswerEach(options, texts, prompts.size(), [&](size_t i) {
+    return AnswerOne(session, options, std::move(prompts[i]), interrupt);
+  });
 }
 
 }  // namespace moebius::app

@@ -54,12 +54,14 @@ void WarnOfMalformed(const std::string& name, const std::string& text) {
 void PrintError(const Error& error) { fmt::print(stderr, "moebius: error: {}\n", error.message()); }
 
 Result<SessionPlan> PlanSession(const GenerateOptions& options) {
-  MOEBIUS_ASSIGN(frontend::PreparedModel model, frontend::Prepare(options.open));
+  frontend::OpenOptions open = options.open;
+  MOEBIUS_ASSIGN(ModelFolder folder, ModelFolder::Find(open));
+  MOEBIUS_ASSIGN(frontend::PreparedModel model, frontend::Prepare(open));
   frontend::SamplingFields sampling;
   sampling.max_tokens = kDefaultMaxTokens;
   if (options.generation_config == "auto") sampling.Override(model.defaults);
   sampling.Override(options.sampling);
-  return SessionPlan{std::move(model), std::move(sampling)};
+  return SessionPlan{std::move(folder), std::move(model), std::move(sampling)};
 }
 
 Status CheckPrompt(const SessionPlan& plan, const frontend::Prompt& prompt) {
@@ -82,11 +84,15 @@ frontend::GenerateRequest MakeRequest(const frontend::SamplingFields& sampling,
   return request;
 }
 
-frontend::Prompt QuestionPrompt(const std::string& system, const std::string& question) {
+std::vector<text::ChatMessage> Question(const std::string& system, const std::string& question) {
   std::vector<text::ChatMessage> messages;
   if (!system.empty()) messages.push_back({"system", system});
   messages.push_back({"user", question});
-  return frontend::MakeConversation(messages);
+  return messages;
+}
+
+frontend::Prompt QuestionPrompt(const std::string& system, const std::string& question) {
+  return frontend::MakeConversation(Question(system, question));
 }
 
 Result<frontend::GenerateOutput> Answer(const Session& session,

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "app/interrupt.h"
+#include "app/model_folder.h"
 #include "app/options.h"
 #include "base/result.h"
 #include "frontend/frontend.h"
@@ -16,6 +18,7 @@ constexpr int32_t kDefaultMaxTokens = 512;
 
 // Everything but the weights: enough to check a request before they are read.
 struct SessionPlan {
+  ModelFolder folder;
   frontend::PreparedModel model;
   frontend::SamplingFields sampling;  // defaults, then generation_config.json, then flags
 };
@@ -39,6 +42,7 @@ frontend::GenerateRequest MakeRequest(const frontend::SamplingFields& sampling,
                                       const frontend::SamplingFields& more = {});
 
 // A conversation of one question, after the system message if there is one.
+std::vector<text::ChatMessage> Question(const std::string& system, const std::string& question);
 frontend::Prompt QuestionPrompt(const std::string& system, const std::string& question);
 
 // Streams the answer to standard output, each piece flushed, and a line of figures to standard

@@ -18,9 +18,19 @@ constexpr const char* kAllHere = "one rank holds every expert";
 constexpr const char* kOneTokenizer = "the tokeniser of MODEL's folder is used";
 constexpr const char* kByCpu = "kernels are chosen by the CPU; see moebius doctor";
 constexpr const char* kNoRequestLog = "requests are not logged";
+constexpr const char* kNoStatistics = "there is no periodic statistics line";
+constexpr const char* kMetrics = "there is no periodic statistics line; /metrics has the figures";
 
 constexpr const char* kServer = "it belongs to a server";
 constexpr const char* kTextOnly = "only text is read";
+constexpr const char* kOneProcess =
+    "one process serves; --text-threads and --http-threads widen it";
+constexpr const char* kNoTools =
+    "tools are not supported yet, requests that bring some are refused";
+constexpr const char* kNoGrammar = "structured output is not supported yet";
+constexpr const char* kNoTraces = "there are no traces; --step-log tells of every step";
+constexpr const char* kThisLog = "--log-level says what is logged";
+constexpr const char* kAnyMethod = "what the API has is allowed to every allowed origin";
 
 constexpr NeutralKind kSwitch = NeutralKind::kSwitch;
 constexpr NeutralKind kValue = NeutralKind::kValue;
@@ -30,69 +40,147 @@ constexpr NeutralFlag kNeutral[] = {
     {"--compilation-config", kValue, kNoGraphs},
     {"--cuda-graph-sizes", kValue, kNoGraphs},
     {"--max-seq-len-to-capture", kValue, kNoGraphs},
+    {"--optimization-level", kValue, kNoGraphs},
     {"--swap-space", kValue, kNoGpu},
     {"--cpu-offload-gb", kValue, kNoGpu},
     {"--disable-custom-all-reduce", kSwitch, kOneRank},
     {"--distributed-executor-backend", kValue, kOneRank},
+    {"--distributed-timeout-seconds", kValue, kOneRank},
+    {"--disable-nccl-for-dp-synchronization", kSwitch, kOneRank},
     {"--all2all-backend", kValue, kOneRank},
+    {"--node-rank", kValue, kOneRank},
+    {"--master-addr", kValue, kOneRank},
+    {"--master-port", kValue, kOneRank},
+    {"--worker-cls", kValue, kOneRank},
+    {"--worker-extension-cls", kValue, kOneRank},
+    {"--ray-workers-use-nsight", kSwitch, kOneRank},
     {"--enable-dbo", kSwitch, "one rank has no exchange to hide behind computation"},
+    {"--dbo-decode-token-threshold", kValue, "one rank has no exchange to hide"},
+    {"--dbo-prefill-token-threshold", kValue, "one rank has no exchange to hide"},
     {"--enable-expert-parallel", kSwitch, kAllHere},
+    {"--enable-ep-weight-filter", kSwitch, kAllHere},
+    {"--expert-placement-strategy", kValue, kAllHere},
     {"--enable-eplb", kSwitch, kAllHere},
     {"--eplb-config", kValue, kAllHere},
+    {"--num-redundant-experts", kValue, kAllHere},
     {"--moe-backend", kValue, kByCpu},
     {"--attention-backend", kValue, kByCpu},
     {"--kv-cache-dtype", kValue, "the KV cache has the dtype of activations (--dtype)", "auto"},
+    {"--calculate-kv-scales", kSwitch, "the KV cache has the dtype of activations (--dtype)"},
     {"--quantization", kValue, "weights are run as the checkpoint has them", "auto none fp8"},
     {"--enable-chunked-prefill", kSwitch, kAlways},
     {"--max-num-partial-prefills", kValue, kAlways},
+    {"--max-long-partial-prefills", kValue, kAlways},
+    {"--long-prefill-token-threshold", kValue, kAlways},
+    {"--scheduling-policy", kValue, "requests with a priority come before others", "fcfs priority"},
+    {"--prefix-caching-hash-algo", kValue, "the prefix cache compares hashes and lengths"},
+    {"--disable-cascade-attn", kSwitch, kByCpu},
     {"--tokenizer", kValue, kOneTokenizer},
     {"--tokenizer-mode", kValue, kOneTokenizer},
+    {"--skip-tokenizer-init", kSwitch, kOneTokenizer},
     {"--served-model-name", kValue, "nobody asks for a model by name here"},
     {"--max-logprobs", kValue, "--logprobs may be 0 to 20"},
+    {"--logprobs-mode", kValue, "log probabilities are those before sampling", "raw_logprobs"},
     {"--max-parallel-loading-workers", kValue, "weights are mapped and packed in place"},
+    {"--model-loader-extra-config", kValue, "weights are mapped and packed in place"},
+    {"--safetensors-load-strategy", kValue, "weights are mapped and packed in place"},
+    {"--use-tqdm-on-load", kSwitch, "weights are mapped and packed in place"},
     {"--download-dir", kValue, kLocal},
     {"--revision", kValue, kLocal},
     {"--tokenizer-revision", kValue, kLocal},
     {"--code-revision", kValue, kLocal},
-    {"--disable-log-stats", kSwitch, "there is no periodic statistics line"},
-    {"--disable-log-requests", kSwitch, kNoRequestLog},
+    {"--hf-token", kValue, kLocal},
+    {"--ignore-patterns", kValue, kLocal},
+    {"--task", kValue, "text is generated, nothing else", "auto generate"},
+    {"--runner", kValue, "text is generated, nothing else", "auto generate"},
+    {"--model-impl", kValue, "a model family has one implementation here"},
+    {"--disable-log-stats", kSwitch, kNoStatistics, nullptr, kMetrics},
+    {"--disable-log-requests", kSwitch, kNoRequestLog, nullptr,
+     "requests are logged with --enable-log-requests alone"},
     {"--enable-log-requests", kSwitch, kNoRequestLog},
+    {"--max-log-len", kValue, kNoRequestLog, nullptr, "what requests say is never logged"},
+    {"--print-iter-log", kSwitch, kNoStatistics, nullptr, "--step-log FILE tells of every step"},
     {"--host", kValue, kServer},
     {"--port", kValue, kServer},
-    {"--uvicorn-log-level", kValue, kServer},
     {"--api-key", kValue, kServer},
-    {"--api-server-count", kValue, kServer},
-    {"--data-parallel-address", kValue, kServer},
-    {"--data-parallel-rpc-port", kValue, kServer},
-    {"--data-parallel-backend", kValue, kServer},
-    {"--data-parallel-rank", kValue, kServer},
-    {"--data-parallel-start-rank", kValue, kServer},
     {"--reasoning-parser", kValue, kServer},
-    {"--tool-call-parser", kValue, kServer},
-    {"--tool-parser-plugin", kValue, kServer},
-    {"--chat-template-content-format", kValue, kServer},
-    {"--root-path", kValue, kServer},
-    {"--enable-auto-tool-choice", kSwitch, kServer},
-    {"--data-parallel-hybrid-lb", kSwitch, kServer},
-    {"--data-parallel-external-lb", kSwitch, kServer},
+    {"--uvicorn-log-level", kValue, kServer, nullptr, kThisLog},
+    {"--log-config-file", kValue, kServer, nullptr, kThisLog},
+    {"--log-error-stack", kSwitch, kServer, nullptr, kThisLog},
+    {"--disable-uvicorn-access-log", kSwitch, kServer, nullptr,
+     "requests are logged with --enable-log-requests alone"},
+    {"--api-server-count", kValue, kServer, nullptr, kOneProcess},
+    {"--disable-frontend-multiprocessing", kSwitch, kServer, nullptr, kOneProcess},
+    {"--data-parallel-address", kValue, kServer, nullptr, kOneRank},
+    {"--data-parallel-rpc-port", kValue, kServer, nullptr, kOneRank},
+    {"--data-parallel-backend", kValue, kServer, nullptr, kOneRank},
+    {"--data-parallel-rank", kValue, kServer, nullptr, kOneRank},
+    {"--data-parallel-start-rank", kValue, kServer, nullptr, kOneRank},
+    {"--data-parallel-hybrid-lb", kSwitch, kServer, nullptr, kOneRank},
+    {"--data-parallel-external-lb", kSwitch, kServer, nullptr, kOneRank},
     {"--headless", kSwitch, kServer},
-    {"--disable-frontend-multiprocessing", kSwitch, kServer},
-    {"--enable-request-id-headers", kSwitch, kServer},
-    {"--disable-uvicorn-access-log", kSwitch, kServer},
-    {"--optimization-level", kValue, kNoGraphs},
-    {"--num-redundant-experts", kValue, kAllHere},
+    {"--enable-reasoning", kSwitch, kServer, nullptr, "--reasoning-parser says it"},
+    {"--tool-call-parser", kValue, kServer, nullptr, kNoTools},
+    {"--tool-parser-plugin", kValue, kServer, nullptr, kNoTools},
+    {"--tool-server", kValue, kServer, nullptr, kNoTools},
+    {"--enable-auto-tool-choice", kSwitch, kServer, nullptr, kNoTools},
+    {"--exclude-tools-when-tool-choice-none", kSwitch, kServer, nullptr, kNoTools},
+    {"--guided-decoding-backend", kValue, kServer, nullptr, kNoGrammar},
+    {"--structured-outputs-config", kValue, kServer, nullptr, kNoGrammar},
+    {"--chat-template-content-format", kValue, kServer, nullptr,
+     "content may be a string or a list of parts"},
+    {"--response-role", kValue, kServer, nullptr, "answers come from the assistant"},
+    {"--root-path", kValue, kServer, nullptr, "paths are served as they are"},
+    {"--allow-credentials", kSwitch, kServer, nullptr, "keys are sent in headers, not in cookies"},
+    {"--allowed-methods", kValue, kServer, nullptr, kAnyMethod},
+    {"--allowed-headers", kValue, kServer, nullptr, kAnyMethod},
+    {"--enable-request-id-headers", kSwitch, kServer, nullptr, "X-Request-Id is always sent back"},
+    {"--enable-prompt-tokens-details", kSwitch, kServer, nullptr, "usage always tells them"},
+    {"--enable-force-include-usage", kSwitch, kServer, nullptr,
+     "streams end with usage where stream_options asks for it"},
+    {"--enable-server-load-tracking", kSwitch, kServer, nullptr, "/load always tells"},
+    {"--enable-tokenizer-info-endpoint", kSwitch, kServer, nullptr,
+     "/tokenizer_info is always there"},
+    {"--return-tokens-as-token-ids", kSwitch, kServer, nullptr, "requests ask for it themselves"},
+    {"--disable-fastapi-docs", kSwitch, kServer, nullptr, "there are none"},
+    {"--h11-max-incomplete-event-size", kValue, kServer, nullptr, "headers may take 64 KiB"},
+    {"--h11-max-header-count", kValue, kServer, nullptr, "headers may take 64 KiB"},
+    {"--otlp-traces-endpoint", kValue, kServer, nullptr, kNoTraces},
+    {"--collect-detailed-traces", kValue, kServer, nullptr, kNoTraces},
+    {"--show-hidden-metrics-for-version", kValue, kServer, nullptr, "/metrics hides none"},
+    {"--kv-events-config", kValue, kServer, nullptr, "there are no KV events"},
+    {"--enable-sleep-mode", kSwitch, kServer, nullptr, "a server that is not needed is stopped"},
     {"--speculative-config", kValue, "no token is drafted here"},
     {"--kv-transfer-config", kValue, "prefill and decoding share one KV cache"},
+    {"--additional-config", kValue, "there is no plug-in that reads it"},
     {"--limit-mm-per-prompt", kValue, kTextOnly},
     {"--language-model-only", kSwitch, kTextOnly},
     {"--mm-encoder-tp-mode", kValue, kTextOnly},
     {"--mm-processor-cache-gb", kValue, kTextOnly},
+    {"--mm-processor-kwargs", kValue, kTextOnly},
+    {"--disable-mm-preprocessor-cache", kSwitch, kTextOnly},
+    {"--allowed-local-media-path", kValue, kTextOnly},
     // Blocks of TensorRT-LLM's YAML files.
     {"--moe-config", kValue,
      "the CPU's expert kernels are used, and one rank has no experts to balance"},
     {"--cuda-graph-config", kValue, kNoGraphs},
     {"--enable-attention-dp", kSwitch, kOneRank},
-    {"--print-iter-log", kSwitch, "there is no periodic statistics line"},
+};
+
+constexpr const char* kNoTls = "TLS is not spoken here; put a proxy that does before the server";
+constexpr const char* kNoLora = "LoRA adapters are not supported";
+
+constexpr RefusedFlag kRefused[] = {
+    {"--ssl-keyfile", kNoTls},
+    {"--ssl-certfile", kNoTls},
+    {"--ssl-ca-certs", kNoTls},
+    {"--ssl-cert-reqs", kNoTls},
+    {"--enable-ssl-refresh", kNoTls},
+    {"--uds", "the server listens on TCP alone (--host, --port)"},
+    {"--middleware", "no Python is run here"},
+    {"--logits-processors", "no Python is run here"},
+    {"--enable-lora", kNoLora},
+    {"--lora-modules", kNoLora},
 };
 
 constexpr const char* kParallel[] = {
@@ -102,6 +190,7 @@ constexpr const char* kParallel[] = {
     "--data-parallel-size-local",
     "--prefill-context-parallel-size",
     "--decode-context-parallel-size",
+    "--nnodes",
 };
 
 constexpr std::pair<const char*, const char*> kShort[] = {
@@ -120,6 +209,9 @@ constexpr std::pair<const char*, const char*> kShort[] = {
     {"-ep", "--enable-expert-parallel"},
     {"-q", "--quantization"},
     {"-dcp", "--decode-context-parallel-size"},
+    {"-pcp", "--prefill-context-parallel-size"},
+    {"-n", "--nnodes"},
+    {"-r", "--node-rank"},
 };
 
 }  // namespace
@@ -134,6 +226,7 @@ bool IsAccepted(const NeutralFlag& flag, std::string_view value) {
 }
 
 std::span<const NeutralFlag> NeutralFlags() { return kNeutral; }
+std::span<const RefusedFlag> RefusedFlags() { return kRefused; }
 std::span<const char* const> ParallelFlags() { return kParallel; }
 
 std::vector<std::string> LongNames(const std::string& arg) {

@@ -19,10 +19,20 @@ struct NeutralFlag {
   NeutralKind kind;
   const char* why;             // "--name is ignored: <why>"
   const char* only = nullptr;  // the values that may be passed over; null: any
+  // What serve says instead of `why`; null: the same.
+  const char* server_why = nullptr;
 };
 // Whether a value may be passed over.
 bool IsAccepted(const NeutralFlag& flag, std::string_view value);
 std::span<const NeutralFlag> NeutralFlags();
+
+// Flags of a server that change what it promises, so that passing over them would be wrong: an
+// error for serve.
+struct RefusedFlag {
+  const char* name;
+  const char* why;  // "--name is not supported: <why>"
+};
+std::span<const RefusedFlag> RefusedFlags();
 
 // Sizes of parallel groups: 1 is what this build runs, more is an error that says so.
 std::span<const char* const> ParallelFlags();

@@ -9,7 +9,7 @@
 #include "base/check.h"
 #include "engine/engine.h"
 #include "engine/inproc_engine_client.h"
-#include "engine/testing/fake_model.h"
+#include "engine/testing/engine_fixture.h"
 #include "engine/token_stream.h"
 #include "kernels/backend.h"
 
@@ -17,73 +17,9 @@ namespace moebius::engine {
 namespace {
 
 using std::chrono::milliseconds;
-using testing::FakeModel;
-using testing::FakeModelHooks;
-
-constexpr int64_t kVocabSize = 60;
-constexpr milliseconds kLong{60000};
-
-EngineOptions SmallOptions() {
-  EngineOptions options;
-  options.block_size = 4;
-  options.num_kv_blocks = 64;
-  options.max_model_len = 64;
-  options.max_num_seqs = 8;
-  options.max_num_batched_tokens = 32;
-  options.seed = 1;
-  options.eos_token_ids = {5};
-  return options;
-}
-
-class EngineTest : public ::testing::Test {
- protected:
-  Result<std::unique_ptr<InprocEngineClient>> TryStart(const EngineOptions& options) {
-    return InprocEngineClient::Create(std::make_unique<FakeModel>(kVocabSize, &hooks_),
-                                      &kernels::RefBackend(), platform::ThreadPool::Create({0}),
-                                      options);
-  }
-  std::unique_ptr<InprocEngineClient> Start(const EngineOptions& options = SmallOptions()) {
-    auto client = TryStart(options);
-    if (!client) CheckFailed(__FILE__, __LINE__, client.error().message());
-    return std::move(*client);
-  }
-
-  static RequestInput Make(std::vector<TokenId> prompt, int32_t max_tokens) {
-    RequestInput input;
-    input.prompt = std::move(prompt);
-    input.sampling.max_tokens = max_tokens;
-    input.sampling.ignore_eos = true;
-    return input;
-  }
-  static TokenChunk Run(EngineClient& client, RequestInput input) {
-    const TokenStream stream;
-    const auto id = client.Submit(std::move(input), stream.Sink());
-    EXPECT_TRUE(id.has_value()) << id.error().message();
-    auto chunk = TokenStream(stream).Collect(kLong);
-    EXPECT_TRUE(chunk.has_value()) << chunk.error().message();
-    return *chunk;
-  }
-
-  // Events come before the step's statistics: those of an engine that has come to rest.
-  static EngineStats StatsAtRest(const EngineClient& client, int64_t num_ended) {
-    const auto deadline = std::chrono::steady_clock::now() + kLong;
-    while (true) {
-      const EngineStats stats = client.Stats();
-      if (stats.num_used_kv_blocks == 0 && stats.num_finished_stop + stats.num_finished_length +
-                                                   stats.num_cancelled + stats.num_failed ==
-                                               num_ended) {
-        return stats;
-      }
-      if (std::chrono::steady_clock::now() > deadline) {
-        ADD_FAILURE() << "the engine does not come to rest";
-        return stats;
-      }
-      std::this_thread::sleep_for(milliseconds(1));
-    }
-  }
-
-  FakeModelHooks hooks_;
-};
+using testing::EngineTest;
+using testing::kLong;
+using testing::SmallOptions;
 
 RequestInput RandomInput(std::mt19937& random) {
   RequestInput input;
@@ -104,6 +40,10 @@ RequestInput RandomInput(std::mt19937& random) {
   if (random() % 3 == 0) p.num_logprobs = 3;
   if (random() % 3 == 0) p.min_tokens = *p.max_tokens / 2;
   p.ignore_eos = random() % 2 == 0;
+  if (random() % 4 == 0) p.num_prompt_logprobs = static_cast<int32_t>(random() % 4);
+  if (random() % 4 == 0) p.logit_bias = {{3, 2.5f}, {17, -4.0f}, {40, 1.0f}};
+  if (random() % 6 == 0) p.allowed_token_ids = {1, 2, 3, 5, 8, 13, 21, 34, 55};
+  if (random() % 4 == 0) p.bad_words = {{3}, {8, 13}, {1, 2, 3}, {34, 34}};
   return input;
 }
 
@@ -136,11 +76,8 @@ TEST_F(EngineTest, ABatchGivesWhatEachRequestGivesAlone) {
         ASSERT_TRUE(chunk.has_value());
         EXPECT_EQ(chunk->tokens, alone[i].tokens) << i;
         EXPECT_EQ(chunk->finish, alone[i].finish);
-        ASSERT_EQ(chunk->logprobs.size(), alone[i].logprobs.size());
-        for (size_t j = 0; j < chunk->logprobs.size(); ++j) {
-          EXPECT_EQ(chunk->logprobs[j].logprob, alone[i].logprobs[j].logprob);
-          EXPECT_EQ(chunk->logprobs[j].top_tokens, alone[i].logprobs[j].top_tokens);
-        }
+        EXPECT_EQ(chunk->logprobs, alone[i].logprobs) << i;
+        EXPECT_EQ(chunk->prompt_logprobs, alone[i].prompt_logprobs) << i;
       }
       const EngineStats stats = StatsAtRest(*client, 60);
       EXPECT_EQ(stats.num_finished_stop + stats.num_finished_length, 60);

@@ -14,7 +14,7 @@ struct PlanningLoad {
   bool has_penalties = false;
 };
 
-// Microseconds a step: plan, commit and token events together.
+// Microseconds a step: plan, commit, token events and statistics together.
 struct PlanningTimes {
   double median = 0;
   double p99 = 0;

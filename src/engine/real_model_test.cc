@@ -6,73 +6,17 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
-#include "base/check.h"
-#include "engine/inproc_engine_client.h"
-#include "engine/token_stream.h"
+#include "engine/testing/golden_engine.h"
 #include "kernels/backend.h"
-#include "model/load.h"
 
 namespace moebius::engine {
 namespace {
 
-constexpr std::chrono::milliseconds kLong{120000};
-
-std::string Folder(const std::string& name) {
-  return std::string(MOEBIUS_SOURCE_DIR) + "/tests/golden/" + name;
-}
-
-Result<std::unique_ptr<InprocEngineClient>> TryStart(const std::string& name,
-                                                     model::DTypeChoice dtype,
-                                                     const kernels::Backend* backend,
-                                                     const EngineOptions& options) {
-  // Small models, and a machine that may be busy: one thread is faster than two that wait for each
-  // other. One case takes all, as rows must not depend on how work is split either.
-  std::vector<int> cpus = platform::AllowedCpus();
-  if (dtype == model::DTypeChoice::kBFloat16) cpus.resize(1);
-  auto pool = platform::ThreadPool::Create(cpus);
-  model::LoadOptions load;
-  load.folder = Folder(name);
-  load.dtype = dtype;
-  auto model = model::LoadModel(load, *pool);
-  if (!model) CheckFailed(__FILE__, __LINE__, model.error().message());
-  return InprocEngineClient::Create(std::move(*model), backend, std::move(pool), options);
-}
-
-std::unique_ptr<InprocEngineClient> Start(const std::string& name, model::DTypeChoice dtype,
-                                          const kernels::Backend* backend,
-                                          const EngineOptions& options) {
-  auto client = TryStart(name, dtype, backend, options);
-  if (!client) CheckFailed(__FILE__, __LINE__, client.error().message());
-  return std::move(*client);
-}
-
-EngineOptions Options() {
-  EngineOptions options;
-  options.max_num_seqs = 16;
-  options.max_num_batched_tokens = 64;
-  options.max_model_len = 120;
-  options.block_size = 8;
-  options.num_kv_blocks = 400;
-  options.seed = 1;
-  return options;
-}
-
-std::vector<TokenChunk> RunAll(EngineClient& client, const std::vector<RequestInput>& inputs,
-                               bool at_once) {
-  std::vector<TokenStream> streams(inputs.size());
-  std::vector<TokenChunk> chunks;
-  const auto collect = [&](size_t i) {
-    auto chunk = streams[i].Collect(kLong);
-    if (!chunk) CheckFailed(__FILE__, __LINE__, chunk.error().message());
-    chunks.push_back(std::move(*chunk));
-  };
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    EXPECT_TRUE(client.Submit(inputs[i], streams[i].Sink()).has_value());
-    if (!at_once) collect(i);
-  }
-  for (size_t i = chunks.size(); i < inputs.size(); ++i) collect(i);
-  return chunks;
-}
+using testing::GoldenFolder;
+using testing::GoldenOptions;
+using testing::RunAll;
+using testing::StartGolden;
+using testing::TryStartGolden;
 
 std::vector<RequestInput> RandomInputs(size_t count, uint32_t seed, int64_t vocab_size) {
   std::mt19937 random(seed);
@@ -106,21 +50,21 @@ TEST_P(RealModel, OutputsAreThoseOfARequestAlone) {
   for (const kernels::Backend* backend : kernels::AvailableBackends()) {
     if (backend == &kernels::RefBackend() && kernels::AvailableBackends().size() > 1) continue;
     SCOPED_TRACE(backend->name);
-    EngineOptions plain = Options();
+    EngineOptions plain = GoldenOptions();
     plain.async_scheduling = false;
     plain.enable_prefix_caching = false;
     plain.max_num_batched_tokens = 128;  // no prompt is cut
     std::vector<RequestInput> inputs;
     std::vector<TokenChunk> alone;
     {
-      const auto client = Start(GetParam().model, GetParam().dtype, backend, plain);
+      const auto client = StartGolden(GetParam().model, GetParam().dtype, backend, plain);
       inputs = RandomInputs(14, 7, client->limits().vocab_size);
       alone = RunAll(*client, inputs, /*at_once=*/false);
     }
-    EngineOptions crowded = Options();
+    EngineOptions crowded = GoldenOptions();
     crowded.num_kv_blocks = 20;  // two long requests
-    for (const EngineOptions& options : {Options(), crowded}) {
-      const auto client = Start(GetParam().model, GetParam().dtype, backend, options);
+    for (const EngineOptions& options : {GoldenOptions(), crowded}) {
+      const auto client = StartGolden(GetParam().model, GetParam().dtype, backend, options);
       const std::vector<TokenChunk> together = RunAll(*client, inputs, /*at_once=*/true);
       for (size_t i = 0; i < inputs.size(); ++i) {
         ASSERT_EQ(together[i].tokens, alone[i].tokens) << i;
@@ -152,8 +96,9 @@ INSTANTIATE_TEST_SUITE_P(All, RealModel,
 TEST(GoldenModel, GreedyContinuationsAreTheGoldenOnes) {
   for (const kernels::Backend* backend : kernels::AvailableBackends()) {
     SCOPED_TRACE(backend->name);
-    const auto client = Start("deepseek_v3", model::DTypeChoice::kFloat32, backend, Options());
-    std::ifstream in(Folder("deepseek_v3") + "/golden.json");
+    const auto client =
+        StartGolden("deepseek_v3", model::DTypeChoice::kFloat32, backend, GoldenOptions());
+    std::ifstream in(GoldenFolder("deepseek_v3") + "/golden.json");
     const nlohmann::json golden = nlohmann::json::parse(in);
     int num_checked = 0;
     for (const nlohmann::json& entry : golden.at("cases")) {
@@ -175,9 +120,11 @@ TEST(BackendCheck, OperationThatTheModelNeedsMustBeThere) {
   kernels::Backend lacking = kernels::RefBackend();
   lacking.name = "lacking";
   lacking.attention = nullptr;  // MLA does without
-  ASSERT_TRUE(TryStart("deepseek_v3", model::DTypeChoice::kFloat32, &lacking, Options()));
+  ASSERT_TRUE(
+      TryStartGolden("deepseek_v3", model::DTypeChoice::kFloat32, &lacking, GoldenOptions()));
   lacking.grouped_gemm = nullptr;
-  const auto client = TryStart("deepseek_v3", model::DTypeChoice::kFloat32, &lacking, Options());
+  const auto client =
+      TryStartGolden("deepseek_v3", model::DTypeChoice::kFloat32, &lacking, GoldenOptions());
   ASSERT_FALSE(client);
   EXPECT_EQ(client.error().code(), ErrorCode::kUnsupported);
   EXPECT_NE(client.error().message().find("lacking lacks"), std::string::npos);

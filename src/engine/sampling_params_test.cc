@@ -52,6 +52,36 @@ TEST(SamplingParams, ErrorsNameFieldValueAndWhatIsExpected) {
             "stop_token_ids is 100, expected ids from 0 to 99");
   EXPECT_EQ(ErrorOf([](SamplingParams& p) { p.num_logprobs = 21; }),
             "logprobs is 21, expected a number from 0 to 20");
+  EXPECT_EQ(ErrorOf([](SamplingParams& p) { p.num_prompt_logprobs = -2; }),
+            "prompt_logprobs is -2, expected a number from 0 to 20");
+  EXPECT_EQ(ErrorOf([](SamplingParams& p) { p.num_prompt_logprobs = 21; }),
+            "prompt_logprobs is 21, expected a number from 0 to 20");
+}
+
+TEST(SamplingParams, BiasesAndListsOfTokensAreChecked) {
+  EXPECT_EQ(ErrorOf([](SamplingParams& p) {
+              p.logit_bias = {{0, -100.0f}, {99, 100.0f}};
+              p.allowed_token_ids = {0, 99};
+              p.bad_words = {{0}, {99, 0, 99}};
+              p.num_prompt_logprobs = 0;
+            }),
+            "");
+  EXPECT_EQ(ErrorOf([](SamplingParams& p) { p.logit_bias = {{1, 1.0f}, {100, 1.0f}}; }),
+            "logit_bias is 100, expected ids from 0 to 99");
+  EXPECT_EQ(ErrorOf([](SamplingParams& p) { p.logit_bias = {{7, 100.5f}}; }),
+            "logit_bias is 100.5 for token 7, expected numbers from -100 to 100");
+  EXPECT_EQ(ErrorOf([](SamplingParams& p) { p.logit_bias = {{7, std::nanf("")}}; }),
+            "logit_bias is nan for token 7, expected numbers from -100 to 100");
+  EXPECT_EQ(ErrorOf([](SamplingParams& p) { p.logit_bias.resize(101, {1, 1.0f}); }),
+            "logit_bias is a list of 101, expected at most one entry a token, 100");
+  EXPECT_EQ(ErrorOf([](SamplingParams& p) { p.allowed_token_ids = {-1}; }),
+            "allowed_token_ids is -1, expected ids from 0 to 99");
+  EXPECT_EQ(ErrorOf([](SamplingParams& p) { p.bad_words = {{1}, {}}; }),
+            "bad_words is empty at 1, expected words of at least one token");
+  EXPECT_EQ(ErrorOf([](SamplingParams& p) { p.bad_words = {{1, 100}}; }),
+            "bad_words is 100, expected ids from 0 to 99");
+  EXPECT_EQ(ErrorOf([](SamplingParams& p) { p.bad_words.resize(kMaxBadWords + 1, {1}); }),
+            "bad_words is a list of 1025, expected at most 1024");
 }
 
 }  // namespace

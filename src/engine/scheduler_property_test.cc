@@ -25,6 +25,17 @@ struct Weather {
 
 class SchedulerProperty : public ::testing::TestWithParam<Weather> {};
 
+// Words that the request would say if they were not bad.
+void AddBadWords(std::mt19937& random, int64_t max_model_len, RequestInput* input) {
+  const std::vector<TokenId> said =
+      testing::ExpectedAnswer(*input, testing::kVocabSize, max_model_len, {testing::kEos}).tokens;
+  for (uint32_t i = 0; i <= random() % 3; ++i) {
+    const size_t size = std::min<size_t>(said.size(), 1 + random() % 3);
+    const auto begin = said.begin() + static_cast<int64_t>(random() % (said.size() - size + 1));
+    input->sampling.bad_words.emplace_back(begin, begin + static_cast<int64_t>(size));
+  }
+}
+
 RequestInput RandomRequest(std::mt19937& random, int64_t max_model_len) {
   // Few distinct beginnings, so that prefixes are shared and diverge inside and between blocks.
   const size_t num_tokens = 1 + random() % (random() % 5 == 0 ? 56 : 20);
@@ -46,6 +57,14 @@ RequestInput RandomRequest(std::mt19937& random, int64_t max_model_len) {
         random() % static_cast<uint32_t>(input.sampling.max_tokens.value_or(6)));
   }
   if (random() % 6 == 0) input.cache_salt = "salt";
+  if (random() % 4 == 0) {
+    input.sampling.num_prompt_logprobs = static_cast<int32_t>(random() % 3);
+  }
+  if (random() % 8 == 0) {
+    for (TokenId token = 1; token < 50; token += 2)
+      input.sampling.allowed_token_ids.push_back(token);
+  }
+  if (random() % 4 == 0) AddBadWords(random, max_model_len, &input);
   if (random() % 8 == 0) input.priority = static_cast<int32_t>(random() % 3) - 1;
   EXPECT_LT(static_cast<int64_t>(input.prompt.size()), max_model_len);
   return input;

@@ -8,7 +8,7 @@
 namespace moebius::engine {
 namespace {
 
-using testing::ExpectedOutput;
+using testing::ExpectedAnswer;
 using testing::FakeDevice;
 using testing::Harness;
 using testing::kEos;
@@ -59,7 +59,7 @@ TEST(Scheduler, TheNextStepIsPlannedBeforeTheTokenIsKnown) {
 TEST(Scheduler, AStopSeenOneStepLateDropsTheRowAndKeepsItsBlocksUntilThen) {
   Harness harness(SmallConfig(), 2, 0);
   RequestInput input = MakeRequest({1, 2, 3}, 30);
-  const TokenId first_token = ExpectedOutput(input, kVocabSize, 64, {kEos})[0];
+  const TokenId first_token = ExpectedAnswer(input, kVocabSize, 64, {kEos}).tokens[0];
   input.sampling.stop_token_ids = {first_token};
   harness.Add(input);
   ASSERT_TRUE(harness.Step());

@@ -21,6 +21,7 @@ struct LogprobEntry {
   int32_t rank = 0;
   std::vector<TokenId> top_tokens;
   std::vector<float> top_logprobs;
+  bool operator==(const LogprobEntry&) const = default;
 };
 
 // Everything that arrived since the last Next.

@@ -169,7 +169,8 @@ RequestReader::State RequestReader::Advance(std::string_view bytes, size_t* num_
   if (state_ == State::kIdle) {
     // An empty line before a request line is a habit of old clients (RFC 9112, 2.2).
     while (bytes.substr(*num_used).starts_with("\r\n")) *num_used += 2;
-    if (*num_used == bytes.size()) return state_;
+    const std::string_view rest = bytes.substr(*num_used);
+    if (rest.empty() || rest == "\r") return state_;
     parser_ = std::make_unique<Parser>(max_header_bytes_, max_body_bytes_);
     state_ = State::kHead;
   }

@@ -31,6 +31,7 @@ class RequestReader {
 
   // Reads up to the end of a request; bytes behind it wait for the next Feed after Take.
   State Feed(std::string_view bytes);
+  State state() const { return state_; }
   // Bytes for a later Feed, unread.
   void Keep(std::string_view bytes) { kept_.append(bytes); }
   size_t num_kept() const { return kept_.size(); }

@@ -43,7 +43,7 @@ class Server : public HttpServer {
   }
 
   ~Server() override {
-    if (port_ == 0) return;  // it never listened
+    if (!is_running_) return;
     StopAccepting();
     for (const auto& lane : threads_) {
       lane->loop->Stop([&lane] {
@@ -85,6 +85,7 @@ class Server : public HttpServer {
   size_t next_lane_ = 0;
   bool is_accepting_ = true;  // threads_[0] only
   bool told_accept_error_ = false;
+  bool is_running_ = false;
   int port_ = 0;
 };
 
@@ -126,7 +127,9 @@ Status Server::Listen() {
     return MakeError(ErrorCode::kUnavailable, "cannot listen on {}: {}", name, error.message());
   }
   port_ = acceptor_->local_endpoint(error).port();
+  if (error) return MakeError(ErrorCode::kUnavailable, "{}: {}", name, error.message());
   RaiseFileLimit();
+  is_running_ = true;
   for (const auto& lane : threads_) {
     Sweep(lane.get());
     lane->loop->Run();

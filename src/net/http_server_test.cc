@@ -1,6 +1,8 @@
 #include "net/http_server.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -192,6 +194,46 @@ TEST(HttpServer, TooManyConnectionsAreToldSo) {
   RawSocket fourth(server.port());
   fourth.Send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
   EXPECT_TRUE(fourth.ReceiveAnswer().starts_with("HTTP/1.1 200 "));
+}
+
+TEST(HttpServer, OutOfFilesItWaitsAndGoesOn) {
+  TestServer server;
+  RawSocket first(server.port());
+  first.Send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+  ASSERT_TRUE(first.ReceiveAnswer().starts_with("HTTP/1.1 200 "));
+  rlimit limit{};
+  getrlimit(RLIMIT_NOFILE, &limit);
+  const rlimit low{128, limit.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &low), 0);
+  std::vector<int> ballast;
+  for (int fd = dup(0); fd >= 0; fd = dup(0)) ballast.push_back(fd);
+  EXPECT_FALSE(ballast.empty());
+  close(ballast.back());
+  ballast.pop_back();
+  RawSocket second(server.port());
+  EXPECT_TRUE(second.is_connected());
+  second.Send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+  EXPECT_EQ(second.Receive(100, 150), "");
+  // What is open goes on.
+  first.Send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+  EXPECT_TRUE(first.ReceiveAnswer().starts_with("HTTP/1.1 200 "));
+  for (const int fd : ballast) close(fd);
+  EXPECT_TRUE(second.ReceiveAnswer().starts_with("HTTP/1.1 200 "));
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+TEST(HttpServer, HeadsLongerThanWhatIsReadAhead) {
+  HttpServerOptions options;
+  options.max_header_bytes = 1 << 20;
+  TestServer server(options);
+  RawSocket client(server.port());
+  client.Send("GET / HTTP/1.1\r\nHost: a\r\n");
+  for (int i = 0; i < 20; ++i) {
+    client.Send("X-" + std::to_string(i) + ": " + std::string(20000, 'x') + "\r\n");
+    std::this_thread::sleep_for(milliseconds(1));
+  }
+  client.Send("\r\n");
+  EXPECT_TRUE(client.ReceiveAnswer().starts_with("HTTP/1.1 200 "));
 }
 
 TEST(HttpServer, ListensOnIpv6AndSaysWhatItCannotBind) {

@@ -8,6 +8,7 @@
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <exception>
+#include <limits>
 #include <utility>
 
 #include "base/log.h"
@@ -170,11 +171,11 @@ std::string_view ServerConnection::Read() {
 }
 
 void ServerConnection::KeepWhatCame() {
-  while (may_have_bytes_ && !is_eof_ && reader_.num_kept() < kMaxAhead) reader_.Keep(Read());
+  while (may_have_bytes_ && !is_eof_ && reader_.num_kept() < max_kept_) reader_.Keep(Read());
 }
 
 Awaitable<> ServerConnection::Wait(bool for_room) {
-  if (!is_watching_ && !is_eof_ && reader_.num_kept() < kMaxAhead) {
+  if (!is_watching_ && !is_eof_ && reader_.num_kept() < max_kept_) {
     is_watching_ = true;
     socket_.async_wait(Socket::wait_read, [self = shared_from_this()](const ErrorStatus&) {
       self->is_watching_ = false;
@@ -203,6 +204,7 @@ Awaitable<bool> ServerConnection::ReadRequest() {
   using State = RequestReader::State;
   const HttpServerOptions& options = shared_->options;
   bool said_continue = false;
+  max_kept_ = std::numeric_limits<size_t>::max();  // the reader has its own limits
   State state = State::kIdle;
   std::string_view bytes;
   deadline_ = After(is_first_request_ ? options.header_timeout : options.idle_timeout);
@@ -243,6 +245,7 @@ Awaitable<bool> ServerConnection::ReadRequest() {
   }
   deadline_ = Clock::time_point::max();
   is_expired_ = false;
+  max_kept_ = kMaxAhead;
   shared_->num_requests.fetch_add(1, std::memory_order_relaxed);
   co_return true;
 }
@@ -258,6 +261,9 @@ Awaitable<bool> ServerConnection::Answer() {
       shared_->handler(std::move(request), exchange);
     } catch (const std::exception& e) {
       LogError("http: a handler threw: {}", e.what());
+      exchange->Respond(ErrorResponse(500, "internal error"));
+    } catch (...) {
+      LogError("http: a handler threw");
       exchange->Respond(ErrorResponse(500, "internal error"));
     }
   }
@@ -403,6 +409,7 @@ Awaitable<> ServerConnection::Linger() {
   deadline_ = After(kLingerTime);
   is_expired_ = false;
   may_have_bytes_ = true;
+  max_kept_ = std::numeric_limits<size_t>::max();  // what comes is thrown away
   while (!error && !is_eof_ && !is_expired_ && !is_aborted_) {
     const bool is_empty = Read().empty();
     if (is_empty && !may_have_bytes_ && !is_eof_) co_await Wait(false);

@@ -108,6 +108,7 @@ class ServerConnection : public std::enable_shared_from_this<ServerConnection> {
   std::array<std::string_view, 2> out_;
   Clock::time_point deadline_ = Clock::time_point::max();
   size_t num_since_yield_ = 0;  // bytes, roughly
+  size_t max_kept_ = 0;         // while so much waits to be read, no more is taken
 
   const bool refuse_;
   bool may_have_bytes_ = true;  // worth a read without waiting

@@ -41,6 +41,12 @@ constexpr const char* kQwen3Large = R"({"model_type":"qwen3_moe",
   "num_key_value_heads":4,"head_dim":128,"intermediate_size":12288,"moe_intermediate_size":1536,
   "num_experts":128,"num_experts_per_tok":8,"max_position_embeddings":40960})";
 
+// Its later checkpoints: the same shape, more positions.
+constexpr const char* kQwen3LargeLong = R"({"model_type":"qwen3_moe",
+  "vocab_size":151936,"hidden_size":4096,"num_hidden_layers":94,"num_attention_heads":64,
+  "num_key_value_heads":4,"head_dim":128,"intermediate_size":12288,"moe_intermediate_size":1536,
+  "num_experts":128,"num_experts_per_tok":8,"max_position_embeddings":262144})";
+
 constexpr const char* kQwen3Small = R"({"model_type":"qwen3_moe",
   "vocab_size":151936,"hidden_size":2048,"num_hidden_layers":48,"num_attention_heads":32,
   "num_key_value_heads":4,"head_dim":128,"intermediate_size":6144,"moe_intermediate_size":768,
@@ -79,7 +85,7 @@ constexpr const char* kMinimaxM2 = R"({"model_type":"minimax_m2",
   "num_key_value_heads":8,"head_dim":128,"intermediate_size":1536,"num_local_experts":256,
   "num_experts_per_tok":8,"shared_intermediate_size":0,"max_position_embeddings":196608})";
 
-constexpr std::array<KnownModel, 21> kModels = {{
+constexpr std::array<KnownModel, 23> kModels = {{
     {"deepseek-ai/DeepSeek-R1", kDeepseekV3, kFp8Blocks},
     {"deepseek-ai/DeepSeek-R1-0528", kDeepseekV3, kFp8Blocks},
     {"deepseek-ai/DeepSeek-V3", kDeepseekV3, kFp8Blocks},
@@ -89,6 +95,8 @@ constexpr std::array<KnownModel, 21> kModels = {{
     {"moonshotai/Kimi-K2-Base", kKimiK2, kFp8Blocks},
     {"Qwen/Qwen3-235B-A22B", kQwen3Large, ""},
     {"Qwen/Qwen3-235B-A22B-FP8", kQwen3Large, kFp8Blocks},
+    {"Qwen/Qwen3-235B-A22B-Instruct-2507", kQwen3LargeLong, ""},
+    {"Qwen/Qwen3-235B-A22B-Instruct-2507-FP8", kQwen3LargeLong, kFp8Blocks},
     {"Qwen/Qwen3-30B-A3B", kQwen3Small, ""},
     {"Qwen/Qwen3-30B-A3B-FP8", kQwen3Small, kFp8Blocks},
     {"Qwen/Qwen3-Coder-480B-A35B-Instruct", kQwen3Coder, ""},

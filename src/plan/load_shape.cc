@@ -182,6 +182,17 @@ Result<ModelShape> FromFile(const fs::path& path, const std::string& hf_override
                   hf_overrides);
 }
 
+Result<nlohmann::json> ConfigOf(const KnownModel& known) {
+  nlohmann::json config;
+  MOEBIUS_TRY(model::ParseJson(known.config_json, known.name, config));
+  if (const std::string_view text = known.quantization_json; !text.empty()) {
+    nlohmann::json quantization;
+    MOEBIUS_TRY(model::ParseJson(text, known.name, quantization));
+    model::MergeJson(config, quantization);
+  }
+  return config;
+}
+
 std::string LastName(const fs::path& path) {
   const fs::path plain = fs::path(path.string()).lexically_normal();
   return plain.has_filename() ? plain.filename().string() : plain.parent_path().filename().string();
@@ -193,6 +204,16 @@ std::vector<std::string> KnownModels() {
   std::vector<std::string> names;
   for (const KnownModel& model : KnownModelTable()) names.emplace_back(model.name);
   return names;
+}
+
+Result<std::string> KnownConfig(const std::string& model) {
+  const KnownModel* known = FindKnown(model);
+  if (known == nullptr) {
+    return MakeError(ErrorCode::kNotFound, "no configuration of '{}' is known here{}", model,
+                     NearestKnown(model));
+  }
+  MOEBIUS_ASSIGN(const nlohmann::json config, ConfigOf(*known));
+  return config.dump(2);
 }
 
 Result<ModelShape> LoadModelShape(const std::string& model, const std::string& hf_overrides) {
@@ -208,13 +229,7 @@ Result<ModelShape> LoadModelShape(const std::string& model, const std::string& h
     shape.name = parent.empty() ? LastName(model) : parent;
     shape.served = fs::path(model).has_parent_path() ? fs::path(model).parent_path().string() : ".";
   } else if (const KnownModel* known = FindKnown(model)) {
-    nlohmann::json config;
-    MOEBIUS_TRY(model::ParseJson(known->config_json, known->name, config));
-    if (const std::string_view text = known->quantization_json; !text.empty()) {
-      nlohmann::json quantization;
-      MOEBIUS_TRY(model::ParseJson(text, known->name, quantization));
-      model::MergeJson(config, quantization);
-    }
+    MOEBIUS_ASSIGN(const nlohmann::json config, ConfigOf(*known));
     MOEBIUS_ASSIGN(shape, FromJson(config, known->name, known->name, hf_overrides));
     shape.name = shape.served = known->name;
   } else {

@@ -17,6 +17,10 @@ struct MemoryInput {
   int64_t max_decode_tokens = 512;    // of a decode step of one rank: sizes the exchange's buffers
   int64_t context = 0;  // tokens of a usual request: windowed layers keep only their window of it;
                         // 0: as if they kept all
+  // What every rank takes whatever it runs: runtime, kernels and graphs, and for each communicator
+  // (what AIConfigurator assumes of a GPU).
+  double runtime_bytes = 3.5e9;
+  double communicator_bytes = 0.4e9;
 };
 
 // What dispatch and combine keep on one rank, by the backend's own rule.

@@ -65,4 +65,8 @@ struct ModelShape {
 Result<ModelShape> LoadModelShape(const std::string& model, const std::string& hf_overrides = "");
 std::vector<std::string> KnownModels();
 
+// The config.json of a name that LoadModelShape knows, enough to make random weights of its shape.
+// kNotFound has the nearest known name.
+Result<std::string> KnownConfig(const std::string& model);
+
 }  // namespace moebius::plan

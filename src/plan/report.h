@@ -62,6 +62,11 @@ enum class ReportFormat : uint8_t { kTable, kJson, kCsv, kMarkdown, kHtml };
 Result<ReportFormat> ParseReportFormat(const std::string& name);
 std::string RenderReport(const PlanReport& report, ReportFormat format);
 
+// For the terminal, of one named layout: what a rank holds, needs and sends, without times; then
+// `verdict`, the caller's sentences. Of `decision` only layout, memory and traffic of the first are
+// read.
+std::string LayoutReport(const PlanReport& report, const std::vector<std::string>& verdict);
+
 // Our estimates beside published and measured figures, every row of plan/published.h. JSON:
 // "moebius.published/1": rows[] {device, model, layout, load, unit, published, estimate, error,
 // basis, source, note}, summary[] {kind, rows, estimated, median_error, within_15, within_30}.

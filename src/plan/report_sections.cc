@@ -304,7 +304,7 @@ Section Commands(const PlanReport& report) {
     section.lines.emplace_back("moebius serve has no decode context parallelism.");
   } else {
     section.lines.emplace_back(
-        "moebius serve is on its way (one rank runs today); these are the flags it takes.");
+        "moebius serve runs one rank today: --dry-run shows what these flags need.");
   }
   const Estimate& estimate = report.decision.ranked.front();
   if (estimate.replicas > 1) {
@@ -517,6 +517,42 @@ std::vector<Section> ReportSections(const PlanReport& report) {
     }
   }
   if (report.launch) sections.push_back(Commands(report));
+  return sections;
+}
+
+namespace {
+
+// What serves may be no GPU.
+Section OfRanks(Section section) {
+  const auto rename = [](std::string& text) {
+    for (size_t at = text.find("GPU"); at != std::string::npos; at = text.find("GPU", at)) {
+      text.replace(at, 3, "rank");
+    }
+  };
+  rename(section.title);
+  for (std::string& line : section.lines) rename(line);
+  return section;
+}
+
+}  // namespace
+
+std::vector<Section> LayoutSections(const PlanReport& report) {
+  const Device& device = report.input.device;
+  Section head = Head(report);
+  head.lines.resize(1);  // the model
+  if (report.named.num_gpus() == 1) {
+    head.title = fmt::format("{} as one rank on {}", report.input.model.name, device.name);
+  }
+  head.lines.push_back(fmt::format("device  {}: {} GB a rank, {:.0f} % of it to use", device.title,
+                                   Gigabytes(device.hbm_bytes),
+                                   report.input.gpu_memory_utilization * 100));
+  std::vector<Section> sections = {std::move(head), Findings(report)};
+  if (report.decision.ranked.empty()) return sections;
+  const Estimate& estimate = report.decision.ranked.front();
+  sections.push_back(OfRanks(PartsSection(estimate)));
+  sections.push_back(OfRanks(MemorySection(report, estimate)));
+  sections.back().grid.header.back() = "% of memory";
+  sections.push_back(OfRanks(TrafficSection(report, estimate)));
   return sections;
 }
 

@@ -25,8 +25,12 @@ struct Section {
 // The first section is the head: its title is the report's.
 std::vector<Section> ReportSections(const PlanReport& report);
 
-// Sections as text. `drawings`: HTML after the head.
-std::string TableText(const std::vector<Section>& sections);
+// Of one named layout, what needs no figure of a device's speed: findings, and unless they are
+// errors parts, memory and traffic.
+std::vector<Section> LayoutSections(const PlanReport& report);
+
+// Sections as text. `drawings`: HTML after the head. With a legend: grids have tagged figures.
+std::string TableText(const std::vector<Section>& sections, bool with_legend = true);
 std::string MarkdownText(const std::vector<Section>& sections);
 std::string HtmlText(const std::vector<Section>& sections, const std::string& drawings);
 

@@ -91,7 +91,13 @@ void PrintRow(const std::vector<std::string>& row, const Columns& columns, size_
 
 std::string TableReport(const PlanReport& report) { return TableText(ReportSections(report)); }
 
-std::string TableText(const std::vector<Section>& sections) {
+std::string LayoutReport(const PlanReport& report, const std::vector<std::string>& verdict) {
+  std::vector<Section> sections = LayoutSections(report);
+  if (!verdict.empty()) sections.push_back({"Against the device", verdict, {}, {}});
+  return TableText(sections, /*with_legend=*/false);
+}
+
+std::string TableText(const std::vector<Section>& sections, bool with_legend) {
   std::string out;
   bool tagged = false;
   for (const Section& section : sections) {
@@ -106,7 +112,7 @@ std::string TableText(const std::vector<Section>& sections) {
       for (const std::vector<std::string>& row : section.grid.rows) {
         PrintRow(row, columns, section.grid.num_left, out);
       }
-      tagged = true;
+      tagged = with_legend;
     }
     for (const std::string& command : section.code) {
       const std::vector<std::string> lines = Wrapped(command, kWidth - 4, 4);

@@ -13,6 +13,7 @@ const char* const kLegend =
 
 std::string Gigabytes(double bytes) {
   const double gb = bytes / 1e9;
+  if (gb > 0 && gb < 0.01) return fmt::format("{:.4f}", gb);
   return fmt::format("{:.{}f}", gb, gb >= 1000 ? 0 : gb >= 1 || gb <= -1 ? 1 : 2);
 }
 

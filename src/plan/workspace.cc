@@ -10,8 +10,6 @@ using layout::ExchangeBackend;
 using layout::ExchangeKernel;
 using layout::Part;
 
-constexpr double kFixedBytes = 3.5e9;
-constexpr double kCommunicatorBytes = 0.4e9;
 constexpr double kGiB = static_cast<double>(int64_t{1} << 30);
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -130,7 +128,7 @@ double ActivationBytes(const ModelShape& model, const layout::ParallelLayout& la
   const int communicators = (config.tensor_parallel_size > 1) +
                             (numbers.num_experts > 0 && config.data_parallel_size > 1) +
                             (config.pipeline_parallel_size > 1);
-  return bytes + kFixedBytes + kCommunicatorBytes * communicators;
+  return bytes + input.runtime_bytes + input.communicator_bytes * communicators;
 }
 
 }  // namespace moebius::plan

@@ -6,8 +6,7 @@
 namespace moebius::plan {
 
 // Hidden rows of the largest step, the widest layer's slices, rows of experts where nothing is
-// exchanged (worst case, chunked at kGroupedBudget), logits of a decode step, and the fixed part:
-// runtime, kernels and graphs 3.5 GB, 0.4 GB a communicator (what AIConfigurator assumes).
+// exchanged (worst case, chunked at kGroupedBudget), logits of a decode step, and the fixed part.
 double ActivationBytes(const ModelShape& model, const layout::ParallelLayout& layout,
                        const MemoryInput& input);
 

@@ -64,6 +64,7 @@ void LiveCall::Run(ParseCall parse, const std::string& body) {
 
 void LiveCall::Start(std::unique_ptr<ApiCall> api) {
   const bool is_stream = api->is_stream();
+  environment_->stats->OnCall(api->n());
   Result<Answers> answers = Submit(*api);
   if (!answers) {
     ApiError error = ToApiError(answers.error());

@@ -69,7 +69,7 @@ void AppendLatencies(const EngineStats& stats, MetricsText& text) {
   text.HistogramFamily("vllm:request_time_per_output_token_seconds",
                        "A request's time after its first token, for each later one.",
                        stats.time_per_output_token);
-  text.HistogramFamily("vllm:e2e_request_latency_seconds", "From arrival to the last token.",
+  text.HistogramFamily("vllm:e2e_request_latency_seconds", "From a request's arrival to its end.",
                        stats.e2e_latency);
   text.HistogramFamily("vllm:request_queue_time_seconds", "From arrival to first admission.",
                        stats.queue_time);

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "base/log.h"
+
 namespace moebius::serve {
 
 Reply::Reply(std::shared_ptr<net::Exchange> exchange, StatsRecorder* stats, const Route* route,
@@ -51,7 +53,11 @@ void Reply::SetGone() {
 
 void Reply::Count(int status) {
   if (is_counted_.exchange(true)) return;
-  stats_->OnAnswer(route_, status, std::chrono::duration<double>(Clock::now() - arrival_).count());
+  const double seconds = std::chrono::duration<double>(Clock::now() - arrival_).count();
+  stats_->OnAnswer(route_, status, seconds);
+  if (!stats_->log_requests() || route_ == nullptr || route_->is_open) return;
+  LogInfo("{} {} {}: {} after {:.3f} s", request_id_, route_->method, route_->path, status,
+          seconds);
 }
 
 net::HttpResponse ErrorResponse(const ApiError& error) {

@@ -77,6 +77,7 @@ class ServerImpl : public Server {
       : options_(options),
         frontend_(frontend),
         api_(MakeContext(options, *frontend)),
+        stats_(options.log_requests),
         metrics_(options.version),
         text_pool_(options.num_text_threads, options.max_queued_requests, options.max_queued_bytes),
         calls_({options.request_timeout}, {frontend, &api_, &text_pool_, &stats_, {}}) {}

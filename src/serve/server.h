@@ -46,8 +46,10 @@ struct ServerOptions {
   std::chrono::milliseconds drain_timeout{30000};  // for running calls to end by themselves
   double stall_seconds = 30;  // work and no step done for so long: /health is 503
 
-  bool page = true;  // the page at /
-  ModelFacts model;  // for metrics and the page
+  bool page = true;           // the page at /
+  bool log_requests = false;  // a line (info) for each answer, without what was said; not of health
+                              // and metrics
+  ModelFacts model;           // for metrics and the page
 };
 
 class Server {

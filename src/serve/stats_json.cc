@@ -1,8 +1,9 @@
+#include <fmt/format.h>
+
 #include <chrono>
-#include <initializer_list>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <string>
-#include <utility>
 
 #include "serve/metrics.h"
 
@@ -67,11 +68,27 @@ ordered_json Counters(const engine::EngineStats& stats) {
           {"corrupted", stats.num_corrupted}};
 }
 
+// Tens of thousands of numbers: written as they are, not by way of a tree of values.
 template <typename Source>
-ordered_json Layers(const Source& source, int num_layers) {
-  ordered_json layers = ordered_json::array();
-  for (int layer = 0; layer < num_layers; ++layer) layers.push_back(source.Layer(layer));
-  return layers;
+void AppendLayers(const Source& source, int num_layers, std::string* out) {
+  *out += '[';
+  for (int layer = 0; layer < num_layers; ++layer) {
+    fmt::format_to(std::back_inserter(*out), "{}[{}]", layer == 0 ? "" : ",",
+                   fmt::join(source.Layer(layer), ","));
+  }
+  *out += ']';
+}
+
+void AppendExperts(const moe::ExpertStats& since_start, const ExpertLoad& window,
+                   std::string* out) {
+  fmt::format_to(
+      std::back_inserter(*out),
+      R"("experts":{{"num_layers":{},"num_experts":{},"window_seconds":{:.3f},"window":)",
+      window.num_layers, window.num_experts, window.seconds);
+  AppendLayers(window, window.num_layers, out);
+  *out += ",\"since_start\":";
+  AppendLayers(since_start, window.num_layers, out);
+  *out += '}';
 }
 
 }  // namespace
@@ -104,15 +121,14 @@ std::string Metrics::Stats(const Snapshot& snapshot, bool with_experts) {
   stats["steps"] = {{"plan", ToJson(engine.plan_time)},
                     {"device", ToJson(engine.device_time)},
                     {"wait", ToJson(engine.wait_time)}};
-  if (with_experts) {
-    stats["experts"] = {{"num_layers", window.num_layers},
-                        {"num_experts", window.num_experts},
-                        {"window_seconds", window.seconds},
-                        {"window", Layers(window, window.num_layers)},
-                        {"since_start", Layers(snapshot.experts, window.num_layers)}};
-  }
   // A name that is no UTF-8 must not stop it.
-  return stats.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+  std::string text = stats.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+  if (with_experts) {
+    text.back() = ',';  // in place of the closing brace
+    AppendExperts(snapshot.experts, window, &text);
+    text += '}';
+  }
+  return text;
 }
 
 }  // namespace moebius::serve

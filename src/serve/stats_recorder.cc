@@ -14,8 +14,10 @@ size_t IndexOf(const Route* route) {
 
 }  // namespace
 
-StatsRecorder::StatsRecorder()
-    : answers_(Routes().size() + 1, {{}, Histogram(kSeconds)}), params_n_(kChoices) {}
+StatsRecorder::StatsRecorder(bool log_requests)
+    : log_requests_(log_requests),
+      answers_(Routes().size() + 1, {{}, Histogram(kSeconds)}),
+      params_n_(kChoices) {}
 
 void StatsRecorder::OnAnswer(const Route* route, int status, double seconds) {
   const std::lock_guard lock(mutex_);

@@ -18,7 +18,10 @@ constexpr int kClientGone = 499;  // as a status: the client left before it had 
 
 class StatsRecorder {
  public:
-  StatsRecorder();
+  // log_requests: answers are to be logged, too.
+  explicit StatsRecorder(bool log_requests = false);
+
+  bool log_requests() const { return log_requests_; }
 
   // A request of that route (null: none) has been answered.
   void OnAnswer(const Route* route, int status, double seconds);
@@ -41,6 +44,7 @@ class StatsRecorder {
     Histogram seconds;
   };
 
+  const bool log_requests_;
   std::atomic<int64_t> num_clients_gone_{0};
   std::atomic<int64_t> num_timeouts_{0};
   std::atomic<int64_t> num_queue_full_{0};

@@ -1,6 +1,9 @@
 #include "serve/text_pool.h"
 
+#include <pthread.h>
+
 #include <algorithm>
+#include <string>
 #include <utility>
 
 namespace moebius::serve {
@@ -15,7 +18,12 @@ TextPool::TextPool(int num_threads, int64_t max_queued, size_t max_queued_bytes)
     : max_queued_(max_queued),
       max_queued_bytes_(max_queued_bytes),
       max_large_(std::max(1, num_threads - 1)) {
-  for (int i = 0; i < num_threads; ++i) threads_.emplace_back([this] { Work(); });
+  for (int i = 0; i < num_threads; ++i) {
+    threads_.emplace_back([this, i] {
+      pthread_setname_np(pthread_self(), ("text-" + std::to_string(i)).c_str());
+      Work();
+    });
+  }
 }
 
 TextPool::~TextPool() { Stop(); }
@@ -45,16 +53,19 @@ void TextPool::Post(Job job) {
 }
 
 void TextPool::Stop() {
-  std::deque<Job> urgent;
-  Queue small, large;
+  std::vector<Job> dropped;  // outside the lock, and before the wait: their callers are told so
   {
     const std::lock_guard lock(mutex_);
     is_stopping_ = true;
-    urgent.swap(urgent_);
-    small.swap(small_);
-    large.swap(large_);
+    for (Job& job : urgent_) dropped.push_back(std::move(job));
+    for (Queue* queue : {&small_, &large_}) {
+      for (auto& [due, waiting] : *queue) dropped.push_back(std::move(waiting.job));
+      queue->clear();
+    }
+    urgent_.clear();
     queued_bytes_ = 0;
   }
+  dropped.clear();
   posted_.notify_all();
   for (std::thread& thread : threads_) {
     if (thread.joinable()) thread.join();

@@ -130,7 +130,7 @@ def test_stop_and_bias(client, model):
 def test_bad_requests(client, model, fields, param):
     with pytest.raises(openai.BadRequestError) as caught:
         client.chat.completions.create(**{"model": model, "messages": QUESTION, **fields})
-    assert param in caught.value.message and caught.value.body["param"] == param
+    assert caught.value.body["param"] == param
     assert caught.value.body["type"] == "BadRequestError"
 
 

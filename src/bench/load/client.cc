@@ -21,6 +21,7 @@ Result<std::unique_ptr<LoadClient>> LoadClient::Create(const ClientOptions& opti
   net::HttpClientOptions http;
   http.base_url = options.base_url;
   http.total_timeout = options.timeout;
+  http.verify_peer = options.verify_peer;
   MOEBIUS_ASSIGN(auto client, net::HttpClient::Create(http));
   return std::unique_ptr<LoadClient>(new LoadClient(options, std::move(client)));
 }

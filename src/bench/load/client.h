@@ -25,6 +25,7 @@ struct ClientOptions {
   std::string request_id_prefix;         // X-Request-Id is this and the index; empty: none
   std::chrono::milliseconds timeout{std::chrono::hours(6)};  // of one request
   bool keep_text = false;
+  bool verify_peer = true;  // https
 };
 
 class LoadClient {

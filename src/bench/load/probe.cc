@@ -17,7 +17,7 @@ void Probe::Run(const std::stop_token& stop, double pause) {
   std::mutex mutex;
   std::condition_variable_any waiting;
   std::unique_lock lock(mutex);
-  while (!stop.stop_requested()) {
+  do {
     const RequestRecord record = client_.Ask(request_);
     if (record.ok()) {
       seconds_.push_back(record.EndToEnd());
@@ -25,7 +25,7 @@ void Probe::Run(const std::stop_token& stop, double pause) {
       ++figures_.failed;
     }
     waiting.wait_for(lock, stop, std::chrono::duration<double>(pause), [] { return false; });
-  }
+  } while (!stop.stop_requested());
 }
 
 ProbeFigures Probe::Stop() {

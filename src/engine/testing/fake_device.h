@@ -1,7 +1,7 @@
 // For tests: a device whose "model" is a hash. The KV of a token is a hash of that token and of the
 // KV before it, read back through the block table as attention would; the next token is a hash of
 // all KV rows of the context and the sampling seed. A single wrong, stale or overwritten block
-// changes the output, and ExpectedOutput says from the tokens alone what it should be.
+// changes the output, and ExpectedAnswer says from the tokens alone what it should be.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -36,14 +36,24 @@ inline uint64_t FakeKv(uint64_t before, TokenId token, int64_t position) {
 inline uint64_t FakeAttend(uint64_t sum, uint64_t kv, int64_t position) {
   return sum + kv * static_cast<uint64_t>(2 * position + 1);
 }
-inline TokenId FakeDraw(uint64_t sum, uint64_t seed, int64_t position, int64_t vocab_size,
-                        std::span<const TokenId> banned) {
+template <typename IsAllowed>
+TokenId FakeDraw(uint64_t sum, uint64_t seed, int64_t position, int64_t vocab_size,
+                 const IsAllowed& is_allowed) {
   uint64_t draw = Mix(sum, Mix(seed, static_cast<uint64_t>(position)));
   while (true) {
     const TokenId token = static_cast<TokenId>(draw % static_cast<uint64_t>(vocab_size));
-    if (std::ranges::find(banned, token) == banned.end()) return token;
+    if (is_allowed(token)) return token;
     draw = Mix(draw, 1);
   }
+}
+
+// The "log probability" of a given token, and the ids that stand for the best ones.
+inline float FakeScore(uint64_t sum, TokenId token) {
+  return -static_cast<float>(Mix(sum, static_cast<uint64_t>(token)) % 4096);
+}
+inline TokenId FakeTop(uint64_t sum, int64_t place, int64_t vocab_size) {
+  return static_cast<TokenId>(Mix(sum, 99 + static_cast<uint64_t>(place)) %
+                              static_cast<uint64_t>(vocab_size));
 }
 
 class FakeDevice {
@@ -65,18 +75,10 @@ class FakeDevice {
     StepOutput output;
     output.step_id = plan.step_id;
     for (size_t i = 0; i < plan.samples.size(); ++i) {
-      const PlannedSample& sample = plan.samples[i];
-      const size_t seq = static_cast<size_t>(sample.seq_idx);
-      EXPECT_EQ(plan.logit_rows[i], plan.query_start[seq + 1] - 1);
-      EXPECT_EQ(sample.row.position, plan.context_len[seq]);
-      uint64_t sum = 0;
-      for (int32_t p = 0; p < plan.context_len[seq]; ++p) {
-        sum = FakeAttend(sum, kv_[KvRow(plan, seq, p)], p);
+      if (i > 0) {
+        EXPECT_LT(plan.logit_rows[i - 1], plan.logit_rows[i]);
       }
-      const auto banned = std::span(plan.ids).subspan(static_cast<size_t>(sample.banned.begin),
-                                                      static_cast<size_t>(sample.banned.count));
-      output.sampled.push_back(
-          {.token = FakeDraw(sum, sample.row.seed, sample.row.position, vocab_size_, banned)});
+      Sample(plan, i, &output);
     }
     last_step_ = plan.step_id;
     last_sampled_.clear();
@@ -89,6 +91,37 @@ class FakeDevice {
     const int64_t block = plan.block_table[seq * static_cast<size_t>(plan.max_blocks) +
                                            static_cast<size_t>(position / block_size_)];
     return static_cast<size_t>(block * block_size_ + position % block_size_);
+  }
+
+  void Sample(const StepPlan& plan, size_t i, StepOutput* output) const {
+    const PlannedSample& sample = plan.samples[i];
+    const size_t seq = static_cast<size_t>(sample.seq_idx);
+    const int32_t rows_behind = plan.query_start[seq + 1] - 1 - plan.logit_rows[i];
+    const int32_t position = plan.context_len[seq] - rows_behind;
+    EXPECT_EQ(sample.row.position, position);
+    uint64_t sum = 0;
+    for (int32_t p = 0; p < position; ++p) sum = FakeAttend(sum, kv_[KvRow(plan, seq, p)], p);
+    SampledToken& sampled = output->sampled.emplace_back();
+    sampled.top_begin = static_cast<int64_t>(output->top_tokens.size());
+    if (sample.row.given >= 0) {
+      sampled.token = sample.row.given;
+      sampled.logprob = FakeScore(sum, sampled.token);
+      sampled.num_top = sample.row.num_logprobs;
+      for (int64_t place = 0; place < sampled.num_top; ++place) {
+        output->top_tokens.push_back(FakeTop(sum, place, vocab_size_));
+        output->top_logprobs.push_back(0);
+      }
+      return;
+    }
+    EXPECT_EQ(rows_behind, 0);
+    const auto banned = std::span(plan.ids).subspan(static_cast<size_t>(sample.banned.begin),
+                                                    static_cast<size_t>(sample.banned.count));
+    const std::span<const uint32_t> mask = sample.row.allowed_mask;
+    sampled.token = FakeDraw(sum, sample.row.seed, position, vocab_size_, [&](TokenId token) {
+      const bool in_mask =
+          mask.empty() || ((mask[static_cast<size_t>(token / 32)] >> (token % 32)) & 1) != 0;
+      return in_mask && std::ranges::find(banned, token) == banned.end();
+    });
   }
 
   void Write(const StepPlan& plan, const std::vector<TokenId>& tokens) {
@@ -119,35 +152,65 @@ class FakeDevice {
 };
 
 // What a request that runs alone, uncached and undisturbed puts out.
-inline std::vector<TokenId> ExpectedOutput(const RequestInput& input, int64_t vocab_size,
-                                           int64_t max_model_len,
-                                           const std::vector<TokenId>& eos_token_ids) {
-  std::vector<TokenId> end_tokens = input.sampling.stop_token_ids;
-  if (!input.sampling.ignore_eos) {
+struct FakeAnswer {
+  std::vector<TokenId> tokens;
+  std::vector<float> prompt_scores;              // from the second prompt token on ...
+  std::vector<std::vector<TokenId>> prompt_top;  // ... if asked for
+};
+
+// Bad words by their definition: no word may be the end of the output.
+inline bool EndsWithABadWord(const std::vector<TokenId>& output, const SamplingParams& sampling) {
+  return std::ranges::any_of(sampling.bad_words, [&](const std::vector<TokenId>& word) {
+    return word.size() <= output.size() && std::equal(word.rbegin(), word.rend(), output.rbegin());
+  });
+}
+
+inline FakeAnswer ExpectedAnswer(const RequestInput& input, int64_t vocab_size,
+                                 int64_t max_model_len, const std::vector<TokenId>& eos_token_ids) {
+  const SamplingParams& sampling = input.sampling;
+  std::vector<TokenId> end_tokens = sampling.stop_token_ids;
+  if (!sampling.ignore_eos) {
     end_tokens.insert(end_tokens.end(), eos_token_ids.begin(), eos_token_ids.end());
   }
+  const auto contains = [](const std::vector<TokenId>& list, TokenId token) {
+    return std::ranges::find(list, token) != list.end();
+  };
+  FakeAnswer answer;
   uint64_t kv = 0, sum = 0;
   int64_t position = 0;
   const auto add = [&](TokenId token) {
     kv = FakeKv(kv, token, position);
     sum = FakeAttend(sum, kv, position++);
   };
-  for (const TokenId token : input.prompt) add(token);
-  int64_t max_output = max_model_len - static_cast<int64_t>(input.prompt.size());
-  if (input.sampling.max_tokens) {
-    max_output = std::min<int64_t>(max_output, *input.sampling.max_tokens);
-  }
-  std::vector<TokenId> output;
-  while (static_cast<int64_t>(output.size()) < max_output) {
-    const bool may_end = static_cast<int64_t>(output.size()) >= input.sampling.min_tokens;
-    const std::span<const TokenId> banned =
-        may_end ? std::span<const TokenId>() : std::span<const TokenId>(end_tokens);
-    const TokenId token = FakeDraw(sum, *input.sampling.seed, position, vocab_size, banned);
-    output.push_back(token);
-    if (may_end && std::ranges::find(end_tokens, token) != end_tokens.end()) break;
+  for (const TokenId token : input.prompt) {
+    if (position > 0 && sampling.num_prompt_logprobs >= 0) {
+      answer.prompt_scores.push_back(FakeScore(sum, token));
+      std::vector<TokenId>& top = answer.prompt_top.emplace_back();
+      for (int32_t i = 0; i < sampling.num_prompt_logprobs; ++i) {
+        top.push_back(FakeTop(sum, i, vocab_size));
+      }
+    }
     add(token);
   }
-  return output;
+  int64_t max_output = max_model_len - static_cast<int64_t>(input.prompt.size());
+  if (sampling.max_tokens) max_output = std::min<int64_t>(max_output, *sampling.max_tokens);
+  std::vector<TokenId>& output = answer.tokens;
+  while (static_cast<int64_t>(output.size()) < max_output) {
+    const bool may_end = static_cast<int64_t>(output.size()) >= sampling.min_tokens;
+    const auto is_allowed = [&](TokenId token) {
+      if (!may_end && contains(end_tokens, token)) return false;
+      const auto& allowed = sampling.allowed_token_ids;
+      if (!allowed.empty() && !contains(allowed, token)) return false;
+      std::vector<TokenId> longer = output;
+      longer.push_back(token);
+      return !EndsWithABadWord(longer, sampling);
+    };
+    const TokenId token = FakeDraw(sum, *sampling.seed, position, vocab_size, is_allowed);
+    output.push_back(token);
+    if (may_end && contains(end_tokens, token)) break;
+    add(token);
+  }
+  return answer;
 }
 
 }  // namespace moebius::engine::testing

@@ -18,6 +18,7 @@ namespace moebius::engine::testing {
 struct FakeModelHooks {
   std::atomic<int> num_failures{0};  // so many next steps throw
   std::atomic<int> delay_ms{0};      // of each step
+  std::atomic<bool> hangs{false};    // steps do not end before this is false
   std::atomic<int> num_nan_rows{0};  // so many next logit rows are not numbers
 };
 
@@ -38,6 +39,7 @@ class FakeModel : public model::Model {
 
   void Forward(kernels::ExecContext&, const model::ForwardBatch& batch, Mat logits, Mat) override {
     std::this_thread::sleep_for(std::chrono::milliseconds(hooks_->delay_ms.load()));
+    while (hooks_->hangs.load()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     if (hooks_->num_failures.load() > 0) {
       --hooks_->num_failures;
       throw std::runtime_error("the device caught fire");

@@ -11,6 +11,7 @@
 
 #include "engine/scheduler.h"
 #include "engine/testing/fake_device.h"
+#include "engine/token_stream.h"
 
 namespace moebius::engine::testing {
 
@@ -21,6 +22,7 @@ constexpr TokenId kEos = 7;
 struct Record {
   RequestInput input;
   std::vector<TokenId> tokens;
+  std::vector<LogprobEntry> prompt_logprobs;
   std::optional<FinishReason> finish;
   std::optional<TokenId> stop_token;
   std::optional<Error> error;
@@ -44,6 +46,16 @@ class Harness {
     record.input = input;
     scheduler_.Add(id, std::move(input), [&record](const TokenEvent& event) {
       ASSERT_FALSE(record.finish.has_value()) << "an event after the last";
+      if (!event.prompt_logprobs.empty()) {
+        ASSERT_TRUE(record.tokens.empty() && !event.tokens.empty()) << "not with the first token";
+      }
+      for (const TokenLogprobs& entry : event.prompt_logprobs) {
+        record.prompt_logprobs.push_back({entry.token,
+                                          entry.logprob,
+                                          entry.rank,
+                                          {entry.top_tokens.begin(), entry.top_tokens.end()},
+                                          {}});
+      }
       record.tokens.insert(record.tokens.end(), event.tokens.begin(), event.tokens.end());
       record.finish = event.finish;
       record.stop_token = event.stop_token;
@@ -117,8 +129,10 @@ class Harness {
   }
 
   void CheckRecord(const Record& record) const {
-    const std::vector<TokenId> expected = ExpectedOutput(
-        record.input, config_.vocab_size, config_.max_model_len, config_.eos_token_ids);
+    const FakeAnswer answer = ExpectedAnswer(record.input, config_.vocab_size,
+                                             config_.max_model_len, config_.eos_token_ids);
+    const std::vector<TokenId>& expected = answer.tokens;
+    if (!record.tokens.empty()) CheckPromptLogprobs(record, answer);
     if (record.was_cancelled || record.error) {  // a beginning of it
       ASSERT_LE(record.tokens.size(), expected.size());
       EXPECT_TRUE(std::equal(record.tokens.begin(), record.tokens.end(), expected.begin()));
@@ -129,6 +143,15 @@ class Harness {
     EXPECT_EQ(*record.finish, ended ? FinishReason::kStop : FinishReason::kLength);
     if (ended) {
       EXPECT_EQ(*record.stop_token, expected.back());
+    }
+  }
+
+  void CheckPromptLogprobs(const Record& record, const FakeAnswer& answer) const {
+    ASSERT_EQ(record.prompt_logprobs.size(), answer.prompt_scores.size());
+    for (size_t i = 0; i < answer.prompt_scores.size(); ++i) {
+      EXPECT_EQ(record.prompt_logprobs[i].token, record.input.prompt[i + 1]);
+      EXPECT_EQ(record.prompt_logprobs[i].logprob, answer.prompt_scores[i]) << i;
+      EXPECT_EQ(record.prompt_logprobs[i].top_tokens, answer.prompt_top[i]);
     }
   }
 

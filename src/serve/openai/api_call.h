@@ -49,6 +49,7 @@ class ApiCall {
   virtual const std::vector<frontend::GenerateRequest>& requests() const = 0;
   virtual bool is_stream() const = 0;
   virtual const std::string& id() const = 0;  // chatcmpl-..., cmpl-...
+  virtual int64_t n() const = 0;              // choices a prompt
 
   // Streamed: server-sent events for what is new of a choice, maybe none. `output` is what came so
   // far (usage included). The role chunk comes with the first delta.

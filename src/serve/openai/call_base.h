@@ -28,6 +28,7 @@ class CallBase : public ApiCall {
   const std::vector<frontend::GenerateRequest>& requests() const override { return requests_; }
   bool is_stream() const override { return fields_.stream; }
   const std::string& id() const override { return fields_.id; }
+  int64_t n() const override { return fields_.n; }
 
   std::string OnDelta(size_t choice, const frontend::Delta& delta,
                       const frontend::GenerateOutput& output) override;

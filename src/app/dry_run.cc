@@ -1,0 +1,190 @@
+// moebius serve --dry-run: what a command line means, before anything is loaded or listened to: the
+// layout, what the fullest rank holds, what it sends, and whether the device has room for it.
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cmath>
+
+#include "app/commands.h"
+#include "app/doctor_gpu.h"
+#include "app/plan_input.h"
+#include "plan/report.h"
+#include "platform/memory.h"
+
+namespace moebius::app {
+namespace {
+
+// The built-in device that a GPU's name speaks of, the longest match first ("GB200" is no "B200").
+std::string DeviceOf(std::string gpu) {
+  std::transform(gpu.begin(), gpu.end(), gpu.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  std::string best;
+  for (const std::string& name : plan::KnownDevices()) {
+    if (name.size() > best.size() && gpu.find(name) != std::string::npos) best = name;
+  }
+  return best;
+}
+
+// The ranks share the machine's memory.
+Result<plan::Device> ThisCpu(int num_ranks) {
+  MOEBIUS_ASSIGN(const platform::SystemMemory memory, platform::ReadSystemMemory());
+  const uint64_t total = memory.limit > 0 ? std::min(memory.limit, memory.total) : memory.total;
+  plan::Device device;
+  device.name = "cpu";
+  device.title = num_ranks == 1 ? "this machine's memory"
+                                : fmt::format("this machine's memory, shared by {}", num_ranks);
+  device.hbm_bytes = static_cast<double>(total) / num_ranks;
+  device.gpus_per_node = num_ranks;
+  return device;
+}
+
+// What --device names, or what this machine has: its first GPU, or its memory.
+Result<plan::Device> FindDevice(const ServeOptions& options, int num_ranks) {
+  const std::string name = options.device.value_or("auto");
+  if (name == "cpu") return ThisCpu(num_ranks);
+  if (name != "auto" && name != "gpu" && name != "cuda") return plan::LoadDevice(name);
+  const std::vector<std::string> gpus = GpuNames();
+  if (gpus.empty() && name == "auto") return ThisCpu(num_ranks);
+  if (gpus.empty()) {
+    return MakeError(
+        ErrorCode::kNotFound,
+        "--device is '{}', but no GPU's driver is loaded here: expected cpu, or a name "
+        "of moebius plan --list-devices",
+        name);
+  }
+  const std::string known = DeviceOf(gpus.front());
+  if (known.empty()) {
+    return MakeError(ErrorCode::kNotFound,
+                     "this machine's GPU is '{}', which is not known: give a name of moebius plan "
+                     "--list-devices or a YAML file with --device",
+                     gpus.front());
+  }
+  return plan::LoadDevice(known);
+}
+
+// The plan's options that serve's own flags say.
+PlanOptions PlanOf(const ServeOptions& options) {
+  PlanOptions plan = options.plan;
+  plan.model = options.open.model;
+  plan.hf_overrides = options.open.hf_overrides;
+  plan.max_num_batched_tokens = options.open.engine.max_num_batched_tokens;
+  plan.gpu_memory_utilization = options.open.engine.memory_fraction;
+  return plan;
+}
+
+plan::Estimate EstimateMemory(const plan::PlanInput& input, const layout::ParallelConfig& config,
+                              const ServeOptions& options, int64_t tokens) {
+  const bool is_cpu = input.device.hbm_bandwidth == 0;
+  plan::Estimate estimate;
+  estimate.requests_per_rank = options.open.engine.max_num_seqs;
+  estimate.concurrency = estimate.requests_per_rank * config.data_parallel_size;
+  // What is left to cost needs a device's speed.
+  estimate.layout = is_cpu ? layout::MakeLayout(config, input.model.numbers)
+                           : plan::SettleLayout(input, config, estimate.concurrency);
+  plan::MemoryInput memory;
+  memory.hbm_bytes = input.device.hbm_bytes;
+  memory.utilization = input.gpu_memory_utilization;
+  memory.kv_element_bytes = input.kv_element_bytes;
+  memory.max_batched_tokens = input.max_batched_tokens;
+  memory.max_decode_tokens = estimate.requests_per_rank;
+  memory.context = tokens;
+  if (is_cpu) memory.runtime_bytes = memory.communicator_bytes = 0;
+  estimate.memory = plan::PlanMemory(input.model, estimate.layout, memory);
+  estimate.traffic = plan::PlanTraffic(input.model, estimate.layout, estimate.requests_per_rank,
+                                       input.model.weight_bytes);
+  return estimate;
+}
+
+std::string Gb(double bytes) {
+  return fmt::format("{:.{}f} GB", bytes / 1e9, std::abs(bytes) < 1e9 ? 3 : 1);
+}
+
+struct Verdict {
+  bool holds = false;
+  std::vector<std::string> lines;
+};
+
+// Of one rank that holds everything: the checkpoint.
+double CheckpointBytes(const plan::ModelShape& model) {
+  return plan::PlanMemory(model, layout::MakeLayout({}, model.numbers), {}).weights();
+}
+
+// `tokens`: of the longest request; 0: whatever there is room for.
+Verdict Judge(const plan::PlanReport& report, int64_t tokens) {
+  const plan::MemoryUse& memory = report.decision.ranked.front().memory;
+  const plan::Device& device = report.input.device;
+  const double usable = device.hbm_bytes * report.input.gpu_memory_utilization;
+  Verdict verdict;
+  verdict.lines.push_back(fmt::format(
+      "The checkpoint's weights are {} in all, {} on the fullest rank, {} with workspace and "
+      "buffers; {} of {} may be used.",
+      Gb(CheckpointBytes(report.input.model)), Gb(memory.weights()), Gb(memory.total_without_kv()),
+      Gb(usable), Gb(device.hbm_bytes)));
+  verdict.holds = memory.fits() && memory.kv_tokens_per_rank >= tokens;
+  const std::string room = fmt::format("{}", memory.kv_tokens_per_rank);
+  if (verdict.holds) {
+    verdict.lines.push_back(fmt::format(
+        "It holds: {} are left for KV, room for {} tokens on a rank{}.", Gb(memory.kv_budget), room,
+        tokens > 0
+            ? fmt::format(" or {} requests of {}", memory.kv_tokens_per_rank / tokens, tokens)
+            : ""));
+  } else if (!memory.fits()) {
+    verdict.lines.push_back(
+        fmt::format("It does not hold: {} more are needed on a rank before any KV cache.",
+                    Gb(memory.total_without_kv() - usable)));
+  } else {
+    verdict.lines.push_back(
+        fmt::format("It does not hold a request of {} tokens: there is room for {} "
+                    "(--max-model-len).",
+                    tokens, room));
+  }
+  return verdict;
+}
+
+}  // namespace
+
+Result<int> DryRun(const ServeOptions& options) {
+  const PlanOptions plan_options = PlanOf(options);
+  plan::PlanReport report;
+  report.one_layout = true;
+  MOEBIUS_ASSIGN(report.named, NamedLayout(plan_options, {}));
+  const int num_ranks = report.named.num_gpus();
+  MOEBIUS_ASSIGN(plan::Device device, FindDevice(options, num_ranks));
+  if (options.num_nodes > 1) {
+    device.gpus_per_node =
+        static_cast<int>((num_ranks + options.num_nodes - 1) / options.num_nodes);
+  }
+  MOEBIUS_ASSIGN(report.input, MakePlanInput(plan_options, std::move(device)));
+  MOEBIUS_ASSIGN(report.named, NamedLayout(plan_options, report.input.parallel));
+  report.question.gpu_counts = {num_ranks};
+  const layout::ModelNumbers& numbers = report.input.model.numbers;
+  report.findings = CheckRules(report.named, numbers);
+  if (!layout::IsLegal(report.findings)) {
+    report.nearest = NearestLegal(report.named, numbers);
+    fmt::print("{}", plan::LayoutReport(report, {}));
+    for (const layout::Finding& finding : report.findings) {
+      if (finding.severity == layout::Severity::kError) {
+        fmt::print(stderr, "moebius: error: {}\n", finding.message);
+      }
+    }
+    return kExitUsage;
+  }
+  const int64_t tokens = options.open.engine.max_model_len;
+  report.decision.ranked.push_back(EstimateMemory(report.input, report.named, options, tokens));
+  Verdict verdict = Judge(report, tokens);
+  if (num_ranks > 1) {
+    verdict.lines.push_back(fmt::format(
+        "This build serves with one rank: without --dry-run the {} ranks are refused.", num_ranks));
+  }
+  if (!options.device && report.input.device.name == "cpu" && num_ranks > 1) {
+    verdict.lines.emplace_back(
+        "This machine has no GPU; --device asks about another (moebius plan --list-devices).");
+  }
+  fmt::print("{}", plan::LayoutReport(report, verdict.lines));
+  // A machine on which something is planned is seldom the one that serves: only a device that was
+  // named is a question whose answer can be no.
+  return verdict.holds || !options.device ? kExitOk : kExitFailure;
+}
+
+}  // namespace moebius::app

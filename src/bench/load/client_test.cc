@@ -1,0 +1,212 @@
+// The client, the generator and the whole of a benchmark against a small server that speaks as it
+// is told: well, slowly, wrongly, or only half.
+#include "bench/load/client.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "bench/load/report.h"
+#include "bench/load/serve_bench.h"
+#include "net/http_server.h"
+
+namespace moebius::load {
+namespace {
+
+using nlohmann::json;
+using namespace std::chrono_literals;
+
+// The whole of a stream, in pieces.
+class Script : public net::BodySource {
+ public:
+  explicit Script(std::vector<std::string> pieces) : pieces_(std::move(pieces)) {}
+  Piece Take() override {
+    if (at_ == pieces_.size()) return {"", true};
+    Piece piece{pieces_[at_], at_ + 1 == pieces_.size()};
+    ++at_;
+    return piece;
+  }
+
+ private:
+  std::vector<std::string> pieces_;
+  size_t at_ = 0;
+};
+
+// Answers completions with as many tokens as were asked for, or as the prompt says: "429", "500",
+// "error" (inside the stream), "cut", "hang".
+class FakeServer {
+ public:
+  FakeServer() {
+    net::HttpServerOptions options;
+    options.host = "127.0.0.1";
+    options.port = 0;
+    auto server = net::HttpServer::Start(
+        options, [this](net::HttpRequest request, std::shared_ptr<net::Exchange> exchange) {
+          Answer(request, exchange);
+        });
+    EXPECT_TRUE(server) << server.error().message();
+    server_ = std::move(*server);
+  }
+  std::string url() const { return "http://127.0.0.1:" + std::to_string(server_->port()); }
+
+ private:
+  static std::string Chunk(const std::string& text) {
+    return "data: " + json{{"choices", {{{"text", text}, {"index", 0}}}}}.dump() + "\r\n\r\n";
+  }
+
+  void Answer(const net::HttpRequest& request, const std::shared_ptr<net::Exchange>& exchange) {
+    if (request.path() == "/v1/models") {
+      exchange->Respond({200, "application/json", {}, R"({"data": [{"id": "fake", "root": ""}]})"});
+      return;
+    }
+    if (request.path() != "/v1/completions") {
+      exchange->Respond({404, "application/json", {}, R"({"error": {"message": "no"}})"});
+      return;
+    }
+    const json body = json::parse(request.body);
+    const std::string prompt = body["prompt"].is_string() ? body["prompt"].get<std::string>() : "";
+    if (prompt == "429" || prompt == "500") {
+      exchange->Respond(
+          {std::stoi(prompt), "application/json", {}, R"({"error": {"message": "not now"}})"});
+      return;
+    }
+    if (prompt == "hang") {
+      hanging_.push_back(exchange);
+      return;
+    }
+    const int n = body["max_tokens"].get<int>();
+    std::vector<std::string> pieces = {": hello\n\n"};
+    for (int i = 0; i < n; ++i) pieces.push_back(Chunk("x"));
+    if (prompt == "error") pieces.push_back("data: {\"error\": {\"message\": \"broke\"}}\n\n");
+    if (prompt != "cut") {
+      pieces.push_back("data: " +
+                       json{{"choices", json::array()},
+                            {"usage", {{"prompt_tokens", 5}, {"completion_tokens", n}}}}
+                           .dump() +
+                       "\n\n");
+      pieces.push_back("data: [DONE]\n\n");
+    }
+    exchange->Stream({200, "text/event-stream", {}, ""},
+                     std::make_unique<Script>(std::move(pieces)));
+  }
+
+  std::vector<std::shared_ptr<net::Exchange>> hanging_;
+  std::unique_ptr<net::HttpServer> server_;
+};
+
+RequestRecord Ask(LoadClient& client, const std::string& prompt) {
+  LoadRequest request;
+  request.prompt = prompt;
+  request.output_len = 3;
+  return client.Ask(*RequestBody({}, request));
+}
+
+TEST(LoadClient, EveryEndHasItsClass) {
+  FakeServer server;
+  ClientOptions options;
+  options.base_url = server.url();
+  options.timeout = 300ms;
+  options.keep_text = true;
+  const auto client = LoadClient::Create(options);
+  ASSERT_TRUE(client) << client.error().message();
+  const RequestRecord good = Ask(**client, "hello");
+  EXPECT_TRUE(good.ok()) << good.error;
+  EXPECT_EQ(good.text, "xxx");
+  EXPECT_EQ(good.output_tokens, 3);
+  EXPECT_EQ(good.prompt_tokens, 5);
+  EXPECT_EQ(good.events.size(), 3u);
+  EXPECT_GT(good.Ttft(), 0);
+  EXPECT_LT(good.Ttft(), 5);
+  EXPECT_EQ(Ask(**client, "429").outcome, Outcome::kRateLimited);
+  EXPECT_EQ(Ask(**client, "500").outcome, Outcome::kServerError);
+  EXPECT_EQ(Ask(**client, "error").outcome, Outcome::kStreamError);
+  EXPECT_EQ(Ask(**client, "cut").outcome, Outcome::kBroken);
+  EXPECT_EQ(Ask(**client, "hang").outcome, Outcome::kTimeout);
+}
+
+TEST(LoadClient, NobodyThereIsBroken) {
+  ClientOptions options;
+  options.base_url = "http://127.0.0.1:1";
+  const auto client = LoadClient::Create(options);
+  ASSERT_TRUE(client);
+  EXPECT_EQ(Ask(**client, "hello").outcome, Outcome::kBroken);
+  EXPECT_FALSE((*client)->Fetch("/v1/models"));
+}
+
+TEST(LoadClient, CancelEndsWhatIsUnderWay) {
+  FakeServer server;
+  ClientOptions options;
+  options.base_url = server.url();
+  const auto client = LoadClient::Create(options);
+  ASSERT_TRUE(client);
+  std::jthread canceller([&] {
+    for (int i = 0; i < 50; ++i) {
+      std::this_thread::sleep_for(10ms);
+      (*client)->CancelAll();
+    }
+  });
+  EXPECT_EQ(Ask(**client, "hang").outcome, Outcome::kCancelled);
+}
+
+ServeBenchOptions Small(const FakeServer& server) {
+  ServeBenchOptions options;
+  options.client.base_url = server.url();
+  options.dataset.num_prompts = 40;
+  options.dataset.random_input_len = 6;
+  options.dataset.random_output_len = 5;
+  options.random_vocab_size = 100;
+  options.shape.max_concurrency = 4;
+  return options;
+}
+
+TEST(ServeBench, MeasuresAServer) {
+  FakeServer server;
+  ServeBenchOptions options = Small(server);
+  options.num_warmups = 2;
+  options.ready_check_timeout_sec = 5;
+  options.probe_request_rate = 100;
+  const auto bench = RunServeBench(options, {});
+  ASSERT_TRUE(bench) << bench.error().message();
+  EXPECT_EQ(bench->model, "fake");
+  EXPECT_EQ(bench->figures.completed, 40);
+  EXPECT_EQ(bench->figures.failed, 0);
+  EXPECT_EQ(bench->figures.output_tokens, 200);
+  EXPECT_EQ(bench->figures.input_tokens, 200);  // as the server counts
+  EXPECT_LE(bench->figures.max_concurrent_requests, 4);
+  EXPECT_EQ(bench->figures.samples.itl.size(), 160u);
+  EXPECT_TRUE(bench->steady.window);
+  EXPECT_GE(bench->probe->completed, 1);
+  const json result = json::parse(JsonReport(*bench, {}));
+  EXPECT_EQ(result["completed"], 40);
+}
+
+TEST(ServeBench, WithoutATokenizerPromptsAreWords) {
+  FakeServer server;
+  ServeBenchOptions options = Small(server);
+  options.random_vocab_size.reset();
+  const auto bench = RunServeBench(options, {});
+  ASSERT_TRUE(bench) << bench.error().message();
+  EXPECT_EQ(bench->tokenizer, "words");
+  ASSERT_FALSE(bench->warnings.empty());
+  EXPECT_NE(bench->warnings[0].find("counted in words"), std::string::npos);
+  EXPECT_EQ(bench->figures.completed, 40);
+}
+
+TEST(ServeBench, WhatStandsInTheWayIsSaid) {
+  FakeServer server;
+  ServeBenchOptions options = Small(server);
+  options.client.endpoint = "/nowhere";
+  const auto bench = RunServeBench(options, {});
+  ASSERT_TRUE(bench);
+  EXPECT_EQ(bench->figures.failed, 40);
+  EXPECT_EQ(bench->figures.completed, 0);
+  options.tokenizer = "/no/such/folder";
+  EXPECT_FALSE(RunServeBench(options, {}));
+  options = Small(server);
+  options.client.base_url = "http://127.0.0.1:1";
+  EXPECT_FALSE(RunServeBench(options, {}));
+}
+
+}  // namespace
+}  // namespace moebius::load

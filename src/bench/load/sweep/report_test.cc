@@ -1,0 +1,86 @@
+#include "bench/load/sweep/report.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "bench/load/rows.h"
+
+namespace moebius::load {
+namespace {
+
+SweepRow Row(const std::string& load, int64_t repeat, double rate, double tpot) {
+  SweepRow row;
+  row.server = "a|b";
+  row.load = load;
+  row.repeat = repeat;
+  row.cell = "a|b / " + load + (repeat > 0 ? " #" + std::to_string(repeat + 1) : "");
+  row.hash = "0123456789abcdef";
+  row.result = fmt::format(
+      R"({{"max_concurrency": 4, "completed": 8, "failed": 0, "request_throughput": 2,
+         "request_goodput": {}, "output_throughput": {},
+         "moebius": {{"steady": {{"is_steady": true, "output_throughput": {}, "drift_verdict": "flag"}},
+                      "latencies_ms": {{"tpot": {{"p50": {}}}}}}}}})",
+      tpot < 15 ? 1.9 : 0.1, rate, rate, tpot);
+  return row;
+}
+
+SweepRow NotYet() {
+  SweepRow row;
+  row.server = "c";
+  row.load = "l";
+  row.cell = "c / l";
+  row.status = CellStatus::kNotYet;
+  row.reason = "one rank, for now";
+  return row;
+}
+
+std::vector<SweepRow> Rows() {
+  return {Row("x", 0, 100, 10), Row("x", 1, 110, 10), Row("x", 2, 120, 10),
+          Row("y max-concurrency=4", 0, 300, 20), NotYet()};
+}
+
+TEST(SweepReport, MarkdownShowsCellsRepeatsAndTheBestWithinLimits) {
+  SweepPlan plan;
+  plan.name = "p";
+  const std::string text = SweepMarkdown(plan, Rows());
+  EXPECT_NE(text.find("| a\\|b / x | ok | 8 | 0 | 2.00 |"), std::string::npos) << text;
+  EXPECT_NE(text.find("| c | 1 | one rank, for now |"), std::string::npos);
+  // Mean 110, standard deviation 10, t of two degrees 4.303: 24.8.
+  EXPECT_NE(text.find("| a\\|b / x | 3 | 110.0 | +-24.8 |"), std::string::npos) << text;
+  // y has more tokens, but its requests miss the limits.
+  EXPECT_NE(text.find("| a\\|b | 120.0 | x |"), std::string::npos) << text;
+}
+
+TEST(SweepReport, CsvAndHtmlAreWhole) {
+  const auto rows = ParseCsv(SweepCsv(Rows()));
+  ASSERT_TRUE(rows);
+  ASSERT_EQ(rows->size(), 6u);
+  for (const auto& row : *rows) EXPECT_EQ(row.size(), rows->front().size());
+  const std::string page = SweepHtml({}, Rows());
+  EXPECT_NE(page.find("<polyline"), std::string::npos);
+  EXPECT_NE(page.find("one rank, for now"), std::string::npos);
+  EXPECT_EQ(page.find("nan"), std::string::npos);
+}
+
+TEST(SweepRows, ComeBackAsTheyWereAndCutOnesAreLeftOut) {
+  const std::string path =
+      testing::TempDir() + "moebius_rows_" + std::to_string(getpid()) + ".jsonl";
+  std::ofstream(path) << ToJsonLine(Row("x", 0, 100, 10)) << "\n"
+                      << ToJsonLine(NotYet()) << "\n{\"cell\": \"cu";
+  const std::vector<SweepRow> rows = ReadRows(path);
+  std::filesystem::remove(path);
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[0].cell, "a|b / x");
+  EXPECT_EQ(rows[0].hash, "0123456789abcdef");
+  EXPECT_EQ(rows[0].status, CellStatus::kOk);
+  EXPECT_FALSE(rows[0].result.empty());
+  EXPECT_EQ(rows[1].status, CellStatus::kNotYet);
+  EXPECT_EQ(rows[1].reason, "one rank, for now");
+  EXPECT_TRUE(ReadRows("/nowhere").empty());
+}
+
+}  // namespace
+}  // namespace moebius::load

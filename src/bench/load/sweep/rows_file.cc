@@ -1,0 +1,77 @@
+#include <algorithm>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "bench/load/sweep/runner.h"
+
+namespace moebius::load {
+namespace {
+
+using nlohmann::ordered_json;
+
+std::string TextOf(const ordered_json& json, const char* key) {
+  return json.contains(key) && json[key].is_string() ? json[key].get<std::string>() : "";
+}
+
+}  // namespace
+
+const char* CellStatusName(CellStatus status) {
+  return status == CellStatus::kOk ? "ok" : status == CellStatus::kFailed ? "failed" : "not yet";
+}
+
+std::string ToJsonLine(const SweepRow& row) {
+  ordered_json json = {{"cell", row.cell},    {"server", row.server},
+                       {"load", row.load},    {"repeat", row.repeat},
+                       {"hash", row.hash},    {"status", CellStatusName(row.status)},
+                       {"reason", row.reason}};
+  json["identity"] = {{"server_command", row.server_command},
+                      {"bench_command", row.bench_command},
+                      {"git", row.git},
+                      {"machine", row.machine},
+                      {"date", row.date}};
+  json["result"] =
+      row.result.empty() ? ordered_json() : ordered_json::parse(row.result, nullptr, false);
+  return json.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+}
+
+std::vector<SweepRow> ReadRows(const std::string& path) {
+  std::vector<SweepRow> rows;
+  std::ifstream file(path, std::ios::binary);
+  for (std::string line; std::getline(file, line);) {
+    const ordered_json json = ordered_json::parse(line, nullptr, false);
+    if (!json.is_object() || TextOf(json, "cell").empty()) continue;
+    SweepRow row;
+    row.cell = TextOf(json, "cell");
+    row.server = TextOf(json, "server");
+    row.load = TextOf(json, "load");
+    if (json.contains("repeat") && json["repeat"].is_number()) row.repeat = json["repeat"];
+    row.hash = TextOf(json, "hash");
+    const std::string status = TextOf(json, "status");
+    row.status = status == "ok"        ? CellStatus::kOk
+                 : status == "not yet" ? CellStatus::kNotYet
+                                       : CellStatus::kFailed;
+    row.reason = TextOf(json, "reason");
+    const ordered_json identity = json.value("identity", ordered_json::object());
+    row.server_command = TextOf(identity, "server_command");
+    row.bench_command = TextOf(identity, "bench_command");
+    row.git = TextOf(identity, "git");
+    row.machine = TextOf(identity, "machine");
+    row.date = TextOf(identity, "date");
+    if (json.contains("result") && json["result"].is_object()) row.result = json["result"].dump();
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+std::vector<SweepRow> RowsOfPlan(const SweepPlan& plan, const std::vector<SweepRow>& rows) {
+  std::vector<SweepRow> chosen;
+  for (const Cell& cell : CellsOf(plan)) {
+    const auto last = std::find_if(rows.rbegin(), rows.rend(), [&](const SweepRow& row) {
+      return row.cell == cell.name && row.hash == cell.hash;
+    });
+    if (last != rows.rend()) chosen.push_back(*last);
+  }
+  return chosen;
+}
+
+}  // namespace moebius::load

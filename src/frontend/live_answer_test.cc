@@ -1,0 +1,129 @@
+#include "frontend/live_answer.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+
+#include "frontend/fake_engine_test.h"
+
+namespace moebius::frontend {
+namespace {
+
+using engine::FinishReason;
+using engine::News;
+
+struct Rig {
+  explicit Rig(Script script) : fake(new FakeEngine(std::move(script))) {
+    frontend = std::make_unique<Frontend>(
+        std::unique_ptr<engine::EngineClient>(fake),
+        PromptEncoder(MakeByteTokenizer(), MakeError(ErrorCode::kNotFound, "no template")));
+  }
+  std::unique_ptr<LiveAnswer> Start(const GenerateRequest& request, News news = News::kAny) {
+    auto answer = LiveAnswer::Start(*frontend, request, [this] { ++num_news; }, news);
+    EXPECT_TRUE(answer) << answer.error().message();
+    return answer ? std::move(*answer) : nullptr;
+  }
+  FakeEngine* fake;  // the frontend's
+  std::unique_ptr<Frontend> frontend;
+  std::atomic<int> num_news{0};
+};
+
+GenerateRequest TextRequest(const std::string& text) {
+  GenerateRequest request;
+  request.prompt = text;
+  return request;
+}
+
+template <typename Condition>
+bool Eventually(const Condition& condition) {
+  for (int i = 0; i < 10000; ++i) {
+    if (condition()) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return false;
+}
+
+TEST(LiveAnswer, ComesInPiecesOnePerPoll) {
+  Rig rig({.tokens = Ids("Grüße, 世界!")});
+  const auto answer = rig.Start(TextRequest("hi"));
+  std::string text;
+  ASSERT_TRUE(Eventually([&] {
+    const int before = rig.num_news;
+    const std::optional<Delta> delta = answer->Poll();
+    if (delta) {
+      EXPECT_GE(rig.num_news, 1);
+      text += delta->text;
+    }
+    EXPECT_GE(rig.num_news, before);
+    return answer->finished();
+  }));
+  EXPECT_EQ(text, "Grüße, 世界!");
+  EXPECT_EQ(answer->output().text, text);
+  EXPECT_EQ(answer->output().finish, FinishReason::kLength);
+  EXPECT_FALSE(answer->Poll());
+}
+
+// Nobody polls: one call, however much comes; and it all comes with the next poll.
+TEST(LiveAnswer, NewsIsToldOnceUntilThePoll) {
+  Rig rig({.tokens = Ids("abc"), .endless = true});
+  const auto answer = rig.Start(TextRequest("hi"));
+  ASSERT_TRUE(Eventually([&] { return rig.num_news == 1; }));
+  std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  EXPECT_EQ(rig.num_news, 1);
+  const auto delta = answer->Poll();
+  ASSERT_TRUE(delta);
+  EXPECT_GT(delta->tokens.size(), 1U);
+  EXPECT_TRUE(Eventually([&] { return rig.num_news >= 2; }));
+}
+
+TEST(LiveAnswer, NewsOfTheEndOnlyUnlessSomebodyMustLookForStops) {
+  Rig rig({.tokens = Ids("one two three")});
+  const auto answer = rig.Start(TextRequest("hi"), News::kEnd);
+  ASSERT_TRUE(Eventually([&] { return rig.num_news > 0; }));
+  EXPECT_EQ(rig.num_news, 1);
+  EXPECT_TRUE(answer->Poll());
+  EXPECT_TRUE(answer->finished());
+  EXPECT_EQ(answer->TakeOutput().text, "one two three");
+
+  Rig endless({.tokens = Ids("one two "), .endless = true});
+  GenerateRequest request = TextRequest("x");
+  request.stop = {"two"};
+  const auto stopped = endless.Start(request, News::kEnd);
+  ASSERT_TRUE(Eventually([&] {
+    stopped->Poll();
+    return stopped->finished();
+  }));
+  EXPECT_EQ(stopped->output().text, "one ");
+  EXPECT_EQ(endless.fake->cancels(), std::vector{FinishReason::kStop});
+}
+
+TEST(LiveAnswer, DestroyingItCancelsAndSilences) {
+  Rig rig({.tokens = Ids("abc"), .endless = true, .late_tokens = 5});
+  auto answer = rig.Start(TextRequest("hi"));
+  ASSERT_TRUE(Eventually([&] { return answer->Poll().has_value(); }));
+  answer.reset();
+  const int before = rig.num_news;
+  EXPECT_EQ(rig.fake->cancels(), std::vector{FinishReason::kCancelled});
+  std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  EXPECT_EQ(rig.num_news, before);
+}
+
+TEST(LiveAnswer, CancelShowsAtItsEndAndARefusalAtOnce) {
+  Rig rig({.tokens = Ids("abc"), .endless = true});
+  const auto answer = rig.Start(TextRequest("hi"));
+  answer->Cancel();
+  ASSERT_TRUE(Eventually([&] {
+    answer->Poll();
+    return answer->finished();
+  }));
+  EXPECT_EQ(answer->output().finish, FinishReason::kCancelled);
+
+  const auto refused = LiveAnswer::Start(*rig.frontend, TextRequest(""), [] { FAIL(); });
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), ErrorCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace moebius::frontend

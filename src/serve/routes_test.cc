@@ -1,0 +1,40 @@
+#include "serve/routes.h"
+
+#include <gtest/gtest.h>
+
+namespace moebius::serve {
+namespace {
+
+TEST(Routes, EveryRouteFindsItself) {
+  for (const Route& route : Routes()) {
+    std::string path(route.path);
+    if (path.ends_with("{id}")) path.replace(path.size() - 4, 4, "a%2Fb/c");
+    for (const std::string& spelled : {path, path + "/"}) {
+      const RouteMatch match = FindRoute(route.method, spelled);
+      ASSERT_EQ(match.route, &route) << spelled;
+      EXPECT_EQ(match.argument, route.path.ends_with("{id}") ? "a/b/c" : "");
+    }
+    EXPECT_NE(DescribeRoutes().find(route.path), std::string::npos);
+  }
+}
+
+TEST(Routes, OthersSayWhatWouldBe) {
+  EXPECT_EQ(FindRoute("GET", "/v1/completions").allow, "POST");
+  EXPECT_EQ(FindRoute("PUT", "/ping").allow, "GET, HEAD, POST");
+  EXPECT_EQ(FindRoute("HEAD", "/health").route, FindRoute("GET", "/health").route);
+  for (const char* path : {"", "/v1", "/v1/modelsx", "/healthy", "//health", "/health/dead"}) {
+    const RouteMatch match = FindRoute("GET", path);
+    EXPECT_EQ(match.route, nullptr) << path;
+    EXPECT_EQ(match.allow, "") << path;
+  }
+}
+
+TEST(Routes, PercentDecodeLeavesWhatIsNoEscape) {
+  EXPECT_EQ(PercentDecode("a%20b%2fc%2F"), "a b/c/");
+  EXPECT_EQ(PercentDecode("%"), "%");
+  EXPECT_EQ(PercentDecode("%4"), "%4");
+  EXPECT_EQ(PercentDecode("%zz%41"), "%zzA");
+}
+
+}  // namespace
+}  // namespace moebius::serve

@@ -1,0 +1,158 @@
+// `moebius bench serve` and `moebius bench sweep` as a user runs them: against the real server on
+// the demo model.
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "cli_runner.h"
+
+namespace moebius {
+namespace {
+
+using nlohmann::json;
+
+const std::string kDemo = MOEBIUS_SOURCE_DIR "/models/demo";
+
+class BenchTest : public CliTest {
+ protected:
+  // A plan in the test's folder; `loads` and `servers` as YAML.
+  std::string Plan(const std::string& servers, const std::string& loads) const {
+    return Write("plan.yaml",
+                 "name: t\nstart-timeout-sec: 60\ndefaults:\n  command: moebius serve " + kDemo +
+                     "\n  load-flags: {random-input-len: 16, random-output-len: 8}\n"
+                     "servers:\n" +
+                     servers + "loads:\n" + loads);
+  }
+  Args Sweep(const std::string& plan) const {
+    return {"bench", "sweep", plan, "--output-dir", folder_ + "out"};
+  }
+  std::vector<json> Rows() const {
+    std::vector<json> rows;
+    std::istringstream lines(ReadFile(folder_ + "out/rows.jsonl"));
+    for (std::string line; std::getline(lines, line);) rows.push_back(json::parse(line));
+    return rows;
+  }
+};
+
+// No server of this test's folder is left.
+int NumServers(const std::string& marker) {
+  int count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+    const std::string words = ReadFile(entry.path().string() + "/cmdline");
+    if (words.find(marker) != std::string::npos && words.find("sweep") == std::string::npos) {
+      ++count;
+    }
+  }
+  return count;
+}
+
+TEST_F(BenchTest, ASweepRunsWhatItCanAndMarksTheRest) {
+  const std::string plan = Plan(
+      "  - name: good\n    flags: {served-model-name: sweep-marker-one}\n"
+      "  - name: refused\n    flags: {tensor-parallel-size: 2}\n"
+      "  - name: planned\n    not-yet: later\n"
+      "  - name: dies\n    command: [\"false\"]\n",
+      "  - name: c\n    matrix: {max-concurrency: [1, 4]}\n    flags: {num-prompts: 8}\n");
+  const Finished finished = Run(Sweep(plan));
+  EXPECT_EQ(finished.exit_code, 1) << finished.err;  // a cell failed
+  const std::vector<json> rows = Rows();
+  ASSERT_EQ(rows.size(), 8u) << finished.err;
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(rows[i]["status"], "ok") << rows[i];
+    EXPECT_EQ(rows[i]["result"]["completed"], 8);
+    EXPECT_EQ(rows[i]["result"]["total_output_tokens"], 64);
+    EXPECT_EQ(rows[i]["result"]["total_input_tokens"], 128);
+    EXPECT_EQ(rows[i]["result"]["max_concurrency"], i == 0 ? 1 : 4);
+    EXPECT_NE(rows[i]["identity"]["machine"], "");
+    EXPECT_EQ(rows[2 + i]["status"], "not yet");
+    EXPECT_TRUE(Contains(rows[2 + i]["reason"], "--tensor-parallel-size is 2")) << rows[2 + i];
+    EXPECT_EQ(rows[4 + i]["reason"], "later");
+    EXPECT_EQ(rows[6 + i]["status"], "failed");
+  }
+  EXPECT_TRUE(Contains(finished.out, "| good / c max-concurrency=4 | ok | 8 | 0 |"));
+  for (const char* name : {"report.md", "report.csv", "report.html"}) {
+    EXPECT_FALSE(ReadFile(folder_ + "out/" + name).empty()) << name;
+  }
+  EXPECT_EQ(NumServers("sweep-marker-one"), 0);
+
+  // Finished cells are skipped, the others tried again.
+  Run(Sweep(plan));
+  const std::vector<json> again = Rows();
+  ASSERT_EQ(again.size(), 8u + 6);
+  for (size_t i = 8; i < again.size(); ++i) EXPECT_NE(again[i]["status"], "ok");
+}
+
+TEST_F(BenchTest, AnInterruptedSweepLeavesNoServerAndGoesOn) {
+  const std::string plan =
+      Plan("  - name: s\n    flags: {served-model-name: sweep-marker-two}\n",
+           "  - name: quick\n    flags: {num-prompts: 2, max-concurrency: 1}\n"
+           "  - name: long\n    flags: {max-concurrency: 2, duration: 2, num-prompts: 2}\n");
+  Finished finished;
+  std::thread runner([&] { finished = Run(Sweep(plan)); });
+  // The first row is there: the second cell runs.
+  for (int i = 0; i < 6000 && ReadFile(folder_ + "out/rows.jsonl").empty(); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+    const std::string words = ReadFile(entry.path().string() + "/cmdline");
+    if (Contains(words, std::string("sweep\0", 6) + plan)) {
+      kill(std::stoi(entry.path().filename()), SIGTERM);
+    }
+  }
+  runner.join();
+  EXPECT_EQ(finished.exit_code, 130) << finished.err;
+  EXPECT_EQ(NumServers("sweep-marker-two"), 0);
+  ASSERT_EQ(Rows().size(), 1u);
+  EXPECT_EQ(Run(Sweep(plan)).exit_code, 0);
+  const std::vector<json> rows = Rows();
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[1]["cell"], "s / long");
+  EXPECT_GT(rows[1]["result"]["completed"], 2);
+}
+
+TEST_F(BenchTest, APlansMistakesNameTheirLine) {
+  const auto error = [&](const std::string& servers, const std::string& loads) {
+    const Finished finished = Run(Sweep(Plan(servers, loads)));
+    EXPECT_EQ(finished.exit_code, 1);
+    return finished.err;
+  };
+  const std::string good_server = "  - name: s\n";
+  const std::string good_load = "  - name: l\n";
+  EXPECT_TRUE(Contains(error("  - name: s\n    flag: {}\n", good_load),
+                       "plan.yaml:8: unknown key 'flag' of a server (did you mean flags?)"));
+  EXPECT_TRUE(Contains(error("  - name: s\n    flags: {max-num-sequences: 3}\n", good_load),
+                       "plan.yaml:7: unknown flag --max-num-sequences"));
+  EXPECT_TRUE(Contains(error(good_server, "  - name: l\n    flags: {num-promts: 3}\n"),
+                       "plan.yaml:9: unknown flag --num-promts (did you mean --num-prompts?)"));
+  EXPECT_TRUE(Contains(error(good_server, "  - name: l\n    flags: {burstiness: 0}\n"),
+                       "plan.yaml:9: --burstiness is 0"));
+  EXPECT_FALSE(std::filesystem::exists(folder_ + "out/rows.jsonl"));
+}
+
+TEST_F(BenchTest, ThePlansOfTheRepositoryAreWellFormed) {
+  for (const char* name : {"functional", "scaling", "ablation"}) {
+    const Finished finished = Run(
+        {"bench", "sweep", std::string(MOEBIUS_SOURCE_DIR "/plans/") + name + ".yaml", "--list"});
+    EXPECT_EQ(finished.exit_code, 0) << finished.err;
+    EXPECT_GT(std::count(finished.out.begin(), finished.out.end(), '\n'), 10);
+    EXPECT_TRUE(Contains(finished.out, "not yet: "));
+  }
+}
+
+TEST_F(BenchTest, NobodyThereIsSaid) {
+  const Finished finished =
+      Run({"bench", "serve", "--base-url", "http://127.0.0.1:1", "--num-prompts", "1"});
+  EXPECT_EQ(finished.exit_code, 1);
+  EXPECT_TRUE(Contains(finished.err, "127.0.0.1")) << finished.err;
+}
+
+TEST_F(BenchTest, FlagsThatMakeNoSenseAreNamed) {
+  const auto error = [&](const Args& args) { return Run(Args{"bench", "serve"} + args).err; };
+  EXPECT_TRUE(Contains(error({"--goodput", "ttft:100", "latency:3"}), "--goodput is 'latency:3'"));
+  EXPECT_TRUE(Contains(error({"--percentile-metrics", "tfft"}), "'tfft', expected of ttft"));
+  EXPECT_TRUE(Contains(error({"--duration", "5"}), "--duration needs"));
+  EXPECT_TRUE(Contains(error({"--extra-body", "[1]"}), "expected a JSON object"));
+  EXPECT_TRUE(Contains(error({"--request-rat", "5"}), "did you mean --request-rate?"));
+}
+
+}  // namespace
+}  // namespace moebius

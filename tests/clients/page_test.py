@@ -1,0 +1,183 @@
+"""The page at / in headless Chromium, against a server with load: no complaint of the browser, no request to anybody
+else, charts and heat map drawn, an answer in the chat box. Draws docs/page.png with MOEBIUS_SCREENSHOT=docs/page.png."""
+import os
+import pathlib
+import time
+from urllib.parse import urlparse
+
+import pytest
+
+from browser import Browser
+from fake_server import FakeServer
+from load import Load
+from server import DEMO, Server
+
+# A canvas is read by way of a copy, so that the page's own is drawn as it always is.
+PIXELS = """const from = document.getElementById(id), c = new OffscreenCanvas(from.width, from.height),
+  g = c.getContext('2d', {willReadFrequently: true}); g.drawImage(from, 0, 0);
+  const d = g.getImageData(0, 0, c.width, c.height).data;"""
+# How many pixels have a colour of their own: lines do, axes and words are grey.
+INK = "(id => {" + PIXELS + """let n = 0; for (let i = 0; i < d.length; i += 4) {
+  const rgb = [d[i], d[i + 1], d[i + 2]]; n += d[i + 3] > 128 && Math.max(...rgb) - Math.min(...rgb) > 60; } return n; })"""
+COLORS = "(id => {" + PIXELS + """const seen = new Set();
+  for (let i = 0; i < d.length; i += 4) seen.add(d[i] << 16 | d[i + 1] << 8 | d[i + 2]); return seen.size; })"""
+CHARTS = ["throughput", "ttft", "itl", "tpot", "e2e", "requests", "kv"]
+
+
+def say(browser, text):
+    browser.type("#prompt", text)
+    browser.press_enter()
+
+
+def last_line(browser, kind):
+    return browser.run(f"[...document.querySelectorAll('#log .{kind}')].at(-1)?.textContent ?? ''")
+
+
+def wait_answer(browser, seconds=60):
+    browser.wait("!stopper", seconds)
+
+
+def only_asks(browser, url):
+    return {urlparse(request).netloc for request in browser.requests
+            if not request.startswith("data:")} == {urlparse(url).netloc}
+
+
+@pytest.fixture(scope="module")
+def busy_server():
+    arguments = ["--num-gpu-blocks-override", "600", "--served-model-name", "models/demo"]
+    with Server(DEMO, *arguments) as server, Load(server.url, num_clients=16, pause=0.02) as load:
+        yield server
+        assert not load.errors
+
+
+def test_the_page_lives(busy_server):
+    with Browser(1360, 1190) as browser:
+        browser.open(busy_server.url + "/")
+        browser.wait("samples.filter(s => s.output > 0 && s.ttft_p50 > 0 && s.e2e_p99 > 0).length > 8", 60)
+        browser.wait("experts && document.getElementById('heat').dataset.drawn > 0")
+        for chart in CHARTS:
+            assert browser.run(f"{INK}('{chart}')") > 20, chart
+            browser.run(f"charts.find(c => c.canvas.id === '{chart}').draw([], null)")
+            assert browser.run(f"{INK}('{chart}')") == 0, f"{chart}: axes alone are grey"
+        assert browser.run("experts.num_layers") == 6 and browser.run("experts.num_experts") == 32
+        assert browser.run(f"{COLORS}('heat')") > 50
+        for tile in ("t-output", "t-prompt", "t-running", "t-kv"):
+            assert browser.run(f"document.getElementById('{tile}').textContent[0]").isdigit(), tile
+        say(browser, "What is 2 + 3?")
+        wait_answer(browser)
+        assert "5" in last_line(browser, "reply")
+        assert "tokens" in last_line(browser, "figures") and "first token" in last_line(browser, "figures")
+        # A second turn is part of the same conversation.
+        say(browser, "Tell me a short story about a fox who meets a lonely shepherd.")
+        wait_answer(browser)
+        assert browser.run("messages.length") == 4 and len(last_line(browser, "reply")) > 40
+        if picture := os.environ.get("MOEBIUS_SCREENSHOT"):
+            take_picture(browser, picture)
+        assert browser.complaints == []
+        assert only_asks(browser, busy_server.url)
+
+
+def take_picture(browser, path):
+    """When the charts are full."""
+    browser.wait("samples.filter(s => s.output > 0).length > 62", 120)
+    browser.run("document.activeElement.blur()")
+    browser.screenshot(path)
+    assert pathlib.Path(path).stat().st_size < 300_000
+
+
+def test_an_answer_can_be_stopped(busy_server):
+    with Browser() as browser:
+        browser.open(busy_server.url + "/")
+        browser.wait("last")
+        browser.run("document.getElementById('max-tokens').value = 1000")
+        browser.run("document.getElementById('system').value = 'You are brief.'")
+        # Stopped at the first text, whenever that comes.
+        browser.run("""new MutationObserver(() => { if (document.querySelector('#log .reply')?.textContent)
+          stopper?.abort(); }).observe(document.getElementById('log'), {subtree: true, childList: true, characterData: true})""")
+        say(browser, "Tell me a short story about a fox who meets a lonely shepherd.")
+        wait_answer(browser)
+        assert last_line(browser, "figures") == "stopped"
+        assert browser.run("document.getElementById('send').textContent") == "Send"
+        assert browser.run("messages.map(m => m.role).join()") == "user,assistant"
+        assert browser.complaints == []
+
+
+def test_a_refusal_is_shown(busy_server):
+    with Browser() as browser:
+        browser.open(busy_server.url + "/")
+        browser.wait("last")
+        browser.run("document.getElementById('temperature').value = -1")
+        say(browser, "Hello")
+        wait_answer(browser)
+        assert "temperature" in last_line(browser, "wrong")
+        assert browser.run("messages.length") == 0
+
+
+def test_many_experts_and_hover():
+    with FakeServer(61, 256) as server, Browser() as browser:
+        browser.open(server.url + "/")
+        browser.wait("document.getElementById('heat').dataset.drawn == 61")
+        assert browser.run(f"{COLORS}('heat')") > 100
+        browser.run("document.getElementById('heat').scrollIntoView()")
+        x, y = browser.run("""(box => { const {row, left, cell} = heatLayout();
+          return [box.left + left + 200.5 * cell, box.top + 30.5 * row]; })(document.getElementById('heat').getBoundingClientRect())""")
+        browser.mouse("mouseMoved", x, y)
+        browser.wait("document.getElementById('tip').style.display === 'block'")
+        tip = browser.run("document.getElementById('tip').textContent")
+        assert "layer 30, expert 200" in tip and browser.run("experts.window[30][200].toLocaleString('en')") in tip
+        browser.run("document.querySelector('#span [data-value=since_start]').click()")
+        browser.mouse("mouseMoved", x + 1, y)
+        assert browser.run("experts.since_start[30][200].toLocaleString('en')") in \
+            browser.run("document.getElementById('tip').textContent")
+        began = time.monotonic()
+        browser.run("drawHeat()")
+        assert time.monotonic() - began < 2
+        assert browser.complaints == []
+
+
+def test_a_phone_scrolls_one_way_only():
+    with FakeServer(61, 256) as server, Browser(390, 844, "dark") as browser:
+        browser.open(server.url + "/")
+        browser.wait("document.getElementById('heat').dataset.drawn == 61")
+        assert browser.run("document.documentElement.scrollWidth") == 390
+        assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(15, 18, 24)"
+        browser.set_scheme("light")
+        browser.wait("getComputedStyle(document.body).backgroundColor === 'rgb(244, 245, 248)'")
+
+
+def test_reasoning_stands_apart_and_text_is_text():
+    with FakeServer(2, 8) as server, Browser() as browser:
+        browser.open(server.url + "/")
+        browser.wait("last")
+        say(browser, "What is 2 + 3?")
+        wait_answer(browser)
+        assert last_line(browser, "reply") == "It is <b>5</b>."
+        assert browser.run("document.querySelector('#log details').innerText").endswith("Let me think.")
+        assert browser.run("messages[1].content") == "It is <b>5</b>."
+
+
+def test_a_restart_is_survived():
+    with Browser() as browser:
+        with FakeServer(2, 8) as server:
+            port = server.port
+            browser.open(server.url + "/")
+            browser.wait("samples.filter(s => s.output > 0).length > 2")
+        browser.wait("document.getElementById('status').className === 'down'")
+        with FakeServer(2, 8, port=port):
+            browser.wait("document.getElementById('status').className === 'up'")
+            browser.wait("samples.at(-1).output > 0")
+            # Counters that began anew make no negative rate, and the time between is a gap.
+            assert browser.run("samples.every(s => s.output === undefined || s.output > 0)")
+            assert browser.run("samples.some(s => s.running === undefined)")
+            assert browser.run("new Set(samples.map(s => s.boot)).size") == 3
+
+
+def test_a_key_is_asked_for():
+    with FakeServer(2, 8, api_key="sesame") as server, Browser() as browser:
+        browser.open(server.url + "/")
+        browser.wait("!document.getElementById('key-row').hidden")
+        browser.type("#key", "sesame")
+        browser.wait("document.getElementById('status').className === 'up'")
+        say(browser, "What is 2 + 3?")
+        wait_answer(browser)
+        assert last_line(browser, "reply") == "It is <b>5</b>."
