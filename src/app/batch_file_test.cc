@@ -126,7 +126,7 @@ TEST(BatchFile, AnswersAreLinesOfJson) {
   output.finish = engine::FinishReason::kStop;
   output.stop_string = "END";
   output.usage = {3, 1, 2};
-  output.logprobs.push_back({4, "\xe4", -0.5f, {{4, "\xe4", -0.5f}, {6, "b", -1.5f}}});
+  output.logprobs.push_back({4, "\xe4", -0.5f, 1, {{4, "\xe4", -0.5f}, {6, "b", -1.5f}}});
   const std::string text = FormatAnswer(*line, output);
   EXPECT_EQ(text.find('\n'), std::string::npos);
   const auto json = nlohmann::json::parse(text);

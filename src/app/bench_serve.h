@@ -35,7 +35,7 @@ struct BenchServeOptions {
 
 // bench_serve_flags.cc. Notes get what is accepted and means nothing here.
 void AddBenchServeFlags(CLI::App* app, BenchServeOptions& options, std::vector<std::string>& notes);
-// What flags alone cannot say.
+// bench_serve.cc: what flags alone cannot say.
 Status CheckBenchServe(BenchServeOptions& options);
 
 }  // namespace moebius::app

@@ -306,34 +306,4 @@ void AddBenchServeFlags(CLI::App* app, BenchServeOptions& options,
   AddReport(app, options);
 }
 
-Status CheckBenchServe(BenchServeOptions& options) {
-  load::ServeBenchOptions& bench = options.bench;
-  if (bench.dataset.name == "timed_trace") bench.dataset.name = "trace";  // vLLM's name for it
-  if (bench.dataset.name == "prefix-repetition") bench.dataset.name = "prefix_repetition";
-  const std::string& data = bench.dataset.name;
-  const bool has_lengths = data == "random" || data == "prefix_repetition" || data == "trace";
-  bench.body.ignore_eos = options.ignore_eos.value_or(has_lengths);
-  bench.shape.num_requests = bench.dataset.num_prompts;
-  bench.shape.arrivals.seed = bench.dataset.seed;
-  MOEBIUS_TRY(load::CheckShape(bench.shape));
-  const bool is_text = bench.backend == "openai-chat" || bench.prompt_format == "text";
-  if (bench.prompt_format == "ids" && bench.backend == "openai-chat") {
-    return MakeError(ErrorCode::kInvalidArgument,
-                     "--prompt-format ids needs completions: --backend openai");
-  }
-  if (is_text && bench.random_vocab_size) {
-    return MakeError(ErrorCode::kInvalidArgument,
-                     "--random-vocab-size gives ids, but the prompts are text");
-  }
-  if (!options.sampling.empty()) {
-    // --extra-body wins, as the later of two members with one name does.
-    auto merged = nlohmann::ordered_json::parse("{" + options.sampling + "}");
-    if (!bench.body.extra_body.empty()) {
-      merged.update(nlohmann::ordered_json::parse(bench.body.extra_body));
-    }
-    bench.body.extra_body = merged.dump();
-  }
-  return {};
-}
-
 }  // namespace moebius::app

@@ -106,8 +106,12 @@ Status CheckModel(const std::string& model) {
 }
 
 // A server has its own.
-Status CheckModel(const GenerateOptions& options) {
-  return options.remote.url.empty() ? CheckModel(options.open.model) : Status();
+Status CheckModel(const GenerateOptions& options, std::vector<std::string>& notes) {
+  if (!options.remote.url.empty()) return {};
+  if (!options.remote.api_key.empty()) {
+    notes.emplace_back("--api-key is ignored: it belongs to a server (--url)");
+  }
+  return CheckModel(options.open.model);
 }
 
 // Everything that the flags can fill, and the CLI11 tree that fills it.
@@ -221,11 +225,11 @@ Result<CommandLine> Parser::Chosen() {
     return CommandLine{inspect, log_level, notes, {}};
   }
   if (name == "chat") {
-    MOEBIUS_TRY(CheckModel(chat));
+    MOEBIUS_TRY(CheckModel(chat, notes));
     return CommandLine{chat, log_level, notes, {}};
   }
   if (name == "run") {
-    MOEBIUS_TRY(CheckModel(run));
+    MOEBIUS_TRY(CheckModel(run, notes));
     MOEBIUS_TRY(CheckRun(run));
     return CommandLine{run, log_level, notes, {}};
   }

@@ -397,5 +397,99 @@ TEST(Parse, HelpAndVersion) {
             std::string::npos);
 }
 
+ServeOptions ParsedServe(Args args, const Args& environment = {}) {
+  args.insert(args.begin(), "serve");
+  const auto line = ParseCommandLine(args, environment);
+  EXPECT_TRUE(line) << line.error().message();
+  return line ? std::get<ServeOptions>(line->command) : ServeOptions{};
+}
+
+TEST(ParseServe, FlagsReachTheirFields) {
+  const ServeOptions serve = ParsedServe({"--api-key",
+                                          "a",
+                                          "b",
+                                          "--port",
+                                          "0",
+                                          "--host=::1",
+                                          "--served-model-name",
+                                          "x",
+                                          "--page",
+                                          "--no-page",
+                                          "--max-logprobs",
+                                          "-1",
+                                          "--request-timeout",
+                                          "1.5",
+                                          "--drain-timeout",
+                                          "0",
+                                          "--allowed-origins",
+                                          R"(["http://a", "http://b"])",
+                                          "--enable-log-requests",
+                                          "--override-generation-config",
+                                          R"({"temperature": 0.5, "max_new_tokens": 7})",
+                                          "--seed",
+                                          "3",
+                                          "--text-threads",
+                                          "4",
+                                          "M"});
+  EXPECT_EQ(serve.open.model, "M");
+  EXPECT_EQ(serve.api_keys, (Args{"a", "b"}));
+  EXPECT_EQ(serve.port, 0);
+  EXPECT_EQ(serve.host, "::1");
+  EXPECT_EQ(serve.served_model_names, Args{"x"});
+  EXPECT_FALSE(serve.page);
+  EXPECT_EQ(serve.max_logprobs, -1);
+  EXPECT_EQ(serve.request_timeout, 1.5);
+  EXPECT_EQ(serve.drain_timeout, 0.0);
+  EXPECT_EQ(serve.allowed_origins, (Args{"http://a", "http://b"}));
+  EXPECT_TRUE(serve.log_requests);
+  EXPECT_EQ(serve.sampling.temperature, 0.5f);
+  EXPECT_EQ(serve.sampling.max_tokens, 7);
+  EXPECT_EQ(serve.open.engine.seed, 3u);
+  EXPECT_EQ(serve.text_threads, 4);
+}
+
+TEST(ParseServe, AFlagOfSeveralValuesLeavesTheLastWordToTheModel) {
+  EXPECT_EQ(ParsedServe({"--api-key", "a", "M"}).open.model, "M");
+  EXPECT_EQ(ParsedServe({"M", "--api-key", "a", "b"}).api_keys, (Args{"a", "b"}));
+  EXPECT_EQ(ParsedServe({"--model", "M", "--api-key", "a", "b"}).api_keys, (Args{"a", "b"}));
+  EXPECT_EQ(ParseError({"serve"}), "MODEL is missing: the folder of a model");
+  EXPECT_EQ(ParseError({"serve", "--api-key", "a"}), "MODEL is missing: the folder of a model");
+}
+
+TEST(ParseServe, TheEnvironmentSpeaksFirst) {
+  const Args environment = {"VLLM_ALL2ALL_BACKEND=deepep_low_latency", "VLLM_API_KEY=k", "PATH=/",
+                            "VLLM_USE_V1="};
+  const ServeOptions serve = ParsedServe({"M", "--dry-run"}, environment);
+  EXPECT_EQ(serve.plan.all2all_backend, "deepep_low_latency");
+  EXPECT_EQ(serve.api_keys, Args{"k"});
+  const ServeOptions flags = ParsedServe(
+      {"M", "--dry-run", "--all2all-backend", "all2all", "--api-key", "f"}, environment);
+  EXPECT_EQ(flags.plan.all2all_backend, "all2all");
+  EXPECT_EQ(flags.api_keys, Args{"f"});
+  const auto run = ParseCommandLine({"run", "--url", "http://x", "-p", "y"}, environment);
+  ASSERT_TRUE(run);
+  EXPECT_EQ(std::get<RunOptions>(run->command).remote.api_key, "k");
+  EXPECT_TRUE(run->notes.empty());
+}
+
+TEST(ParseServe, NotesSpeakToAServersUser) {
+  const auto line =
+      ParseCommandLine({"serve", "M", "--enable-auto-tool-choice", "--tool-call-parser", "hermes",
+                        "--reasoning-parser", "qwen3", "-ep"},
+                       {"VLLM_USE_DEEP_GEMM=1"});
+  ASSERT_TRUE(line) << line.error().message();
+  ASSERT_EQ(line->notes.size(), 5u);
+  EXPECT_EQ(line->notes[0].rfind("VLLM_USE_DEEP_GEMM is ignored: ", 0), 0u);
+  for (const std::string& note : line->notes) {
+    EXPECT_EQ(note.find("belongs to a server"), std::string::npos) << note;
+  }
+}
+
+TEST(Parse, AUrlStandsForAModel) {
+  EXPECT_EQ(ParsedRun({"--url", "http://x", "-p", "y"}).remote.url, "http://x");
+  EXPECT_NE(ParseError({"run", "--url", "http://x", "--input-file", "f"}).find("--url"),
+            std::string::npos);
+}
+
 }  // namespace
 }  // namespace moebius::app

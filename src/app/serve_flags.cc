@@ -17,24 +17,17 @@ constexpr const char* kServer = "Server";
 constexpr const char* kLayout = "Layout";
 constexpr double kMostSeconds = 1e7;
 
-// Several values behind one flag, or the flag several times, or a JSON list.
+// Several values behind one flag, or the flag several times, or a JSON list, which CLI11 takes
+// apart at its commas.
 void AddList(CLI::App* app, const std::string& name, std::vector<std::string>& target,
              const std::string& help) {
-  const auto take = [&target, name](const std::vector<std::string>& values) {
-    for (const std::string& value : values) {
-      if (value.empty() || value.front() != '[') {
-        target.push_back(value);
-        continue;
+  const auto take = [&target](const std::vector<std::string>& values) {
+    for (std::string value : values) {
+      value = CLI::detail::trim_copy(value);
+      if (value.size() >= 2 && value.front() == '"' && value.back() == '"') {
+        value = value.substr(1, value.size() - 2);
       }
-      const auto list = nlohmann::json::parse(value, nullptr, false);
-      const bool is_list =
-          list.is_array() &&
-          std::all_of(list.begin(), list.end(), [](const auto& v) { return v.is_string(); });
-      if (!is_list) {
-        throw CLI::ValidationError(
-            fmt::format("{} is '{}', expected texts or a JSON list of texts", name, value));
-      }
-      for (const auto& item : list) target.push_back(item.template get<std::string>());
+      if (!value.empty()) target.push_back(std::move(value));
     }
   };
   app->add_option_function<std::vector<std::string>>(name, take, help)

@@ -231,6 +231,7 @@ class ResponseReader::Parser : public http::basic_parser<false> {
   void on_response_impl(int code, BeastView, int, ErrorStatus& error) override {
     status = code;
     error = {};
+    if (code < 100) error = http::error::bad_status;
   }
   void on_field_impl(http::field, BeastView name, BeastView value, ErrorStatus& error) override {
     error = {};

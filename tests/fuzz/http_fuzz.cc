@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
@@ -119,6 +120,12 @@ void TalkToServer(std::string_view bytes, size_t step) {
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in address{};
   address.sin_family = AF_INET;
+  // From another of 127.*.*.* each time: one address runs out of ports in seconds.
+  static uint32_t num_runs = 0;
+  const int one = 1;
+  setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK + ++num_runs % 0xfffff0);
+  if (bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) abort();
   address.sin_port = htons(static_cast<uint16_t>(ServerPort()));
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) abort();
@@ -130,7 +137,9 @@ void TalkToServer(std::string_view bytes, size_t step) {
   char buffer[4096];
   pollfd wait{fd, POLLIN, 0};
   while (true) {
-    if (poll(&wait, 1, 5000) <= 0) abort();  // it neither answered nor closed
+    const int ready = poll(&wait, 1, 5000);
+    if (ready < 0 && errno == EINTR) continue;  // libFuzzer's alarm clock
+    if (ready <= 0) abort();                    // it neither answered nor closed
     const ssize_t n = recv(fd, buffer, sizeof(buffer), 0);
     if (n <= 0) break;
     answer.append(buffer, static_cast<size_t>(n));

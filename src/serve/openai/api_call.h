@@ -30,7 +30,7 @@ struct ApiError {
 std::string ErrorBody(const ApiError& error);  // {"error": {"message", "type", "param", "code"}}
 ApiError ToApiError(const Error& error);       // by the error's code
 
-// What a call is judged by: the same for all calls of one server.
+// What a call is judged by: the same for all calls of one server, and outlives them.
 struct ApiContext {
   std::vector<std::string> model_names;  // the first one is echoed
   const frontend::PromptEncoder* encoder = nullptr;
@@ -52,7 +52,8 @@ class ApiCall {
   virtual int64_t n() const = 0;              // choices a prompt
 
   // Streamed: server-sent events for what is new of a choice, maybe none. `output` is what came so
-  // far (usage included). The role chunk comes with the first delta.
+  // far. The role chunk comes with the first delta. The delta that ends a choice (finish is kStop
+  // or kLength) is kept for OnFinish, which must follow: its text and its end are one chunk.
   virtual std::string OnDelta(size_t choice, const frontend::Delta& delta,
                               const frontend::GenerateOutput& output) = 0;
   // The choice has ended (finish is not kError): its last chunk.

@@ -20,8 +20,8 @@ namespace {
 using nlohmann::json;
 
 constexpr char kWhere[] = "request";
-// Each is looked for at every byte of the output.
-constexpr size_t kMaxStopStrings = 128;
+// Each is looked for at every byte, or every token, of the output.
+constexpr size_t kMaxStops = 128;
 constexpr size_t kMaxIdBytes = 256;
 // Of all choices of a call together: each holds its own copy.
 constexpr int64_t kMaxPromptTokens = int64_t{1} << 24;
@@ -100,6 +100,10 @@ std::string WrongField(const json& object) {
   return "";
 }
 
+tl::unexpected<ApiError> TooMany(const char* name, size_t most) {
+  return BadRequest(name, "{} is a list longer than {}", name, most);
+}
+
 ApiResult<void> ReadSampling(const JsonBody& body, Endpoint endpoint, const ApiContext& context,
                              CallFields& fields) {
   const json object = SamplingObject(body, endpoint);
@@ -115,9 +119,12 @@ ApiResult<void> ReadSampling(const JsonBody& body, Endpoint endpoint, const ApiC
     return BadRequest("allowed_token_ids",
                       "allowed_token_ids is empty: there would be no token to draw");
   }
-  if (parsed->stop && parsed->stop->size() > kMaxStopStrings) {
-    return BadRequest("stop", "stop has {} strings, expected at most {}", parsed->stop->size(),
-                      kMaxStopStrings);
+  const auto is_short = [](const auto& list, size_t most) { return !list || list->size() <= most; };
+  if (!is_short(parsed->stop, kMaxStops)) return TooMany("stop", kMaxStops);
+  if (!is_short(parsed->stop_token_ids, kMaxStops)) return TooMany("stop_token_ids", kMaxStops);
+  const auto vocab_size = static_cast<size_t>(context.limits.vocab_size);
+  if (!is_short(parsed->allowed_token_ids, vocab_size)) {
+    return TooMany("allowed_token_ids", vocab_size);
   }
   sampling.Apply(fields.request);
   return {};

@@ -221,6 +221,19 @@ TEST_F(CallFieldsTest, RefusalsOfCompletions) {
   }
 }
 
+TEST_F(CallFieldsTest, ListsAreBounded) {
+  const auto longer = [](const char* name, size_t count, const json& item) {
+    return "\"" + std::string(name) + "\": " + json(std::vector<json>(count, item)).dump();
+  };
+  const auto vocab_size = static_cast<size_t>(context_.limits.vocab_size);
+  EXPECT_TRUE(Parse(true, longer("stop", 128, "x")));
+  EXPECT_EQ(ErrorOf(Parse(true, longer("stop", 129, "x"))).param, "stop");
+  EXPECT_EQ(ErrorOf(Parse(true, longer("stop_token_ids", 129, 5))).param, "stop_token_ids");
+  EXPECT_EQ(ErrorOf(Parse(true, longer("allowed_token_ids", vocab_size + 1, 5))).param,
+            "allowed_token_ids");
+  EXPECT_EQ(ErrorOf(Parse(true, longer("bad_words", 20'000, "x"))).param, "bad_words");
+}
+
 TEST_F(CallFieldsTest, NeutralValuesPass) {
   for (const bool chat : {true, false}) {
     const CallResult call = Parse(chat, R"("response_format": {"type": "text"}, "best_of": 1,

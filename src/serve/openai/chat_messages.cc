@@ -49,14 +49,14 @@ ApiResult<std::string> PartText(const Value& part, const std::string& where) {
   if (part.IsString()) return part.AsString();
   if (!part.IsDict()) return Wrong(where, part, "an object with type and text");
   const Value* type = part.AsDict().Find("type");
-  if (type != nullptr &&
-      !(type->IsString() && (type->AsString() == "text" || type->AsString() == "input_text" ||
-                             type->AsString() == "output_text"))) {
-    const std::string name = type->IsString() ? type->AsString() : type->TypeName();
+  const std::string name = type == nullptr    ? "text"
+                           : type->IsString() ? type->AsString()
+                                              : type->TypeName();
+  if (name != "text" && name != "input_text" && name != "output_text" && name != "refusal") {
     return BadRequest("messages", "{}.type is '{}', which is not supported; expected 'text'", where,
                       name);
   }
-  const Value* text = part.AsDict().Find("text");
+  const Value* text = part.AsDict().Find(name == "refusal" ? "refusal" : "text");
   if (text == nullptr) return BadRequest("messages", "{}.text is missing", where);
   if (!text->IsString()) return Wrong(where + ".text", *text, "a text");
   return text->AsString();

@@ -56,6 +56,9 @@ TEST(ChatPrompt, PartsAreJoinedOrHandedOn) {
   const std::string parts =
       R"([{"role": "user", "content": [{"type": "text", "text": "a"}, "b"]}])";
   EXPECT_EQ(Prompt("{{ messages[0].content }}", parts), "a\nb");
+  EXPECT_EQ(Prompt("{{ messages[0].content }}",
+                   R"([{"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]}])"),
+            "no");
   const std::string loops =
       "{% for p in messages[0]['content'] %}{% endfor %}"
       "{% for message in messages %}{% for p in message['content'] %}<{{ p.text }}>{% endfor %}"

@@ -8,6 +8,8 @@ namespace {
 constexpr std::string_view kOpen = "<think>";
 constexpr std::string_view kClose = "</think>";
 constexpr std::string_view kSpaces = " \t\r\n";
+// More of them in front of a tag than models write: what begins so is no reasoning.
+constexpr size_t kMaxSpaces = 64;
 
 // How many bytes at the end of `text` may be the beginning of `tag`.
 size_t TagPrefixAtEnd(std::string_view text, std::string_view tag) {
@@ -32,7 +34,8 @@ void ReasoningSplitter::Push(std::string_view piece, std::string& reasoning, std
   if (state_ == State::kStart) {
     const size_t begin = std::min(held_.find_first_not_of(kSpaces), held_.size());
     const std::string_view text = std::string_view(held_).substr(begin);
-    if (text.size() < kOpen.size() && kOpen.starts_with(text)) return;
+    const bool may_begin = text.size() < kOpen.size() && kOpen.starts_with(text);
+    if (may_begin && begin <= kMaxSpaces) return;
     const bool is_tag = text.starts_with(kOpen);
     if (is_tag) {
       reasoning_bytes_ += begin + kOpen.size();

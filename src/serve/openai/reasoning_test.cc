@@ -70,6 +70,10 @@ TEST(Reasoning, NothingCertainIsKeptBack) {
   EXPECT_FALSE(splitter.is_content());
   splitter.Push("</think>x", reasoning, content);
   EXPECT_EQ(content, "x");
+  ReasoningSplitter spaces(ThinkStart::kByOutput);
+  content.clear();
+  for (int i = 0; i < 100; ++i) spaces.Push(" ", reasoning, content);
+  EXPECT_EQ(content, std::string(100, ' ')) << "spaces without end are no beginning";
   EXPECT_TRUE(splitter.is_content());
 }
 
