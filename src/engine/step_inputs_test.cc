@@ -33,7 +33,7 @@ StepPlan MakePlan(const std::vector<int32_t>& queries, const std::vector<int32_t
       plan.block_table.push_back(static_cast<int32_t>(static_cast<int64_t>(s) * 1000 + b));
     }
     plan.logit_rows.push_back(static_cast<int32_t>(plan.tokens.size()) - 1);
-    plan.samples.push_back({.seq_idx = static_cast<int32_t>(s)});
+    plan.samples.emplace_back().seq_idx = static_cast<int32_t>(s);
   }
   return plan;
 }

@@ -327,7 +327,10 @@ void CudaRunner::Draw(const StagedPlan& staged, const StepInputs& device, int64_
   sample.launch.top_tokens = drawn.top_tokens.data() + first * kMaxLogprobs;
   sample.launch.top_logprobs = drawn.top_logprobs.data() + first * kMaxLogprobs;
   sample.launch.top_stride = kMaxLogprobs;
-  kernels::Sample(context_, {.logits = logits, .staged = &sample});
+  kernels::SampleArgs args;
+  args.logits = logits;
+  args.staged = &sample;
+  kernels::Sample(context_, args);
 }
 
 Status CudaRunner::QueueOutputs(const StagedPlan& staged, const Slot& slot) {
