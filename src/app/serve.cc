@@ -90,15 +90,23 @@ std::string UrlOf(const std::string& host, int port) {
   return fmt::format("http://{}{}{}:{}", is_v6 ? "[" : "", name, is_v6 ? "]" : "", port);
 }
 
-// Until a signal asks for the end, or the engine cannot go on: its reason.
+// Until a signal asks for the end, or the engine cannot go on: its reason, once those who wait have
+// been told.
 Status WaitForEnd(const engine::EngineClient& engine, const std::stop_token& stop) {
   constexpr milliseconds kBetweenLooks{250};
+  constexpr milliseconds kFarewell{3000};
   std::mutex mutex;
   std::condition_variable_any never;
   std::unique_lock lock(mutex);
+  const auto sleep = [&](milliseconds time) {
+    never.wait_for(lock, stop, time, [] { return false; });
+  };
   while (!stop.stop_requested()) {
-    MOEBIUS_TRY(engine.Health());
-    never.wait_for(lock, stop, kBetweenLooks, [] { return false; });
+    if (!engine.Health()) {
+      sleep(kFarewell);
+      MOEBIUS_TRY(engine.Health());
+    }
+    sleep(kBetweenLooks);
   }
   return {};
 }

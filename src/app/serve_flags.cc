@@ -14,7 +14,7 @@ namespace moebius::app {
 namespace {
 
 constexpr const char* kServer = "Server";
-constexpr const char* kLayout = "Layout";
+constexpr const char* kLayout = "Layout (of --dry-run; one rank serves for now)";
 constexpr double kMostSeconds = 1e7;
 
 // Several values behind one flag, or the flag several times, or a JSON list, which CLI11 takes
@@ -187,9 +187,9 @@ void AddLayout(CLI::App* app, ServeOptions& options) {
       "Where the model runs: cpu (default) or cuda; of --dry-run a name or file of moebius plan "
       "(default: what this machine has)")
       ->group(kLayout);
-  size("--tensor-parallel-size", plan.tensor_parallel_size, "");
-  size("--data-parallel-size", plan.data_parallel_size, "");
-  size("--pipeline-parallel-size", plan.pipeline_parallel_size, "");
+  size("--tensor-parallel-size", plan.tensor_parallel_size, "Ranks that cut every layer");
+  size("--data-parallel-size", plan.data_parallel_size, "Groups with requests of their own");
+  size("--pipeline-parallel-size", plan.pipeline_parallel_size, "Stages of layers");
   AddNumber(app, "--decode-context-parallel-size", plan.decode_context_parallel_size, "",
             int64_t{1}, int64_t{layout::kMaxGpus})
       ->group(kLayout);

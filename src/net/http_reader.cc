@@ -1,5 +1,10 @@
 #include "net/http_reader.h"
 
+// Beast asserts that the head of a last chunk has five bytes when it is looked at again. A body
+// whose first chunk is the last has four when its bytes come one by one: whoever sends that would
+// end the process. What follows the assertion is right for four, and BOOST_VERIFY still runs.
+#define BOOST_DISABLE_ASSERTS
+
 #include <fmt/format.h>
 
 #include <algorithm>

@@ -50,6 +50,7 @@ TEST(RequestReader, ReadsRequestsHoweverTheBytesAreCut) {
       "POST /c HTTP/1.0\r\nContent-Length: 0\r\n\r\n"
       "POST /d HTTP/1.1\r\nhost: a\r\nTransfer-Encoding: Chunked\r\n\r\n"
       "3\r\nabc\r\n0A;ext=\"q\"\r\n0123456789\r\n000\r\nTrailer: t\r\n\r\n"
+      "POST /z HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
       "GET https://h:1/e?f HTTP/1.1\r\nHost: h:1\r\n\r\n"
       "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n";
   const std::string expected =
@@ -57,6 +58,7 @@ TEST(RequestReader, ReadsRequestsHoweverTheBytesAreCut) {
       "POST /b 1.1 close Host=a Content-Length=5 Connection=close [hello]\n"
       "POST /c 1.0 close Content-Length=0 []\n"
       "POST /d 1.1 keep host=a Transfer-Encoding=Chunked [abc0123456789]\n"
+      "POST /z 1.1 keep Host=a Transfer-Encoding=chunked []\n"
       "GET /e?f 1.1 keep Host=h:1 []\n"
       "OPTIONS * 1.1 keep Host=a []\n";
   EXPECT_EQ(Read(bytes), expected);

@@ -15,10 +15,20 @@ as_root() {
   if [[ $(id -u) == 0 ]]; then "$@"; else sudo "$@"; fi
 }
 
+# Debian's python3 comes without venv.
+need_venv() {
+  python3 -c 'import venv, ensurepip' 2>/dev/null && return
+  say "python3-venv"
+  as_root apt-get -q update >/dev/null
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends \
+    -o DPkg::Lock::Timeout=300 python3-venv >/dev/null
+}
+
 setup_python() {
   local stamp=$folder/venv/requirements.sha256
   sha256sum --status -c "$stamp" 2>/dev/null && return
   say "a venv for the client tests"
+  need_venv
   python3 -m venv "$folder/venv"
   "$folder/venv/bin/pip" install -q --disable-pip-version-check -r tests/clients/requirements.txt
   sha256sum tests/clients/requirements.txt >"$stamp"
@@ -28,6 +38,7 @@ setup_python() {
 setup_venv() {
   [[ -f $folder/$1/ready ]] && return
   say "a venv for $1"
+  need_venv
   python3 -m venv "$folder/$1"
   "$folder/$1/bin/pip" install -q --disable-pip-version-check "$2"
   touch "$folder/$1/ready"

@@ -19,7 +19,9 @@ const json* Find(const json& object, const char* key) {
 
 int64_t IntOf(const json& object, const char* key, int64_t otherwise) {
   const json* value = Find(object, key);
-  return value != nullptr && value->is_number_integer() ? value->get<int64_t>() : otherwise;
+  if (value == nullptr || !value->is_number_integer()) return otherwise;
+  constexpr int64_t kMost = int64_t{1} << 31;  // no answer has more tokens; a wrong one says so
+  return std::clamp<int64_t>(value->get<int64_t>(), 0, kMost);
 }
 
 std::string_view TextOf(const json& object, const char* key) {

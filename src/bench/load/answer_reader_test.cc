@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <random>
+
 namespace moebius::load {
 namespace {
 
@@ -123,6 +125,50 @@ TEST(AnswerReader, AnAnswerWithoutATokenIsEmpty) {
   EXPECT_EQ(Read({kDone}).outcome, Outcome::kEmpty);
   EXPECT_EQ(Read({}).outcome, Outcome::kEmpty);
   EXPECT_EQ(Read({"{\"choices\": [{\"text\": \"not a stream\"}]}"}).ok(), false);
+}
+
+TEST(AnswerReader, WhatAServerClaimsIsBounded) {
+  const RequestRecord record =
+      Read({Chunk("a"),
+            "data: {\"choices\": [], \"usage\": {\"completion_tokens\": -5, \"prompt_tokens\": "
+            "99999999999999}}\n\n",
+            kDone});
+  EXPECT_EQ(record.output_tokens, 0);
+  EXPECT_LE(record.prompt_tokens, int64_t{1} << 31);
+}
+
+// Whatever bytes come, however they are cut: one outcome, no crash, events in order.
+TEST(AnswerReader, AnyBytesHaveAnOutcome) {
+  const std::string good = Chunk("a", 1) + Delta(R"("content":"b")") + ": c\r\n\r\n" +
+                           Chunk("", 2, "\"stop\"") + Usage(2) + kDone;
+  std::mt19937_64 random(9);
+  for (int trial = 0; trial < 2000; ++trial) {
+    std::string stream = good;
+    for (uint64_t i = 0; i < random() % 6; ++i) {
+      const size_t at = random() % stream.size();
+      switch (random() % 3) {
+        case 0:
+          stream[at] = static_cast<char>(random());
+          break;
+        case 1:
+          stream.erase(at, random() % 20);
+          break;
+        default:
+          stream.insert(at, stream.substr(random() % stream.size(), random() % 40));
+      }
+      if (stream.empty()) stream = "x";
+    }
+    std::vector<std::string> pieces;
+    for (size_t at = 0; at < stream.size(); at += pieces.back().size()) {
+      pieces.push_back(stream.substr(at, 1 + random() % 50));
+    }
+    const RequestRecord record = Read(pieces);
+    EXPECT_EQ(record.ok(), record.error.empty());
+    EXPECT_GE(record.output_tokens, 0);
+    for (size_t i = 1; i < record.events.size(); ++i) {
+      EXPECT_GE(record.events[i].time, record.events[i - 1].time);
+    }
+  }
 }
 
 TEST(AnswerReader, GarbageIsNamed) {

@@ -17,7 +17,8 @@ void AddSamples(const RequestRecord& record, Samples& samples) {
   for (size_t i = 1; i < events.size(); ++i) {
     const double gap = events[i].time - events[i - 1].time;
     samples.itl.push_back(gap);
-    const auto copies = std::max<int64_t>(1, std::llround(events[i].tokens));
+    constexpr int64_t kMostCopies = 4096;  // whatever a server claims of one event
+    const auto copies = std::clamp<int64_t>(std::llround(events[i].tokens), 1, kMostCopies);
     samples.itl_per_token.insert(samples.itl_per_token.end(), static_cast<size_t>(copies),
                                  gap / std::max(events[i].tokens, 1.0));
   }

@@ -121,7 +121,7 @@ LoadRun Generator::Run() {
     if (!place) break;
     if (!has_schedule()) {
       // It was meant for the moment its place came free.
-      scheduled = *place;
+      scheduled = place;
       if (IsOver(transport_.now())) break;
     }
     RequestRecord record;

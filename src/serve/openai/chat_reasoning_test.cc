@@ -1,6 +1,8 @@
 // Reasoning in chat's answers: the tags of models that think, whole and streamed.
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
+
 #include "serve/openai/api_fixture_test.h"
 #include "serve/openai/reasoning.h"
 

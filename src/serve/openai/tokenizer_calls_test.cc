@@ -1,6 +1,8 @@
 // /tokenize, /detokenize, /tokenizer_info, /v1/models, and errors.
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
+
 #include "serve/openai/api_fixture_test.h"
 
 namespace moebius::serve {

@@ -8,12 +8,10 @@
 #include <ctime>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
-#include <sstream>
 #include <thread>
 
 #include "bench/load/sweep/process.h"
-#include "net/http_client.h"
+#include "bench/load/sweep/server.h"
 #include "platform/cpu_features.h"
 
 namespace moebius::load {
@@ -21,31 +19,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
-
-// A program that was asked for something it does not take ends so (as most do, ours included).
-constexpr int kUsageExitCode = 2;
-
-std::string ReadFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-// A log's last word: the last line that speaks of an error, else the last one.
-std::string LastWords(const std::string& path) {
-  std::istringstream lines(ReadFile(path));
-  std::string last;
-  std::string error;
-  for (std::string line; std::getline(lines, line);) {
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    last = line;
-    if (line.find("rror") != std::string::npos) error = line;
-  }
-  constexpr size_t kMostShown = 300;
-  constexpr std::string_view kOurs = "moebius: error: ";
-  std::string text = error.empty() ? last : error;
-  if (text.starts_with(kOurs)) text.erase(0, kOurs.size());
-  return text.substr(0, kMostShown);
-}
 
 std::string FileName(const std::string& text) {
   std::string name = text;
@@ -73,12 +46,6 @@ std::string Now() {
   return text;
 }
 
-// What the log of one part ends a cell with.
-struct Failure {
-  CellStatus status = CellStatus::kFailed;
-  std::string reason;
-};
-
 class Runner {
  public:
   Runner(const SweepPlan& plan, const RunnerOptions& options, std::stop_token stop)
@@ -87,18 +54,8 @@ class Runner {
   Status Run();
 
  private:
-  struct RunningServer {
-    std::string url;
-    std::string command;
-    std::string log;
-    std::optional<Process> process;  // none: it ran already
-  };
-
   std::vector<Cell> Unfinished() const;
   void RunCells(const std::vector<Cell>& cells);
-  tl::expected<RunningServer, Failure> StartServer(const ServerSpec& spec);
-  tl::expected<void, Failure> WaitUntilReady(RunningServer& server);
-  bool IsReady(const std::string& url) const;
   void RunCell(const Cell& cell, RunningServer& server);
   tl::expected<std::string, Failure> Load(const Cell& cell, RunningServer& server, SweepRow& row);
   SweepRow RowOf(const Cell& cell) const;
@@ -148,78 +105,6 @@ void Runner::Write(const SweepRow& row) {
                            row.reason.empty() ? "" : ": ", row.reason));
 }
 
-bool Runner::IsReady(const std::string& url) const {
-  net::HttpClientOptions http;
-  http.base_url = url;
-  http.connect_timeout = std::chrono::milliseconds(1000);
-  http.total_timeout = std::chrono::milliseconds(5000);
-  const auto client = net::HttpClient::Create(http);
-  if (!client) return false;
-  for (const char* target : {"/health/ready", "/v1/models"}) {
-    net::HttpRequest request;
-    request.target = target;
-    const auto answer = (*client)->Fetch(std::move(request));
-    if (!answer || answer->status == 200) return answer.has_value();
-    if (answer->status != 404) return false;  // it knows the question, and says no
-  }
-  return false;
-}
-
-tl::expected<void, Failure> Runner::WaitUntilReady(RunningServer& server) {
-  const auto deadline = Clock::now() + std::chrono::duration<double>(plan_.start_timeout_sec);
-  while (!IsReady(server.url)) {
-    if (server.process) {
-      if (const auto code = server.process->Poll()) {
-        const bool refused = *code == kUsageExitCode;
-        return tl::unexpected(
-            Failure{refused ? CellStatus::kNotYet : CellStatus::kFailed,
-                    fmt::format("{}{}", refused ? "" : fmt::format("exit code {}: ", *code),
-                                LastWords(server.log))});
-      }
-    }
-    if (stop_.stop_requested() || Clock::now() >= deadline) {
-      return tl::unexpected(
-          Failure{CellStatus::kFailed,
-                  fmt::format("the server was not ready within {:g} s", plan_.start_timeout_sec)});
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(100));
-  }
-  return {};
-}
-
-tl::expected<Runner::RunningServer, Failure> Runner::StartServer(const ServerSpec& spec) {
-  RunningServer server;
-  server.url = spec.url;
-  if (spec.command.empty()) {
-    if (auto ready = WaitUntilReady(server); !ready) return tl::unexpected(ready.error());
-    return server;
-  }
-  const auto port = FreePort();
-  if (!port) return tl::unexpected(Failure{CellStatus::kFailed, port.error().message()});
-  server.url = fmt::format("http://127.0.0.1:{}", *port);
-  std::vector<std::string> words = spec.command;
-  for (std::string& arg : ArgsOf(spec.flags)) words.push_back(std::move(arg));
-  bool has_port = false;
-  for (std::string& word : words) {
-    const size_t at = word.find("{port}");
-    if (at == std::string::npos) continue;
-    word.replace(at, 6, std::to_string(*port));
-    has_port = true;
-  }
-  if (!has_port) words.push_back(fmt::format("--port={}", *port));
-  server.command = fmt::format("{}", fmt::join(words, " "));
-  if (words[0] == "moebius") words[0] = options_.program;
-  server.log = Path("logs", spec.name, ".server.log");
-  options_.say(fmt::format("starting {}", server.command));
-  std::error_code ignored;
-  fs::remove(server.log, ignored);  // of an earlier run, whose last words are not this one's
-  auto process = Process::Start(words, spec.env, server.log);
-  if (!process) return tl::unexpected(Failure{CellStatus::kFailed, process.error().message()});
-  server.process.emplace(std::move(*process));
-  if (auto ready = WaitUntilReady(server); !ready) return tl::unexpected(ready.error());
-  return server;
-}
-
 tl::expected<std::string, Failure> Runner::Load(const Cell& cell, RunningServer& server,
                                                 SweepRow& row) {
   const std::string result = Path("results", cell.name, ".json");
@@ -259,7 +144,7 @@ tl::expected<std::string, Failure> Runner::Load(const Cell& cell, RunningServer&
   if (*process->Poll() != 0) {
     return tl::unexpected(Failure{CellStatus::kFailed, fmt::format("bench: {}", LastWords(log))});
   }
-  return ReadFile(result);
+  return ReadWholeFile(result);
 }
 
 void Runner::RunCell(const Cell& cell, RunningServer& server) {
@@ -292,7 +177,9 @@ void Runner::RunCells(const std::vector<Cell>& cells) {
     }
     if (server && server->process && server->process->Poll()) server.reset();
     if (!server && !cannot_start) {
-      auto started = StartServer(spec);
+      ServerStart start{options_.program, Path("logs", spec.name, ".server.log"),
+                        plan_.start_timeout_sec, options_.say};
+      auto started = StartServer(spec, start, stop_);
       if (stop_.stop_requested()) return;
       if (started) {
         server.emplace(std::move(*started));
@@ -318,7 +205,7 @@ Status Runner::Run() {
   const std::string path = (fs::path(options_.output_dir) / "rows.jsonl").string();
   const std::vector<Cell> cells = Unfinished();
   const bool is_cut = [&] {
-    const std::string text = ReadFile(path);
+    const std::string text = ReadWholeFile(path);
     return !text.empty() && text.back() != '\n';
   }();
   rows_.open(path, std::ios::app);

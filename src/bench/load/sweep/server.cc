@@ -1,0 +1,121 @@
+#include "bench/load/sweep/server.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <sstream>
+#include <thread>
+
+#include "net/http_client.h"
+
+namespace moebius::load {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// A program that was asked for something it does not take ends so (as most do, ours included).
+constexpr int kUsageExitCode = 2;
+
+bool IsReady(const std::string& url) {
+  net::HttpClientOptions http;
+  http.base_url = url;
+  http.connect_timeout = std::chrono::milliseconds(1000);
+  http.total_timeout = std::chrono::milliseconds(5000);
+  const auto client = net::HttpClient::Create(http);
+  if (!client) return false;
+  for (const char* target : {"/health/ready", "/v1/models"}) {
+    net::HttpRequest request;
+    request.target = target;
+    const auto answer = (*client)->Fetch(std::move(request));
+    if (!answer || answer->status == 200) return answer.has_value();
+    if (answer->status != 404) return false;  // it knows the question, and says no
+  }
+  return false;
+}
+
+tl::expected<void, Failure> WaitUntilReady(RunningServer& server, double timeout_sec,
+                                           const std::stop_token& stop) {
+  const auto deadline = Clock::now() + std::chrono::duration<double>(timeout_sec);
+  while (!IsReady(server.url)) {
+    if (server.process) {
+      if (const auto code = server.process->Poll()) {
+        const bool refused = *code == kUsageExitCode;
+        return tl::unexpected(
+            Failure{refused ? CellStatus::kNotYet : CellStatus::kFailed,
+                    fmt::format("{}{}", refused ? "" : fmt::format("exit code {}: ", *code),
+                                LastWords(server.log))});
+      }
+    }
+    if (stop.stop_requested() || Clock::now() >= deadline) {
+      return tl::unexpected(Failure{
+          CellStatus::kFailed, fmt::format("the server was not ready within {:g} s", timeout_sec)});
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
+  return {};
+}
+
+}  // namespace
+
+tl::expected<RunningServer, Failure> StartServer(const ServerSpec& spec, const ServerStart& start,
+                                                 const std::stop_token& stop) {
+  RunningServer server;
+  server.url = spec.url;
+  if (spec.command.empty()) {
+    if (auto ready = WaitUntilReady(server, start.timeout_sec, stop); !ready)
+      return tl::unexpected(ready.error());
+    return server;
+  }
+  const auto port = FreePort();
+  if (!port) return tl::unexpected(Failure{CellStatus::kFailed, port.error().message()});
+  server.url = fmt::format("http://127.0.0.1:{}", *port);
+  std::vector<std::string> words = spec.command;
+  for (std::string& arg : ArgsOf(spec.flags)) words.push_back(std::move(arg));
+  bool has_port = false;
+  for (std::string& word : words) {
+    const size_t at = word.find("{port}");
+    if (at == std::string::npos) continue;
+    word.replace(at, 6, std::to_string(*port));
+    has_port = true;
+  }
+  if (!has_port) words.push_back(fmt::format("--port={}", *port));
+  server.command = fmt::format("{}", fmt::join(words, " "));
+  if (words[0] == "moebius") words[0] = start.program;
+  server.log = start.log;
+  start.say(fmt::format("starting {}", server.command));
+  std::error_code ignored;
+  std::filesystem::remove(server.log,
+                          ignored);  // of an earlier run, whose last words are not this one's
+  auto process = Process::Start(words, spec.env, server.log);
+  if (!process) return tl::unexpected(Failure{CellStatus::kFailed, process.error().message()});
+  server.process.emplace(std::move(*process));
+  if (auto ready = WaitUntilReady(server, start.timeout_sec, stop); !ready)
+    return tl::unexpected(ready.error());
+  return server;
+}
+
+std::string ReadWholeFile(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+std::string LastWords(const std::string& path) {
+  std::istringstream lines(ReadWholeFile(path));
+  std::string last;
+  std::string error;
+  for (std::string line; std::getline(lines, line);) {
+    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+    last = line;
+    if (line.find("rror") != std::string::npos) error = line;
+  }
+  constexpr size_t kMostShown = 300;
+  constexpr std::string_view kOurs = "moebius: error: ";
+  std::string text = error.empty() ? last : error;
+  if (text.starts_with(kOurs)) text.erase(0, kOurs.size());
+  return text.substr(0, kMostShown);
+}
+
+}  // namespace moebius::load
