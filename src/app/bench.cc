@@ -15,6 +15,7 @@
 #include "bench/load.h"
 #include "bench/streaming.h"
 #include "frontend/open.h"
+#include "kernels/backend.h"
 #include "model/inspect.h"
 #include "platform/bandwidth.h"
 #include "platform/cpu_features.h"
@@ -30,8 +31,13 @@ using nlohmann::ordered_json;
 // Bytes a second, with as many threads as run the model. Asked before and after a benchmark, of
 // which the better counts: what disturbs the machine for a moment must not flatter the share that
 // was reached.
-Result<double> MeasureBandwidth(int num_threads) {
-  MOEBIUS_ASSIGN(const std::unique_ptr<platform::ThreadPool> pool, frontend::MakePool(num_threads));
+Result<double> MeasureBandwidth(const frontend::OpenOptions& open) {
+  if (open.device == "cuda") {
+    MOEBIUS_ASSIGN(const kernels::Backend* backend, kernels::CudaBackend());
+    return backend->memory->CopyRate();
+  }
+  MOEBIUS_ASSIGN(const std::unique_ptr<platform::ThreadPool> pool,
+                 frontend::MakePool(open.threads));
   platform::BandwidthOptions options;
   options.seconds_each = 0.3;
   return platform::MeasureReadBandwidth(*pool, options).map([](const platform::Bandwidth& found) {
@@ -125,8 +131,8 @@ double CacheBytes() {
 Status SettleShare(const BenchOptions& options, Report& report) {
   if (report.share() <= 1) return {};
   const double cache_bytes = CacheBytes();
-  if (report.bytes_per_step > cache_bytes) {
-    MOEBIUS_ASSIGN(const double again, MeasureBandwidth(options.open.threads));
+  if (report.bytes_per_step > cache_bytes && options.open.device == "cpu") {
+    MOEBIUS_ASSIGN(const double again, MeasureBandwidth(options.open));
     report.bandwidth = std::max(report.bandwidth, again);
     if (report.share() <= 1) report.note = "bandwidth was disturbed: measured again";
   }
@@ -147,6 +153,7 @@ ordered_json ToJson(const BenchOptions& options, const frontend::OpenedModel& op
   json["benchmark"] = options.throughput ? "throughput" : "latency";
   json["model"] = options.open.model;
   json["load_format"] = options.open.load_format;
+  json["device"] = options.open.device;
   json["cpu"] = platform::DetectCpu().model;
   json["threads"] = opened.num_threads;
   json["input_len"] = options.input_len;
@@ -247,11 +254,15 @@ Result<int> BenchCommand(const BenchOptions& given) {
     MOEBIUS_ASSIGN(file, OutputFile::Open("--output-json", options.output_json));
   }
   MOEBIUS_ASSIGN(const model::Inspection inspection, model::InspectModel(prepared.load));
-  MOEBIUS_ASSIGN(const double before, MeasureBandwidth(options.open.threads));
+  MOEBIUS_ASSIGN(const double before, MeasureBandwidth(options.open));
   MOEBIUS_ASSIGN(const frontend::OpenedModel opened, frontend::Load(std::move(prepared)));
   PrintHeader(options, opened, inspection);
   MOEBIUS_ASSIGN(const Measured measured, RunIterations(options, opened.frontend->engine()));
-  MOEBIUS_ASSIGN(const double after, MeasureBandwidth(options.open.threads));
+  // A device's memory is taken by now, and nobody else disturbs it.
+  double after = before;
+  if (options.open.device == "cpu") {
+    MOEBIUS_ASSIGN(after, MeasureBandwidth(options.open));
+  }
   Report report =
       MakeReport(options, measured, bench::BytesOf(inspection), std::max(before, after));
   MOEBIUS_TRY(SettleShare(options, report));

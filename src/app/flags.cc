@@ -59,7 +59,11 @@ void AddLoadOptions(CLI::App* app, frontend::OpenOptions& open) {
   AddText(app, "--hf-overrides", open.hf_overrides, "JSON merged into config.json")->group(kModel);
 }
 
-// How the model is run.
+void AddDevice(CLI::App* app, frontend::OpenOptions& open) {
+  AddChoice(app, "--device", open.device, {"cpu", "cuda"}, "Where the model runs")->group(kEngine);
+}
+
+// How the model is run, but for the device, whose flag says more where a server is planned.
 void AddEngineOptions(CLI::App* app, frontend::OpenOptions& open) {
   engine::EngineOptions& engine = open.engine;
   AddText(app, "--routing", open.routing, "Of dummy weights: uniform or zipf:A")->group(kModel);
@@ -86,6 +90,9 @@ void AddEngineOptions(CLI::App* app, frontend::OpenOptions& open) {
   AddNumber(app, "--gpu-memory-utilization", engine.memory_fraction,
             "Share of the available memory that KV cache and workspace may take")
       ->group(kEngine);
+  AddFlag(app, "--enforce-eager", "On a GPU: no CUDA graphs", [&engine](bool on) {
+    engine.device_graphs = !on;
+  })->group(kEngine);
   AddNumber(app, "--threads", open.threads, "CPU threads; 0: every cpu allowed", 0)->group(kEngine);
   AddSwitch(app, "enable-prefix-caching", "", "Do not reuse the KV of equal beginnings", kEngine,
             [&engine](bool on) { engine.enable_prefix_caching = on; });
@@ -173,6 +180,7 @@ void AddRunFlags(CLI::App* app, RunOptions& options) {
       "\"temperature\": 0}\n"
       "OpenAI's batch lines ({\"custom_id\": ..., \"body\": {...}}) are taken, too.");
   AddEngineAndModel(app, options.open);
+  AddDevice(app, options.open);
   AddSampling(app, options);
   AddText(app, "-p,--prompt", options.prompt, "The question; - reads it from standard input");
   AddValue(app, "--prompt-ids", "Token ids instead of text: 5,6,7",
@@ -199,6 +207,7 @@ void AddBenchFlags(CLI::App* app, BenchOptions& options) {
   constexpr int kMaxRepeats = 1 << 20;
   if (options.throughput) options.num_iters = 1;
   AddEngineAndModel(app, options.open);
+  AddDevice(app, options.open);
   AddNumber(app, "--input-len", options.input_len, "Tokens of a prompt", 1, kMaxTokens);
   AddNumber(app, "--output-len", options.output_len, "Tokens of an answer", 1, kMaxTokens);
   AddNumber(app, "--num-iters", options.num_iters, "Measured repeats", 1, kMaxRepeats);
@@ -217,6 +226,7 @@ void AddBenchFlags(CLI::App* app, BenchOptions& options) {
 
 void AddChatFlags(CLI::App* app, ChatOptions& options) {
   AddEngineAndModel(app, options.open);
+  AddDevice(app, options.open);
   AddSampling(app, options);
   AddRemote(app, options.remote);
 }
@@ -229,6 +239,7 @@ void AddInspectFlags(CLI::App* app, InspectOptions& options, std::vector<std::st
   engine.set_help_flag();
   frontend::OpenOptions unused;
   AddEngineOptions(&engine, unused);
+  AddDevice(&engine, unused);
   for (const CLI::Option* option : engine.get_options()) {
     const std::string names = option->get_name(false, true);
     const auto note = [&notes, name = NameOf(names)] {

@@ -156,7 +156,8 @@ TEST(Parse, FlagsOfVllmRecipesAreAcceptedWithANote) {
   const auto line = ParseCommandLine({"run", "M", "-p", "x", "--trust-remote-code", "--swap-space",
                                       "4", "-tp", "1", "--enforce_eager", "--max_tokens", "3"});
   ASSERT_TRUE(line) << line.error().message();
-  ASSERT_EQ(line->notes.size(), 3u);
+  ASSERT_EQ(line->notes.size(), 2u);
+  EXPECT_FALSE(std::get<RunOptions>(line->command).open.engine.device_graphs);
   EXPECT_EQ(std::get<RunOptions>(line->command).sampling.max_tokens, 3);
   const std::string parallel = ParseError({"chat", "M", "--tensor-parallel-size", "2"});
   EXPECT_NE(parallel.find("--tensor-parallel-size"), std::string::npos);

@@ -182,8 +182,10 @@ void AddLayout(CLI::App* app, ServeOptions& options) {
   AddFlag(app, "--dry-run", "Show layout, memory and collectives; read no weight, serve nothing",
           [&options](bool on) { options.dry_run = on; })
       ->group(kLayout);
-  AddText(app, "--device", options.device,
-          "Of --dry-run: a name or file of moebius plan, cpu (default: what this machine has)")
+  AddText(
+      app, "--device", options.device,
+      "Where the model runs: cpu (default) or cuda; of --dry-run a name or file of moebius plan "
+      "(default: what this machine has)")
       ->group(kLayout);
   size("--tensor-parallel-size", plan.tensor_parallel_size, "Ranks that cut every layer");
   size("--data-parallel-size", plan.data_parallel_size, "Groups with requests of their own");
@@ -315,7 +317,12 @@ Status CheckServeOptions(ServeOptions& options, std::vector<std::string>& notes)
   ignored(plan.all2all_backend != "auto", "--all2all-backend", kOneRank);
   ignored(plan.dense_ffn != "auto", "--dense-ffn", kOneRank);
   ignored(plan.lm_head != "auto", "--lm-head", kOneRank);
-  ignored(options.device.has_value(), "--device", "this build computes on the CPU");
+  if (options.device && *options.device != "cpu" && *options.device != "cuda") {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "--device is '{}', expected cpu or cuda (another name needs --dry-run)",
+                     *options.device);
+  }
+  options.open.device = options.device.value_or("cpu");
   return {};
 }
 

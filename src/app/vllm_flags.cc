@@ -37,14 +37,12 @@ constexpr NeutralKind kValue = NeutralKind::kValue;
 
 constexpr NeutralFlag kNeutral[] = {
     {"--trust-remote-code", kSwitch, kNoCode},
-    {"--enforce-eager", kSwitch, kNoGraphs},
     {"--compilation-config", kValue, kNoGraphs},
     {"--cuda-graph-sizes", kValue, kNoGraphs},
     {"--max-seq-len-to-capture", kValue, kNoGraphs},
     {"--optimization-level", kValue, kNoGraphs},
     {"--swap-space", kValue, kNoGpu},
     {"--cpu-offload-gb", kValue, kNoGpu},
-    {"--device", kValue, kNoGpu},
     {"--disable-custom-all-reduce", kSwitch, kOneRank},
     {"--distributed-executor-backend", kValue, kOneRank},
     {"--distributed-timeout-seconds", kValue, kOneRank},

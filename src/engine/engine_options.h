@@ -28,6 +28,7 @@ struct EngineOptions {
 
   bool enable_prefix_caching = true;
   bool async_scheduling = true;  // plan step n + 1 while step n runs
+  bool device_graphs = true;     // on a GPU: steps that only decode run as graphs
 
   std::optional<uint64_t> seed;        // of requests that bring none; none: of the random device
   std::vector<TokenId> eos_token_ids;  // the model's end tokens

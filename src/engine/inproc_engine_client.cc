@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "engine/device_runner.h"
 #include "engine/engine.h"
 #include "engine/kv_memory.h"
 #include "engine/model_runner.h"
@@ -35,10 +36,11 @@ Result<KvMemoryPlan> PlanMemory(const model::Model& model, const ModelRunnerOpti
                                 int num_threads, const EngineOptions& options) {
   KvMemoryInput input;
   input.block_bytes = KvBlockBytes(model.KvLayers(), runner.activations, options.block_size);
-  input.workspace_bytes = ModelRunner::WorkspaceBytes(model, runner, num_threads);
+  input.workspace_bytes = model.backend().on_host
+                              ? ModelRunner::WorkspaceBytes(model, runner, num_threads)
+                              : DeviceWorkspaceBytes(model, runner);
   input.max_position = model.config().max_position;
-  MOEBIUS_ASSIGN(const platform::SystemMemory memory, platform::ReadSystemMemory());
-  input.available_bytes = memory.available;
+  MOEBIUS_ASSIGN(input.available_bytes, model.backend().memory->AvailableBytes());
   return PlanKvMemory(input, options);
 }
 
@@ -107,8 +109,14 @@ Result<std::unique_ptr<InprocEngineClient>> InprocEngineClient::Create(
   LogInfo("{}", plan.Describe(options.block_size));
   runner_options.num_blocks = plan.num_blocks;
   runner_options.max_model_len = plan.max_model_len;
-  MOEBIUS_ASSIGN(std::unique_ptr<StepRunner> runner,
-                 ModelRunner::Create(std::move(model), backend, std::move(pool), runner_options));
+  runner_options.device_graphs = options.device_graphs;
+  std::unique_ptr<StepRunner> runner;
+  if (backend->on_host) {
+    MOEBIUS_ASSIGN(runner,
+                   ModelRunner::Create(std::move(model), backend, std::move(pool), runner_options));
+  } else {
+    MOEBIUS_ASSIGN(runner, MakeDeviceRunner(std::move(model), std::move(pool), runner_options));
+  }
   EngineLimits limits;
   limits.vocab_size = vocab_size;
   limits.max_model_len = plan.max_model_len;

@@ -32,6 +32,7 @@ struct ModelRunnerOptions {
   int64_t max_rows = 0;         // of a step
   int64_t max_samples = 0;      // tokens drawn in a step; prompt tokens scored are more, in pieces
   bool measures_parts = false;  // StepOutput's parts and expert counts
+  bool device_graphs = true;    // of a GPU: steps that only decode run as graphs
 };
 
 class ModelRunner : public StepRunner {

@@ -161,7 +161,9 @@ Result<PreparedModel> Prepare(const OpenOptions& options) {
 Result<OpenedModel> Load(PreparedModel prepared) {
   const auto start = std::chrono::steady_clock::now();
   const OpenOptions& options = prepared.options;
-  MOEBIUS_ASSIGN(const kernels::Backend* backend, kernels::ChooseBackend());
+  MOEBIUS_ASSIGN(const kernels::Backend* backend,
+                 options.device == "cuda" ? kernels::CudaBackend() : kernels::ChooseBackend());
+  prepared.load.backend = backend;
   MOEBIUS_ASSIGN(std::unique_ptr<platform::ThreadPool> pool, MakePool(options.threads));
 
   OpenedModel opened;

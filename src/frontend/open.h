@@ -24,6 +24,7 @@ struct OpenOptions {
   std::string hf_overrides;  // a JSON object merged into config.json; empty: none
   std::string moe_mode = "sparse";  // sparse, or dense: every token visits every expert
   std::string chat_template;        // a file instead of the folder's template; empty: the folder's
+  std::string device = "cpu";       // cpu, or cuda: one GPU
   int threads = 0;                  // of the device's pool; 0: every cpu this process may use
   engine::EngineOptions engine;     // eos_token_ids empty: the checkpoint's
 };

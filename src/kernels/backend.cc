@@ -47,6 +47,7 @@ std::vector<std::string_view> MissingOps(const Backend& backend) {
   check("head_gemm", backend.head_gemm);
   check("swiglu", backend.swiglu);
   check("route_topk", backend.route_topk);
+  check("choose_slots", backend.choose_slots);
   check("group_by_slot", backend.group_by_slot);
   check("grouped_swiglu", backend.grouped_swiglu);
   check("grouped_gemm", backend.grouped_gemm);

@@ -1,6 +1,7 @@
 // A back end is a table of functions, filled once at start-up and const from then on. `ref` is the
 // scalar truth and has every entry; the others point at their own kernels and, where they have
-// nothing better, at a shared or scalar one.
+// nothing better, at a shared or scalar one. The GPU's is one more table: code above the kernels
+// differs by what a table says, never by which it is.
 #pragma once
 
 #include <span>
@@ -9,13 +10,14 @@
 
 #include "base/result.h"
 #include "kernels/ops.h"
+#include "platform/memory_space.h"
 
 namespace moebius::kernels {
 
 struct CpuKernels;  // kernels/cpu/kernels.h
 
 struct Backend {
-  std::string_view name;            // "ref", "avx2", "avx512"
+  std::string_view name;            // "ref", "avx2", "avx512", "cuda"
   const CpuKernels* cpu = nullptr;  // the inner kernels that the CPU operations below run on
   void (*embed)(ExecContext&, const EmbedArgs&) = nullptr;
   void (*rms_norm)(ExecContext&, const RmsNormArgs&) = nullptr;
@@ -25,6 +27,7 @@ struct Backend {
   void (*head_gemm)(ExecContext&, const HeadGemmArgs&) = nullptr;
   void (*swiglu)(ExecContext&, const SwiGluArgs&) = nullptr;
   void (*route_topk)(ExecContext&, const RouteTopKArgs&) = nullptr;
+  void (*choose_slots)(ExecContext&, const ChooseSlotsArgs&) = nullptr;
   void (*group_by_slot)(ExecContext&, const GroupBySlotArgs&) = nullptr;
   void (*grouped_swiglu)(ExecContext&, const GroupedSwiGluArgs&) = nullptr;
   void (*grouped_gemm)(ExecContext&, const GroupedGemmArgs&) = nullptr;
@@ -33,6 +36,13 @@ struct Backend {
   void (*attention)(ExecContext&, const AttentionArgs&) = nullptr;
   void (*mla_attention)(ExecContext&, const MlaAttentionArgs&) = nullptr;
   void (*sample)(ExecContext&, const SampleArgs&) = nullptr;
+
+  // Where its operands live, and how its weights lie there.
+  platform::MemorySpace* memory = &platform::HostMemory();
+  bool on_host = true;  // memory->on_host(), for the checks of every operation
+  WeightLayout weight_layout = WeightLayout::kPanels;
+  // Of one operation, within the limits.
+  size_t (*workspace_bytes)(const OpLimits&) = OpWorkspaceBytes;
 };
 
 // Every back end that this machine can run, best first; `ref` is always the last.
@@ -50,5 +60,9 @@ std::vector<std::string_view> MissingOps(const Backend& backend);
 const Backend& RefBackend();
 const Backend* Avx2Backend();    // null where the CPU lacks it
 const Backend* Avx512Backend();  // AVX-512 F, BW, VL, DQ and BF16
+
+// The GPU's, which AvailableBackends does not list: a GPU is asked for. kUnsupported without CUDA
+// in this build, kUnavailable without a device that it can use.
+Result<const Backend*> CudaBackend();
 
 }  // namespace moebius::kernels

@@ -41,17 +41,24 @@ void CheckWeight(const PackedWeight& w, int64_t k, bool gated) {
   MOEBIUS_CHECK_EQ(w.format == WeightFormat::kFp8Block, w.scales != nullptr);
 }
 
+// What can be checked element by element: nothing of a device's memory.
+template <typename T>
+std::span<const T> Readable(const ExecContext& ctx, std::span<const T> values) {
+  return ctx.backend->on_host ? values : std::span<const T>();
+}
+
 // The weights of a grouped operation: one shape and format; a slot without rows may be empty.
-int64_t CheckSlotWeights(std::span<const PackedWeight> weights, std::span<const int32_t> offsets,
-                         int64_t k, bool gated) {
+int64_t CheckSlotWeights(const ExecContext& ctx, std::span<const PackedWeight> weights,
+                         std::span<const int32_t> offsets, int64_t k, bool gated) {
   CheckLength(offsets, static_cast<int64_t>(weights.size()) + 1);
-  MOEBIUS_CHECK_EQ(offsets[0], 0);
+  const std::span<const int32_t> readable = Readable(ctx, offsets);
+  if (!readable.empty()) MOEBIUS_CHECK_EQ(readable[0], 0);
   int64_t n = -1;
   WeightFormat format = WeightFormat::kF32;
   for (size_t s = 0; s < weights.size(); ++s) {
-    MOEBIUS_CHECK_LE(offsets[s], offsets[s + 1]);
+    if (!readable.empty()) MOEBIUS_CHECK_LE(readable[s], readable[s + 1]);
     if (weights[s].data == nullptr) {
-      MOEBIUS_CHECK_EQ(offsets[s], offsets[s + 1]);
+      if (!readable.empty()) MOEBIUS_CHECK_EQ(readable[s], readable[s + 1]);
       continue;
     }
     CheckWeight(weights[s], k, gated);
@@ -65,7 +72,17 @@ int64_t CheckSlotWeights(std::span<const PackedWeight> weights, std::span<const 
   return n;
 }
 
-void CheckBatch(const AttentionBatch& batch, int64_t num_rows, int64_t cache_rows) {
+// Rows of a grouped product; of a device as many as may come.
+int64_t NumPlaces(const ExecContext& ctx, std::span<const int32_t> offsets, int64_t most) {
+  return ctx.backend->on_host ? offsets.back() : most;
+}
+
+void CheckBatch(const ExecContext& ctx, const AttentionBatch& batch, int64_t num_rows,
+                int64_t cache_rows) {
+  if (!ctx.backend->on_host) {
+    MOEBIUS_CHECK(batch.staged != nullptr);
+    return;
+  }
   const int64_t num_seqs = batch.num_seqs();
   CheckLength(batch.query_start, num_seqs + 1);
   MOEBIUS_CHECK_EQ(batch.query_start[0], 0);
@@ -92,7 +109,7 @@ void Embed(ExecContext& ctx, const EmbedArgs& args) {
   CheckAct(args.out, static_cast<int64_t>(args.tokens.size()), args.table.cols);
   CheckMat(args.table, args.table.rows, args.out.cols);
   MOEBIUS_CHECK(IsAct(args.table.dtype) || args.table.dtype == DType::kF16);
-  for (const TokenId token : args.tokens) {
+  for (const TokenId token : Readable(ctx, args.tokens)) {
     MOEBIUS_CHECK_GE(token, 0);
     MOEBIUS_CHECK_LT(token, args.table.rows);
   }
@@ -125,7 +142,7 @@ void Rope(ExecContext& ctx, const RopeArgs& args) {
   MOEBIUS_CHECK_GE(args.head_stride, args.offset + args.dim);
   MOEBIUS_CHECK_GE(args.x.cols, args.num_heads * args.head_stride);
   CheckF32(args.table, args.table.rows, args.dim);
-  for (const Position position : args.positions) {
+  for (const Position position : Readable(ctx, args.positions)) {
     MOEBIUS_CHECK_GE(position, 0);
     MOEBIUS_CHECK_LT(position, args.table.rows);
   }
@@ -184,18 +201,29 @@ void RouteTopK(ExecContext& ctx, const RouteTopKArgs& args) {
   if (rows > 0) ctx.backend->route_topk(ctx, args);
 }
 
+void ChooseSlots(ExecContext& ctx, const ChooseSlotsArgs& args) {
+  CheckLength(args.experts, static_cast<int64_t>(args.tokens.size()) * args.k);
+  CheckLength(args.slots, static_cast<int64_t>(args.experts.size()));
+  CheckLength(args.counts, static_cast<int64_t>(args.first_slot.size()));
+  for (const int32_t expert : Readable(ctx, args.experts)) {
+    MOEBIUS_CHECK_GE(expert, 0);
+    MOEBIUS_CHECK_LT(expert, static_cast<int64_t>(args.first_slot.size()));
+  }
+  if (!args.experts.empty()) ctx.backend->choose_slots(ctx, args);
+}
+
 void GroupBySlot(ExecContext& ctx, const GroupBySlotArgs& args) {
   const auto num_pairs = static_cast<int64_t>(args.slots.size());
   CheckLength(args.offsets, args.num_slots + 1);
   CheckLength(args.pairs, num_pairs);
   CheckLength(args.places, num_pairs);
-  for (const int32_t slot : args.slots) MOEBIUS_CHECK_LT(slot, args.num_slots);
+  for (const int32_t slot : Readable(ctx, args.slots)) MOEBIUS_CHECK_LT(slot, args.num_slots);
   ctx.backend->group_by_slot(ctx, args);
 }
 
 void GroupedSwiGlu(ExecContext& ctx, const GroupedSwiGluArgs& args) {
-  const int64_t n = CheckSlotWeights(args.weights, args.offsets, args.a.cols, true);
-  const int64_t num_places = args.offsets[args.weights.size()];
+  const int64_t n = CheckSlotWeights(ctx, args.weights, args.offsets, args.a.cols, true);
+  const int64_t num_places = NumPlaces(ctx, args.offsets, args.out.rows);
   CheckAct(args.a, args.a.rows, args.a.cols);
   CheckSameDType(args.a, args.out);
   CheckAct(args.out, args.out.rows, args.out.cols);
@@ -207,7 +235,7 @@ void GroupedSwiGlu(ExecContext& ctx, const GroupedSwiGluArgs& args) {
     MOEBIUS_CHECK_LE(num_places, args.a.rows);
   } else {
     MOEBIUS_CHECK_LE(num_places, static_cast<int64_t>(args.pairs.size()));
-    for (const int32_t pair : args.pairs.first(num_places)) {
+    for (const int32_t pair : Readable(ctx, args.pairs.first(num_places))) {
       MOEBIUS_CHECK_GE(pair, 0);
       MOEBIUS_CHECK_LT(pair / args.rows_per_pair, args.a.rows);
       if (!args.row_scale.empty()) {
@@ -219,8 +247,8 @@ void GroupedSwiGlu(ExecContext& ctx, const GroupedSwiGluArgs& args) {
 }
 
 void GroupedGemm(ExecContext& ctx, const GroupedGemmArgs& args) {
-  const int64_t n = CheckSlotWeights(args.weights, args.offsets, args.a.cols, false);
-  const int64_t num_places = args.offsets[args.weights.size()];
+  const int64_t n = CheckSlotWeights(ctx, args.weights, args.offsets, args.a.cols, false);
+  const int64_t num_places = NumPlaces(ctx, args.offsets, args.out.rows);
   CheckAct(args.a, args.a.rows, args.a.cols);
   CheckAct(args.out, args.out.rows, args.out.cols);
   MOEBIUS_CHECK_LE(num_places, args.a.rows);
@@ -238,14 +266,14 @@ void WeightedReduce(ExecContext& ctx, const WeightedReduceArgs& args) {
   CheckLength(args.places, rows * args.k);
   if (!args.weights.empty()) CheckLength(args.weights, rows * args.k);
   if (args.shared.data != nullptr) CheckAct(args.shared, rows, cols);
-  for (const int32_t place : args.places) MOEBIUS_CHECK_LT(place, args.rows.rows);
+  for (const int32_t place : Readable(ctx, args.places)) MOEBIUS_CHECK_LT(place, args.rows.rows);
   if (rows > 0) ctx.backend->weighted_reduce(ctx, args);
 }
 
 void KvWrite(ExecContext& ctx, const KvWriteArgs& args) {
   CheckAct(args.x, static_cast<int64_t>(args.rows.size()), args.cache.cols);
   CheckAct(args.cache, args.cache.rows, args.x.cols);
-  for (const int64_t row : args.rows) MOEBIUS_CHECK_LT(row, args.cache.rows);
+  for (const int64_t row : Readable(ctx, args.rows)) MOEBIUS_CHECK_LT(row, args.cache.rows);
   if (args.x.rows > 0) ctx.backend->kv_write(ctx, args);
 }
 
@@ -259,7 +287,7 @@ void Attention(ExecContext& ctx, const AttentionArgs& args) {
   CheckAct(args.v_cache, args.k_cache.rows, args.num_kv_heads * args.v_head_dim);
   CheckSameDType(args.k_cache, args.v_cache);
   MOEBIUS_CHECK(args.window >= 0 && args.chunk >= 0);
-  CheckBatch(args.batch, rows, args.k_cache.rows);
+  CheckBatch(ctx, args.batch, rows, args.k_cache.rows);
   if (rows > 0) ctx.backend->attention(ctx, args);
 }
 
@@ -268,11 +296,17 @@ void MlaAttention(ExecContext& ctx, const MlaAttentionArgs& args) {
   CheckAct(args.q, rows, args.num_heads * (args.latent_dim + args.rope_dim));
   CheckAct(args.out, rows, args.num_heads * args.latent_dim);
   CheckAct(args.cache, args.cache.rows, args.latent_dim + args.rope_dim);
-  CheckBatch(args.batch, rows, args.cache.rows);
+  CheckBatch(ctx, args.batch, rows, args.cache.rows);
   if (rows > 0) ctx.backend->mla_attention(ctx, args);
 }
 
 void Sample(ExecContext& ctx, const SampleArgs& args) {
+  if (!ctx.backend->on_host) {
+    MOEBIUS_CHECK(args.staged != nullptr);
+    CheckF32(args.logits, args.logits.rows, args.logits.cols);
+    if (args.logits.rows > 0) ctx.backend->sample(ctx, args);
+    return;
+  }
   const auto num_rows = static_cast<int64_t>(args.rows.size());
   CheckF32(args.logits, num_rows, args.logits.cols);
   CheckLength(args.results, num_rows);

@@ -5,6 +5,11 @@
 // T = rows (tokens) of the step, H = hidden size. Activations are float32 or bfloat16 ("act" below:
 // all act arguments of one call have one dtype); accumulation is float32. Row invariance: a row's
 // bits depend only on its own inputs, never on T, on the other rows or on how work was split.
+// (That is the CPU's promise; a GPU's products may choose their order of sums by T.)
+//
+// On a back end whose memory the host cannot read, every pointer and span of the arguments is in
+// that memory, except where a comment says host; calls queue work on the context's stream and
+// return, and what they would check by reading is left unchecked.
 #pragma once
 
 #include <cstdint>
@@ -21,11 +26,18 @@ namespace moebius::kernels {
 
 struct Backend;
 
+namespace cuda {
+struct DeviceContext;    // kernels/cuda/ops/device_context.h
+struct StagedAttention;  // kernels/cuda/ops/staged.h
+struct StagedSample;
+}  // namespace cuda
+
 // Where operations run. One a rank; owned by its device thread.
 struct ExecContext {
   const Backend* backend = nullptr;
   platform::ThreadPool* pool = nullptr;
   Arena* workspace = nullptr;  // scratch inside one operation; given back before it returns
+  cuda::DeviceContext* device = nullptr;  // of a GPU: its stream and its first error
 };
 
 // How much of the workspace one operation takes at most, whatever its number of rows, when
@@ -38,7 +50,16 @@ struct OpLimits {
   int64_t head_dim = 0;
   int64_t v_head_dim = 0;
   int64_t vocab = 0;
+  // What back ends that work on all rows at once also need to know.
+  DType act = DType::kF32;
+  int64_t rows = 0;    // of a dense product
+  int64_t inputs = 0;  // its widest input, and the widest output of a gated one
+  int64_t gated_width = 0;
+  int64_t places = 0;         // rows of a grouped product ...
+  int64_t expert_inputs = 0;  // ... their width, and the width of the gated products' outputs
+  int64_t expert_width = 0;
 };
+// Of the CPU back ends; Backend::workspace_bytes asks the right one.
 size_t OpWorkspaceBytes(const OpLimits& limits);
 
 // out[t] = table[tokens[t]] (converted). Tokens must be < table.rows.
@@ -107,7 +128,7 @@ struct HeadGemmArgs {
   Mat a;
   int64_t a_head_stride = 0;
   int64_t a_offset = 0;
-  std::span<const PackedWeight> weights;
+  std::span<const PackedWeight> weights;  // host
   Mat out;
   int64_t out_head_stride = 0;
   int64_t out_offset = 0;
@@ -147,6 +168,19 @@ struct RouteTopKArgs {
 };
 void RouteTopK(ExecContext& ctx, const RouteTopKArgs& args);
 
+// The slot that serves each (token, choice) pair: slots[p] = first_slot[experts[p]], and one more
+// in counts[experts[p]]. A row whose token is negative (padding of a batch) gets slot -1 and does
+// not count.
+struct ChooseSlotsArgs {
+  std::span<const int32_t> experts;  // [T * k]
+  std::span<const TokenId> tokens;   // [T]
+  int64_t k = 1;
+  std::span<const int32_t> first_slot;  // [E]
+  std::span<int64_t> counts;            // [E], added to
+  std::span<int32_t> slots;             // out [T * k]
+};
+void ChooseSlots(ExecContext& ctx, const ChooseSlotsArgs& args);
+
 // Groups the T * k (token, choice) pairs by slot, stably: pair p = t * k + j of slot s gets a place
 // in [offsets[s], offsets[s + 1]). pairs[place] = p; places[p] = place. A negative slot is skipped
 // (places[p] = -1).
@@ -169,7 +203,7 @@ struct GroupedSwiGluArgs {
   std::span<const int32_t> pairs;         // by place
   int64_t rows_per_pair = 1;              // k
   std::span<const float> row_scale;       // by pair
-  std::span<const PackedWeight> weights;  // [S] gated, one format and shape
+  std::span<const PackedWeight> weights;  // host [S]: gated, one format and shape
   Mat out;                                // [T * k, I] act
 };
 void GroupedSwiGlu(ExecContext& ctx, const GroupedSwiGluArgs& args);
@@ -178,7 +212,7 @@ void GroupedSwiGlu(ExecContext& ctx, const GroupedSwiGluArgs& args);
 struct GroupedGemmArgs {
   Mat a;                                  // [places, K] act
   std::span<const int32_t> offsets;       // [S + 1]
-  std::span<const PackedWeight> weights;  // [S]
+  std::span<const PackedWeight> weights;  // host [S]
   Mat out;                                // [places, N] act
 };
 void GroupedGemm(ExecContext& ctx, const GroupedGemmArgs& args);
@@ -214,6 +248,7 @@ struct AttentionBatch {
   std::span<const int32_t> block_table;  // [S, max_blocks], row-major
   int64_t max_blocks = 0;
   int64_t block_size = 16;
+  const cuda::StagedAttention* staged = nullptr;  // host: what a GPU reads instead of the spans
 
   int64_t num_seqs() const { return static_cast<int64_t>(context_len.size()); }
 };
@@ -288,6 +323,7 @@ struct SampleArgs {
   Mat logits;  // [S, vocab] float32; destroyed
   std::span<const SampleRow> rows;
   std::span<SampleResult> results;
+  const cuda::StagedSample* staged = nullptr;  // host: what a GPU reads instead of the spans
 };
 void Sample(ExecContext& ctx, const SampleArgs& args);
 

@@ -174,6 +174,25 @@ std::vector<int32_t> RandomSlots(Random& random, int64_t count, int64_t num_slot
   return slots;
 }
 
+TEST(OpsMoe, ChooseSlotsLooksUpAndCounts) {
+  const std::vector<int32_t> experts = {2, 0, 1, 2, 0, 2};
+  const std::vector<TokenId> tokens = {5, -1, 0};  // the second row is padding
+  const std::vector<int32_t> first_slot = {7, 3, 4};
+  for (const Backend* backend : AvailableBackends()) {
+    std::vector<int64_t> counts = {10, 20, 30};
+    std::vector<int32_t> slots(6, 99);
+    TestContext context(backend);
+    ChooseSlots(context.ctx(), {.experts = experts,
+                                .tokens = tokens,
+                                .k = 2,
+                                .first_slot = first_slot,
+                                .counts = counts,
+                                .slots = slots});
+    EXPECT_EQ(slots, (std::vector<int32_t>{4, 7, -1, -1, 7, 4})) << backend->name;
+    EXPECT_EQ(counts, (std::vector<int64_t>{12, 20, 32})) << backend->name;
+  }
+}
+
 TEST(OpsMoe, GroupBySlotIsStable) {
   for (const Backend* backend : AvailableBackends()) {
     for (const int64_t count : {0, 1, 8, 1000}) {

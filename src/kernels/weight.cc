@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <vector>
 
 #include "base/check.h"
 
@@ -259,12 +260,28 @@ size_t PackedBytes(WeightFormat format, int64_t n, int64_t k, bool gated) {
   return (bytes + 63) / 64 * 64;
 }
 
-WeightFormat NaturalFormat(const WeightSource& source, DType activations) {
+size_t RowsDataBytes(WeightFormat format, int64_t n, int64_t k, bool gated) {
+  return static_cast<size_t>(n * k * (gated ? 2 : 1)) * ElementBytes(format);
+}
+
+size_t RowsScaleBytes(WeightFormat format, int64_t n, int64_t k, bool gated) {
+  if (format != WeightFormat::kFp8Block) return 0;
+  return static_cast<size_t>(CeilDiv(n, kScaleBlock) * CeilDiv(k, kScaleBlock) * (gated ? 2 : 1)) *
+         sizeof(float);
+}
+
+WeightFormat NaturalFormat(const WeightSource& source, DType activations, WeightLayout layout) {
+  const auto keeps_blocks = [&] {
+    if (!AlignsWithScaleBlocks(source)) return false;
+    return layout == WeightLayout::kPanels ||
+           (activations == DType::kBF16 && source.row0 % kScaleBlock == 0 &&
+            source.n % kScaleBlock == 0 && source.k % kScaleBlock == 0);
+  };
   switch (source.dtype) {
     case DType::kBF16:
       return WeightFormat::kBF16;
     case DType::kF8E4M3:
-      if (AlignsWithScaleBlocks(source)) return WeightFormat::kFp8Block;
+      if (keeps_blocks()) return WeightFormat::kFp8Block;
       if (!source.has_scales()) return WeightFormat::kBF16;  // e4m3 alone fits without loss
       return activations == DType::kF32 ? WeightFormat::kF32 : WeightFormat::kBF16;
     default:
@@ -286,6 +303,31 @@ PackedWeight PackGated(WeightFormat format, const WeightSource& gate, const Weig
   MOEBIUS_CHECK_EQ(gate.k, up.k);
   const WeightSource* halves[] = {&gate, &up};
   return PackHalves(format, halves, 2, dst);
+}
+
+void CopyRows(WeightFormat format, const WeightSource& source, void* dst, float* scales) {
+  if (format == WeightFormat::kFp8Block) CheckSource(format, source);
+  const size_t row_bytes = static_cast<size_t>(source.k) * ElementBytes(format);
+  const DType dtype = format == WeightFormat::kF32    ? DType::kF32
+                      : format == WeightFormat::kBF16 ? DType::kBF16
+                                                      : DType::kF8E4M3;
+  const bool as_it_is = source.k_stride == 1 && source.dtype == dtype;
+  std::vector<float> values(static_cast<size_t>(source.k));
+  for (int64_t i = 0; i < source.n; ++i) {
+    auto* row = static_cast<std::byte*>(dst) + static_cast<size_t>(i) * row_bytes;
+    if (as_it_is) {
+      std::memcpy(row, source.Rows(i, 1).data, row_bytes);
+      continue;
+    }
+    LoadFloats(source, i, 0, source.k, values.data());
+    for (int64_t j = 0; j < source.k; ++j) {
+      StoreFloat(row, dtype, j, values[static_cast<size_t>(j)]);
+    }
+  }
+  if (format != WeightFormat::kFp8Block) return;
+  for (int64_t i = 0; i < source.n; i += kScaleBlock) {
+    for (int64_t j = 0; j < source.k; j += kScaleBlock) *scales++ = ScaleAt(source, i, j);
+  }
 }
 
 float PackedAt(const PackedWeight& weight, int64_t i, int64_t j, bool up) {

@@ -19,6 +19,11 @@
 
 namespace moebius::kernels {
 
+// For GPUs the same weights lie in rows: [n][k] as a checkpoint has them, of a gated weight all
+// gate rows, then all up rows; fp8 keeps its block scales, [ceil(n / 128)][ceil(k / 128)] (gated:
+// two such tables, n a multiple of 128).
+enum class WeightLayout : uint8_t { kPanels, kRows };
+
 constexpr int64_t kPanelRows = 16;
 constexpr int64_t kPackK = 32;
 constexpr int64_t kScaleBlock = 128;
@@ -68,16 +73,27 @@ struct PackedWeight {
 // Bytes that Pack/PackGated write (data, then scales, each 64-byte aligned).
 size_t PackedBytes(WeightFormat format, int64_t n, int64_t k, bool gated);
 
+// The same in rows: of the data and of the scales.
+size_t RowsDataBytes(WeightFormat format, int64_t n, int64_t k, bool gated);
+size_t RowsScaleBytes(WeightFormat format, int64_t n, int64_t k, bool gated);
+
 // The format that holds `source` without loss where it can: float32 and float16 -> kF32, bf16 ->
 // kBF16, fp8 with scales -> kFp8Block when it is not transposed and its parts align with the blocks
-// (row0 with 16, col0 with 128), else kBF16 (or kF32 when `activations` is float32).
-WeightFormat NaturalFormat(const WeightSource& source, DType activations);
+// (row0 with 16, col0 with 128), else kBF16 (or kF32 when `activations` is float32). In rows fp8
+// stays fp8 only where the GPU's product takes it: bfloat16 activations, parts that begin on a
+// block and whole blocks both ways.
+WeightFormat NaturalFormat(const WeightSource& source, DType activations,
+                           WeightLayout layout = WeightLayout::kPanels);
 
 // Writes `source` into `dst` (64-byte aligned, PackedBytes long). Values are converted (and
 // de-quantised) when the format differs from the source's. A gated pair must agree in n, k.
 PackedWeight Pack(WeightFormat format, const WeightSource& source, void* dst);
 PackedWeight PackGated(WeightFormat format, const WeightSource& gate, const WeightSource& up,
                        void* dst);
+
+// Writes `source` in rows: data to `dst`, for fp8 scales [ceil(n / 128)][ceil(k / 128)] to
+// `scales`.
+void CopyRows(WeightFormat format, const WeightSource& source, void* dst, float* scales);
 
 // The float32 value of packed element (i, j); `up` selects the half of a gated weight. Scalar path
 // and tests.

@@ -81,27 +81,76 @@ void DecoderModel::DeclareExperts(WeightPlan& plan, const std::string& prefix,
 
 Status DecoderModel::Load(WeightPlan& plan, platform::ThreadPool& pool) {
   num_threads_ = pool.num_threads();
-  MOEBIUS_ASSIGN(weights_, plan.Load(pool));
+  MOEBIUS_ASSIGN(weights_, plan.Load(pool, *options_.backend->memory));
+  return LoadMoeTables();
+}
+
+size_t DecoderModel::weight_bytes() const {
+  size_t bytes = 0;
+  for (const auto* memory : {&weights_, &tables_, &moe_tables_}) {
+    if (*memory != nullptr) bytes += (*memory)->size();
+  }
+  return bytes;
+}
+
+// What routing reads and counts, where the kernels are.
+Status DecoderModel::LoadMoeTables() {
+  if (config_.moe.num_experts == 0) return {};
+  platform::MemorySpace& memory = *options_.backend->memory;
+  const std::span<int64_t> counts = moe_.stats.counts();
+  const auto num_experts = static_cast<size_t>(config_.moe.num_experts);
+  for (size_t e = 0; e < num_experts; ++e) {
+    host_first_slot_.push_back(moe_.placement.slots(ExpertId(static_cast<int32_t>(e))).front());
+  }
+  moe_.counts = counts;
+  moe_.first_slot = host_first_slot_;
+  if (memory.on_host()) return {};
+  MOEBIUS_ASSIGN(moe_tables_, memory.Allocate(counts.size_bytes() + num_experts * sizeof(int32_t)));
+  auto* device_slots = reinterpret_cast<int32_t*>(moe_tables_->data() + counts.size_bytes());
+  MOEBIUS_TRY(memory.Upload(moe_tables_->data(), counts.data(), counts.size_bytes()));
+  MOEBIUS_TRY(memory.Upload(device_slots, host_first_slot_.data(), num_experts * sizeof(int32_t)));
+  moe_.counts = {reinterpret_cast<int64_t*>(moe_tables_->data()), counts.size()};
+  moe_.first_slot = {device_slots, num_experts};
   return {};
+}
+
+moe::ExpertStats& DecoderModel::expert_stats() {
+  if (moe_tables_ != nullptr) {
+    const std::span<int64_t> counts = moe_.stats.counts();
+    // A device that has failed keeps what was counted before; its step says why.
+    (void)options_.backend->memory->Download(counts.data(), moe_.counts.data(),
+                                             counts.size_bytes());
+  }
+  return moe_.stats;
 }
 
 Status DecoderModel::PreparePositions(int64_t positions, platform::ThreadPool& pool) {
   const int64_t rope_dim = config_.attention.rope_dim();
   const bool tempered = config_.attention.temperature_tuning;
   const int64_t width = rope_dim + (tempered ? 2 : 0);
-  MOEBIUS_ASSIGN(
-      tables_, platform::Region::Allocate(static_cast<size_t>(positions * width) * sizeof(float)));
-  rope_tables_.rope = Mat(tables_.data(), DType::kF32, positions, rope_dim);
-  if (tempered) {
-    rope_tables_.temperature =
-        Mat(rope_tables_.rope.RowBytes(positions), DType::kF32, positions, 2);
-  }
-  pool.RunRanges(positions, 256, [&](int64_t begin, int64_t end, int /*thread_idx*/) {
-    FillRopeTable(config_.rope, begin, end, rope_tables_.rope);
+  const size_t num_bytes = static_cast<size_t>(positions * width) * sizeof(float);
+  platform::MemorySpace& memory = *options_.backend->memory;
+  const auto tables_at = [&](std::byte* data) {
+    RopeTables tables;
+    tables.rope = Mat(data, DType::kF32, positions, rope_dim);
     if (tempered) {
-      FillTemperatureTable(config_.attention, begin, end, rope_tables_.temperature);
+      tables.temperature = Mat(tables.rope.RowBytes(positions), DType::kF32, positions, 2);
     }
+    return tables;
+  };
+  MOEBIUS_ASSIGN(std::unique_ptr<platform::Memory> made, memory.AllocateStaging(num_bytes));
+  const RopeTables tables = tables_at(made->data());
+  pool.RunRanges(positions, 256, [&](int64_t begin, int64_t end, int /*thread_idx*/) {
+    FillRopeTable(config_.rope, begin, end, tables.rope);
+    if (tempered) FillTemperatureTable(config_.attention, begin, end, tables.temperature);
   });
+  if (memory.on_host()) {
+    tables_ = std::move(made);
+  } else {
+    MOEBIUS_ASSIGN(tables_, memory.Allocate(num_bytes));
+    MOEBIUS_TRY(memory.Upload(tables_->data(), made->data(), num_bytes));
+  }
+  rope_tables_ = tables_at(tables_->data());
   return {};
 }
 
@@ -141,7 +190,19 @@ size_t DecoderModel::WorkspaceBytes(int64_t max_rows, int64_t max_logit_rows) co
   limits.head_dim = mla ? attention.kv_lora_rank + attention.qk_rope_head_dim : attention.head_dim;
   limits.v_head_dim = mla ? attention.kv_lora_rank : attention.head_dim;
   limits.vocab = config_.vocab_size;
-  return arena.peak() + kernels::OpWorkspaceBytes(limits) + Arena::kAlignment;
+  limits.act = options_.act;
+  limits.rows = max_rows;
+  limits.inputs =
+      std::max({hidden, config_.intermediate_size, attention.q_lora_rank,
+                config_.moe.shared_intermediate_size,
+                attention.num_heads * (mla ? attention.v_head_dim : attention.head_dim)});
+  limits.gated_width = std::max(config_.intermediate_size, config_.moe.shared_intermediate_size);
+  if (config_.moe.num_experts > 0) {
+    limits.places = MoeChunkRows(config_.moe, max_rows) * config_.moe.top_k;
+    limits.expert_inputs = hidden;
+    limits.expert_width = config_.moe.intermediate_size;
+  }
+  return arena.peak() + options_.backend->workspace_bytes(limits) + Arena::kAlignment;
 }
 
 void DecoderModel::FinishStream(Step& step, const Norm& norm, Mat out) {

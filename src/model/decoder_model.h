@@ -8,18 +8,20 @@
 #include <string>
 #include <vector>
 
+#include "kernels/backend.h"
 #include "model/layers.h"
 #include "model/model.h"
 #include "model/model_config.h"
 #include "model/weight_plan.h"
-#include "platform/memory.h"
+#include "platform/memory_space.h"
 #include "platform/thread_pool.h"
 
 namespace moebius::model {
 
 struct DecoderOptions {
-  DType act = DType::kF32;                  // of activations and KV: float32 or bfloat16
-  std::optional<moe::RoutingSpec> routing;  // instead of the router's choice
+  DType act = DType::kF32;                    // of activations and KV: float32 or bfloat16
+  std::optional<moe::RoutingSpec> routing;    // instead of the router's choice
+  const kernels::Backend* backend = nullptr;  // that will run it; never null
 };
 
 class DecoderModel : public Model {
@@ -32,7 +34,8 @@ class DecoderModel : public Model {
 
   const ModelConfig& config() const override { return config_; }
   DType activations() const override { return options_.act; }
-  size_t weight_bytes() const override { return weights_.size() + tables_.size(); }
+  size_t weight_bytes() const override;
+  const kernels::Backend& backend() const override { return *options_.backend; }
   std::vector<KvLayerSpec> KvLayers() const override;
   void BindKv(std::vector<KvLayer> layers) override;
   Status PreparePositions(int64_t num_positions, platform::ThreadPool& pool) override;
@@ -41,7 +44,8 @@ class DecoderModel : public Model {
                Mat hidden) override;
   void ForwardMtp(kernels::ExecContext& ctx, const ForwardBatch& batch, Mat hidden,
                   Mat logits) override;
-  moe::ExpertStats& expert_stats() override { return moe_.stats; }
+  moe::ExpertStats& expert_stats() override;
+  std::span<const int64_t> expert_counts() const override { return moe_.counts; }
 
  protected:
   virtual KvLayerSpec KvSpec() const = 0;
@@ -81,8 +85,12 @@ class DecoderModel : public Model {
   std::vector<KvLayer> kv_;
 
  private:
-  platform::Region weights_;
-  platform::Region tables_;
+  Status LoadMoeTables();
+
+  std::unique_ptr<platform::Memory> weights_;
+  std::unique_ptr<platform::Memory> tables_;
+  std::unique_ptr<platform::Memory> moe_tables_;  // of a device
+  std::vector<int32_t> host_first_slot_;
   int num_threads_ = 1;
   int num_moe_declared_ = 0;
 };

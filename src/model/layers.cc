@@ -91,8 +91,9 @@ void RunGqa(Step& step, const AttentionConfig& config, const RopeTables& tables,
     NormRows(ctx, k, attention.k_norm, k, head_dim);
   }
   if (attention.layer.rope) {
-    RotateHeads(step, config, config.num_heads, tables.rope, q);
-    RotateHeads(step, config, config.num_kv_heads, tables.rope, k);
+    // Keys follow queries.
+    RotateHeads(step, config, config.num_heads + config.num_kv_heads, tables.rope,
+                qkv.Cols(0, q_width + kv_width));
     if (config.qk_norm == QkNorm::kL2AfterRope) {
       NormRows(ctx, q, attention.q_norm, q, head_dim);
       NormRows(ctx, k, attention.k_norm, k, head_dim);

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "kernels/ops.h"
@@ -88,6 +89,9 @@ struct MoeShared {
   std::unique_ptr<moe::Exchange> exchange;
   std::unique_ptr<moe::ForcedRouting> forced_routing;  // null: the router decides
   moe::ExpertStats stats;
+  // In the back end's memory.
+  std::span<const int32_t> first_slot;  // [E]: the slot that serves an expert
+  std::span<int64_t> counts;            // [MoE layers, E]: what `stats` counts
 };
 
 struct MoeLayer {
@@ -99,6 +103,8 @@ struct MoeLayer {
   std::optional<Mlp> shared;
 };
 // delta = sum of the chosen experts, weighted, + the shared expert.
+// Rows that one pass of RunMoe's chunks takes of a step of `rows`.
+int64_t MoeChunkRows(const MoeConfig& config, int64_t rows);
 void RunMoe(Step& step, MoeShared& shared, const MoeLayer& layer);
 void ReserveMoe(Arena& arena, int64_t rows, DType act, int64_t hidden_size,
                 const MoeShared& shared);

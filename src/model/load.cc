@@ -6,7 +6,6 @@
 
 #include "base/log.h"
 #include "model/open_model.h"
-#include "platform/memory.h"
 
 namespace moebius::model {
 namespace {
@@ -30,14 +29,14 @@ DType Activations(DTypeChoice choice, const ModelConfig& config) {
 
 // Better a message than the system's killer halfway.
 Status CheckMemory(const LoadOptions& options, const OpenModel& open) {
-  const auto memory = platform::ReadSystemMemory();
+  const auto available = open.model->backend().memory->AvailableBytes();
   const size_t needed = open.plan->packed_bytes();
-  if (!memory || needed <= memory->available) return {};
+  if (!available || needed <= *available) return {};
   const auto gigabytes = [](uint64_t bytes) { return static_cast<double>(bytes) / 1e9; };
   return MakeError(ErrorCode::kOutOfMemory,
                    "{}: the weights take {:.1f} GB, expected at most the {:.1f} GB of memory that "
                    "are available",
-                   options.folder, gigabytes(needed), gigabytes(memory->available));
+                   options.folder, gigabytes(needed), gigabytes(*available));
 }
 
 // A tensor inside a served layer that nobody reads (a bias, a norm, a second gate) is a part of the
@@ -155,7 +154,14 @@ Result<OpenModel> OpenModel::Open(const LoadOptions& options) {
   DecoderOptions decoder;
   decoder.act = Activations(options.dtype, config);
   decoder.routing = options.routing;
-  open.plan = std::make_unique<WeightPlan>(*open.source, decoder.act);
+  decoder.backend = options.backend != nullptr ? options.backend : &kernels::RefBackend();
+  if (options.routing && !decoder.backend->on_host) {
+    return MakeError(ErrorCode::kUnsupported,
+                     "--routing draws experts on the CPU, expected none with --device {}",
+                     decoder.backend->name);
+  }
+  open.plan =
+      std::make_unique<WeightPlan>(*open.source, decoder.act, decoder.backend->weight_layout);
   open.model = MakeModel(config, decoder, *open.plan);
   MOEBIUS_TRY(open.plan->status());
   if (open.checkpoint != nullptr) MOEBIUS_TRY(CheckAllRead(open));

@@ -42,6 +42,8 @@ struct LoadOptions {
   std::string hf_overrides;                 // a JSON object merged into config.json
   MoeMode moe_mode = MoeMode::kSparse;
   bool mtp = true;  // load the MTP layer where the checkpoint has one
+  // That will run the model: decides where the weights go and how they lie there. Null: a CPU's.
+  const kernels::Backend* backend = nullptr;
 };
 
 // The names that flags take: "auto", "float32", "bfloat16"; "auto", "dummy"; "sparse", "dense".

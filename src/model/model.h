@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "kernels/backend.h"
 #include "kernels/ops.h"
 #include "moe/expert_stats.h"
 #include "tensor/view.h"
@@ -52,7 +53,8 @@ class PartTimer {
   std::chrono::steady_clock::time_point begin_;
 };
 
-// The rows of one step. Rows of a sequence are adjacent and in order.
+// The rows of one step. Rows of a sequence are adjacent and in order. Spans are in the memory of
+// the back end that runs it (kernels/ops.h).
 struct ForwardBatch {
   std::span<const TokenId> tokens;      // T
   std::span<const Position> positions;  // T
@@ -77,6 +79,9 @@ class Model {
 
   // The dtype of activations and KV caches: float32 or bfloat16.
   virtual DType activations() const { return DType::kF32; }
+
+  // Whose memory and layout the weights have.
+  virtual const kernels::Backend& backend() const { return kernels::RefBackend(); }
 
   // Memory that weights and tables take.
   virtual size_t weight_bytes() const { return 0; }
@@ -115,6 +120,8 @@ class Model {
   // Token-expert assignments since the last Clear, by MoE layer; counted by every Forward (the
   // device thread writes).
   virtual moe::ExpertStats& expert_stats() = 0;
+  // The same counts where the back end adds to them, [MoE layers, experts]; empty: none.
+  virtual std::span<const int64_t> expert_counts() const { return {}; }
 };
 
 }  // namespace moebius::model

@@ -11,10 +11,6 @@ namespace {
 // well.
 constexpr int64_t kMaxPairs = 16384;
 
-int64_t ChunkRows(const MoeConfig& config, int64_t rows) {
-  return std::min(rows, std::max<int64_t>(1, kMaxPairs / config.top_k));
-}
-
 // Everything a chunk of rows needs; taken in one order from a real arena or from one that only
 // counts.
 struct MoeBuffers {
@@ -81,8 +77,16 @@ void Route(Step& step, MoeShared& shared, const MoeLayer& layer, int64_t begin, 
     }
   }
   kernels::RouteTopK(step.ctx, args);
-  shared.stats.Count(layer.index, buffers.experts);
-  moe::ChooseSlots(shared.placement, buffers.experts, buffers.slots);
+  const auto num_experts = static_cast<size_t>(config.num_experts);
+  kernels::ChooseSlots(
+      step.ctx,
+      {.experts = buffers.experts,
+       .tokens =
+           step.batch.tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(rows.rows)),
+       .k = config.top_k,
+       .first_slot = shared.first_slot,
+       .counts = shared.counts.subspan(static_cast<size_t>(layer.index) * num_experts, num_experts),
+       .slots = buffers.slots});
 }
 
 void RunChunk(Step& step, MoeShared& shared, const MoeLayer& layer, int64_t begin,
@@ -127,9 +131,13 @@ void RunChunk(Step& step, MoeShared& shared, const MoeLayer& layer, int64_t begi
 
 }  // namespace
 
+int64_t MoeChunkRows(const MoeConfig& config, int64_t rows) {
+  return std::min(rows, std::max<int64_t>(1, kMaxPairs / config.top_k));
+}
+
 void RunMoe(Step& step, MoeShared& shared, const MoeLayer& layer) {
   const PartTimer timer(step.batch.times, &PartTimes::experts);
-  const int64_t chunk = ChunkRows(shared.config, step.rows);
+  const int64_t chunk = MoeChunkRows(shared.config, step.rows);
   for (int64_t begin = 0; begin < step.rows; begin += chunk) {
     RunChunk(step, shared, layer, begin, std::min(chunk, step.rows - begin));
   }
@@ -139,7 +147,7 @@ void RunMoe(Step& step, MoeShared& shared, const MoeLayer& layer) {
 void ReserveMoe(Arena& arena, int64_t rows, DType act, int64_t hidden_size,
                 const MoeShared& shared) {
   const MoeConfig& config = shared.config;
-  const int64_t chunk = ChunkRows(config, rows);
+  const int64_t chunk = MoeChunkRows(config, rows);
   MoeBuffers(arena, chunk, act, hidden_size, config);
   arena.Alloc(shared.exchange->ArenaBytes(chunk * config.top_k, shared.placement.num_slots()));
   ReserveMlp(arena, chunk, act, config.shared_intermediate_size);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "base/check.h"
 #include "base/progress.h"
 #include "model/weight_plan.h"
 
@@ -82,11 +83,10 @@ void WeightPlan::AddPieces(const Entry& entry, std::vector<Piece>& pieces) const
   }
 }
 
-void WeightPlan::FillRowMajor(const Piece& piece, std::byte* region) {
+void WeightPlan::FillRowMajor(const Piece& piece, std::byte* dst) {
   const Entry& entry = *piece.entry;
   const Source& source = entry.sources.front();
   const kernels::WeightSource& matrix = source.matrix;
-  std::byte* dst = region + entry.offset;
   if (entry.kind == Kind::kVector) {
     float* values = reinterpret_cast<float*>(dst);
     for (int64_t j = 0; j < entry.k; ++j) {
@@ -94,15 +94,19 @@ void WeightPlan::FillRowMajor(const Piece& piece, std::byte* region) {
     }
     return;
   }
-  const size_t row_bytes = static_cast<size_t>(entry.k) * SizeOf(matrix.dtype);
-  dst += static_cast<size_t>(piece.begin) * row_bytes;
   if (source.tensor.file == nullptr) {
-    FillRandom(source.tensor.seed, piece.begin, piece.count, entry.k, matrix.dtype, 1.0f, dst);
+    FillRandom(source.tensor.seed, piece.begin, piece.count, entry.k, ElementOf(entry), 1.0f, dst);
     return;
   }
+  const size_t row_bytes = static_cast<size_t>(entry.k) * SizeOf(matrix.dtype);
   const std::byte* from =
       static_cast<const std::byte*>(matrix.data) + static_cast<size_t>(piece.begin) * row_bytes;
-  std::memcpy(dst, from, static_cast<size_t>(piece.count) * row_bytes);
+  if (entry.as_float32) {
+    kernels::CopyRows(kernels::WeightFormat::kF32, matrix.Rows(piece.begin, piece.count), dst,
+                      nullptr);
+  } else {
+    std::memcpy(dst, from, static_cast<size_t>(piece.count) * row_bytes);
+  }
   source.tensor.file->DropPages(from, static_cast<size_t>(piece.count) * row_bytes);
 }
 
@@ -144,11 +148,14 @@ void WeightPlan::FillPacked(const Piece& piece, std::byte* region, Scratch& scra
         const_cast<float*>(whole.scales) + panel * whole.num_scale_blocks(), packed.scales,
         static_cast<size_t>(packed.num_panels() * packed.num_scale_blocks()) * sizeof(float));
   }
-  for (int64_t h = 0; h < num_halves; ++h) {
-    const SafetensorsFile* file = entry.sources[static_cast<size_t>(piece.source + h)].tensor.file;
-    if (file == nullptr) continue;
-    file->DropPages(static_cast<const std::byte*>(parts[h].data), SpanBytes(parts[h]));
-  }
+  for (int64_t h = 0; h < num_halves; ++h) DropPages(piece, h, parts[h]);
+}
+
+void WeightPlan::DropPages(const Piece& piece, int64_t half, const kernels::WeightSource& part) {
+  const SafetensorsFile* file =
+      piece.entry->sources[static_cast<size_t>(piece.source + half)].tensor.file;
+  if (file == nullptr) return;
+  file->DropPages(static_cast<const std::byte*>(part.data), SpanBytes(part));
 }
 
 kernels::PackedWeight WeightPlan::Describe(const Entry& entry, std::byte* region) {
@@ -166,18 +173,46 @@ kernels::PackedWeight WeightPlan::Describe(const Entry& entry, std::byte* region
   return packed;
 }
 
-void WeightPlan::Fill(const Piece& piece, std::byte* region, Scratch& scratch) {
-  if (piece.entry->kind == Kind::kPacked) {
-    FillPacked(piece, region, scratch);
-  } else {
-    FillRowMajor(piece, region);
-  }
+// Of a vector or table, as it is in memory.
+DType WeightPlan::ElementOf(const Entry& entry) {
+  return entry.kind == Kind::kVector || entry.as_float32 ? DType::kF32
+                                                         : entry.sources.front().matrix.dtype;
 }
 
-Result<platform::Region> WeightPlan::Load(platform::ThreadPool& pool) {
+// Of a vector or table: where a piece's bytes begin, and how many they are.
+WeightPlan::Run WeightPlan::RowMajorRun(const Piece& piece) {
+  const Entry& entry = *piece.entry;
+  if (entry.kind == Kind::kVector) {
+    return {entry.offset, static_cast<size_t>(entry.k) * sizeof(float)};
+  }
+  const size_t row_bytes = static_cast<size_t>(entry.k) * SizeOf(ElementOf(entry));
+  return {entry.offset + static_cast<size_t>(piece.begin) * row_bytes,
+          static_cast<size_t>(piece.count) * row_bytes};
+}
+
+Status WeightPlan::Fill(const Piece& piece, std::byte* region, Scratch& scratch,
+                        platform::MemorySpace& space) const {
+  if (piece.entry->kind != Kind::kPacked) {
+    const Run run = RowMajorRun(piece);
+    if (space.on_host()) {
+      FillRowMajor(piece, region + run.offset);
+      return {};
+    }
+    MOEBIUS_ASSIGN(std::byte* const staged, scratch.Stage(run.num_bytes, space));
+    FillRowMajor(piece, staged);
+    return space.Upload(region + run.offset, staged, run.num_bytes);
+  }
+  if (layout_ == kernels::WeightLayout::kRows) return FillRows(piece, region, scratch, space);
+  FillPacked(piece, region, scratch);
+  return {};
+}
+
+Result<std::unique_ptr<platform::Memory>> WeightPlan::Load(platform::ThreadPool& pool,
+                                                           platform::MemorySpace& space) {
   MOEBIUS_TRY(status_);
-  MOEBIUS_ASSIGN(platform::Region region,
-                 platform::Region::Allocate(std::max<size_t>(packed_bytes_, 64)));
+  MOEBIUS_CHECK(layout_ == kernels::WeightLayout::kRows || space.on_host());
+  MOEBIUS_ASSIGN(std::unique_ptr<platform::Memory> region,
+                 space.Allocate(std::max<size_t>(packed_bytes_, 64)));
   std::vector<Piece> pieces;
   for (const Entry& entry : entries_) AddPieces(entry, pieces);
   const auto piece_bytes = [](const Piece& piece) {
@@ -190,20 +225,23 @@ Result<platform::Region> WeightPlan::Load(platform::ThreadPool& pool) {
   {
     Progress progress("loading weights", total, DefaultProgressOptions(ProgressUnit::kBytes));
     std::vector<Scratch> scratch(static_cast<size_t>(pool.num_threads()));
+    std::vector<Status> done(pieces.size());
     pool.Run(static_cast<int64_t>(pieces.size()), [&](int64_t i, int thread_idx) {
       const Piece& piece = pieces[static_cast<size_t>(i)];
-      Fill(piece, region.data(), scratch[static_cast<size_t>(thread_idx)]);
+      done[static_cast<size_t>(i)] =
+          Fill(piece, region->data(), scratch[static_cast<size_t>(thread_idx)], space);
       progress.Advance(piece_bytes(piece));
     });
+    for (Status& status : done) MOEBIUS_TRY(std::move(status));
   }
   for (const Entry& entry : entries_) {
     if (entry.kind == Kind::kPacked) {
-      *entry.packed = Describe(entry, region.data());
+      *entry.packed = layout_ == kernels::WeightLayout::kPanels
+                          ? Describe(entry, region->data())
+                          : DescribeRows(entry, region->data());
       continue;
     }
-    const DType dtype =
-        entry.kind == Kind::kVector ? DType::kF32 : entry.sources.front().matrix.dtype;
-    *entry.mat = Mat(region.data() + entry.offset, dtype, entry.n, entry.k);
+    *entry.mat = Mat(region->data() + entry.offset, ElementOf(entry), entry.n, entry.k);
   }
   return region;
 }

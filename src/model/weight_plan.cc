@@ -60,11 +60,34 @@ Result<WeightPlan::Source> WeightPlan::Find(Part part, const Matrix& matrix) {
   return source;
 }
 
-void WeightPlan::Add(Entry entry, size_t num_bytes) {
+size_t WeightPlan::TakeBytes(size_t num_bytes) {
   const size_t align = Arena::kAlignment;
-  entry.offset = packed_bytes_;
+  const size_t offset = packed_bytes_;
   packed_bytes_ += (num_bytes + align - 1) / align * align;
+  return offset;
+}
+
+void WeightPlan::Add(Entry entry, size_t num_bytes) {
+  entry.offset = TakeBytes(num_bytes);
   entries_.push_back(std::move(entry));
+}
+
+// In rows the data of a group lies together, then its scales: a grouped product sees one pool of
+// slots.
+void WeightPlan::AddPacked(std::vector<Entry> entries) {
+  for (Entry& entry : entries) {
+    entry.offset =
+        TakeBytes(layout_ == kernels::WeightLayout::kPanels
+                      ? kernels::PackedBytes(entry.format, entry.n, entry.k, entry.gated)
+                      : kernels::RowsDataBytes(entry.format, entry.n, entry.k, entry.gated));
+  }
+  for (Entry& entry : entries) {
+    if (layout_ == kernels::WeightLayout::kRows) {
+      entry.scale_offset =
+          TakeBytes(kernels::RowsScaleBytes(entry.format, entry.n, entry.k, entry.gated));
+    }
+    entries_.push_back(std::move(entry));
+  }
 }
 
 const WeightPlan::Source* WeightPlan::Need(Part part, const Matrix& matrix) {
@@ -101,7 +124,9 @@ void WeightPlan::Table(Part part, const std::string& name, int64_t n, int64_t k,
   entry.sources = {*source};
   entry.n = n;
   entry.k = k;
-  Add(std::move(entry), static_cast<size_t>(n * k) * SizeOf(source->matrix.dtype));
+  entry.as_float32 = layout_ == kernels::WeightLayout::kRows && source->matrix.dtype == DType::kF16;
+  const size_t num_bytes = static_cast<size_t>(n * k) * SizeOf(ElementOf(entry));
+  Add(std::move(entry), num_bytes);
 }
 
 void WeightPlan::Packed(Part part, const Matrix& matrix, kernels::PackedWeight* out) {
@@ -136,7 +161,7 @@ void WeightPlan::AddGroup(Part part, const std::vector<const std::vector<Matrix>
       const Source* source = Need(part, (*half)[i]);
       if (source == nullptr) return;
       entries[i].sources.push_back(*source);
-      const kernels::WeightFormat natural = NaturalFormat(source->matrix, activations_);
+      const kernels::WeightFormat natural = NaturalFormat(source->matrix, activations_, layout_);
       // Matrices in two formats meet in the one that holds both without loss.
       format = !format || *format == natural ? natural : kernels::WeightFormat::kF32;
     }
@@ -148,17 +173,28 @@ void WeightPlan::AddGroup(Part part, const std::vector<const std::vector<Matrix>
     entry.format = *format;
     entry.n = entry.sources.front().matrix.n;
     entry.k = entry.sources.front().matrix.k;
-    const size_t num_bytes = kernels::PackedBytes(entry.format, entry.n, entry.k, entry.gated);
-    Add(std::move(entry), num_bytes);
   }
+  AddPacked(std::move(entries));
 }
 
 void WeightPlan::Stacked(Part part, const std::vector<Matrix>& matrices, Linear* out) {
   std::vector<Entry> stacks;
+  // In rows a stack with one part that is no fp8 has none: one product of bfloat16 beats two.
+  bool all_fp8 = true;
   for (const Matrix& matrix : matrices) {
     const Source* source = Need(part, matrix);
     if (source == nullptr) return;
-    const kernels::WeightFormat format = NaturalFormat(source->matrix, activations_);
+    all_fp8 = all_fp8 && NaturalFormat(source->matrix, activations_, layout_) ==
+                             kernels::WeightFormat::kFp8Block;
+  }
+  for (const Matrix& matrix : matrices) {
+    const Source* source = Need(part, matrix);
+    if (source == nullptr) return;
+    kernels::WeightFormat format = NaturalFormat(source->matrix, activations_, layout_);
+    if (layout_ == kernels::WeightLayout::kRows && format == kernels::WeightFormat::kFp8Block &&
+        !all_fp8) {
+      format = kernels::WeightFormat::kBF16;
+    }
     out->n += source->matrix.n;
     out->k = source->matrix.k;
     // Panels of 16 outputs follow each other without a seam where the rows before fill theirs.
@@ -172,12 +208,8 @@ void WeightPlan::Stacked(Part part, const std::vector<Matrix>& matrices, Linear*
     stacks.back().sources.push_back(*source);
   }
   out->parts.resize(stacks.size());
-  for (size_t i = 0; i < stacks.size(); ++i) {
-    stacks[i].packed = &out->parts[i];
-    const size_t num_bytes =
-        kernels::PackedBytes(stacks[i].format, stacks[i].n, stacks[i].k, false);
-    Add(std::move(stacks[i]), num_bytes);
-  }
+  for (size_t i = 0; i < stacks.size(); ++i) stacks[i].packed = &out->parts[i];
+  AddPacked(std::move(stacks));
 }
 
 }  // namespace moebius::model

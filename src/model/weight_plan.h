@@ -7,6 +7,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <unordered_map>
@@ -15,7 +16,7 @@
 #include "base/result.h"
 #include "kernels/weight.h"
 #include "model/tensor_source.h"
-#include "platform/memory.h"
+#include "platform/memory_space.h"
 #include "platform/thread_pool.h"
 #include "tensor/view.h"
 
@@ -64,14 +65,17 @@ struct DeclaredTensor {
 
 class WeightPlan {
  public:
-  // activations: the dtype that weights will meet. The source must outlive the plan.
-  WeightPlan(const TensorSource& source, DType activations)
-      : source_(source), activations_(activations) {}
+  // activations: the dtype that weights will meet. layout: how the kernels want them. The source
+  // must outlive the plan.
+  WeightPlan(const TensorSource& source, DType activations,
+             kernels::WeightLayout layout = kernels::WeightLayout::kPanels)
+      : source_(source), activations_(activations), layout_(layout) {}
 
   // Declarations. What they point to must stay where it is until Load has filled it. After an error
   // they do nothing. A float32 [1, n] vector; random weights are `random_value`.
   void Vector(Part part, const std::string& name, int64_t n, float random_value, Mat* out);
-  // A table [n, k] in rows, in its own dtype.
+  // A table [n, k] in rows, in its own dtype; float16 becomes float32 in the layout kRows, whose
+  // kernels read no other.
   void Table(Part part, const std::string& name, int64_t n, int64_t k, Mat* out);
   void Packed(Part part, const Matrix& matrix, kernels::PackedWeight* out);
   void Gated(Part part, const Matrix& gate, const Matrix& up, kernels::PackedWeight* out);
@@ -93,8 +97,9 @@ class WeightPlan {
   size_t packed_bytes() const { return packed_bytes_; }
 
   // Takes the memory and fills it, in parallel; pages of the files are given back as they are done.
-  // The region owns what the declared pointers then point to.
-  Result<platform::Region> Load(platform::ThreadPool& pool);
+  // The result owns what the declared pointers then point to.
+  Result<std::unique_ptr<platform::Memory>> Load(
+      platform::ThreadPool& pool, platform::MemorySpace& space = platform::HostMemory());
 
  private:
   struct Source {
@@ -112,7 +117,9 @@ class WeightPlan {
     int64_t n = 0;
     int64_t k = 0;
     float random_value = 0;
-    size_t offset = 0;  // in the region
+    bool as_float32 = false;  // of a table
+    size_t offset = 0;        // in the region
+    size_t scale_offset = 0;  // of scales that do not lie behind the data (in rows)
   };
   // Rows [begin, begin + count) of one source (or gated pair) of an entry, which begin at output
   // `row`.
@@ -130,20 +137,40 @@ class WeightPlan {
   void AddGroup(Part part, const std::vector<const std::vector<Matrix>*>& halves,
                 const std::vector<kernels::PackedWeight*>& out);
   void Add(Entry entry, size_t num_bytes);
+  void AddPacked(std::vector<Entry> entries);
+  size_t TakeBytes(size_t num_bytes);
   void AddPieces(const Entry& entry, std::vector<Piece>& pieces) const;
   // What one thread packs with.
   struct Scratch {
     std::vector<std::byte> random[2];
     std::vector<std::byte> aside;
+    std::unique_ptr<platform::Memory> staging;  // a piece on its way to the space
+
+    // Host memory for so many bytes, until the next call.
+    Result<std::byte*> Stage(size_t num_bytes, platform::MemorySpace& space);
   };
-  static void Fill(const Piece& piece, std::byte* region, Scratch& scratch);
-  static void FillRowMajor(const Piece& piece, std::byte* region);
+  Status Fill(const Piece& piece, std::byte* region, Scratch& scratch,
+              platform::MemorySpace& space) const;
+  // Bytes that follow each other in the region.
+  struct Run {
+    size_t offset = 0;
+    size_t num_bytes = 0;
+  };
+  static Run RowMajorRun(const Piece& piece);
+  static DType ElementOf(const Entry& entry);
+  static void FillRowMajor(const Piece& piece, std::byte* dst);
   static void FillPacked(const Piece& piece, std::byte* region, Scratch& scratch);
   static kernels::WeightSource PieceOf(const Piece& piece, int64_t half, Scratch& scratch);
+  static void DropPages(const Piece& piece, int64_t half, const kernels::WeightSource& part);
   static kernels::PackedWeight Describe(const Entry& entry, std::byte* region);
+  // weight_rows.cc: the layout kRows, written by the host and copied to where the kernels read.
+  static Status FillRows(const Piece& piece, std::byte* region, Scratch& scratch,
+                         platform::MemorySpace& space);
+  static kernels::PackedWeight DescribeRows(const Entry& entry, std::byte* region);
 
   const TensorSource& source_;
   DType activations_;
+  kernels::WeightLayout layout_;
   bool mtp_ = false;
   Status status_;
   Source needed_;

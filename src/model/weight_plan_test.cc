@@ -171,6 +171,79 @@ TEST(WeightPlan, GroupsMeetInOneFormat) {
   }
 }
 
+// Element (i, j) of a weight in rows; `up`: of the second half.
+float RowsAt(const PackedWeight& w, int64_t i, int64_t j, bool up = false) {
+  const int64_t row = i + (up ? w.n : 0);
+  if (w.format == WeightFormat::kF32) return static_cast<const float*>(w.data)[row * w.k + j];
+  if (w.format == WeightFormat::kBF16) {
+    return ToFloat(static_cast<const BFloat16*>(w.data)[row * w.k + j]);
+  }
+  const int64_t blocks = (w.k + 127) / 128;
+  return F8E4M3ToFloat(static_cast<const uint8_t*>(w.data)[row * w.k + j]) *
+         w.scales[row / 128 * blocks + j / 128];
+}
+
+TEST(WeightPlan, InRows) {
+  const int64_t n = 4352;  // 34 blocks: more than one piece
+  const int64_t k = 1024;
+  const std::vector<float> a = Random(n, k, 1);
+  const std::vector<float> b = Random(144, k, 2);
+  const Opened opened({{"a", MakeTensor({n, k}, a, DType::kF8E4M3)},
+                       {"a_scale_inv", Scales(n, k, DType::kF32)},
+                       {"b", MakeTensor({144, k}, b, DType::kF8E4M3)},
+                       {"b_scale_inv", Scales(144, k, DType::kBF16)},
+                       {"c", MakeTensor({144, k}, b, DType::kBF16)},
+                       {"h", MakeTensor({144, k}, b, DType::kF16)},
+                       {"v", MakeTensor({3}, {7, 8, 9})}},
+                      true);
+  WeightPlan plan(*opened.source, DType::kBF16, kernels::WeightLayout::kRows);
+  std::vector<PackedWeight> pool;
+  std::vector<PackedWeight> down;
+  PackedWeight transposed;
+  Linear linear;
+  Mat table;
+  Mat vector;
+  const Matrix whole = WholeMatrix("a", n, k);
+  plan.GatedGroup(Part::kRoutedExperts, {whole, whole}, {whole, whole}, &pool);
+  plan.Group(Part::kRoutedExperts, {whole, whole}, &down);
+  plan.Stacked(Part::kAttention, {whole, WholeMatrix("b", 144, k)}, &linear);
+  Matrix part = whole;
+  part.select = [](const kernels::WeightSource& all) { return all.Rows(100, 300).Transposed(); };
+  plan.Packed(Part::kAttention, part, &transposed);
+  plan.Table(Part::kEmbedding, "c", 144, k, &table);
+  Mat half;
+  plan.Table(Part::kEmbedding, "h", 144, k, &half);
+  plan.Vector(Part::kNorms, "v", 3, 1, &vector);
+  const auto memory = plan.Load(Pool());
+  ASSERT_TRUE(memory) << memory.error().message();
+  const auto wanted = [&](int64_t i, int64_t j) {
+    return a[static_cast<size_t>(i * k + j)] *
+           (1 + 0.25f * static_cast<float>(i / 128 * 8 + j / 128));
+  };
+  std::mt19937 engine(1);
+  for (int t = 0; t < 2000; ++t) {
+    const auto i = static_cast<int64_t>(engine() % static_cast<uint32_t>(n));
+    const auto j = static_cast<int64_t>(engine() % static_cast<uint32_t>(k));
+    ASSERT_EQ(RowsAt(pool[1], i, j), wanted(i, j)) << i << ", " << j;
+    ASSERT_EQ(RowsAt(pool[0], i, j, true), wanted(i, j)) << i << ", " << j;
+    ASSERT_EQ(RowsAt(down[1], i, j), wanted(i, j)) << i << ", " << j;
+    // One part has no whole blocks, so the stack is bfloat16: the value, rounded once.
+    ASSERT_EQ(RowsAt(linear.parts[0], i, j), ToFloat(ToBFloat16(wanted(i, j))));
+  }
+  EXPECT_EQ(pool[0].format, WeightFormat::kFp8Block);
+  // A grouped product sees one pool of slots, and of their scales.
+  const auto* first = static_cast<const uint8_t*>(pool[0].data);
+  EXPECT_EQ(static_cast<const uint8_t*>(pool[1].data) - first, 2 * n * k);
+  EXPECT_EQ(pool[1].scales - pool[0].scales, 2 * (n / 128) * (k / 128));
+  ASSERT_EQ(linear.parts.size(), 1u);
+  EXPECT_EQ(transposed.format, WeightFormat::kBF16);
+  EXPECT_EQ(RowsAt(transposed, 999, 299), ToFloat(ToBFloat16(wanted(399, 999))));
+  EXPECT_EQ(LoadFloat(table.data, table.dtype, 143 * k + 5), b[143 * k + 5]);
+  EXPECT_EQ(half.dtype, DType::kF32);
+  EXPECT_EQ(half.Row<float>(143)[5], b[143 * k + 5]);
+  EXPECT_EQ(vector.Row<float>(0)[2], 9.0f);
+}
+
 std::string Message(const Opened& opened, int64_t n, int64_t k, bool quantizable = true) {
   WeightPlan plan(*opened.source, DType::kF32);
   PackedWeight packed;

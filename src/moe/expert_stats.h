@@ -29,6 +29,8 @@ class ExpertStats {
   std::span<const int64_t> Layer(int layer) const {
     return std::span(counts_).subspan(Index(layer, 0), static_cast<size_t>(num_experts_));
   }
+  // All layers, one after the other: what a ChooseSlots operation counts in, or is copied to.
+  std::span<int64_t> counts() { return counts_; }
   void Clear() { counts_.assign(counts_.size(), 0); }
 
  private:

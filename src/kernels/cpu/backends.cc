@@ -3,6 +3,7 @@
 #include "kernels/backend.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/tables.h"
+#include "kernels/ref/ref.h"
 #include "platform/cpu_features.h"
 
 namespace moebius::kernels {
@@ -20,6 +21,7 @@ Backend MakeBackend(std::string_view name, const CpuKernels* kernels) {
       .head_gemm = cpu::HeadGemm,
       .swiglu = cpu::SwiGlu,
       .route_topk = cpu::RouteTopK,
+      .choose_slots = ref::ChooseSlots,
       .group_by_slot = cpu::GroupBySlot,
       .grouped_swiglu = cpu::GroupedSwiGlu,
       .grouped_gemm = cpu::GroupedGemm,

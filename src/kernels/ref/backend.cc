@@ -14,6 +14,7 @@ const Backend& RefBackend() {
       .head_gemm = ref::HeadGemm,
       .swiglu = ref::SwiGlu,
       .route_topk = ref::RouteTopK,
+      .choose_slots = ref::ChooseSlots,
       .group_by_slot = ref::GroupBySlot,
       .grouped_swiglu = ref::GroupedSwiGlu,
       .grouped_gemm = ref::GroupedGemm,

@@ -20,6 +20,7 @@ void GroupedSwiGlu(ExecContext& ctx, const GroupedSwiGluArgs& args);
 void GroupedGemm(ExecContext& ctx, const GroupedGemmArgs& args);
 
 void RouteTopK(ExecContext& ctx, const RouteTopKArgs& args);
+void ChooseSlots(ExecContext& ctx, const ChooseSlotsArgs& args);
 void GroupBySlot(ExecContext& ctx, const GroupBySlotArgs& args);
 void WeightedReduce(ExecContext& ctx, const WeightedReduceArgs& args);
 

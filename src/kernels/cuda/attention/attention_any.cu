@@ -20,8 +20,8 @@ __global__ void __launch_bounds__(128)
   const int head = static_cast<int>(index % s.num_heads);
   const int kv_head = head / (s.num_heads / s.num_kv_heads);
   const int lane = threadIdx.x % 32;
-  const T* query =
-      static_cast<const T*>(s.q) + (int64_t{item.row} * s.num_heads + head) * s.head_dim;
+  const int64_t q_stride = s.q_stride > 0 ? s.q_stride : int64_t{s.num_heads} * s.head_dim;
+  const T* query = static_cast<const T*>(s.q) + item.row * q_stride + int64_t{head} * s.head_dim;
   float q[kCount];
   float sum[kCount] = {};
 #pragma unroll

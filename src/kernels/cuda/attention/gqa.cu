@@ -101,8 +101,9 @@ struct Block {
       const bool there = HasRow(s, r);
       end[r] = there ? s.context - s.queries + 1 + QueryOf(r) : 0;
       begin[r] = there ? FirstVisible(end[r]) : 0;
-      const int64_t row = static_cast<int64_t>(s.row + QueryOf(r)) * p.shape.num_heads + HeadOf(r);
-      const auto* from = reinterpret_cast<const uint32_t*>(all + row * kDim);
+      const int64_t row = s.row + QueryOf(r);
+      const auto* from =
+          reinterpret_cast<const uint32_t*>(all + row * p.shape.q_stride + HeadOf(r) * kDim);
 #pragma unroll
       for (int k = 0; k < kDim / 16; ++k) {
         q[k][r] = there ? from[8 * k + lane % 4] : 0;
@@ -356,14 +357,15 @@ int LaunchGqa(const GqaArgs& args, CUstream_st* stream) {
   const int rows = args.max_queries * group;
   auto* partial = static_cast<float*>(args.workspace);
   const int64_t partial_rows = args.max_slots * args.max_queries * shape.num_heads;
-  const Params p = {shape,
-                    group,
-                    args.max_queries,
-                    args.segments,
-                    args.worker_begin,
-                    partial,
-                    partial + partial_rows * shape.head_dim,
-                    shape.scale * 1.4426950408889634f};
+  Params p = {shape,
+              group,
+              args.max_queries,
+              args.segments,
+              args.worker_begin,
+              partial,
+              partial + partial_rows * shape.head_dim,
+              shape.scale * 1.4426950408889634f};
+  if (p.shape.q_stride == 0) p.shape.q_stride = int64_t{shape.num_heads} * shape.head_dim;
   const int blocks = (rows + 63) / 64;
   cudaError_t error = cudaErrorInvalidValue;
   if (rows <= 16) {

@@ -21,6 +21,7 @@ struct GqaShape {
   const void* k_cache = nullptr;  // [cache rows, num_kv_heads * head_dim]
   const void* v_cache = nullptr;  // [cache rows, num_kv_heads * v_head_dim]
   void* out = nullptr;            // [rows, num_heads * v_head_dim], the dtype of q
+  int64_t q_stride = 0;           // elements between rows of q; 0: they follow each other
   int64_t k_stride = 0;           // elements between cache rows
   int64_t v_stride = 0;
   int num_heads = 0;

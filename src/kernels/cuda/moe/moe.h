@@ -33,6 +33,35 @@ struct RouteTopKLaunch {
 };
 int LaunchRouteTopK(const RouteTopKLaunch& args, CUstream_st* stream);
 
+// See ChooseSlotsArgs in kernels/ops.h.
+struct ChooseSlotsLaunch {
+  const int32_t* experts = nullptr;     // [rows, k]
+  const int32_t* tokens = nullptr;      // [rows]; negative: padding
+  const int32_t* first_slot = nullptr;  // [experts]
+  int64_t* counts = nullptr;            // [experts], added to
+  int32_t* slots = nullptr;             // out [rows, k]
+  int64_t rows = 0;
+  int k = 1;
+};
+int LaunchChooseSlots(const ChooseSlotsLaunch& args, CUstream_st* stream);
+
+// The input rows of a grouped product: out[p] = a[pairs[p] / rows_per_pair], times
+// row_scale[pairs[p]] where it is given, for places p < *num_places. pairs null: a[p].
+struct GatherLaunch {
+  DeviceRows in;
+  const int32_t* pairs = nullptr;  // by place
+  int64_t rows_per_pair = 1;
+  const float* row_scale = nullptr;     // by pair
+  const int32_t* num_places = nullptr;  // on the device
+  DeviceRows out;                       // [places, cols]
+  int64_t places = 0;                   // at most
+  int64_t cols = 0;
+};
+int LaunchGather(const GatherLaunch& args, CUstream_st* stream);
+
+// offsets = {0, rows}: a dense product as a grouped one of one group.
+int LaunchOneGroup(int32_t* offsets, int64_t rows, CUstream_st* stream);
+
 // Pair p of slot s gets a place in [offsets[s], offsets[s + 1]), in order of p. A negative slot is
 // skipped (its place is -1).
 struct GroupBySlotLaunch {

@@ -49,6 +49,32 @@ __global__ void RowNormKernel(const In* x, int64_t x_stride, Norm norm, Out* out
   }
 }
 
+// Heads: a warp a group of 128 kFours columns, held in registers; no residual.
+template <int kFours, typename In, typename Out>
+__global__ void HeadNormKernel(const In* x, int64_t x_stride, Norm norm, Out* out,
+                               int64_t out_stride, int64_t rows, int64_t groups) {
+  const int64_t item = (blockIdx.x * int64_t{blockDim.x} + threadIdx.x) / 32;
+  if (item >= rows * groups) return;
+  const int64_t begin = item % groups * 128 * kFours + threadIdx.x % 32 * 4;
+  const In* from = x + item / groups * x_stride + begin;
+  Out* to = out + item / groups * out_stride + begin;
+  float4 v[kFours];
+  float squares = 0;
+#pragma unroll
+  for (int i = 0; i < kFours; ++i) {
+    v[i] = LoadFour(from + 128 * i);
+    squares += v[i].x * v[i].x + v[i].y * v[i].y + v[i].z * v[i].z + v[i].w * v[i].w;
+  }
+  const float factor = rsqrtf(WarpSum(squares) / (128.0f * kFours) + norm.eps);
+#pragma unroll
+  for (int i = 0; i < kFours; ++i) {
+    const int c = 128 * i + threadIdx.x % 32 * 4;
+    const float4 w = norm.weight != nullptr ? LoadFour(norm.weight + c) : make_float4(1, 1, 1, 1);
+    StoreFour(to + 128 * i, make_float4(v[i].x * factor * w.x, v[i].y * factor * w.y,
+                                        v[i].z * factor * w.z, v[i].w * factor * w.w));
+  }
+}
+
 template <typename In, typename Out>
 __global__ void GroupNormKernel(const In* x, int64_t x_stride, Norm norm, Out* out,
                                 int64_t out_stride, int64_t rows, int64_t groups, int64_t group) {
@@ -85,6 +111,12 @@ bool RowFits(const RmsNormLaunch& args) {
          (args.weight == nullptr || FitsFour(args.weight, 0, args.cols, 4));
 }
 
+bool HeadsFit(const RmsNormLaunch& args, int64_t group) {
+  return (group == 128 || group == 256) && args.residual == nullptr &&
+         FitsFour(args.x, args.cols) && FitsFour(args.out, args.cols) &&
+         (args.weight == nullptr || FitsFour(args.weight, 0, group, 4));
+}
+
 template <typename In, typename Out>
 void LaunchRows(const RmsNormLaunch& args, const Norm& norm, cudaStream_t stream) {
   const auto* x = static_cast<const In*>(args.x.data);
@@ -117,9 +149,16 @@ int LaunchRmsNorm(const RmsNormLaunch& args, CUstream_st* stream) {
     }
     const int64_t groups = args.cols / group;
     const auto blocks = static_cast<unsigned>((args.rows * groups + 7) / 8);
-    GroupNormKernel<In, Out><<<blocks, 256, 0, stream>>>(
-        static_cast<const In*>(args.x.data), args.x.stride, norm, static_cast<Out*>(args.out.data),
-        args.out.stride, args.rows, groups, group);
+    const auto* x = static_cast<const In*>(args.x.data);
+    auto* out = static_cast<Out*>(args.out.data);
+    if (HeadsFit(args, group)) {
+      auto* kernel = group == 128 ? HeadNormKernel<1, In, Out> : HeadNormKernel<2, In, Out>;
+      kernel<<<blocks, 256, 0, stream>>>(x, args.x.stride, norm, out, args.out.stride, args.rows,
+                                         groups);
+      return;
+    }
+    GroupNormKernel<In, Out><<<blocks, 256, 0, stream>>>(x, args.x.stride, norm, out,
+                                                         args.out.stride, args.rows, groups, group);
   });
   return known ? cudaGetLastError() : cudaErrorInvalidValue;
 }

@@ -391,13 +391,12 @@ __device__ float TopLogprobs(const Row& row, Shared& sh, const SampleLaunch& arg
   return static_cast<float>(normaliser);
 }
 
-// Penalties, then what must not be drawn. The raw logits that they change are kept for logprobs.
+// Biases, penalties, then what must not be drawn.
 __device__ void Penalise(const Row& row, const SampleLaunch& args, const DeviceSampleRow& wish) {
-  for (int i = wish.seen_begin + threadIdx.x; i < wish.seen_end; i += kThreads) {
-    args.seen_raw[i] = row.logits[args.seen_tokens[i]];
-  }
-  for (int i = wish.output_begin + threadIdx.x; i < wish.output_end; i += kThreads) {
-    args.output_raw[i] = row.logits[args.output_tokens[i]];
+  if (threadIdx.x == 0) {  // in order: an id may come twice
+    for (int i = wish.bias_begin; i < wish.bias_end; ++i) {
+      row.logits[args.bias_tokens[i]] += args.bias_values[i];
+    }
   }
   __syncthreads();
   for (int i = wish.seen_begin + threadIdx.x; i < wish.seen_end; i += kThreads) {
@@ -428,36 +427,45 @@ __device__ void Penalise(const Row& row, const SampleLaunch& args, const DeviceS
   __syncthreads();
 }
 
+// The token's place in the order of the raw logits, from 1.
+__device__ int RankOf(const Row& raw, Shared& sh, int token) {
+  const uint32_t key = Key(raw.logits[token]);
+  const Units better = Total(raw, sh, [&](int id, float x) -> Units {
+    const uint32_t other = Key(x);
+    return id < raw.vocab && (other > key || (other == key && id < token)) ? 1 : 0;
+  });
+  return static_cast<int>(better) + 1;
+}
+
 __global__ void __launch_bounds__(kThreads)
     SampleKernel(const __grid_constant__ SampleLaunch args) {
   __shared__ Shared sh;
-  __shared__ float raw;
   const DeviceSampleRow wish = args.wishes[blockIdx.x];
   float* logits = args.logits + blockIdx.x * args.logits_stride;
-  const Row row = {logits, static_cast<int>(args.vocab),
-                   reinterpret_cast<uintptr_t>(logits) % 16 == 0};
+  const auto row_at = [&](float* at) {
+    return Row{at, static_cast<int>(args.vocab), reinterpret_cast<uintptr_t>(at) % 16 == 0};
+  };
+  const Row row = row_at(logits);
+  const bool wants_logprobs = wish.num_logprobs >= 0;
+  const Row raw = row_at(wants_logprobs ? args.raw + blockIdx.x * args.vocab : logits);
   float normaliser = 0;
-  if (wish.num_logprobs >= 0) {
+  if (wants_logprobs) {
+    for (int64_t id = threadIdx.x; id < args.vocab; id += kThreads) raw.logits[id] = logits[id];
     normaliser = TopLogprobs(row, sh, args, wish.num_logprobs);
     __syncthreads();
   }
-  Penalise(row, args, wish);
-  const int token = Draw(row, sh, wish);
-  if (threadIdx.x == 0) args.tokens[blockIdx.x] = token;
-  if (wish.num_logprobs < 0) return;
-  __syncthreads();
-  if (token >= 0 && threadIdx.x == 0) raw = row.logits[token];
-  __syncthreads();
-  if (token >= 0) {
-    for (int i = wish.seen_begin + threadIdx.x; i < wish.seen_end; i += kThreads) {
-      if (args.seen_tokens[i] == token) raw = args.seen_raw[i];
-    }
-    for (int i = wish.output_begin + threadIdx.x; i < wish.output_end; i += kThreads) {
-      if (args.output_tokens[i] == token) raw = args.output_raw[i];
-    }
+  int token = wish.given;
+  if (token < 0) {
+    Penalise(row, args, wish);
+    token = Draw(row, sh, wish);
   }
-  __syncthreads();
-  if (threadIdx.x == 0) args.logprobs[blockIdx.x] = token >= 0 ? raw - normaliser : 0.0f;
+  if (threadIdx.x == 0) args.tokens[blockIdx.x] = token;
+  if (!wants_logprobs) return;
+  const int rank = token >= 0 ? RankOf(raw, sh, token) : 0;
+  if (threadIdx.x != 0) return;
+  args.ranks[blockIdx.x] = rank;
+  const float logit = token >= 0 ? raw.logits[token] : 0.0f;
+  args.logprobs[blockIdx.x] = token < 0 ? 0.0f : (Possible(logit) ? logit - normaliser : kNever);
 }
 
 }  // namespace

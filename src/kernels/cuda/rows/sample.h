@@ -12,7 +12,8 @@ struct CUstream_st;
 
 namespace moebius::kernels::cuda {
 
-// One row's wishes, as SampleRow of kernels/ops.h; lists are ranges of the launch's arrays.
+// One row's wishes, as SampleRow of kernels/ops.h; lists are ranges of the launch's arrays. Rows
+// that want log probabilities keep a copy of the raw logits.
 struct DeviceSampleRow {
   float temperature = 1.0f;  // below 1e-5: greedy
   int32_t top_k = 0;         // 0: all
@@ -24,6 +25,9 @@ struct DeviceSampleRow {
   int32_t num_logprobs = -1;  // -1: none; at most kMaxLogprobs
   uint64_t seed = 0;
   int64_t position = 0;
+  int32_t given = -1;      // >= 0: this token is scored, none is drawn
+  int32_t bias_begin = 0;  // of bias_tokens and bias_values
+  int32_t bias_end = 0;
   int32_t seen_begin = 0;  // of seen_tokens
   int32_t seen_end = 0;
   int32_t output_begin = 0;  // of output_tokens and output_counts
@@ -40,20 +44,39 @@ struct SampleLaunch {
   int64_t rows = 0;
   int64_t vocab = 0;
   const DeviceSampleRow* wishes = nullptr;  // [rows]
-  const int32_t* seen_tokens = nullptr;     // distinct within a row
-  const int32_t* output_tokens = nullptr;   // distinct within a row
+  const int32_t* bias_tokens = nullptr;
+  const float* bias_values = nullptr;
+  const int32_t* seen_tokens = nullptr;    // distinct within a row
+  const int32_t* output_tokens = nullptr;  // distinct within a row
   const int32_t* output_counts = nullptr;
   const int32_t* banned_tokens = nullptr;
   const uint32_t* allowed_masks = nullptr;
-  float* seen_raw = nullptr;      // scratch, as long as seen_tokens
-  float* output_raw = nullptr;    // scratch, as long as output_tokens
+  float* raw = nullptr;           // scratch [rows, vocab]; null if no row wants log probabilities
   int32_t* tokens = nullptr;      // out [rows]; -1: no token may be drawn
   float* logprobs = nullptr;      // out [rows], of the tokens; null if no row wants any
+  int32_t* ranks = nullptr;       // out [rows], the tokens' places among the raw logits, from 1
   int32_t* top_tokens = nullptr;  // out [rows, top_stride], best first
   float* top_logprobs = nullptr;  // out [rows, top_stride]
   int64_t top_stride = 0;
 };
 // 0 or the cudaError_t of the launch.
 int LaunchSample(const SampleLaunch& args, CUstream_st* stream);
+
+// What a step's inputs do not know while the step before still runs: the tokens it drew.
+constexpr int32_t kPaddingToken = INT32_MIN;
+struct ResolveLaunch {
+  int32_t* tokens = nullptr;  // [rows]: -1 - r becomes sampled[r], kPaddingToken becomes -1
+  int64_t rows = 0;
+  const int32_t* sampled = nullptr;  // by the step before
+  // [samples]: the row of `sampled` that sample i's lists do not count yet, or -1. Lists that it
+  // belongs into (repetition: seen, presence and frequency: output) end with a free place for it.
+  const int32_t* pending = nullptr;
+  int64_t samples = 0;
+  DeviceSampleRow* wishes = nullptr;
+  int32_t* seen_tokens = nullptr;
+  int32_t* output_tokens = nullptr;
+  int32_t* output_counts = nullptr;
+};
+int LaunchResolve(const ResolveLaunch& args, CUstream_st* stream);
 
 }  // namespace moebius::kernels::cuda

@@ -13,7 +13,8 @@ using testing::Device;
 
 struct Wish {
   DeviceSampleRow row;
-  std::vector<int32_t> seen, output, counts, banned;
+  std::vector<int32_t> seen, output, counts, banned, bias;
+  std::vector<float> bias_values;
   std::vector<uint32_t> mask;
 };
 struct Answer {
@@ -30,6 +31,7 @@ std::vector<int> Order(const std::vector<float>& logits) {
 }
 
 void Adjust(const Wish& wish, std::vector<float>& logits) {
+  for (size_t i = 0; i < wish.bias.size(); ++i) logits[wish.bias[i]] += wish.bias_values[i];
   for (const int id : wish.seen) {
     logits[id] = logits[id] > 0 ? logits[id] / wish.row.repetition_penalty
                                 : logits[id] * wish.row.repetition_penalty;
@@ -48,6 +50,7 @@ void Adjust(const Wish& wish, std::vector<float>& logits) {
 
 Answer Reference(const Wish& wish, std::vector<float> logits) {
   for (float& x : logits) x = std::isnan(x) ? -INFINITY : x;
+  if (wish.row.given >= 0) return {.token = wish.row.given};
   Adjust(wish, logits);
   std::vector<int> order = Order(logits);
   Answer answer;
@@ -134,6 +137,11 @@ Wish RandomWish(testing::Rng& rng, int vocab) {
     for (uint32_t& w : wish.mask) w = chance(3) ? ~0u : static_cast<uint32_t>(rng());
   }
   if (chance(3)) row.num_logprobs = static_cast<int32_t>(rng() % 21);
+  if (chance(4)) row.given = static_cast<int32_t>(rng() % vocab);
+  for (int i = 0; chance(2) && i < 5; ++i) {  // an id may come twice
+    wish.bias.push_back(static_cast<int32_t>(rng() % vocab));
+    wish.bias_values.push_back(static_cast<float>(static_cast<int>(rng() % 17)) - 8);
+  }
   return wish;
 }
 
@@ -167,10 +175,14 @@ int Run(testing::Rng& rng, int rows, int vocab, int stride, int kind) {
   }
   std::vector<Wish> wishes;
   std::vector<DeviceSampleRow> plain;
-  std::vector<int32_t> seen, output, counts, banned;
+  std::vector<int32_t> seen, output, counts, banned, bias;
+  std::vector<float> bias_values;
   std::vector<uint32_t> masks;
   for (int i = 0; i < rows; ++i) {
     Wish wish = RandomWish(rng, vocab);
+    wish.row.bias_begin = static_cast<int32_t>(bias.size());
+    wish.row.bias_end = Append(bias, wish.bias);
+    Append(bias_values, wish.bias_values);
     wish.row.seen_begin = static_cast<int32_t>(seen.size());
     wish.row.seen_end = Append(seen, wish.seen);
     wish.row.output_begin = static_cast<int32_t>(output.size());
@@ -186,9 +198,12 @@ int Run(testing::Rng& rng, int rows, int vocab, int stride, int kind) {
   constexpr int kTop = 32;
   Device<float> d_logits(logits);
   const Device<DeviceSampleRow> d_wishes(plain);
-  const Device<int32_t> d_seen(seen), d_output(output), d_counts(counts), d_banned(banned);
+  const Device<int32_t> d_seen(seen), d_output(output), d_counts(counts), d_banned(banned),
+      d_bias(bias);
+  const Device<float> d_bias_values(bias_values);
   const Device<uint32_t> d_masks(masks);
-  Device<float> seen_raw(seen.size()), output_raw(output.size());
+  Device<float> raw_copy(static_cast<size_t>(rows) * vocab);
+  Device<int32_t> ranks(rows);
   Device<int32_t> tokens(rows), top_tokens(rows * kTop);
   Device<float> logprobs(rows), top_logprobs(rows * kTop);
   SampleLaunch args;
@@ -197,13 +212,15 @@ int Run(testing::Rng& rng, int rows, int vocab, int stride, int kind) {
   args.rows = rows;
   args.vocab = vocab;
   args.wishes = d_wishes.get();
+  args.bias_tokens = d_bias.get();
+  args.bias_values = d_bias_values.get();
   args.seen_tokens = d_seen.get();
   args.output_tokens = d_output.get();
   args.output_counts = d_counts.get();
   args.banned_tokens = d_banned.get();
   args.allowed_masks = d_masks.get();
-  args.seen_raw = seen_raw.get();
-  args.output_raw = output_raw.get();
+  args.raw = raw_copy.get();
+  args.ranks = ranks.get();
   args.tokens = tokens.get();
   args.logprobs = logprobs.get();
   args.top_tokens = top_tokens.get();
@@ -212,6 +229,7 @@ int Run(testing::Rng& rng, int rows, int vocab, int stride, int kind) {
   CUDA_OK(LaunchSample(args, nullptr));
   const auto got = tokens.Download();
   const auto got_logprobs = logprobs.Download();
+  const auto got_ranks = ranks.Download();
   const auto got_top = top_tokens.Download();
   const auto got_top_logprobs = top_logprobs.Download();
   int other_way = 0;
@@ -231,6 +249,12 @@ int Run(testing::Rng& rng, int rows, int vocab, int stride, int kind) {
     }
     if (w.num_logprobs < 0 || kind == 3) continue;
     for (float& x : raw) x = std::isnan(x) ? -INFINITY : x;
+    const std::vector<int> order = Order(raw);
+    const auto place = std::find(order.begin(), order.end(), got[i]);
+    if (place != order.end()) {
+      testing::Expect(got_ranks[i] == place - order.begin() + 1, "rank of the token");
+    }
+    if (got[i] >= 0 && place == order.end()) continue;  // a given token without any probability
     CheckLogprobs(raw, got[i], w.num_logprobs, got_logprobs[i], &got_top[i * kTop],
                   &got_top_logprobs[i * kTop]);
   }

@@ -1,0 +1,445 @@
+#include "engine/cuda/cuda_runner.h"
+
+#include <algorithm>
+#include <thread>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "kernels/cuda/rows/sample.h"
+#include "model/model_config.h"
+#include "platform/cuda/device.h"
+
+namespace moebius::engine {
+
+using kernels::cuda::kMaxLogprobs;
+using platform::cuda::CopyAsync;
+using platform::cuda::DeviceMemory;
+using platform::cuda::PinnedMemory;
+
+namespace {
+
+// Logits come in pieces of so many rows where prompt tokens are scored.
+constexpr int64_t kMinLogitRows = 32;
+
+AttentionWorkers WorkersOf(const model::Model& model, const ModelRunnerOptions& options,
+                           int num_sms) {
+  const model::AttentionConfig& attention = model.config().attention;
+  const bool mla = attention.kind == model::AttentionKind::kMla;
+  AttentionWorkers workers;
+  workers.num_sms = num_sms;
+  workers.shape.mla = mla;
+  workers.shape.act = options.activations;
+  workers.shape.num_heads = static_cast<int>(attention.num_heads);
+  workers.shape.num_kv_heads = mla ? 1 : static_cast<int>(attention.num_kv_heads);
+  workers.shape.head_dim =
+      mla ? attention.kv_lora_rank + attention.qk_rope_head_dim : attention.head_dim;
+  workers.shape.v_head_dim = mla ? attention.kv_lora_rank : attention.head_dim;
+  workers.shape.block_size = options.block_size;
+  workers.form = kernels::ChooseAttentionForm(workers.shape);
+  return workers;
+}
+
+StepSizes MostSizes(const ModelRunnerOptions& options, const AttentionWorkers& workers,
+                    int64_t rows, int64_t seqs) {
+  StepSizes most;
+  most.rows = rows;
+  most.seqs = seqs;
+  most.max_blocks =
+      BlockBucket((options.max_model_len + options.block_size - 1) / options.block_size);
+  most.logit_rows = rows;
+  most.workers = std::max(workers.Count(true), workers.Count(false));
+  most.segments = kernels::MaxAttentionSegments(rows, most.workers);
+  most.combine = rows;
+  most.items = rows;
+  return most;
+}
+
+template <typename T>
+std::span<T> Take(Arena& arena, int64_t count) {
+  return {arena.Alloc<T>(count), static_cast<size_t>(count)};
+}
+
+Arena ArenaOf(const auto& memory) { return Arena(memory.data(), memory.size()); }
+
+// In the device's memory: pointers are followed there alone.
+kernels::cuda::StagedAttention StageAttention(const StagedPlan& staged, const StepInputs& in,
+                                              const ModelRunnerOptions& options, void* partials) {
+  kernels::cuda::StagedAttention attention;
+  attention.block_table = in.block_table.data();
+  attention.max_blocks = staged.sizes().max_blocks;
+  attention.block_size = static_cast<int>(options.block_size);
+  attention.max_queries = staged.max_queries();
+  attention.segments = in.segments.data();
+  attention.worker_begin = in.worker_begin.data();
+  attention.num_workers = static_cast<int>(staged.sizes().workers);
+  attention.combine = in.combine.data();
+  attention.num_combine = staged.sizes().combine;
+  attention.partials = partials;
+  attention.max_slots = kernels::MaxAttentionSlots(staged.sizes().workers);
+  attention.items = in.items.data();
+  attention.num_items = staged.sizes().items;
+  return attention;
+}
+
+}  // namespace
+
+CudaRunner::Drawn::Drawn(Arena& arena, int64_t draws)
+    : tokens(Take<int32_t>(arena, draws)),
+      logprobs(Take<float>(arena, draws)),
+      ranks(Take<int32_t>(arena, draws)),
+      top_tokens(Take<int32_t>(arena, draws * kMaxLogprobs)),
+      top_logprobs(Take<float>(arena, draws * kMaxLogprobs)) {}
+
+CudaRunner::Sizes CudaRunner::SizesOf(const model::Model& model, const ModelRunnerOptions& options,
+                                      int num_sms) {
+  const AttentionWorkers workers = WorkersOf(model, options, num_sms);
+  Sizes sizes;
+  const int64_t bucket = RowBucket(options.max_samples);
+  sizes.rows = std::max(options.max_rows, bucket);
+  sizes.logit_rows = std::max(bucket, std::min(options.max_rows, kMinLogitRows));
+  sizes.draws = sizes.rows;
+  sizes.workspace_bytes = model.WorkspaceBytes(sizes.rows, sizes.logit_rows) + Arena::kAlignment;
+  sizes.logits_bytes = static_cast<size_t>(sizes.logit_rows * options.vocab_size) * sizeof(float);
+  sizes.input_bytes =
+      StepInputs::NumBytes(MostSizes(options, workers, sizes.rows, sizes.rows)).rows;
+  sizes.partial_bytes = workers.PartialBytes();
+  Arena counting(reinterpret_cast<void*>(Arena::kAlignment), SIZE_MAX / 2);
+  Drawn(counting, sizes.draws);
+  sizes.output_bytes = counting.used();
+  return sizes;
+}
+
+CudaRunner::CudaRunner(std::unique_ptr<model::Model> model,
+                       std::unique_ptr<platform::ThreadPool> pool,
+                       const ModelRunnerOptions& options)
+    : options_(options), pool_(std::move(pool)), model_(std::move(model)) {}
+
+CudaRunner::~CudaRunner() {
+  // Nothing is freed that the device still uses; what it has to say about it no longer matters.
+  if (stream_.get() != nullptr) (void)stream_.Synchronize();
+  if (num_replays_ == 0) return;
+  LogDebug("{} of {} steps were replays of {} graphs, each queued in {:.0f} us of the host",
+           num_replays_, num_launched_, graphs_.size(),
+           replay_seconds_ / static_cast<double>(num_replays_) * 1e6);
+}
+
+Status CudaRunner::Allocate() {
+  MOEBIUS_ASSIGN(const platform::cuda::DeviceInfo info, platform::cuda::SelectDevice(0));
+  workers_ = WorkersOf(*model_, options_, info.num_multiprocessors);
+  sizes_ = SizesOf(*model_, options_, info.num_multiprocessors);
+  MOEBIUS_ASSIGN(stream_, platform::cuda::Stream::Create());
+  auto dense = kernels::cuda::DenseProducts::Create();
+  if (dense) {
+    dense_ = std::move(*dense);
+  } else {
+    LogWarning("dense products are slow: {}", dense.error().message());
+  }
+  device_.stream = stream_.get();
+  device_.num_sms = info.num_multiprocessors;
+  device_.dense = dense_.get();
+  MOEBIUS_ASSIGN(workspace_memory_, DeviceMemory::Allocate(sizes_.workspace_bytes));
+  workspace_ = ArenaOf(workspace_memory_);
+  context_ = {&model_->backend(), pool_.get(), &workspace_, &device_};
+  MOEBIUS_ASSIGN(logits_, DeviceMemory::Allocate(sizes_.logits_bytes));
+  MOEBIUS_ASSIGN(raw_logits_, DeviceMemory::Allocate(sizes_.logits_bytes));
+  MOEBIUS_ASSIGN(rows_, DeviceMemory::Allocate(sizes_.input_bytes));
+  MOEBIUS_ASSIGN(partials_, DeviceMemory::Allocate(sizes_.partial_bytes));
+  MOEBIUS_ASSIGN(outputs_, DeviceMemory::Allocate(sizes_.output_bytes));
+  // The first step may read what a step before it would have drawn.
+  MOEBIUS_TRY(platform::cuda::FillAsync(outputs_.data(), 0, sizes_.output_bytes, stream_));
+  MOEBIUS_TRY(AllocateSlots());
+  MOEBIUS_TRY(GrowDraws(size_t{1} << 20));
+  MOEBIUS_TRY(model_->PreparePositions(options_.max_model_len, *pool_));
+  return AllocateKv();
+}
+
+Status CudaRunner::AllocateSlots() {
+  const size_t count_bytes = model_->expert_stats().counts().size_bytes();
+  for (Slot& slot : slots_) {
+    MOEBIUS_ASSIGN(slot.rows, PinnedMemory::Allocate(sizes_.input_bytes));
+    MOEBIUS_ASSIGN(slot.outputs, PinnedMemory::Allocate(sizes_.output_bytes));
+    MOEBIUS_ASSIGN(slot.counts, PinnedMemory::Allocate(options_.measures_parts ? count_bytes : 0));
+    MOEBIUS_ASSIGN(slot.begin, platform::cuda::Event::Create(/*timing=*/true));
+    MOEBIUS_ASSIGN(slot.end, platform::cuda::Event::Create(/*timing=*/true));
+  }
+  return {};
+}
+
+// Lists of penalties and masks have no bound worth reserving for: the blocks grow when they must,
+// and only then a step waits.
+Status CudaRunner::GrowDraws(size_t num_bytes) {
+  if (num_bytes <= draws_.size()) return {};
+  MOEBIUS_TRY(stream_.Synchronize());
+  const size_t room = std::max(num_bytes, 2 * draws_.size());
+  MOEBIUS_ASSIGN(draws_, DeviceMemory::Allocate(room));
+  for (Slot& slot : slots_) {
+    MOEBIUS_ASSIGN(slot.draws, PinnedMemory::Allocate(room));
+  }
+  return {};
+}
+
+Status CudaRunner::AllocateKv() {
+  const int64_t num_rows = options_.num_blocks * options_.block_size;
+  const auto cache_bytes = [&](int64_t width) {
+    const size_t bytes = static_cast<size_t>(num_rows * width) * SizeOf(options_.activations);
+    return (bytes + 255) / 256 * 256;
+  };
+  const std::vector<model::KvLayerSpec> specs = model_->KvLayers();
+  size_t total = 0;
+  for (const model::KvLayerSpec& spec : specs) {
+    total += cache_bytes(spec.width_k) + cache_bytes(spec.width_v);
+  }
+  MOEBIUS_ASSIGN(kv_, DeviceMemory::Allocate(total));
+  std::byte* next = kv_.data();
+  const auto take = [&](int64_t width) {
+    if (width == 0) return Mat();
+    const Mat cache(next, options_.activations, num_rows, width);
+    next += cache_bytes(width);
+    return cache;
+  };
+  std::vector<model::Model::KvLayer> layers;
+  for (const model::KvLayerSpec& spec : specs) {
+    const Mat k = take(spec.width_k);
+    layers.push_back({k, take(spec.width_v)});
+  }
+  model_->BindKv(std::move(layers));
+  return {};
+}
+
+StepHandle CudaRunner::Launch(const StepPlan& plan) {
+  MOEBIUS_CHECK_LT(num_launched_ - num_waited_, kMaxStepsInFlight);
+  Slot& slot = SlotAt(num_launched_);
+  slot.plan = &plan;
+  const auto begin = std::chrono::steady_clock::now();
+  const int64_t num_replays = num_replays_;
+  slot.queued = Queue(plan, slot);
+  if (slot.queued) slot.queued = device_.TakeError();
+  if (num_replays_ > num_replays) {
+    replay_seconds_ +=
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  }
+  ++num_launched_;
+  last_step_ = plan.step_id;
+  return {plan.step_id};
+}
+
+Status CudaRunner::Queue(const StepPlan& plan, Slot& slot) {
+  const bool has_previous = std::ranges::any_of(plan.tokens, IsPreviousRow);
+  if (has_previous) MOEBIUS_CHECK_EQ(plan.previous_step, last_step_);
+  const bool decode = options_.device_graphs && IsDecode(plan);
+  const GraphKey key = {RowBucket(plan.num_rows()), BlockBucket(plan.max_blocks)};
+  const StagedPlan staged(plan, workers_, decode ? key.first : 0, decode ? key.second : 0);
+  const StepInputs::Bytes bytes = StepInputs::NumBytes(staged.sizes());
+  MOEBIUS_CHECK_LE(bytes.rows, rows_.size());
+  MOEBIUS_TRY(GrowDraws(bytes.draws));
+  Arena host_rows = ArenaOf(slot.rows);
+  Arena host_draws = ArenaOf(slot.draws);
+  staged.Write(StepInputs(host_rows, host_draws, staged.sizes()));
+  Arena rows = ArenaOf(rows_);
+  Arena draws = ArenaOf(draws_);
+  const StepInputs device(rows, draws, staged.sizes());
+
+  MOEBIUS_TRY(slot.begin.Record(stream_));
+  MOEBIUS_TRY(QueueInputs(staged, slot, device, bytes));
+  if (decode) {
+    MOEBIUS_TRY(RunGraph(key, staged, device));
+    Draw(staged, device, 0,
+         Mat(logits_.data(), DType::kF32, staged.sizes().samples, options_.vocab_size));
+  } else {
+    MOEBIUS_TRY(Forward(staged, device, /*samples_inside=*/true));
+  }
+  MOEBIUS_TRY(QueueOutputs(staged, slot));
+  return slot.end.Record(stream_);
+}
+
+Status CudaRunner::QueueInputs(const StagedPlan& staged, const Slot& slot, const StepInputs& device,
+                               StepInputs::Bytes bytes) {
+  MOEBIUS_TRY(CopyAsync(rows_.data(), slot.rows.data(), bytes.rows, stream_));
+  MOEBIUS_TRY(CopyAsync(draws_.data(), slot.draws.data(), bytes.draws, stream_));
+  Arena arena = ArenaOf(outputs_);
+  const Drawn drawn(arena, sizes_.draws);
+  kernels::cuda::ResolveLaunch resolve;
+  resolve.tokens = device.tokens.data();
+  resolve.rows = staged.sizes().rows;
+  resolve.sampled = drawn.tokens.data();
+  resolve.pending = device.pending.data();
+  resolve.samples = staged.sizes().samples;
+  resolve.wishes = device.wishes.data();
+  resolve.seen_tokens = device.seen_tokens.data();
+  resolve.output_tokens = device.output_tokens.data();
+  resolve.output_counts = device.output_counts.data();
+  return platform::cuda::ToStatus(kernels::cuda::LaunchResolve(resolve, stream_.get()),
+                                  "putting drawn tokens in place");
+}
+
+Status CudaRunner::Forward(const StagedPlan& staged, const StepInputs& device,
+                           bool samples_inside) {
+  const kernels::cuda::StagedAttention attention =
+      StageAttention(staged, device, options_, partials_.data());
+  model::ForwardBatch batch;
+  batch.tokens = device.tokens;
+  batch.positions = device.positions;
+  batch.kv_rows = device.kv_rows;
+  batch.attention.block_size = options_.block_size;
+  batch.attention.staged = &attention;
+  batch.logit_rows = device.logit_rows;
+  int64_t logit_rows = static_cast<int64_t>(device.logit_rows.size());
+  if (samples_inside) {
+    logit_rows = std::min(logit_rows, sizes_.logit_rows);
+    batch.take_logits = [&](int64_t first, Mat logits) { Draw(staged, device, first, logits); };
+  }
+  const ArenaScope scope(workspace_);
+  model_->Forward(context_, batch,
+                  Mat(logits_.data(), DType::kF32, logit_rows, options_.vocab_size), Mat());
+  return device_.TakeError();
+}
+
+Status CudaRunner::RunGraph(const GraphKey& key, const StagedPlan& staged,
+                            const StepInputs& device) {
+  const auto forward = [&] { return Forward(staged, device, /*samples_inside=*/false); };
+  if (const auto it = graphs_.find(key); it != graphs_.end()) {
+    ++num_replays_;
+    return it->second.Launch(stream_);
+  }
+  // The first time kernels are loaded, which a capture does not allow.
+  if (seen_keys_.insert(key).second) return forward();
+  MOEBIUS_ASSIGN(platform::cuda::Graph graph, platform::cuda::Graph::Capture(stream_, forward));
+  return graphs_.emplace(key, std::move(graph)).first->second.Launch(stream_);
+}
+
+void CudaRunner::Draw(const StagedPlan& staged, const StepInputs& device, int64_t first,
+                      Mat logits) {
+  Arena arena = ArenaOf(outputs_);
+  const Drawn drawn(arena, sizes_.draws);
+  kernels::cuda::StagedSample sample;
+  sample.launch.wishes = device.wishes.data() + first;
+  sample.launch.bias_tokens = device.bias_tokens.data();
+  sample.launch.bias_values = device.bias_values.data();
+  sample.launch.seen_tokens = device.seen_tokens.data();
+  sample.launch.output_tokens = device.output_tokens.data();
+  sample.launch.output_counts = device.output_counts.data();
+  sample.launch.banned_tokens = device.banned_tokens.data();
+  sample.launch.allowed_masks = device.allowed_masks.data();
+  sample.launch.raw = reinterpret_cast<float*>(raw_logits_.data());
+  sample.launch.tokens = drawn.tokens.data() + first;
+  sample.launch.logprobs = drawn.logprobs.data() + first;
+  sample.launch.ranks = drawn.ranks.data() + first;
+  sample.launch.top_tokens = drawn.top_tokens.data() + first * kMaxLogprobs;
+  sample.launch.top_logprobs = drawn.top_logprobs.data() + first * kMaxLogprobs;
+  sample.launch.top_stride = kMaxLogprobs;
+  kernels::SampleArgs args;
+  args.logits = logits;
+  args.staged = &sample;
+  kernels::Sample(context_, args);
+}
+
+Status CudaRunner::QueueOutputs(const StagedPlan& staged, const Slot& slot) {
+  Arena from_arena = ArenaOf(outputs_);
+  Arena to_arena = ArenaOf(slot.outputs);
+  const Drawn from(from_arena, sizes_.draws);
+  const Drawn to(to_arena, sizes_.draws);
+  const auto count = static_cast<size_t>(staged.sizes().samples);
+  const auto copy = [&](auto to_list, auto from_list, size_t length) {
+    return CopyAsync(to_list.data(), from_list.data(), from_list.first(length).size_bytes(),
+                     stream_);
+  };
+  MOEBIUS_TRY(copy(to.tokens, from.tokens, count));
+  if (staged.wants_logprobs()) {
+    MOEBIUS_TRY(copy(to.logprobs, from.logprobs, count));
+    MOEBIUS_TRY(copy(to.ranks, from.ranks, count));
+    MOEBIUS_TRY(copy(to.top_tokens, from.top_tokens, count * kMaxLogprobs));
+    MOEBIUS_TRY(copy(to.top_logprobs, from.top_logprobs, count * kMaxLogprobs));
+  }
+  const std::span<const int64_t> counts = model_->expert_counts();
+  if (slot.counts.size() == 0) return {};
+  return CopyAsync(slot.counts.data(), counts.data(), counts.size_bytes(), stream_);
+}
+
+Result<StepOutput> CudaRunner::Wait(StepHandle step, std::chrono::milliseconds timeout) {
+  MOEBIUS_CHECK_LT(num_waited_, num_launched_);
+  Slot& slot = SlotAt(num_waited_);
+  MOEBIUS_CHECK_EQ(slot.plan->step_id, step.step_id);
+  Result<StepOutput> output = StepOutput();
+  if (num_waited_ < num_skipped_) {
+    output = MakeError(ErrorCode::kCancelled, "step {} was not run: a step before it failed",
+                       step.step_id);
+  } else if (!slot.queued) {
+    output = tl::unexpected(slot.queued.error());
+  } else {
+    using Clock = std::chrono::steady_clock;
+    const Clock::time_point deadline = Clock::now() + timeout;
+    Result<bool> done = slot.end.Done();
+    for (int i = 0; done && !*done; ++i) {
+      if (Clock::now() >= deadline) {
+        return MakeError(ErrorCode::kDeadline, "step {} is not done after {} ms", step.step_id,
+                         timeout.count());
+      }
+      // Short steps end within microseconds of each other; a core is not burnt on long ones.
+      if (i > 200) std::this_thread::sleep_for(std::chrono::microseconds(20));
+      done = slot.end.Done();
+    }
+    output = done ? Read(slot) : Result<StepOutput>(tl::unexpected(done.error()));
+  }
+  ++num_waited_;
+  if (!output && output.error().code() != ErrorCode::kCancelled) num_skipped_ = num_launched_;
+  return output;
+}
+
+Result<StepOutput> CudaRunner::Read(const Slot& slot) {
+  const StepPlan& plan = *slot.plan;
+  StepOutput output;
+  output.step_id = plan.step_id;
+  MOEBIUS_ASSIGN(const float milliseconds, slot.end.MillisecondsSince(slot.begin));
+  output.device_seconds = static_cast<double>(milliseconds) * 1e-3;
+  Arena arena = ArenaOf(slot.outputs);
+  const Drawn drawn(arena, sizes_.draws);
+  for (size_t i = 0; i < plan.samples.size(); ++i) {
+    const int32_t num_logprobs = plan.samples[i].row.num_logprobs;
+    SampledToken token;
+    token.token = drawn.tokens[i];
+    if (num_logprobs >= 0) {
+      token.logprob = drawn.logprobs[i];
+      token.rank = drawn.ranks[i];
+      token.top_begin = static_cast<int64_t>(output.top_tokens.size());
+      token.num_top = num_logprobs;
+      for (size_t j = 0; j < static_cast<size_t>(num_logprobs); ++j) {
+        output.top_tokens.push_back(drawn.top_tokens[i * kMaxLogprobs + j]);
+        output.top_logprobs.push_back(drawn.top_logprobs[i * kMaxLogprobs + j]);
+      }
+    }
+    output.sampled.push_back(token);
+  }
+  if (options_.measures_parts) {
+    // A stream's parts are not told apart: all of it counts as one.
+    output.parts.other = output.device_seconds;
+    const std::span counts(reinterpret_cast<const int64_t*>(slot.counts.data()),
+                           slot.counts.size() / sizeof(int64_t));
+    last_counts_.resize(counts.size());
+    output.num_experts = model_->config().moe.num_experts;
+    for (size_t i = 0; i < counts.size(); ++i) {
+      output.expert_counts.push_back(static_cast<int32_t>(counts[i] - last_counts_[i]));
+      last_counts_[i] = counts[i];
+    }
+  }
+  return output;
+}
+
+moe::ExpertStats CudaRunner::ExpertLoad() const {
+  const std::lock_guard lock(stats_mutex_);
+  return model_->expert_stats();
+}
+
+uint64_t DeviceWorkspaceBytes(const model::Model& model, const ModelRunnerOptions& options) {
+  const auto info = platform::cuda::SelectDevice(0);
+  return CudaRunner::SizesOf(model, options, info ? info->num_multiprocessors : 1).Total();
+}
+
+Result<std::unique_ptr<StepRunner>> MakeDeviceRunner(std::unique_ptr<model::Model> model,
+                                                     std::unique_ptr<platform::ThreadPool> pool,
+                                                     const ModelRunnerOptions& options) {
+  auto runner = std::make_unique<CudaRunner>(std::move(model), std::move(pool), options);
+  MOEBIUS_TRY(runner->Allocate());
+  return runner;
+}
+
+}  // namespace moebius::engine

@@ -1,0 +1,122 @@
+// Runs steps on one GPU. Launch (the engine thread's) writes a step's inputs into pinned memory,
+// queues their copy, the forward pass, the draws and the copy of what was drawn on one stream, and
+// returns: nothing in a step waits for the host. Tokens that the step before drew are put in place
+// on the device. Steps in which every sequence has one row run as CUDA graphs, one a bucket of rows
+// and block-table length, made when a bucket comes for the second time.
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "engine/device_runner.h"
+#include "engine/step_inputs.h"
+#include "kernels/cuda/gemm/dense_products.h"
+#include "kernels/cuda/ops/device_context.h"
+#include "kernels/cuda/ops/staged.h"
+#include "platform/cuda/graph.h"
+#include "platform/cuda/memory.h"
+#include "platform/cuda/stream.h"
+
+namespace moebius::engine {
+
+class CudaRunner final : public StepRunner {
+ public:
+  CudaRunner(std::unique_ptr<model::Model> model, std::unique_ptr<platform::ThreadPool> pool,
+             const ModelRunnerOptions& options);
+  ~CudaRunner() override;
+  Status Allocate();
+
+  StepHandle Launch(const StepPlan& plan) override;
+  Result<StepOutput> Wait(StepHandle step, std::chrono::milliseconds timeout) override;
+  moe::ExpertStats ExpertLoad() const override;
+
+  // What Allocate takes, for the memory plan.
+  struct Sizes {
+    int64_t rows = 0;        // of a step, padding included
+    int64_t logit_rows = 0;  // of one piece
+    int64_t draws = 0;       // of a step
+    size_t workspace_bytes = 0;
+    size_t logits_bytes = 0;
+    size_t input_bytes = 0;
+    size_t partial_bytes = 0;
+    size_t output_bytes = 0;
+    size_t Total() const {
+      return workspace_bytes + 2 * logits_bytes + input_bytes + partial_bytes + output_bytes;
+    }
+  };
+  static Sizes SizesOf(const model::Model& model, const ModelRunnerOptions& options, int num_sms);
+
+ private:
+  // Where a step's draws lie: the same places on the device and in pinned memory.
+  struct Drawn {
+    Drawn(Arena& arena, int64_t draws);
+    std::span<int32_t> tokens;
+    std::span<float> logprobs;
+    std::span<int32_t> ranks;
+    std::span<int32_t> top_tokens;  // [draws, kMaxLogprobs]
+    std::span<float> top_logprobs;
+  };
+  struct Slot {
+    const StepPlan* plan = nullptr;
+    Status queued;
+    platform::cuda::PinnedMemory rows;
+    platform::cuda::PinnedMemory draws;
+    platform::cuda::PinnedMemory outputs;
+    platform::cuda::PinnedMemory counts;
+    platform::cuda::Event begin;
+    platform::cuda::Event end;
+  };
+  using GraphKey = std::pair<int64_t, int64_t>;  // rows, blocks
+
+  Status AllocateSlots();
+  Status AllocateKv();
+  Status GrowDraws(size_t num_bytes);
+  Status Queue(const StepPlan& plan, Slot& slot);
+  Status QueueInputs(const StagedPlan& staged, const Slot& slot, const StepInputs& device,
+                     StepInputs::Bytes bytes);
+  Status QueueOutputs(const StagedPlan& staged, const Slot& slot);
+  Status Forward(const StagedPlan& staged, const StepInputs& device, bool samples_inside);
+  Status RunGraph(const GraphKey& key, const StagedPlan& staged, const StepInputs& device);
+  void Draw(const StagedPlan& staged, const StepInputs& device, int64_t first, Mat logits);
+  Result<StepOutput> Read(const Slot& slot);
+  Slot& SlotAt(int64_t index) { return slots_[static_cast<size_t>(index % kMaxStepsInFlight)]; }
+
+  const ModelRunnerOptions options_;
+  std::unique_ptr<platform::ThreadPool> pool_;
+  AttentionWorkers workers_;
+  Sizes sizes_;
+  platform::cuda::Stream stream_;
+  std::unique_ptr<kernels::cuda::DenseProducts> dense_;
+  kernels::cuda::DeviceContext device_;
+  platform::cuda::DeviceMemory kv_;
+  platform::cuda::DeviceMemory workspace_memory_;
+  platform::cuda::DeviceMemory logits_;
+  platform::cuda::DeviceMemory raw_logits_;  // of rows whose log probabilities are wanted
+  platform::cuda::DeviceMemory rows_;
+  platform::cuda::DeviceMemory draws_;
+  platform::cuda::DeviceMemory partials_;
+  platform::cuda::DeviceMemory outputs_;
+  Arena workspace_;
+  kernels::ExecContext context_;
+  std::unique_ptr<model::Model> model_;
+  std::array<Slot, kMaxStepsInFlight> slots_;
+  std::map<GraphKey, platform::cuda::Graph> graphs_;
+  std::set<GraphKey> seen_keys_;
+  int64_t num_launched_ = 0;
+  int64_t num_waited_ = 0;
+  int64_t num_skipped_ = 0;  // steps before this one came before a known fault
+  int64_t last_step_ = -1;
+  std::vector<int64_t> last_counts_;
+  int64_t num_replays_ = 0;         // steps that ran as a graph
+  double replay_seconds_ = 0;       // of the host, queueing them
+  mutable std::mutex stats_mutex_;  // the model's counts, which any thread may ask for
+};
+
+}  // namespace moebius::engine

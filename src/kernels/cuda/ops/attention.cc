@@ -1,0 +1,120 @@
+// Attention: the kernel that the shape allows (tuning/attention_form.h), on a batch that was staged
+// for that form.
+#include "kernels/cuda/attention/gqa.h"
+#include "kernels/cuda/attention/mla_decode.h"
+#include "kernels/cuda/ops/cuda_ops.h"
+#include "kernels/cuda/ops/staged.h"
+#include "kernels/tuning/attention_form.h"
+
+namespace moebius::kernels::cuda {
+namespace {
+
+void RunAny(ExecContext& ctx, const GqaShape& shape, DType act, DType cache,
+            const StagedAttention& staged) {
+  AttentionAnyArgs any;
+  any.shape = shape;
+  any.dtype = act;
+  any.cache_dtype = cache;
+  any.items = staged.items;
+  any.num_items = staged.num_items;
+  ctx.device->Check(LaunchAttentionAny(any, ctx.device->stream), "attention");
+}
+
+}  // namespace
+
+void Attention(ExecContext& ctx, const AttentionArgs& args) {
+  const StagedAttention& staged = *args.batch.staged;
+  GqaShape shape;
+  shape.q = args.q.data;
+  shape.k_cache = args.k_cache.data;
+  shape.v_cache = args.v_cache.data;
+  shape.out = args.out.data;
+  shape.q_stride = args.q.stride;
+  shape.k_stride = args.k_cache.stride;
+  shape.v_stride = args.v_cache.stride;
+  shape.num_heads = static_cast<int>(args.num_heads);
+  shape.num_kv_heads = static_cast<int>(args.num_kv_heads);
+  shape.head_dim = static_cast<int>(args.head_dim);
+  shape.v_head_dim = static_cast<int>(args.v_head_dim);
+  shape.scale = args.scale;
+  shape.window = args.window;
+  shape.chunk = args.chunk;
+  shape.block_table = staged.block_table;
+  shape.max_blocks = staged.max_blocks;
+  shape.block_size = staged.block_size;
+  const AttentionForm form = ChooseAttentionForm({.act = args.q.dtype,
+                                                  .num_heads = shape.num_heads,
+                                                  .num_kv_heads = shape.num_kv_heads,
+                                                  .head_dim = args.head_dim,
+                                                  .v_head_dim = args.v_head_dim,
+                                                  .block_size = staged.block_size});
+  if (form == AttentionForm::kAny) {
+    RunAny(ctx, shape, args.q.dtype, args.k_cache.dtype, staged);
+    return;
+  }
+  GqaArgs gqa;
+  gqa.shape = shape;
+  gqa.max_queries = staged.max_queries;
+  gqa.segments = staged.segments;
+  gqa.worker_begin = staged.worker_begin;
+  gqa.num_workers = staged.num_workers;
+  gqa.combine = staged.combine;
+  gqa.num_combine = staged.num_combine;
+  gqa.workspace = staged.partials;
+  gqa.max_slots = staged.max_slots;
+  ctx.device->Check(LaunchGqa(gqa, ctx.device->stream), "attention");
+}
+
+void MlaAttention(ExecContext& ctx, const MlaAttentionArgs& args) {
+  const StagedAttention& staged = *args.batch.staged;
+  const int64_t width = args.latent_dim + args.rope_dim;
+  const AttentionForm form = ChooseAttentionForm({.mla = true,
+                                                  .act = args.q.dtype,
+                                                  .num_heads = static_cast<int>(args.num_heads),
+                                                  .num_kv_heads = 1,
+                                                  .head_dim = width,
+                                                  .v_head_dim = args.latent_dim,
+                                                  .block_size = staged.block_size});
+  if (form == AttentionForm::kAny) {
+    // One latent head that is key and value both.
+    GqaShape shape;
+    shape.q = args.q.data;
+    shape.k_cache = args.cache.data;
+    shape.v_cache = args.cache.data;
+    shape.out = args.out.data;
+    shape.q_stride = args.q.stride;
+    shape.k_stride = args.cache.stride;
+    shape.v_stride = args.cache.stride;
+    shape.num_heads = static_cast<int>(args.num_heads);
+    shape.num_kv_heads = 1;
+    shape.head_dim = static_cast<int>(width);
+    shape.v_head_dim = static_cast<int>(args.latent_dim);
+    shape.scale = args.scale;
+    shape.block_table = staged.block_table;
+    shape.max_blocks = staged.max_blocks;
+    shape.block_size = staged.block_size;
+    RunAny(ctx, shape, args.q.dtype, args.cache.dtype, staged);
+    return;
+  }
+  MlaDecodeArgs mla;
+  mla.q = args.q.data;
+  mla.cache = args.cache.data;
+  mla.out = args.out.data;
+  mla.num_rows = args.q.rows;
+  mla.cache_rows = args.cache.rows;
+  mla.num_heads = static_cast<int>(args.num_heads);
+  mla.scale = args.scale;
+  mla.block_table = staged.block_table;
+  mla.max_blocks = staged.max_blocks;
+  mla.block_size = staged.block_size;
+  mla.segments = staged.segments;
+  mla.worker_begin = staged.worker_begin;
+  mla.combine = staged.combine;
+  mla.num_combine = staged.num_combine;
+  mla.num_workers = staged.num_workers;
+  mla.workspace = staged.partials;
+  mla.max_slots = staged.max_slots;
+  ctx.device->Check(LaunchMlaDecode(mla, ctx.device->stream), "mla_attention");
+}
+
+}  // namespace moebius::kernels::cuda

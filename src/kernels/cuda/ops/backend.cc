@@ -1,0 +1,57 @@
+// The GPU's table of operations. no_cuda.cc is its twin in a build without CUDA.
+#include "kernels/backend.h"
+
+#include "kernels/cuda/ops/cuda_ops.h"
+#include "platform/cuda/device.h"
+#include "platform/cuda/device_memory_space.h"
+
+namespace moebius::kernels {
+namespace {
+
+Backend MakeBackend() {
+  Backend backend;
+  backend.name = "cuda";
+  backend.embed = cuda::Embed;
+  backend.rms_norm = cuda::RmsNorm;
+  backend.add = cuda::Add;
+  backend.rope = cuda::Rope;
+  backend.gemm = cuda::Gemm;
+  backend.head_gemm = cuda::HeadGemm;
+  backend.swiglu = cuda::SwiGlu;
+  backend.route_topk = cuda::RouteTopK;
+  backend.choose_slots = cuda::ChooseSlots;
+  backend.group_by_slot = cuda::GroupBySlot;
+  backend.grouped_swiglu = cuda::GroupedSwiGlu;
+  backend.grouped_gemm = cuda::GroupedGemm;
+  backend.weighted_reduce = cuda::WeightedReduce;
+  backend.kv_write = cuda::KvWrite;
+  backend.attention = cuda::Attention;
+  backend.mla_attention = cuda::MlaAttention;
+  backend.sample = cuda::Sample;
+  backend.memory = &platform::cuda::DeviceMemorySpace();
+  backend.on_host = false;
+  backend.weight_layout = WeightLayout::kRows;
+  backend.workspace_bytes = cuda::WorkspaceBytes;
+  return backend;
+}
+
+}  // namespace
+
+Result<const Backend*> CudaBackend() {
+  MOEBIUS_ASSIGN(const int num_devices, platform::cuda::DeviceCount());
+  if (num_devices == 0) {
+    return MakeError(
+        ErrorCode::kUnavailable,
+        "--device is 'cuda', but the driver shows no device: `moebius doctor` says more");
+  }
+  MOEBIUS_ASSIGN(const platform::cuda::DeviceInfo info, platform::cuda::SelectDevice(0));
+  if (info.major != 9 || info.minor != 0) {
+    return MakeError(ErrorCode::kUnsupported,
+                     "the device is {} with compute capability {}.{}, expected 9.0 (H100, H200)",
+                     info.name, info.major, info.minor);
+  }
+  static const Backend backend = MakeBackend();
+  return &backend;
+}
+
+}  // namespace moebius::kernels

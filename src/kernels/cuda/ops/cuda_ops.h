@@ -1,0 +1,53 @@
+// The operations of kernels/ops.h on a GPU, and what they share. Arguments were checked by
+// kernels/ops.cc. Called by the device thread of a rank.
+#pragma once
+
+#include "kernels/cuda/ops/device_context.h"
+#include "kernels/cuda/rows/rows.h"
+#include "kernels/ops.h"
+
+namespace moebius::kernels::cuda {
+
+inline DeviceRows RowsOf(const Mat& m) { return {m.data, m.dtype, m.stride}; }
+inline const float* FloatsOf(const Mat& m) { return static_cast<const float*>(m.data); }
+
+void Embed(ExecContext& ctx, const EmbedArgs& args);
+void RmsNorm(ExecContext& ctx, const RmsNormArgs& args);
+void Add(ExecContext& ctx, const AddArgs& args);
+void Rope(ExecContext& ctx, const RopeArgs& args);
+void KvWrite(ExecContext& ctx, const KvWriteArgs& args);
+
+void Gemm(ExecContext& ctx, const GemmArgs& args);
+void HeadGemm(ExecContext& ctx, const HeadGemmArgs& args);
+void SwiGlu(ExecContext& ctx, const SwiGluArgs& args);
+
+void RouteTopK(ExecContext& ctx, const RouteTopKArgs& args);
+void ChooseSlots(ExecContext& ctx, const ChooseSlotsArgs& args);
+void GroupBySlot(ExecContext& ctx, const GroupBySlotArgs& args);
+void GroupedSwiGlu(ExecContext& ctx, const GroupedSwiGluArgs& args);
+void GroupedGemm(ExecContext& ctx, const GroupedGemmArgs& args);
+void WeightedReduce(ExecContext& ctx, const WeightedReduceArgs& args);
+
+void Attention(ExecContext& ctx, const AttentionArgs& args);
+void MlaAttention(ExecContext& ctx, const MlaAttentionArgs& args);
+void Sample(ExecContext& ctx, const SampleArgs& args);
+
+size_t WorkspaceBytes(const OpLimits& limits);
+
+// out = rows w^T by groups on the tensor cores, if they take these shapes and dtypes; false:
+// nothing was done. `weights`: one slot after the other without gaps. rows and out: [places, ..]
+// without gaps, bfloat16; offsets [slots + 1] on the device. fp8 weights: the rows are quantised
+// first.
+struct GroupedProduct {
+  Mat rows;
+  std::span<const int32_t> offsets;
+  std::span<const PackedWeight> weights;
+  int64_t n = 0;  // of a slot: a gated weight's twice
+  Mat out;
+};
+bool RunGroupedProduct(ExecContext& ctx, const GroupedProduct& product);
+
+// The dtype that a format's elements have.
+DType ElementOf(WeightFormat format);
+
+}  // namespace moebius::kernels::cuda

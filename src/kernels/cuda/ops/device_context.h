@@ -1,0 +1,30 @@
+// What operations on a GPU run with: a stream, and where its first error is kept. Owned by the
+// rank's step runner; called by its thread.
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "base/result.h"
+
+struct CUstream_st;
+
+namespace moebius::kernels::cuda {
+
+class DenseProducts;
+
+struct DeviceContext {
+  CUstream_st* stream = nullptr;
+  int num_sms = 0;
+  DenseProducts* dense = nullptr;  // null: no library for them, our own kernel serves
+  // Of a launch, since it was taken last: operations return nothing, so a step asks once at its
+  // end.
+  std::optional<Error> error;
+
+  // A cudaError_t, or a launch's text (null: all is well), of operation `op`.
+  void Check(int code, const char* op);
+  void Check(const char* text, const char* op);
+  Status TakeError();
+};
+
+}  // namespace moebius::kernels::cuda

@@ -1,0 +1,215 @@
+// Routing and the grouped products of experts.
+#include <algorithm>
+
+#include "kernels/cuda/gemm/any_gemm.h"
+#include "kernels/cuda/gemm/grouped_gemm.h"
+#include "kernels/cuda/gemm/quantize.h"
+#include "kernels/cuda/moe/moe.h"
+#include "kernels/cuda/ops/cuda_ops.h"
+#include "kernels/tuning/grouped_gemm_tiles.h"
+
+namespace moebius::kernels::cuda {
+namespace {
+
+bool HasGaps(const Mat& m) { return m.rows > 1 && m.stride != m.cols; }
+
+int64_t BytesBetween(std::span<const PackedWeight> weights) {
+  if (weights.size() < 2) return 0;
+  return static_cast<const std::byte*>(weights[1].data) -
+         static_cast<const std::byte*>(weights[0].data);
+}
+
+// Whatever the tensor cores do not take.
+void RunAnyGroups(ExecContext& ctx, const GroupedProduct& p) {
+  const PackedWeight& first = p.weights.front();
+  AnyGemmLaunch launch;
+  launch.a = RowsOf(p.rows);
+  launch.w = first.data;
+  launch.w_dtype = ElementOf(first.format);
+  launch.w_batch = BytesBetween(p.weights) / static_cast<int64_t>(SizeOf(launch.w_dtype));
+  launch.scales = first.scales;
+  if (first.scales != nullptr && p.weights.size() > 1) {
+    launch.scale_batch = p.weights[1].scales - first.scales;
+  }
+  launch.out = RowsOf(p.out);
+  launch.offsets = p.offsets.data();
+  launch.rows = p.rows.rows;
+  launch.n = p.n;
+  launch.k = first.k;
+  launch.batch = static_cast<int64_t>(p.weights.size());
+  ctx.device->Check(LaunchAnyGemm(launch, ctx.device->stream), "grouped_gemm");
+}
+
+void RunGroups(ExecContext& ctx, const GroupedProduct& product) {
+  if (!RunGroupedProduct(ctx, product)) RunAnyGroups(ctx, product);
+}
+
+}  // namespace
+
+bool RunGroupedProduct(ExecContext& ctx, const GroupedProduct& p) {
+  const PackedWeight& first = p.weights.front();
+  const bool fp8 = first.format == WeightFormat::kFp8Block;
+  const auto slot_bytes = p.n * first.k * static_cast<int64_t>(SizeOf(ElementOf(first.format)));
+  const bool pooled = p.weights.size() == 1 || BytesBetween(p.weights) == slot_bytes;
+  if (first.format == WeightFormat::kF32 || p.rows.dtype != DType::kBF16 ||
+      p.out.dtype != DType::kBF16 || p.n % 128 != 0 || first.k % 128 != 0 || !pooled ||
+      HasGaps(p.rows) || HasGaps(p.out)) {
+    return false;
+  }
+  const ArenaScope scope(*ctx.workspace);
+  const int64_t places = p.rows.rows;
+  const auto num_slots = static_cast<int>(p.weights.size());
+  moebius::cuda::GroupedGemmArgs args = {};
+  args.format = fp8 ? tuning::GemmFormat::kFp8Block : tuning::GemmFormat::kBf16;
+  args.rows = p.rows.data;
+  if (fp8) {
+    const int64_t stride = (places + 3) / 4 * 4;
+    auto* data = ctx.workspace->Alloc<uint8_t>(places * first.k);
+    auto* scales = ctx.workspace->Alloc<float>(first.k / 128 * stride);
+    const moebius::cuda::RowsIn in = {p.rows.data, p.offsets.data() + num_slots, places,
+                                      static_cast<int>(first.k)};
+    ctx.device->Check(
+        moebius::cuda::LaunchQuantizeRows(in, {data, scales, stride}, ctx.device->stream),
+        "quantize");
+    args.rows = data;
+    args.row_scales = scales;
+    args.scale_stride = stride;
+    args.weight_scales = first.scales;
+  }
+  args.weights = first.data;
+  args.out = p.out.data;
+  args.offsets = p.offsets.data();
+  args.capacity = places;
+  args.num_groups = num_slots;
+  args.num_slots = num_slots;
+  args.n = static_cast<int>(p.n);
+  args.k = static_cast<int>(first.k);
+  // How many rows a group has is known on the device alone: as if they were spread evenly.
+  const auto expected = static_cast<int>(std::max<int64_t>(1, places / num_slots));
+  const tuning::GroupedGemmConfig config = tuning::ChooseGroupedGemm(
+      {args.format, args.n, args.k, num_slots, expected, ctx.device->num_sms});
+  ctx.device->Check(moebius::cuda::LaunchGroupedGemm(args, config, ctx.device->stream),
+                    "grouped_gemm");
+  return true;
+}
+
+void RouteTopK(ExecContext& ctx, const RouteTopKArgs& args) {
+  RouteTopKLaunch launch;
+  launch.logits = FloatsOf(args.logits);
+  launch.logits_stride = args.logits.stride;
+  launch.rows = args.logits.rows;
+  launch.num_experts = static_cast<int>(args.logits.cols);
+  launch.score = static_cast<RouteScore>(args.score);
+  launch.bias = FloatsOf(args.bias);
+  launch.groups = static_cast<RouteGroups>(args.group_score);
+  launch.num_groups = args.num_groups;
+  launch.num_top_groups = args.num_top_groups;
+  launch.k = args.k;
+  launch.normalize = args.normalize;
+  launch.scale = args.scale;
+  launch.experts = args.experts.data();
+  launch.weights = args.weights.data();
+  ctx.device->Check(LaunchRouteTopK(launch, ctx.device->stream), "route_topk");
+}
+
+void ChooseSlots(ExecContext& ctx, const ChooseSlotsArgs& args) {
+  ChooseSlotsLaunch launch;
+  launch.experts = args.experts.data();
+  launch.tokens = args.tokens.data();
+  launch.first_slot = args.first_slot.data();
+  launch.counts = args.counts.data();
+  launch.slots = args.slots.data();
+  launch.rows = static_cast<int64_t>(args.tokens.size());
+  launch.k = static_cast<int>(args.k);
+  ctx.device->Check(LaunchChooseSlots(launch, ctx.device->stream), "choose_slots");
+}
+
+void GroupBySlot(ExecContext& ctx, const GroupBySlotArgs& args) {
+  const ArenaScope scope(*ctx.workspace);
+  GroupBySlotLaunch launch;
+  launch.slots = args.slots.data();
+  launch.num_pairs = static_cast<int64_t>(args.slots.size());
+  launch.num_slots = static_cast<int>(args.num_slots);
+  launch.offsets = args.offsets.data();
+  launch.pairs = args.pairs.data();
+  launch.places = args.places.data();
+  launch.workspace = static_cast<int32_t*>(
+      ctx.workspace->Alloc(GroupBySlotWorkspace(launch.num_pairs, launch.num_slots)));
+  ctx.device->Check(LaunchGroupBySlot(launch, ctx.device->stream), "group_by_slot");
+}
+
+// The rows brought together, both halves in one product, then the activation.
+void GroupedSwiGlu(ExecContext& ctx, const GroupedSwiGluArgs& args) {
+  const ArenaScope scope(*ctx.workspace);
+  const int64_t places = args.out.rows;
+  const int64_t n = args.weights.front().n;
+  const int32_t* num_places = args.offsets.data() + args.weights.size();
+  Mat rows = args.a;
+  if (!args.pairs.empty() || !args.row_scale.empty()) {
+    rows = ctx.workspace->AllocMat(args.a.dtype, places, args.a.cols);
+    GatherLaunch gather;
+    gather.in = RowsOf(args.a);
+    gather.pairs = args.pairs.data();
+    gather.rows_per_pair = args.rows_per_pair;
+    gather.row_scale = args.row_scale.data();
+    gather.num_places = num_places;
+    gather.out = RowsOf(rows);
+    gather.places = places;
+    gather.cols = args.a.cols;
+    ctx.device->Check(LaunchGather(gather, ctx.device->stream), "gather");
+  }
+  const Mat both = ctx.workspace->AllocMat(args.out.dtype, places, 2 * n);
+  RunGroups(ctx, {.rows = rows.Rows(0, places),
+                  .offsets = args.offsets,
+                  .weights = args.weights,
+                  .n = 2 * n,
+                  .out = both});
+  GatedLaunch gated;
+  gated.in = RowsOf(both);
+  gated.out = RowsOf(args.out);
+  gated.num_rows = num_places;
+  gated.rows = places;
+  gated.n = n;
+  ctx.device->Check(LaunchGated(gated, ctx.device->stream), "grouped_swiglu");
+}
+
+void GroupedGemm(ExecContext& ctx, const GroupedGemmArgs& args) {
+  RunGroups(ctx, {.rows = args.a,
+                  .offsets = args.offsets,
+                  .weights = args.weights,
+                  .n = args.weights.front().n,
+                  .out = args.out});
+}
+
+void WeightedReduce(ExecContext& ctx, const WeightedReduceArgs& args) {
+  WeightedReduceLaunch launch;
+  launch.in = RowsOf(args.rows);
+  launch.places = args.places.data();
+  launch.weights = args.weights.data();
+  launch.k = static_cast<int>(args.k);
+  launch.shared = RowsOf(args.shared);
+  launch.out = RowsOf(args.out);
+  launch.rows = args.out.rows;
+  launch.cols = args.out.cols;
+  ctx.device->Check(LaunchWeightedReduce(launch, ctx.device->stream), "weighted_reduce");
+}
+
+// What SwiGlu, GroupedSwiGlu and GroupBySlot take at most, and the quantised rows of fp8 products.
+size_t WorkspaceBytes(const OpLimits& l) {
+  const auto bytes = [](int64_t count, int64_t size) {
+    return static_cast<size_t>(count * size) + Arena::kAlignment;
+  };
+  const auto act = static_cast<int64_t>(SizeOf(l.act));
+  const auto quantised = [&](int64_t rows, int64_t width) {
+    return bytes(rows, width) + bytes((rows + 4) * (width / 128 + 1), sizeof(float));
+  };
+  const size_t dense = bytes(l.rows, 2 * l.gated_width * act) + quantised(l.rows, l.inputs);
+  const size_t experts = bytes(l.places, l.expert_inputs * act) +
+                         bytes(l.places, 2 * l.expert_width * act) +
+                         quantised(l.places, std::max(l.expert_inputs, l.expert_width));
+  const size_t grouping =
+      l.num_slots > 0 ? GroupBySlotWorkspace(l.places, static_cast<int>(l.num_slots)) : 0;
+  return std::max({dense, experts, grouping}) + 4 * Arena::kAlignment;
+}
+
+}  // namespace moebius::kernels::cuda

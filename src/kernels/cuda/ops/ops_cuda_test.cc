@@ -1,0 +1,428 @@
+// The GPU's operations against ref/, through kernels/ops.h. Skipped without a GPU.
+#include "kernels/cuda/attention/gqa.h"
+#include "kernels/cuda/attention/mla_decode.h"
+#include "kernels/cuda/ops/device_test_util.h"
+#include "kernels/cuda/ops/staged.h"
+#include "kernels/tuning/attention_form.h"
+
+namespace moebius::kernels {
+namespace {
+
+class CudaOps : public ::testing::TestWithParam<bool> {
+ protected:
+  void SetUp() override {
+    const auto backend = CudaBackend();
+    if (!backend) GTEST_SKIP() << backend.error().message();
+    bench_ = std::make_unique<DeviceBench>(*backend, GetParam());
+  }
+  DeviceBench& bench() { return *bench_; }
+  ExecContext& device() { return bench_->ctx(); }
+  ExecContext& host() { return host_.ctx(); }
+  std::vector<int32_t> Ints(int64_t count, int64_t below) {
+    std::vector<int32_t> values;
+    for (int64_t i = 0; i < count; ++i)
+      values.push_back(static_cast<int32_t>(random_.Below(below)));
+    return values;
+  }
+
+  Random random_{7};
+  std::unique_ptr<DeviceBench> bench_;
+  TestContext host_{&RefBackend()};
+};
+
+INSTANTIATE_TEST_SUITE_P(OwnAndLibrary, CudaOps, ::testing::Bool());
+
+TEST_P(CudaOps, Rows) {
+  for (const DType act : kActs) {
+    for (const auto& [rows, cols] : {std::pair(1, 64), std::pair(7, 96), std::pair(33, 2048)}) {
+      const std::string what = fmt::format("{} {} x {}", DTypeName(act), rows, cols);
+      bench().Reset();
+      const std::vector<int32_t> tokens = Ints(rows, 50);
+      const TestMat table = TestMat(act, 50, cols).Fill(random_);
+      TestMat want(act, rows, cols, 8);
+      TestMat got = want;
+      Mat d_out = bench().Put(got);
+      Embed(host(), {.tokens = tokens, .table = table.view(), .out = want.view()});
+      Embed(device(), {.tokens = bench().Put(tokens), .table = bench().Put(table), .out = d_out});
+      bench().Get(d_out, got);
+      ExpectClose(got, want, 0, "embed " + what);
+
+      for (const int64_t group : {0, 32, 128, 256}) {
+        if (group > 0 && cols % group != 0) continue;
+        const TestMat x = TestMat(act, rows, cols, 16).Fill(random_);
+        TestMat stream = TestMat(DType::kF32, rows, cols).Fill(random_);
+        const TestMat weight = TestMat(DType::kF32, 1, group == 0 ? cols : group).Fill(random_);
+        const Mat d_stream = bench().Put(stream);
+        RmsNorm(device(), {.x = bench().Put(x),
+                           .residual = group == 0 ? d_stream : Mat(),
+                           .weight = bench().Put(weight),
+                           .group = group,
+                           .out = d_out});
+        RmsNorm(host(), {.x = x.view(),
+                         .residual = group == 0 ? stream.view() : Mat(),
+                         .weight = weight.view(),
+                         .group = group,
+                         .out = want.view()});
+        bench().Get(d_out, got);
+        ExpectClose(got, want, LimitOf(act), "rms_norm " + what);
+        TestMat got_stream = stream;
+        bench().Get(d_stream, got_stream);
+        ExpectClose(got_stream, stream, 1e-6, "rms_norm's residual " + what);
+      }
+
+      const TestMat y = TestMat(act, rows, cols).Fill(random_);
+      TestMat sum = TestMat(DType::kF32, rows, cols).Fill(random_);
+      TestMat got_sum = sum;
+      const Mat d_sum = bench().Put(sum);
+      Add(device(), {d_sum, bench().Put(y)});
+      Add(host(), {sum.view(), y.view()});
+      bench().Get(d_sum, got_sum);
+      ExpectClose(got_sum, sum, 1e-6, "add " + what);
+
+      std::vector<int64_t> cache_rows;
+      for (int r = 0; r < rows; ++r) cache_rows.push_back(r % 5 == 4 ? -1 : 2 * r + 1);
+      TestMat cache = TestMat(act, 2 * rows + 2, cols).Fill(random_);
+      TestMat got_cache = cache;
+      const Mat d_cache = bench().Put(cache);
+      KvWrite(device(), {bench().Put(y), bench().Put(cache_rows), d_cache});
+      KvWrite(host(), {y.view(), cache_rows, cache.view()});
+      bench().Get(d_cache, got_cache);
+      ExpectClose(got_cache, cache, 0, "kv_write " + what);
+    }
+  }
+}
+
+TEST_P(CudaOps, Rope) {
+  const TestMat table = TestMat(DType::kF32, 40, 32).Fill(random_);
+  for (const DType act : kActs) {
+    for (const bool interleaved : {false, true}) {
+      bench().Reset();
+      TestMat x = TestMat(act, 9, 5 * 48, 16).Fill(random_);
+      TestMat got = x;
+      const std::vector<Position> positions = Ints(9, 40);
+      const Mat d_x = bench().Put(x);
+      RopeArgs args = {.x = d_x,
+                       .num_heads = 5,
+                       .head_stride = 48,
+                       .offset = 16,
+                       .dim = 32,
+                       .interleaved = interleaved,
+                       .positions = bench().Put(positions),
+                       .table = bench().Put(table)};
+      Rope(device(), args);
+      args.x = x.view();
+      args.positions = positions;
+      args.table = table.view();
+      Rope(host(), args);
+      bench().Get(d_x, got);
+      ExpectClose(got, x, LimitOf(act), fmt::format("rope {} {}", DTypeName(act), interleaved));
+    }
+  }
+}
+
+TEST_P(CudaOps, DenseProducts) {
+  struct Shape {
+    int64_t rows, n, k;
+  };
+  for (const WeightFormat format : kFormats) {
+    for (const DType act : kActs) {
+      for (const Shape& s : {Shape{1, 128, 128}, Shape{5, 576, 256}, Shape{70, 384, 640},
+                             Shape{3, 64, 96}, Shape{130, 200, 100}}) {
+        const bool fp8 = format == WeightFormat::kFp8Block;
+        if (fp8 && (s.n % 128 != 0 || s.k % 128 != 0)) continue;
+        for (const DType out : kActs) {
+          bench().Reset();
+          const std::string what =
+              fmt::format("{} {} -> {}, {} x {} x {}", WeightFormatName(format), DTypeName(act),
+                          DTypeName(out), s.rows, s.n, s.k);
+          // Quantised rows carry three bits; elsewhere bfloat16 rounds the result.
+          const double limit = fp8 && act == DType::kBF16 ? 5e-2 : LimitOf(out) + 1e-5;
+          const int64_t gap = fp8 ? 0 : 8;
+          const DeviceWeights w(bench(), random_, format, 1, s.n, s.k, false);
+          const TestMat a = TestMat(act, s.rows, s.k, gap).Fill(random_);
+          TestMat want = TestMat(out, s.rows, s.n, gap).Fill(random_);
+          TestMat got = want;
+          const Mat d_out = bench().Put(got);
+          const bool accumulate = out == DType::kF32;
+          Gemm(device(), {.a = bench().Put(a),
+                          .w = &w.device()[0],
+                          .bias = {},
+                          .out = d_out,
+                          .accumulate = accumulate});
+          Gemm(host(), {.a = a.view(),
+                        .w = &w.packed()[0],
+                        .bias = {},
+                        .out = want.view(),
+                        .accumulate = accumulate});
+          bench().Get(d_out, got);
+          ExpectClose(got, want, limit, "gemm " + what);
+
+          if (out != act) continue;
+          const DeviceWeights gated(bench(), random_, format, 1, s.n, s.k, true);
+          SwiGlu(device(), {bench().Put(a), &gated.device()[0], d_out});
+          SwiGlu(host(), {a.view(), &gated.packed()[0], want.view()});
+          bench().Get(d_out, got);
+          ExpectClose(got, want, 2 * limit, "swiglu " + what);
+        }
+      }
+    }
+  }
+}
+
+TEST_P(CudaOps, HeadGemm) {
+  for (const DType act : kActs) {
+    for (const int64_t a_stride : {0, 40}) {
+      bench().Reset();
+      const WeightFormat format = act == DType::kF32 ? WeightFormat::kF32 : WeightFormat::kBF16;
+      const DeviceWeights w(bench(), random_, format, 3, 64, 32, false);
+      const TestMat a = TestMat(act, 6, 3 * 40).Fill(random_);
+      TestMat want = TestMat(act, 6, 3 * 80).Fill(random_);
+      TestMat got = want;
+      const Mat d_out = bench().Put(got);
+      HeadGemm(device(), {.a = bench().Put(a),
+                          .a_head_stride = a_stride,
+                          .a_offset = 8,
+                          .weights = w.device(),
+                          .out = d_out,
+                          .out_head_stride = 80,
+                          .out_offset = 16});
+      HeadGemm(host(), {.a = a.view(),
+                        .a_head_stride = a_stride,
+                        .a_offset = 8,
+                        .weights = w.packed(),
+                        .out = want.view(),
+                        .out_head_stride = 80,
+                        .out_offset = 16});
+      bench().Get(d_out, got);
+      ExpectClose(got, want, LimitOf(act), "head_gemm");
+    }
+  }
+}
+
+// Routing, slots, both expert products and the sum, as a layer runs them; with a row of padding.
+TEST_P(CudaOps, Experts) {
+  struct Shape {
+    int64_t rows, experts, k, hidden, inner;
+  };
+  for (const WeightFormat format : kFormats) {
+    for (const Shape& s : {Shape{1, 8, 2, 128, 128}, Shape{37, 16, 4, 256, 384},
+                           Shape{600, 8, 3, 256, 128}, Shape{9, 6, 2, 96, 48}}) {
+      for (const DType act : kActs) {
+        const bool fp8 = format == WeightFormat::kFp8Block;
+        if (fp8 && s.hidden % 128 != 0) continue;
+        bench().Reset();
+        const std::string what =
+            fmt::format("{} {} {} rows", WeightFormatName(format), DTypeName(act), s.rows);
+        const auto pairs = static_cast<size_t>(s.rows * s.k);
+        const TestMat logits = TestMat(DType::kF32, s.rows, s.experts).Fill(random_);
+        std::vector<int32_t> experts(pairs);
+        std::vector<float> weights(pairs);
+        const std::span<int32_t> d_experts = bench().Put(experts);
+        const std::span<float> d_weights = bench().Put(weights);
+        RouteTopKArgs route = {.logits = bench().Put(logits),
+                               .k = static_cast<int>(s.k),
+                               .normalize = true,
+                               .experts = d_experts,
+                               .weights = d_weights};
+        RouteTopK(device(), route);
+        route.logits = logits.view();
+        route.experts = experts;
+        route.weights = weights;
+        RouteTopK(host(), route);
+        EXPECT_EQ(bench().Get(d_experts), experts);
+
+        std::vector<TokenId> tokens(static_cast<size_t>(s.rows), 3);
+        if (s.rows > 4) tokens.back() = -1;
+        const std::vector<int32_t> first_slot = [&] {
+          std::vector<int32_t> slots;
+          for (int64_t e = 0; e < s.experts; ++e)
+            slots.push_back(static_cast<int32_t>(s.experts - 1 - e));
+          return slots;
+        }();
+        std::vector<int64_t> counts(static_cast<size_t>(s.experts), 5);
+        std::vector<int32_t> slots(pairs), offsets(static_cast<size_t>(s.experts) + 1),
+            order(pairs), places(pairs);
+        const auto d_counts = bench().Put(counts);
+        const auto d_slots = bench().Put(slots);
+        const auto d_offsets = bench().Put(offsets);
+        const auto d_order = bench().Put(order);
+        const auto d_places = bench().Put(places);
+        ChooseSlots(device(), {.experts = d_experts,
+                               .tokens = bench().Put(tokens),
+                               .k = s.k,
+                               .first_slot = bench().Put(first_slot),
+                               .counts = d_counts,
+                               .slots = d_slots});
+        GroupBySlot(device(), {d_slots, s.experts, d_offsets, d_order, d_places});
+        ChooseSlots(host(), {.experts = experts,
+                             .tokens = tokens,
+                             .k = s.k,
+                             .first_slot = first_slot,
+                             .counts = counts,
+                             .slots = slots});
+        GroupBySlot(host(), {slots, s.experts, offsets, order, places});
+        EXPECT_EQ(bench().Get(d_counts), counts);
+        EXPECT_EQ(bench().Get(d_offsets), offsets);
+        EXPECT_EQ(bench().Get(d_places), places);
+
+        const TestMat x = TestMat(act, s.rows, s.hidden).Fill(random_);
+        const DeviceWeights up(bench(), random_, format, s.experts, s.inner, s.hidden, true);
+        const DeviceWeights down(bench(), random_, format, s.experts, s.hidden, s.inner, false);
+        TestMat inner(act, static_cast<int64_t>(pairs), s.inner);
+        TestMat rows(act, static_cast<int64_t>(pairs), s.hidden);
+        TestMat want(act, s.rows, s.hidden);
+        TestMat got = want;
+        const Mat d_inner = bench().Put(inner);
+        const Mat d_rows = bench().Put(rows);
+        const Mat d_out = bench().Put(got);
+        GroupedSwiGlu(device(), {.a = bench().Put(x),
+                                 .offsets = d_offsets,
+                                 .pairs = d_order,
+                                 .rows_per_pair = s.k,
+                                 .row_scale = {},
+                                 .weights = up.device(),
+                                 .out = d_inner});
+        GroupedGemm(device(), {d_inner, d_offsets, down.device(), d_rows});
+        WeightedReduce(device(), {.rows = d_rows,
+                                  .places = d_places,
+                                  .weights = d_weights,
+                                  .k = s.k,
+                                  .shared = {},
+                                  .out = d_out});
+        GroupedSwiGlu(host(), {.a = x.view(),
+                               .offsets = offsets,
+                               .pairs = order,
+                               .rows_per_pair = s.k,
+                               .row_scale = {},
+                               .weights = up.packed(),
+                               .out = inner.view()});
+        GroupedGemm(host(), {inner.view(), offsets, down.packed(), rows.view()});
+        WeightedReduce(host(), {.rows = rows.view(),
+                                .places = places,
+                                .weights = weights,
+                                .k = s.k,
+                                .shared = {},
+                                .out = want.view()});
+        bench().Get(d_out, got);
+        const double limit = fp8 && act == DType::kBF16 ? 8e-2 : act == DType::kBF16 ? 1e-2 : 1e-4;
+        ExpectClose(got, want, limit, "experts " + what);
+      }
+    }
+  }
+}
+
+struct AttentionCase {
+  const char* name;
+  DType act;
+  bool mla;
+  int heads, kv_heads;
+  int64_t dim, v_dim, block_size;
+  int64_t window = 0;
+};
+
+constexpr AttentionCase kAttention[] = {
+    {"gqa 128", DType::kBF16, false, 16, 2, 128, 128, 16},
+    {"gqa 64, window", DType::kBF16, false, 8, 8, 64, 64, 16, 20},
+    {"gqa 48", DType::kBF16, false, 6, 3, 48, 48, 16},
+    {"gqa float32", DType::kF32, false, 4, 2, 64, 64, 8},
+    {"mla", DType::kBF16, true, 16, 1, 576, 512, 16},
+    {"mla, blocks of 64", DType::kBF16, true, 32, 1, 576, 512, 64},
+    {"mla small", DType::kF32, true, 4, 1, 24, 16, 4},
+};
+
+TEST_P(CudaOps, Attention) {
+  for (const AttentionCase& c : kAttention) {
+    for (const bool decode : {true, false}) {
+      bench().Reset();
+      const std::vector<int32_t> contexts = {1, 17, 300, 64, 5};
+      const std::vector<int32_t> queries =
+          decode ? std::vector<int32_t>{1, 1, 1, 1, 1} : std::vector<int32_t>{1, 9, 70, 64, 2};
+      std::vector<int32_t> starts = {0};
+      for (const int32_t q : queries) starts.push_back(starts.back() + q);
+      const int64_t max_blocks = (300 + c.block_size - 1) / c.block_size;
+      std::vector<int32_t> table(contexts.size() * static_cast<size_t>(max_blocks));
+      for (size_t i = 0; i < table.size(); ++i) table[i] = static_cast<int32_t>(i);
+      std::shuffle(table.begin(), table.end(), random_.engine());
+      const int64_t cache_rows = static_cast<int64_t>(table.size()) * c.block_size;
+      const TestMat q =
+          TestMat(c.act, starts.back(), c.heads * c.dim, c.mla ? 0 : 32).Fill(random_);
+      const TestMat k = TestMat(c.act, cache_rows, c.kv_heads * c.dim).Fill(random_);
+      const TestMat v = TestMat(c.act, cache_rows, c.kv_heads * c.v_dim).Fill(random_);
+      TestMat want(c.act, starts.back(), c.heads * c.v_dim);
+      TestMat got = want;
+
+      const AttentionForm form =
+          ChooseAttentionForm({c.mla, c.act, c.heads, c.kv_heads, c.dim, c.v_dim, c.block_size});
+      cuda::StagedAttention staged;
+      staged.block_table = bench().Put(table).data();
+      staged.max_blocks = max_blocks;
+      staged.block_size = static_cast<int>(c.block_size);
+      int workers = 1;
+      size_t partial_bytes = 4;
+      if (form == AttentionForm::kGqa) {
+        staged.max_queries = cuda::GqaQueriesPerItem(c.heads, c.kv_heads, decode);
+        workers = cuda::GqaWorkers(bench().num_sms(), c.heads, c.kv_heads, staged.max_queries,
+                                   static_cast<int>(c.dim));
+        partial_bytes = cuda::GqaWorkspaceBytes(MaxAttentionSlots(workers), staged.max_queries,
+                                                c.heads, static_cast<int>(c.dim));
+      } else if (form == AttentionForm::kMla) {
+        workers = cuda::MlaDecodeWorkers(bench().num_sms(), c.heads);
+        partial_bytes = cuda::MlaDecodeWorkspaceBytes(MaxAttentionSlots(workers), c.heads);
+      }
+      const std::vector<AttentionItem> items = AttentionItems(starts, contexts, staged.max_queries);
+      const AttentionSplits splits = SplitAttention(items, {.num_workers = workers});
+      staged.items = bench().Put(items).data();
+      staged.num_items = static_cast<int64_t>(items.size());
+      staged.segments = bench().Put(splits.segments).data();
+      staged.worker_begin = bench().Put(splits.worker_begin).data();
+      staged.num_workers = workers;
+      staged.combine = bench().Put(splits.combine).data();
+      staged.num_combine = static_cast<int64_t>(splits.combine.size());
+      staged.partials = bench().Room(partial_bytes);
+      staged.max_slots = MaxAttentionSlots(workers);
+
+      AttentionBatch batch = {starts, contexts, table, max_blocks, c.block_size, nullptr};
+      AttentionBatch device_batch = batch;
+      device_batch.staged = &staged;
+      const Mat d_out = bench().Put(got);
+      const float scale = 1.0f / std::sqrt(static_cast<float>(c.dim));
+      if (c.mla) {
+        MlaAttention(device(), {device_batch, bench().Put(q), bench().Put(k), c.heads, c.v_dim,
+                                c.dim - c.v_dim, scale, d_out});
+        MlaAttention(host(), {batch, q.view(), k.view(), c.heads, c.v_dim, c.dim - c.v_dim, scale,
+                              want.view()});
+      } else {
+        AttentionArgs args = {.batch = device_batch,
+                              .q = bench().Put(q),
+                              .k_cache = bench().Put(k),
+                              .v_cache = bench().Put(v),
+                              .num_heads = c.heads,
+                              .num_kv_heads = c.kv_heads,
+                              .head_dim = c.dim,
+                              .v_head_dim = c.v_dim,
+                              .scale = scale,
+                              .window = c.window,
+                              .out = d_out};
+        kernels::Attention(device(), args);
+        args.batch = batch;
+        args.q = q.view();
+        args.k_cache = k.view();
+        args.v_cache = v.view();
+        args.out = want.view();
+        kernels::Attention(host(), args);
+      }
+      bench().Get(d_out, got);
+      ExpectClose(got, want, c.act == DType::kBF16 ? 1e-2 : 1e-5,
+                  fmt::format("{}, {}", c.name, decode ? "decode" : "prefill"));
+    }
+  }
+}
+
+TEST(CudaBackendTest, HasEveryOperation) {
+  const auto backend = CudaBackend();
+  if (!backend) GTEST_SKIP() << backend.error().message();
+  EXPECT_TRUE(MissingOps(**backend).empty());
+}
+
+}  // namespace
+}  // namespace moebius::kernels

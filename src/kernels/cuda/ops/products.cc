@@ -1,0 +1,154 @@
+// Dense products: cuBLASLt for bfloat16 and float32, the grouped kernel as one group for fp8, and
+// our kernel of any shape where neither serves.
+#include "kernels/cuda/gemm/any_gemm.h"
+#include "kernels/cuda/gemm/dense_products.h"
+#include "kernels/cuda/moe/moe.h"
+#include "kernels/cuda/ops/cuda_ops.h"
+
+namespace moebius::kernels::cuda {
+namespace {
+
+// out = a w^T, of `batch` products side by side; w_elements from one weight to the next.
+struct Batched {
+  Mat a;
+  int64_t a_batch = 0;
+  const PackedWeight* w = nullptr;
+  int64_t w_batch = 0;
+  int64_t n = 0;
+  const float* bias = nullptr;
+  Mat out;
+  int64_t out_batch = 0;
+  int64_t batch = 1;
+  bool accumulate = false;
+};
+
+bool RunByLibrary(ExecContext& ctx, const Batched& p) {
+  const DType element = ElementOf(p.w->format);
+  if (ctx.device->dense == nullptr || p.bias != nullptr || element != p.a.dtype ||
+      (element == DType::kF32 && p.out.dtype != DType::kF32)) {
+    return false;
+  }
+  DenseProduct product;
+  product.a = p.a.data;
+  product.a_stride = p.a.stride;
+  product.a_batch = p.a_batch;
+  product.w = p.w->data;
+  product.w_batch = p.w_batch;
+  product.dtype = element;
+  product.out = p.out.data;
+  product.out_stride = p.out.stride;
+  product.out_batch = p.out_batch;
+  product.out_dtype = p.out.dtype;
+  product.rows = p.a.rows;
+  product.n = p.n;
+  product.k = p.w->k;
+  product.batch = p.batch;
+  product.accumulate = p.accumulate;
+  const char* text = ctx.device->dense->Run(product, ctx.device->stream);
+  if (text == DenseProducts::kUnserved) return false;
+  ctx.device->Check(text, "gemm");
+  return true;
+}
+
+// fp8 on the tensor cores: a group of all rows.
+bool RunAsOneGroup(ExecContext& ctx, const Batched& p) {
+  if (p.w->format != WeightFormat::kFp8Block || p.batch != 1 || p.bias != nullptr || p.accumulate) {
+    return false;
+  }
+  const ArenaScope scope(*ctx.workspace);
+  const std::span<int32_t> offsets(ctx.workspace->Alloc<int32_t>(2), 2);
+  ctx.device->Check(LaunchOneGroup(offsets.data(), p.a.rows, ctx.device->stream), "gemm");
+  return RunGroupedProduct(
+      ctx, {.rows = p.a, .offsets = offsets, .weights = {p.w, 1}, .n = p.n, .out = p.out});
+}
+
+void RunAny(ExecContext& ctx, const Batched& p) {
+  AnyGemmLaunch launch;
+  launch.a = RowsOf(p.a);
+  launch.a_batch = p.a_batch;
+  launch.w = p.w->data;
+  launch.w_dtype = ElementOf(p.w->format);
+  launch.w_batch = p.w_batch;
+  launch.scales = p.w->scales;
+  launch.bias = p.bias;
+  launch.out = RowsOf(p.out);
+  launch.out_batch = p.out_batch;
+  launch.rows = p.a.rows;
+  launch.n = p.n;
+  launch.k = p.w->k;
+  launch.batch = p.batch;
+  launch.accumulate = p.accumulate;
+  ctx.device->Check(LaunchAnyGemm(launch, ctx.device->stream), "gemm");
+}
+
+void Run(ExecContext& ctx, const Batched& product) {
+  if (RunByLibrary(ctx, product) || RunAsOneGroup(ctx, product)) return;
+  RunAny(ctx, product);
+}
+
+}  // namespace
+
+DType ElementOf(WeightFormat format) {
+  switch (format) {
+    case WeightFormat::kF32:
+      return DType::kF32;
+    case WeightFormat::kBF16:
+      return DType::kBF16;
+    case WeightFormat::kFp8Block:
+      return DType::kF8E4M3;
+  }
+  return DType::kF32;
+}
+
+void Gemm(ExecContext& ctx, const GemmArgs& args) {
+  Batched product;
+  product.a = args.a;
+  product.w = args.w;
+  product.n = args.w->n;
+  product.bias = FloatsOf(args.bias);
+  product.out = args.out;
+  product.accumulate = args.accumulate;
+  Run(ctx, product);
+}
+
+void HeadGemm(ExecContext& ctx, const HeadGemmArgs& args) {
+  const PackedWeight& first = args.weights.front();
+  const auto width = [](const Mat& m) { return static_cast<int64_t>(SizeOf(m.dtype)); };
+  Batched product;
+  product.a = Mat(static_cast<std::byte*>(args.a.data) + args.a_offset * width(args.a),
+                  args.a.dtype, args.a.rows, first.k, args.a.stride);
+  product.a_batch = args.a_head_stride;
+  product.w = &first;
+  // A plan lays a group's weights at one distance.
+  const int64_t bytes = args.weights.size() > 1
+                            ? static_cast<const std::byte*>(args.weights[1].data) -
+                                  static_cast<const std::byte*>(first.data)
+                            : 0;
+  product.w_batch = bytes / static_cast<int64_t>(SizeOf(ElementOf(first.format)));
+  product.n = first.n;
+  product.out = Mat(static_cast<std::byte*>(args.out.data) + args.out_offset * width(args.out),
+                    args.out.dtype, args.out.rows, first.n, args.out.stride);
+  product.out_batch = args.out_head_stride;
+  product.batch = static_cast<int64_t>(args.weights.size());
+  Run(ctx, product);
+}
+
+void SwiGlu(ExecContext& ctx, const SwiGluArgs& args) {
+  const ArenaScope scope(*ctx.workspace);
+  const int64_t n = args.w->n;
+  const Mat both = ctx.workspace->AllocMat(args.out.dtype, args.a.rows, 2 * n);
+  Batched product;
+  product.a = args.a;
+  product.w = args.w;
+  product.n = 2 * n;
+  product.out = both;
+  Run(ctx, product);
+  GatedLaunch gated;
+  gated.in = RowsOf(both);
+  gated.out = RowsOf(args.out);
+  gated.rows = args.a.rows;
+  gated.n = n;
+  ctx.device->Check(LaunchGated(gated, ctx.device->stream), "swiglu");
+}
+
+}  // namespace moebius::kernels::cuda

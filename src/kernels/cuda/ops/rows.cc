@@ -1,0 +1,77 @@
+// Operations of one row at a time: the launches of rows/ with an operation's arguments.
+#include "kernels/cuda/ops/cuda_ops.h"
+#include "kernels/cuda/ops/staged.h"
+#include "kernels/cuda/rows/sample.h"
+
+namespace moebius::kernels::cuda {
+
+void Embed(ExecContext& ctx, const EmbedArgs& args) {
+  EmbedLaunch launch;
+  launch.tokens = args.tokens.data();
+  launch.table = RowsOf(args.table);
+  launch.out = RowsOf(args.out);
+  launch.vocab = args.table.rows;
+  launch.rows = args.out.rows;
+  launch.cols = args.out.cols;
+  ctx.device->Check(LaunchEmbed(launch, ctx.device->stream), "embed");
+}
+
+void RmsNorm(ExecContext& ctx, const RmsNormArgs& args) {
+  RmsNormLaunch launch;
+  launch.x = RowsOf(args.x);
+  launch.residual = static_cast<float*>(args.residual.data);
+  launch.residual_stride = args.residual.stride;
+  launch.weight = FloatsOf(args.weight);
+  launch.eps = args.eps;
+  launch.group = args.group;
+  launch.out = RowsOf(args.out);
+  launch.rows = args.out.rows;
+  launch.cols = args.out.cols;
+  ctx.device->Check(LaunchRmsNorm(launch, ctx.device->stream), "rms_norm");
+}
+
+void Add(ExecContext& ctx, const AddArgs& args) {
+  AddLaunch launch;
+  launch.x = static_cast<float*>(args.x.data);
+  launch.x_stride = args.x.stride;
+  launch.y = RowsOf(args.y);
+  launch.rows = args.x.rows;
+  launch.cols = args.x.cols;
+  ctx.device->Check(LaunchAdd(launch, ctx.device->stream), "add");
+}
+
+void Rope(ExecContext& ctx, const RopeArgs& args) {
+  RopeLaunch launch;
+  launch.x = RowsOf(args.x);
+  launch.rows = args.x.rows;
+  launch.num_heads = args.num_heads;
+  launch.head_stride = args.head_stride;
+  launch.offset = args.offset;
+  launch.dim = args.dim;
+  launch.interleaved = args.interleaved;
+  launch.deinterleave = args.deinterleave;
+  launch.positions = args.positions.data();
+  launch.table = FloatsOf(args.table);
+  ctx.device->Check(LaunchRope(launch, ctx.device->stream), "rope");
+}
+
+void KvWrite(ExecContext& ctx, const KvWriteArgs& args) {
+  KvWriteLaunch launch;
+  launch.x = RowsOf(args.x);
+  launch.cache_rows = args.rows.data();
+  launch.cache = RowsOf(args.cache);
+  launch.rows = args.x.rows;
+  launch.cols = args.x.cols;
+  ctx.device->Check(LaunchKvWrite(launch, ctx.device->stream), "kv_write");
+}
+
+void Sample(ExecContext& ctx, const SampleArgs& args) {
+  SampleLaunch launch = args.staged->launch;
+  launch.logits = static_cast<float*>(args.logits.data);
+  launch.logits_stride = args.logits.stride;
+  launch.rows = args.logits.rows;
+  launch.vocab = args.logits.cols;
+  ctx.device->Check(LaunchSample(launch, ctx.device->stream), "sample");
+}
+
+}  // namespace moebius::kernels::cuda

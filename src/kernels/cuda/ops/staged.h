@@ -1,0 +1,40 @@
+// What operations on a GPU read of arguments that the CPU's have as host lists: made by the host
+// from a step's plan (engine/cuda/step_inputs.h) and copied to the device before the step. Pointers
+// are the device's. Plain values.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cuda/rows/sample.h"
+#include "kernels/tuning/attention_splits.h"
+
+namespace moebius::kernels::cuda {
+
+// A step's attention, one for all its layers.
+struct StagedAttention {
+  const int32_t* block_table = nullptr;  // [seqs, max_blocks]
+  int64_t max_blocks = 0;
+  int block_size = 16;
+
+  // For the tensor cores' kernels (AttentionForm kGqa and kMla): who does what.
+  int max_queries = 1;  // of an item
+  const AttentionSegment* segments = nullptr;
+  const int32_t* worker_begin = nullptr;
+  int num_workers = 0;
+  const AttentionRow* combine = nullptr;
+  int64_t num_combine = 0;
+  void* partials = nullptr;  // of pieces that are summed afterwards
+  int64_t max_slots = 0;
+
+  // For the kernel of any shape (kAny): one query each.
+  const AttentionItem* items = nullptr;
+  int64_t num_items = 0;
+};
+
+// A step's draws. What a row's lists hold beyond the plan's knowledge - the token that the step
+// before drew - is added on the device.
+struct StagedSample {
+  SampleLaunch launch;  // but for logits, their stride and the vocabulary
+};
+
+}  // namespace moebius::kernels::cuda
