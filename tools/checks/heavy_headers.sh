@@ -5,7 +5,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 # include prefix | files that may have it (an extended regular expression on the path)
 rules='
-nlohmann/json.hpp|^(src|tests)/.*\.cc$
+nlohmann/json.hpp|^(src|tests)/.*\.cc$|^src/.*/testing/
 yaml-cpp/|^(src|tests)/.*\.cc$
 CLI/|^src/app/
 spdlog/|^src/base/log\.cc$
