@@ -211,11 +211,18 @@ RequestReader::State RequestReader::Advance(std::string_view bytes, size_t* num_
   return state_;
 }
 
+const HttpRequest& RequestReader::request() const { return parser_->request; }
+
 HttpRequest RequestReader::Take() {
-  MOEBIUS_CHECK(state_ == State::kDone);
+  MOEBIUS_CHECK(state_ == State::kDone || state_ == State::kBody);
   HttpRequest request = std::move(parser_->request);
   parser_.reset();
-  state_ = State::kIdle;
+  if (state_ == State::kDone) {
+    state_ = State::kIdle;
+    return request;
+  }
+  request.body = std::string();
+  Fail(400, "the body was not read");
   return request;
 }
 

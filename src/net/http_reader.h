@@ -36,7 +36,11 @@ class RequestReader {
   void Keep(std::string_view bytes) { kept_.append(bytes); }
   size_t num_kept() const { return kept_.size(); }
 
-  HttpRequest Take();  // kDone, once; the state is kIdle then, what follows stays as it was
+  // The request whose head is read (kBody, kDone), until Take.
+  const HttpRequest& request() const;
+  // kDone, once; the state is kIdle then, what follows stays as it was. kBody: the head alone, and
+  // no further request can be read.
+  HttpRequest Take();
 
   // Of the request whose head was read last.
   bool keep_alive() const { return keep_alive_; }

@@ -60,7 +60,7 @@ class Server : public HttpServer {
 
   Stats stats() const override {
     return {shared_.num_connections.load(), shared_.num_requests.load(),
-            shared_.num_malformed.load()};
+            shared_.num_malformed.load(), shared_.num_body_bytes.load()};
   }
 
   Status Drain(std::chrono::milliseconds timeout) override;

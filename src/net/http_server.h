@@ -4,7 +4,8 @@
 // A handler gets a request and an Exchange to answer it, at once or later, from any thread. A
 // streamed body is pulled: the connection asks the BodySource for more whenever the socket has
 // taken what it had, so a slow reader slows its own source and costs no memory. Requests of one
-// connection are answered in order (pipelining included).
+// connection are answered in order (pipelining included); a client that sends more than 128 KiB
+// ahead of an answer is cut off.
 #pragma once
 
 #include <chrono>
@@ -25,12 +26,23 @@ struct HttpServerOptions {
   int num_threads = 1;
   int64_t max_connections = 16384;  // more are answered with 503 and closed
   size_t max_header_bytes = 64 << 10;
-  size_t max_body_bytes = 64 << 20;                 // more: 413
+  size_t max_body_bytes = 64 << 20;  // more: 413
+  // Of bodies that are being read, all connections together; what comes on top gets 503. A body
+  // that comes with its head does not count.
+  size_t max_total_body_bytes = size_t{1} << 30;
   std::chrono::milliseconds header_timeout{30000};  // a request's head must come within: 408
   std::chrono::milliseconds body_timeout{60000};    // without progress of its body: 408
-  std::chrono::milliseconds idle_timeout{75000};    // between requests: closed
+  // What a body's sender must keep up, on average from body_timeout on: 408. Else a byte now and
+  // then would hold a connection and its share of max_total_body_bytes for ever.
+  int64_t min_body_bytes_per_second = 16 << 10;
+  std::chrono::milliseconds idle_timeout{75000};  // between requests: closed
   std::chrono::milliseconds write_timeout{
       60000};  // a reader that takes nothing for so long is gone
+
+  // Whether the body that follows this head is worth reading; asked on a server thread, before more
+  // of it is read than came with the head. False: the handler gets the request without it, at once,
+  // and the connection is closed after the answer. None: every body is.
+  std::function<bool(const HttpRequest& head)> wants_body;
 };
 
 // What a streamed answer consists of. Called on a server thread only, never concurrently.
@@ -73,6 +85,7 @@ class HttpServer {
     int64_t num_connections = 0;  // open now
     int64_t num_requests = 0;     // since the start, well-formed ones
     int64_t num_malformed = 0;    // answered with 400, 408, 413, 431 without the handler
+    int64_t num_body_bytes = 0;   // of bodies that are being read now
   };
 
   // Listens and starts its threads. The handler runs on them and must be quick. `error_body` makes

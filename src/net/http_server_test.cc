@@ -158,6 +158,67 @@ TEST(HttpServer, DeadlinesOfHeadBodyAndIdleness) {
   EXPECT_EQ(idle.ReceiveAll(), "");
 }
 
+TEST(HttpServer, ABodyThatIsNotWantedIsNotRead) {
+  HttpServerOptions options;
+  options.wants_body = [](const HttpRequest& head) { return head.Find("Key") != nullptr; };
+  TestServer server(options);
+  const std::string head = "POST /p HTTP/1.1\r\nHost: a\r\n";
+  for (const char* expect : {"", "Expect: 100-continue\r\n"}) {
+    RawSocket client(server.port());
+    client.Send(head + expect + "Content-Length: 60000000\r\n\r\nsome");
+    const std::string answer = client.ReceiveUntil("POST /p 0");  // long before the body's end
+    EXPECT_TRUE(answer.starts_with("HTTP/1.1 200 ")) << answer;
+    EXPECT_NE(answer.find("Connection: close"), std::string::npos) << answer;
+    EXPECT_EQ(client.ReceiveAll(), "");
+  }
+  // Nothing is saved where the body is there already.
+  RawSocket client(server.port());
+  for (int i = 0; i < 2; ++i) {
+    client.Send(head + "Content-Length: 4\r\n\r\nbody");
+    EXPECT_TRUE(client.ReceiveAnswer().ends_with("POST /p 4"));
+  }
+  client.Send(head + "Key: k\r\nContent-Length: 200000\r\n\r\n");
+  client.Send(std::string(200000, 'x'));
+  EXPECT_TRUE(client.ReceiveAnswer().ends_with("POST /p 200000"));
+}
+
+TEST(HttpServer, BodiesUnderWayAreBoundedTogether) {
+  HttpServerOptions options;
+  options.max_total_body_bytes = 300000;
+  TestServer server(options);
+  const std::string head = "POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: ";
+  RawSocket first(server.port());
+  first.Send(head + "200001\r\n\r\n" + std::string(200000, 'x'));
+  ASSERT_TRUE(WaitFor([&] { return server->stats().num_body_bytes == 200000; }));
+  RawSocket second(server.port());
+  second.Send(head + "200001\r\n\r\n" + std::string(200000, 'x'));
+  const std::string answer = second.ReceiveUntil("\r\n\r\n");
+  EXPECT_TRUE(answer.starts_with("HTTP/1.1 503 ")) << answer;
+  EXPECT_NE(answer.find("Retry-After: 1"), std::string::npos) << answer;
+  RawSocket small(server.port());
+  small.Send(head + "4\r\n\r\nbody");
+  EXPECT_TRUE(small.ReceiveAnswer().ends_with("POST /p 4"));
+  second.Close();
+  first.Send("x");
+  EXPECT_TRUE(first.ReceiveAnswer().ends_with("POST /p 200001"));
+  EXPECT_TRUE(WaitFor([&] { return server->stats().num_body_bytes == 0; }));
+}
+
+TEST(HttpServer, ABodyThatDripsIsCutOff) {
+  HttpServerOptions options;
+  options.body_timeout = milliseconds(200);
+  options.min_body_bytes_per_second = 1000000;
+  TestServer server(options);
+  RawSocket client(server.port());
+  client.Send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n");
+  bool is_cut = false;
+  for (int i = 0; i < 500 && !is_cut; ++i) {  // never without progress
+    client.Send("x");
+    is_cut = client.Receive(1000, 10).starts_with("HTTP/1.1 408 ");
+  }
+  EXPECT_TRUE(is_cut);
+}
+
 TEST(HttpServer, AHandlerThatThrowsOrForgetsAnswers500) {
   TestServer server({}, [](const HttpRequest& request, const std::shared_ptr<Exchange>& exchange) {
     if (request.target == "/throw") throw std::runtime_error("a handler's mistake");

@@ -157,6 +157,34 @@ TEST(HttpStream, AClientThatLeavesBeforeTheAnswerIsNoticed) {
   held->Respond({});
 }
 
+// Its close stands behind what it has sent ahead, where nobody would see it.
+TEST(HttpStream, AClientThatSendsTooFarAheadIsGone) {
+  StreamServer streams;
+  std::atomic<bool> gone = false;
+  std::shared_ptr<Exchange> held;
+  TestServer server({}, [&](const HttpRequest&, const std::shared_ptr<Exchange>& exchange) {
+    exchange->OnGone([&] { gone = true; });
+    held = exchange;
+  });
+  std::string ahead;
+  while (ahead.size() < (300 << 10)) ahead += kGet;
+  RawSocket waits(server.port());
+  waits.Send(kGet);
+  ASSERT_TRUE(WaitFor([&] { return server->stats().num_requests == 1; }));
+  waits.Send(ahead);
+  EXPECT_TRUE(WaitFor([&] { return gone.load(); }));
+  EXPECT_TRUE(waits.ReceiveUntil("\r\n\r\n").starts_with("HTTP/1.1 400 "));
+  waits.Close();
+  RawSocket streamed(streams.port());
+  streamed.Send(kGet);
+  streams.stream(0).Put("x");
+  streamed.ReceiveUntil("x\r\n");
+  streamed.Send(ahead);
+  streamed.Close();
+  EXPECT_TRUE(WaitFor([&] { return streams.num_gone() == 1; }));
+  EXPECT_TRUE(WaitFor([&] { return streams.server()->stats().num_connections == 0; }));
+}
+
 TEST(HttpStream, ASlowReaderSlowsItsSourceOnly) {
   std::atomic<size_t> taken = 0;
   constexpr size_t kSize = 64 << 20;

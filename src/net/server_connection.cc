@@ -17,8 +17,8 @@
 namespace moebius::net {
 namespace {
 
-// Of requests that a client sends ahead of their turn, this much is read.
-constexpr size_t kMaxAhead = 64 << 10;
+// Of requests that a client sends ahead of their turn, this much is read; more is an error.
+constexpr size_t kMaxAhead = 128 << 10;
 // A connection that never has to wait lets the others run after so many bytes.
 constexpr size_t kYieldBytes = 1 << 20;
 // What the kernel may hold that is not on the wire yet: a slow reader's backlog stays in its
@@ -115,6 +115,7 @@ void ServerConnection::Close() {
   if (thread_->connections.erase(this) == 0) return;
   ErrorStatus ignored;
   socket_.close(ignored);
+  CountBody(0);
   shared_->num_connections.fetch_sub(1);
   if (shared_->is_draining) {
     const std::lock_guard lock(shared_->mutex);
@@ -172,6 +173,14 @@ std::string_view ServerConnection::Read() {
 
 void ServerConnection::KeepWhatCame() {
   while (may_have_bytes_ && !is_eof_ && reader_.num_kept() < max_kept_) reader_.Keep(Read());
+  is_too_far_ahead_ = max_kept_ > 0 && reader_.num_kept() >= max_kept_;
+}
+
+bool ServerConnection::CountBody(size_t num_bytes) {
+  const auto more = static_cast<int64_t>(num_bytes) - static_cast<int64_t>(num_body_bytes_);
+  num_body_bytes_ = num_bytes;
+  const int64_t before = shared_->num_body_bytes.fetch_add(more, std::memory_order_relaxed);
+  return more <= 0 || before + more <= static_cast<int64_t>(shared_->options.max_total_body_bytes);
 }
 
 Awaitable<> ServerConnection::Wait(bool for_room) {
@@ -203,10 +212,10 @@ Awaitable<> ServerConnection::Yield() {
 Awaitable<bool> ServerConnection::ReadRequest() {
   using State = RequestReader::State;
   const HttpServerOptions& options = shared_->options;
-  bool said_continue = false;
   max_kept_ = std::numeric_limits<size_t>::max();  // the reader has its own limits
   State state = State::kIdle;
   std::string_view bytes;
+  Clock::time_point body_start;
   deadline_ = After(is_first_request_ ? options.header_timeout : options.idle_timeout);
   is_expired_ = false;
   while (true) {
@@ -219,34 +228,55 @@ Awaitable<bool> ServerConnection::ReadRequest() {
       co_return false;
     }
     if (state == State::kBody) {
-      deadline_ = After(options.body_timeout);
-      if (reader_.expects_continue() && !said_continue) {
-        said_continue = true;
-        const bool ok = co_await Send("HTTP/1.1 100 Continue\r\n\r\n", {});
-        if (!ok) co_return false;
-        deadline_ = After(options.body_timeout);
+      if (before != State::kBody) {
+        if (options.wants_body && !options.wants_body(reader_.request())) break;
+        body_start = Clock::now();
+        if (reader_.expects_continue()) {
+          const bool ok = co_await Send("HTTP/1.1 100 Continue\r\n\r\n", {});
+          if (!ok) co_return false;
+        }
       }
+      const size_t num_bytes = reader_.request().body.size();
+      if (!CountBody(num_bytes)) {
+        co_await SendError(503, "too many request bodies are under way; try again later");
+        co_return false;
+      }
+      const std::chrono::milliseconds earned(
+          static_cast<int64_t>(num_bytes) * 1000 /
+          std::max<int64_t>(1, options.min_body_bytes_per_second));
+      deadline_ = std::min(Clock::now(), body_start + earned) + options.body_timeout;
     } else if (state == State::kHead && before == State::kIdle) {
       deadline_ = After(options.header_timeout);
     }
-    // Before the read: the next one's turn overwrites what this one got.
-    if (num_since_yield_ > kYieldBytes) co_await Yield();
-    for (bytes = Read(); bytes.empty(); bytes = Read()) {
-      if (is_eof_ || is_aborted_) co_return false;
-      if (may_have_bytes_) continue;
-      if (state == State::kIdle && (is_expired_ || shared_->is_draining)) co_return false;
-      if (is_expired_) {
-        shared_->num_malformed.fetch_add(1, std::memory_order_relaxed);
-        co_await SendError(408, "the request did not come in time");
-        co_return false;
-      }
-      co_await Wait(false);
-    }
+    const bool goes_on = co_await ReadMore(state, &bytes);
+    if (!goes_on) co_return false;
   }
+  CountBody(0);  // it is the handler's from here on
   deadline_ = Clock::time_point::max();
   is_expired_ = false;
-  max_kept_ = kMaxAhead;
+  // Of a body that is not wanted nothing is taken before the answer, and Linger throws it away.
+  max_kept_ = state == State::kDone ? kMaxAhead : 0;
   shared_->num_requests.fetch_add(1, std::memory_order_relaxed);
+  co_return true;
+}
+
+// The next bytes of a request; false: none come (what is to be said about that has been said).
+Awaitable<bool> ServerConnection::ReadMore(RequestReader::State state, std::string_view* bytes) {
+  // Before the read: the next one's turn overwrites what this one got.
+  if (num_since_yield_ > kYieldBytes) co_await Yield();
+  for (*bytes = Read(); bytes->empty(); *bytes = Read()) {
+    if (is_eof_ || is_aborted_) co_return false;
+    if (may_have_bytes_) continue;
+    const bool is_idle = state == RequestReader::State::kIdle;
+    if (is_idle && (is_expired_ || shared_->is_draining)) co_return false;
+    if (is_expired_) {
+      shared_->num_malformed.fetch_add(1, std::memory_order_relaxed);
+      co_await SendError(408, "the request did not come in time");
+      co_return false;
+    }
+    co_await Wait(false);
+  }
+  is_expired_ = false;  // they came just in time, or the next sweep says it again
   co_return true;
 }
 
@@ -274,7 +304,12 @@ Awaitable<bool> ServerConnection::Answer() {
       break;
     }
     KeepWhatCame();
-    if (is_eof_ || is_aborted_) co_return false;
+    if (is_too_far_ahead_) {
+      shared_->num_malformed.fetch_add(1, std::memory_order_relaxed);
+      co_await SendError(400, "too much was sent ahead of the answer");
+      co_return false;
+    }
+    if (IsOver()) co_return false;
     co_await Wait(false);
   }
   HttpResponse head = answer->TakeHead();
@@ -333,7 +368,7 @@ Awaitable<bool> ServerConnection::AnswerStream(PendingAnswer* answer, const Http
     }
     if (out_head_.empty()) {
       KeepWhatCame();
-      if (is_eof_ || is_aborted_) co_return false;
+      if (IsOver()) co_return false;
       co_await Wait(false);
       continue;
     }
@@ -345,7 +380,7 @@ Awaitable<bool> ServerConnection::AnswerStream(PendingAnswer* answer, const Http
     if (is_last) co_return true;
     out_head_.clear();
     KeepWhatCame();
-    if (is_eof_ || is_aborted_) co_return false;
+    if (IsOver()) co_return false;
     if (num_since_yield_ > kYieldBytes) co_await Yield();
   }
 }
@@ -387,8 +422,9 @@ Awaitable<bool> ServerConnection::Send(std::string_view first, std::string_view 
         co_await Wait(true);
         if (!awaits_room_) break;
         KeepWhatCame();
+        if (is_too_far_ahead_) break;
       }
-      if (is_expired_) is_broken_ = true;
+      if (is_expired_ || is_too_far_ahead_) is_broken_ = true;
     }
     is_done = TrySend();
   }
@@ -399,6 +435,8 @@ Awaitable<bool> ServerConnection::Send(std::string_view first, std::string_view 
 
 Awaitable<> ServerConnection::SendError(int status, std::string_view message) {
   const HttpResponse response = ErrorResponse(status, message);
+  max_kept_ = 0;  // what else comes is thrown away later
+  is_too_far_ahead_ = false;
   should_linger_ = co_await AnswerAtOnce(response, false, false);
 }
 

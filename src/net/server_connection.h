@@ -9,6 +9,7 @@
 // While an answer is under way the read side is watched too. A client that closes its sending side
 // then is taken as gone, as nginx and uvicorn do: HTTP/1.1 clients do not half-close, and a stream
 // that nobody reads holds a slot of the model. What is answered already is sent nevertheless.
+// Behind requests that are sent ahead without end no close would be seen: they are an error.
 #pragma once
 
 #include <array>
@@ -39,6 +40,7 @@ struct ServerShared {
   std::atomic<int64_t> num_requests{0};
   std::atomic<int64_t> num_malformed{0};
   std::atomic<int64_t> num_connections{0};
+  std::atomic<int64_t> num_body_bytes{0};  // of bodies that are being read
   std::atomic<bool> is_draining{false};
 
   std::mutex mutex;
@@ -77,6 +79,8 @@ class ServerConnection : public std::enable_shared_from_this<ServerConnection> {
  private:
   Awaitable<> Run(std::shared_ptr<ServerConnection> self);
   Awaitable<bool> ReadRequest();
+  Awaitable<bool> ReadMore(RequestReader::State state, std::string_view* bytes);
+  bool CountBody(size_t num_bytes);  // false: all connections together read too much
   Awaitable<bool> Answer();
   Awaitable<bool> AnswerAtOnce(const HttpResponse& response, bool is_head, bool keep_alive);
   Awaitable<bool> AnswerStream(PendingAnswer* answer, const HttpResponse& head, bool is_head,
@@ -92,6 +96,8 @@ class ServerConnection : public std::enable_shared_from_this<ServerConnection> {
   Awaitable<> Yield();      // lets others run
   std::string_view Read();  // what came, perhaps nothing; sets is_eof_
   void KeepWhatCame();      // during an answer: the start of the next request
+  // There is nobody to answer, or nobody who is to be answered any longer.
+  bool IsOver() const { return is_eof_ || is_aborted_ || is_too_far_ahead_; }
 
   static bool CanBeSent(const HttpResponse& response);
   HttpResponse ErrorResponse(int status, std::string_view message);
@@ -108,17 +114,19 @@ class ServerConnection : public std::enable_shared_from_this<ServerConnection> {
   std::array<std::string_view, 2> out_;
   Clock::time_point deadline_ = Clock::time_point::max();
   size_t num_since_yield_ = 0;  // bytes, roughly
-  size_t max_kept_ = 0;         // while so much waits to be read, no more is taken
+  size_t max_kept_ = 0;         // more than that is not taken ahead; 0: nothing is looked for
+  size_t num_body_bytes_ = 0;   // of shared_'s
 
   const bool refuse_;
-  bool may_have_bytes_ = true;  // worth a read without waiting
-  bool is_watching_ = false;    // for bytes
-  bool awaits_room_ = false;    // to send
-  bool is_eof_ = false;         // nothing more will come
-  bool is_broken_ = false;      // nothing more can be sent
-  bool is_expired_ = false;     // deadline_ has passed
-  bool is_aborted_ = false;     // by the server
-  bool should_linger_ = false;  // close so that the last answer arrives
+  bool may_have_bytes_ = true;     // worth a read without waiting
+  bool is_watching_ = false;       // for bytes
+  bool awaits_room_ = false;       // to send
+  bool is_eof_ = false;            // nothing more will come
+  bool is_broken_ = false;         // nothing more can be sent
+  bool is_expired_ = false;        // deadline_ has passed
+  bool is_aborted_ = false;        // by the server
+  bool is_too_far_ahead_ = false;  // max_kept_ is reached: its end could not be seen any more
+  bool should_linger_ = false;     // close so that the last answer arrives
   bool is_first_request_ = true;
 };
 
