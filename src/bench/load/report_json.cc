@@ -157,6 +157,10 @@ ordered_json OurJson(const ServeBench& bench, const ReportOptions& options) {
     outcomes[OutcomeName(static_cast<Outcome>(i))] = figures.by_outcome[static_cast<size_t>(i)];
   }
   json["outcomes"] = std::move(outcomes);
+  const auto first = std::ranges::find_if(
+      bench.run.records, [](const RequestRecord& record) { return !record.error.empty(); });
+  json["first_error"] =
+      first == bench.run.records.end() ? ordered_json() : ordered_json(first->error);
   ordered_json latencies;
   for (const Metric& metric : Metrics()) {
     latencies[metric.key] = InMilliseconds(Describe(samples.*metric.samples));

@@ -62,6 +62,16 @@ Result<double> PlanReader::Number(const YAML::Node& map, const char* key, double
   return Fail(map[key], "{}: expected a number above 0", key);
 }
 
+Result<double> PlanReader::Share(const YAML::Node& map, const char* key, double otherwise) const {
+  if (!map[key]) return otherwise;
+  double value = 0;
+  if (map[key].IsScalar() && YAML::convert<double>::decode(map[key], value) && value >= 0 &&
+      value <= 1) {
+    return value;
+  }
+  return Fail(map[key], "{}: expected a share from 0 to 1", key);
+}
+
 Status PlanReader::SetFlag(const YAML::Node& key, const YAML::Node& value, FlagList& flags) const {
   std::string name = key.Scalar();
   std::replace(name.begin(), name.end(), '_', '-');

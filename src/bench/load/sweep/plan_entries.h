@@ -40,6 +40,7 @@ class PlanReader {
   Result<std::string> Text(const YAML::Node& map, const char* key) const;
   Result<std::string> Text(const YAML::Node& map, const char* key, const char* otherwise) const;
   Result<double> Number(const YAML::Node& map, const char* key, double otherwise) const;
+  Result<double> Share(const YAML::Node& map, const char* key, double otherwise) const;
 
   Result<Defaults> ReadDefaults(const YAML::Node& node) const;
   // One entry is several with a `matrix` (every combination) or `ablate` (all switches on, all off,

@@ -83,7 +83,7 @@ Status CheckCommands(const SweepPlan& plan, const CheckWords& check) {
 Result<SweepPlan> ReadRoot(const YAML::Node& root, const PlanReader& reader) {
   MOEBIUS_TRY(reader.CheckKeys(root, "a plan",
                                {"name", "about", "repeats", "start-timeout-sec", "cell-timeout-sec",
-                                "defaults", "servers", "loads"}));
+                                "max-failed-share", "defaults", "servers", "loads"}));
   SweepPlan plan;
   MOEBIUS_ASSIGN(plan.name, reader.Text(root, "name"));
   if (plan.name.empty() || plan.name.find('/') != std::string::npos) {
@@ -97,6 +97,7 @@ Result<SweepPlan> ReadRoot(const YAML::Node& root, const PlanReader& reader) {
   }
   MOEBIUS_ASSIGN(plan.start_timeout_sec, reader.Number(root, "start-timeout-sec", 120));
   MOEBIUS_ASSIGN(plan.cell_timeout_sec, reader.Number(root, "cell-timeout-sec", 600));
+  MOEBIUS_ASSIGN(plan.max_failed_share, reader.Share(root, "max-failed-share", 0.01));
   MOEBIUS_ASSIGN(const Defaults defaults, reader.ReadDefaults(root["defaults"]));
   for (const char* key : {"servers", "loads"}) {
     if (!root[key] || !root[key].IsSequence() || root[key].size() == 0) {

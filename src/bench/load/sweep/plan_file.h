@@ -43,6 +43,7 @@ struct SweepPlan {
   int64_t repeats = 1;
   double start_timeout_sec = 120;
   double cell_timeout_sec = 600;
+  double max_failed_share = 0.01;   // of a cell's requests; more, and the cell has failed
   std::vector<ServerSpec> servers;  // matrices and ablations expanded
   std::vector<LoadSpec> loads;
 };

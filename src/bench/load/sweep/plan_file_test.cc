@@ -44,6 +44,13 @@ std::string ErrorOf(std::string text, const std::string& from = "", const std::s
   return plan ? "" : plan.error().message();
 }
 
+TEST(Plan, TheLimitOfFailuresIsAShare) {
+  EXPECT_DOUBLE_EQ(Parse(kPlan).max_failed_share, 0.01);
+  EXPECT_DOUBLE_EQ(Parse(std::string("max-failed-share: 0\n") + kPlan).max_failed_share, 0);
+  EXPECT_NE(ErrorOf(kPlan, "repeats: 2", "max-failed-share: 5").find("a share from 0 to 1"),
+            std::string::npos);
+}
+
 TEST(Plan, CellsAreTheProduct) {
   const SweepPlan plan = Parse(kPlan);
   ASSERT_EQ(plan.servers.size(), 5u);

@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <spawn.h>
@@ -13,6 +14,7 @@
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <sstream>
 #include <thread>
 
 extern char** environ;
@@ -105,6 +107,33 @@ void Process::Kill(std::chrono::milliseconds patience) {
   kill(-pid_, SIGKILL);  // the group outlives its leader if somebody of it does
   if (!code_) Wait(std::chrono::seconds(5));
   pid_ = 0;
+}
+
+std::string NameOfProcess(pid_t pid) {
+  std::ifstream stat(fmt::format("/proc/{}/stat", pid));
+  std::string text{std::istreambuf_iterator<char>(stat), {}};
+  const size_t end = text.rfind(')');  // of its name, which may hold anything
+  if (end == std::string::npos) return "";
+  std::istringstream fields(text.substr(end + 1));
+  std::vector<std::string> words{std::istream_iterator<std::string>(fields), {}};
+  constexpr size_t kState = 0, kStartTime = 19;  // proc(5): fields 3 and 22
+  if (words.size() <= kStartTime || words[kState] == "Z") return "";
+  std::string boot;
+  std::ifstream("/proc/sys/kernel/random/boot_id") >> boot;
+  return fmt::format("{} {} {}", pid, words[kStartTime], boot);
+}
+
+bool EndNamedProcess(const std::string& name, std::chrono::milliseconds patience) {
+  pid_t pid = 0;
+  if (!(std::istringstream(name) >> pid) || pid <= 1 || NameOfProcess(pid) != name) return false;
+  if (getpgid(pid) != pid) return false;  // none of ours: each of them leads a group
+  kill(-pid, SIGTERM);
+  const auto deadline = std::chrono::steady_clock::now() + patience;
+  while (NameOfProcess(pid) == name && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  kill(-pid, SIGKILL);
+  return true;
 }
 
 Result<int> FreePort() {

@@ -41,6 +41,13 @@ class Process {
   std::optional<int> code_;
 };
 
+// Which process it is, for whoever comes later: "PID START BOOT"; empty: there is none.
+std::string NameOfProcess(pid_t pid);
+// Ends the group of the process that is called so, if it still is there (a number alone may have
+// been given away anew); false: it is not. Whoever started it need not live.
+bool EndNamedProcess(const std::string& name,
+                     std::chrono::milliseconds patience = std::chrono::seconds(10));
+
 // A TCP port of 127.0.0.1 that was free a moment ago.
 Result<int> FreePort();
 

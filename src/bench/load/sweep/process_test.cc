@@ -9,6 +9,8 @@
 #include <iterator>
 #include <thread>
 
+#include "bench/load/sweep/running_list.h"
+
 namespace moebius::load {
 namespace {
 
@@ -60,6 +62,44 @@ TEST_F(ProcessTest, TheWholeGroupEnds) {
     ASSERT_LT(i, 999);
     std::this_thread::sleep_for(1ms);
   }
+}
+
+TEST_F(ProcessTest, OneThatIsNamedIsEndedByWhoeverComesLater) {
+  auto process = Shell("sleep 60");
+  ASSERT_TRUE(process);
+  const std::string name = NameOfProcess(process->pid());
+  ASSERT_EQ(name.find(std::to_string(process->pid()) + " "), 0u) << name;
+  // The same number of another time is another process.
+  const std::string other = name.substr(0, name.find(' ')) + " 1" + name.substr(name.find(' ') + 1);
+  EXPECT_FALSE(EndNamedProcess(other, 1s));
+  EXPECT_FALSE(process->Poll());
+  EXPECT_TRUE(EndNamedProcess(name, 5s));
+  EXPECT_TRUE(process->Wait(5s).has_value());
+  EXPECT_FALSE(EndNamedProcess(name, 1s));
+  EXPECT_FALSE(EndNamedProcess("", 1s));
+  EXPECT_FALSE(EndNamedProcess(NameOfProcess(getpid()) + "0", 1s));
+}
+
+TEST_F(ProcessTest, ARunningListEndsWhatItsForerunnerLeft) {
+  auto process = Shell("sleep 60");
+  ASSERT_TRUE(process);
+  std::string left;
+  {
+    auto list = RunningList::Take(log_ + ".running");
+    ASSERT_TRUE(list) << list.error().message();
+    list->Note("server", process->pid());
+    std::ifstream file(log_ + ".running");
+    left.assign(std::istreambuf_iterator<char>(file), {});
+    const auto second = RunningList::Take(log_ + ".running");
+    ASSERT_FALSE(second);
+    EXPECT_NE(second.error().message().find("another sweep"), std::string::npos);
+  }
+  EXPECT_FALSE(std::filesystem::exists(log_ + ".running"));
+  std::ofstream(log_ + ".running") << left;  // as one that was killed outright leaves it
+  const auto list = RunningList::Take(log_ + ".running");
+  ASSERT_TRUE(list);
+  EXPECT_EQ(list->num_ended(), 1);
+  EXPECT_TRUE(process->Wait(5s).has_value());
 }
 
 TEST(Processes, PortsAndOutput) {

@@ -71,11 +71,15 @@ std::string EscapedCell(const std::string& text) {
 }  // namespace
 
 std::string SweepMarkdown(const SweepPlan& plan, const std::vector<SweepRow>& rows) {
-  std::string out = fmt::format("# Sweep {}\n\n{}\n\n{}\n\nTimes in milliseconds.\n\n", plan.name,
-                                plan.about, Identity(rows));
+  std::string out = fmt::format("# Sweep {}\n\n", plan.name);
+  for (const std::string& paragraph :
+       {plan.about, Identity(rows), std::string("Times in milliseconds.")}) {
+    if (!paragraph.empty()) out += paragraph + "\n\n";
+  }
+  const std::vector<Column> columns = ColumnsOf(rows);
   std::string rule = "|";
   out += "|";
-  for (const Column& column : Columns()) {
+  for (const Column& column : columns) {
     out += fmt::format(" {} |", column.name);
     rule += " --- |";
   }
@@ -84,7 +88,7 @@ std::string SweepMarkdown(const SweepPlan& plan, const std::vector<SweepRow>& ro
     if (row.status == CellStatus::kNotYet) continue;
     const CellFigures figures = FiguresOf(row);
     out += "|";
-    for (const Column& column : Columns()) {
+    for (const Column& column : columns) {
       out += fmt::format(" {} |", EscapedCell(column.value(row, figures)));
     }
     out += "\n";
@@ -116,11 +120,11 @@ std::string SweepMarkdown(const SweepPlan& plan, const std::vector<SweepRow>& ro
 
 std::string SweepCsv(const std::vector<SweepRow>& rows) {
   std::string out;
-  for (const Column& column : Columns()) out += CsvField(column.name) + ",";
+  for (const Column& column : CommonColumns()) out += CsvField(column.name) + ",";
   out += "hash,git,machine,date,server_command,bench_command\n";
   for (const SweepRow& row : rows) {
     const CellFigures figures = FiguresOf(row);
-    for (const Column& column : Columns()) out += CsvField(column.value(row, figures)) + ",";
+    for (const Column& column : CommonColumns()) out += CsvField(column.value(row, figures)) + ",";
     out += fmt::format("{},{},{},{},{},{}\n", row.hash, row.git, CsvField(row.machine), row.date,
                        CsvField(row.server_command), CsvField(row.bench_command));
   }

@@ -15,6 +15,19 @@ double NumberAt(const json& root, const std::string& pointer) {
   return root.contains(at) && root[at].is_number() ? root[at].get<double>() : NAN;
 }
 
+std::string CommitOf(const SweepRow& row) { return row.git.empty() ? "unknown" : row.git; }
+
+// Of the rows that ran, in their order, each once.
+std::vector<std::string> CommitsOf(const std::vector<SweepRow>& rows) {
+  std::vector<std::string> commits;
+  for (const SweepRow& row : rows) {
+    if (row.status == CellStatus::kNotYet) continue;
+    if (std::ranges::count(commits, CommitOf(row)) == 0) commits.push_back(CommitOf(row));
+  }
+  if (commits.empty()) commits.push_back(CommitOf(rows.front()));
+  return commits;
+}
+
 constexpr Column kColumns[] = {
     {"cell", [](const SweepRow& row, const CellFigures&) { return row.cell; }},
     {"status",
@@ -77,13 +90,23 @@ std::string Shown(double value, int digits) {
   return std::isnan(value) ? "" : fmt::format("{:.{}f}", value, digits);
 }
 
-std::span<const Column> Columns() { return kColumns; }
+std::span<const Column> CommonColumns() { return kColumns; }
+
+std::vector<Column> ColumnsOf(const std::vector<SweepRow>& rows) {
+  std::vector<Column> columns(std::begin(kColumns), std::end(kColumns));
+  if (!rows.empty() && CommitsOf(rows).size() > 1) {
+    columns.push_back(
+        {"commit", [](const SweepRow& row, const CellFigures&) { return CommitOf(row); }});
+  }
+  return columns;
+}
 
 std::string Identity(const std::vector<SweepRow>& rows) {
   if (rows.empty()) return "";
-  const SweepRow& last = rows.back();
-  return fmt::format("{}; commit {}; last cell {}", last.machine,
-                     last.git.empty() ? "unknown" : last.git, last.date);
+  const auto last = std::ranges::max_element(rows, {}, &SweepRow::date);
+  const std::vector<std::string> commits = CommitsOf(rows);
+  return fmt::format("{}; commit{} {}; last cell {}", last->machine, commits.size() > 1 ? "s" : "",
+                     fmt::join(commits, ", "), last->date);
 }
 
 std::vector<Missing> MissingOf(const std::vector<SweepRow>& rows) {

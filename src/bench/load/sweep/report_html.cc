@@ -53,21 +53,22 @@ std::string SweepHtml(const SweepPlan& plan, const std::vector<SweepRow>& rows) 
       "<style>{1}</style></head><body>\n<h1>Sweep {0}</h1>\n<p>{2}</p>\n<p "
       "class=\"head\">{3}</p>\n",
       EscapeXml(plan.name), PageStyle(), EscapeXml(plan.about), EscapeXml(Identity(rows)));
+  const std::vector<Column> columns = ColumnsOf(rows);
   out += Pareto(rows);
   out += "<h2>Cells (times in milliseconds)</h2>\n<div class=\"wide\"><table>\n<tr>";
-  for (const Column& column : Columns()) out += fmt::format("<th>{}</th>", column.name);
+  for (const Column& column : columns) out += fmt::format("<th>{}</th>", column.name);
   out += "</tr>\n";
   for (const SweepRow& row : rows) {
     if (row.status == CellStatus::kNotYet) continue;
     const CellFigures figures = FiguresOf(row);
     out += "<tr>";
-    for (size_t i = 0; i < Columns().size(); ++i) {
+    for (size_t i = 0; i < columns.size(); ++i) {
       const char* style = i == 0                          ? "left"
                           : i != 1                        ? ""
                           : row.status == CellStatus::kOk ? "pass"
                                                           : "failed left";
-      out += fmt::format("<td class=\"{}\">{}</td>", style,
-                         EscapeXml(Columns()[i].value(row, figures)));
+      out +=
+          fmt::format("<td class=\"{}\">{}</td>", style, EscapeXml(columns[i].value(row, figures)));
     }
     out += "</tr>\n";
   }

@@ -54,6 +54,71 @@ TEST(SweepReport, MarkdownShowsCellsRepeatsAndTheBestWithinLimits) {
   EXPECT_NE(text.find("| a\\|b | 120.0 | x |"), std::string::npos) << text;
 }
 
+TEST(SweepReport, WhatIsNotThereLeavesNoBlankLines) {
+  SweepPlan plan;
+  plan.name = "p";
+  EXPECT_EQ(SweepMarkdown(plan, Rows()).find("\n\n\n"), std::string::npos);
+  plan.about = "about";
+  EXPECT_EQ(SweepMarkdown(plan, Rows()).find("# Sweep p\n\nabout\n\n"), 0u);
+  EXPECT_EQ(SweepMarkdown(plan, {}).find("\n\n\n"), std::string::npos);
+}
+
+TEST(SweepReport, CommitsThatDifferAreShownByRow) {
+  std::vector<SweepRow> rows = Rows();
+  for (SweepRow& row : rows) row.git = "aaa";
+  EXPECT_EQ(SweepMarkdown({}, rows).find("| commit |"), std::string::npos);
+  EXPECT_NE(SweepMarkdown({}, rows).find("; commit aaa;"), std::string::npos);
+  rows[3].git = "bbb";
+  const std::string text = SweepMarkdown({}, rows);
+  EXPECT_NE(text.find("| commit |"), std::string::npos);
+  EXPECT_NE(text.find("; commits aaa, bbb;"), std::string::npos);
+  EXPECT_NE(text.find("| bbb |"), std::string::npos);
+  EXPECT_NE(SweepHtml({}, rows).find("bbb</td>"), std::string::npos);
+}
+
+TEST(SweepRows, ACellWhoseRequestsFailedHasFailed) {
+  const std::string result = R"({"completed": 2, "failed": 28, "moebius": {"first_error":
+      "HTTP 429: full", "outcomes": {"ok": 2, "rate_limited": 28, "timeout": 0}}})";
+  EXPECT_EQ(TooManyFailed(result, 0.01),
+            "28 of 30 requests failed (28 rate_limited; the first: HTTP 429: full)");
+  EXPECT_EQ(TooManyFailed(result, 0.95), "");
+  EXPECT_EQ(TooManyFailed(R"({"completed": 99, "failed": 1})", 0.01), "");
+  EXPECT_EQ(TooManyFailed(R"({"completed": 99, "failed": 2})", 0.01), "2 of 101 requests failed");
+
+  SweepPlan plan;
+  plan.servers.emplace_back().name = "s";
+  plan.loads.emplace_back().name = "l";
+  SweepRow row;
+  row.cell = CellsOf(plan).front().name;
+  row.hash = CellsOf(plan).front().hash;
+  row.result = result;
+  ASSERT_EQ(RowsOfPlan(plan, {row}).size(), 1u);
+  EXPECT_EQ(RowsOfPlan(plan, {row})[0].status, CellStatus::kFailed);
+  EXPECT_EQ(RowsOfPlan(plan, {row})[0].reason.find("28 of 30"), 0u);
+  plan.max_failed_share = 1;
+  EXPECT_EQ(RowsOfPlan(plan, {row})[0].status, CellStatus::kOk);
+}
+
+TEST(SweepRows, OneRowACell) {
+  std::vector<SweepRow> rows = {Row("x", 0, 1, 10), NotYet(), Row("x", 0, 2, 10)};
+  SweepRow next = Row("x", 0, 3, 10);
+  next.date = "later";
+  PutRow(next, rows);
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[0].date, "later");
+  PutRow(Row("y", 0, 3, 10), rows);
+  ASSERT_EQ(rows.size(), 3u);
+  const std::string path =
+      testing::TempDir() + "moebius_rows_" + std::to_string(getpid()) + "_w.jsonl";
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_TRUE(WriteRows(path, rows));
+    EXPECT_EQ(ReadRows(path).size(), 3u);
+  }
+  EXPECT_FALSE(std::filesystem::exists(path + ".next"));
+  std::filesystem::remove(path);
+  EXPECT_FALSE(WriteRows("/nowhere/rows.jsonl", rows));
+}
+
 TEST(SweepReport, CsvAndHtmlAreWhole) {
   const auto rows = ParseCsv(SweepCsv(Rows()));
   ASSERT_TRUE(rows);

@@ -7,10 +7,10 @@
 #include <chrono>
 #include <ctime>
 #include <filesystem>
-#include <fstream>
 #include <thread>
 
 #include "bench/load/sweep/process.h"
+#include "bench/load/sweep/running_list.h"
 #include "bench/load/sweep/server.h"
 #include "platform/cpu_features.h"
 
@@ -60,6 +60,7 @@ class Runner {
   tl::expected<std::string, Failure> Load(const Cell& cell, RunningServer& server, SweepRow& row);
   SweepRow RowOf(const Cell& cell) const;
   void Write(const SweepRow& row);
+  std::string RowsPath() const { return (fs::path(options_.output_dir) / "rows.jsonl").string(); }
   std::string Path(const char* folder, const std::string& name, const char* suffix) const {
     return (fs::path(options_.output_dir) / folder / (FileName(name) + suffix)).string();
   }
@@ -69,18 +70,19 @@ class Runner {
   const std::stop_token stop_;
   std::string git_;
   std::string machine_;
-  std::ofstream rows_;
+  std::vector<SweepRow> rows_;
+  Status written_;  // the first failure to
+  std::optional<RunningList> running_;
 };
 
 std::vector<Cell> Runner::Unfinished() const {
   const std::vector<SweepRow> rows =
-      options_.fresh ? std::vector<SweepRow>()
-                     : ReadRows((fs::path(options_.output_dir) / "rows.jsonl").string());
+      options_.fresh ? std::vector<SweepRow>() : RowsOfPlan(plan_, rows_);
   std::vector<Cell> cells = CellsOf(plan_);
   std::erase_if(cells, [&](const Cell& cell) {
     if (cell.name.find(options_.only) == std::string::npos) return true;
     return std::ranges::any_of(rows, [&](const SweepRow& row) {
-      return row.cell == cell.name && row.hash == cell.hash && row.status == CellStatus::kOk;
+      return row.cell == cell.name && row.status == CellStatus::kOk;
     });
   });
   return cells;
@@ -100,7 +102,8 @@ SweepRow Runner::RowOf(const Cell& cell) const {
 }
 
 void Runner::Write(const SweepRow& row) {
-  rows_ << ToJsonLine(row) << std::endl;  // at once: a sweep may be ended at any time
+  PutRow(row, rows_);  // and out at once: a sweep may be ended at any time
+  if (Status status = WriteRows(RowsPath(), rows_); !status && written_) written_ = status;
   options_.say(fmt::format("{}: {}{}{}", row.cell, CellStatusName(row.status),
                            row.reason.empty() ? "" : ": ", row.reason));
 }
@@ -127,6 +130,7 @@ tl::expected<std::string, Failure> Runner::Load(const Cell& cell, RunningServer&
   words.push_back("--result-filename=" + result);
   auto process = Process::Start(words, {}, log);
   if (!process) return tl::unexpected(Failure{CellStatus::kFailed, process.error().message()});
+  running_->Note("bench", process->pid());
   const auto deadline = Clock::now() + std::chrono::duration<double>(plan_.cell_timeout_sec);
   while (!process->Wait(std::chrono::milliseconds(100))) {
     if (!stop_.stop_requested() && Clock::now() < deadline) continue;
@@ -154,6 +158,8 @@ void Runner::RunCell(const Cell& cell, RunningServer& server) {
   if (stop_.stop_requested()) return;  // no verdict: it runs the next time
   if (result) {
     row.result = std::move(*result);
+    row.reason = TooManyFailed(row.result, plan_.max_failed_share);
+    if (!row.reason.empty()) row.status = CellStatus::kFailed;
   } else {
     row.status = result.error().status;
     row.reason = result.error().reason;
@@ -178,7 +184,8 @@ void Runner::RunCells(const std::vector<Cell>& cells) {
     if (server && server->process && server->process->Poll()) server.reset();
     if (!server && !cannot_start) {
       ServerStart start{options_.program, Path("logs", spec.name, ".server.log"),
-                        plan_.start_timeout_sec, options_.say};
+                        plan_.start_timeout_sec, options_.say,
+                        [this](pid_t pid) { running_->Note("server", pid); }};
       auto started = StartServer(spec, start, stop_);
       if (stop_.stop_requested()) return;
       if (started) {
@@ -202,15 +209,16 @@ Status Runner::Run() {
   for (const char* folder : {"logs", "results"}) {
     fs::create_directories(fs::path(options_.output_dir) / folder, error);
   }
-  const std::string path = (fs::path(options_.output_dir) / "rows.jsonl").string();
+  MOEBIUS_ASSIGN(RunningList running,
+                 RunningList::Take((fs::path(options_.output_dir) / "running").string()));
+  running_.emplace(std::move(running));
+  if (running_->num_ended() > 0) {
+    options_.say(
+        fmt::format("ended {} of an earlier sweep that was killed", running_->num_ended()));
+  }
+  for (const SweepRow& row : ReadRows(RowsPath())) PutRow(row, rows_);
+  MOEBIUS_TRY(WriteRows(RowsPath(), rows_));  // or nobody need measure
   const std::vector<Cell> cells = Unfinished();
-  const bool is_cut = [&] {
-    const std::string text = ReadWholeFile(path);
-    return !text.empty() && text.back() != '\n';
-  }();
-  rows_.open(path, std::ios::app);
-  if (!rows_) return MakeError(ErrorCode::kUnavailable, "{} cannot be written", path);
-  if (is_cut) rows_ << "\n";
   git_ = OutputOf({"git", "rev-parse", "--short=12", "HEAD"});
   machine_ = Machine();
   for (size_t at = 0; at < cells.size() && !stop_.stop_requested();) {
@@ -219,7 +227,7 @@ Status Runner::Run() {
     while (at < cells.size() && cells[at].server == server) of_server.push_back(cells[at++]);
     RunCells(of_server);
   }
-  if (!rows_) return MakeError(ErrorCode::kUnavailable, "{} could not be written", path);
+  MOEBIUS_TRY(written_);
   if (stop_.stop_requested()) return MakeError(ErrorCode::kCancelled, "the sweep was stopped");
   return {};
 }

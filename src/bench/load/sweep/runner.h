@@ -43,11 +43,22 @@ struct SweepRow {
 std::string ToJsonLine(const SweepRow& row);
 // Rows of a file in order; lines that are no rows (a cut last one) are left out.
 std::vector<SweepRow> ReadRows(const std::string& path);
+// All of them at once: whoever reads the file finds the old rows or the new ones.
+Status WriteRows(const std::string& path, const std::vector<SweepRow>& rows);
+// `row` in the place of all that `rows` has of its cell, or at the end.
+void PutRow(const SweepRow& row, std::vector<SweepRow>& rows);
+
+// "28 of 30 requests failed (28 rate_limited; the first: HTTP 429: ...)" of a result file; empty:
+// no more than `max_share` of them did.
+std::string TooManyFailed(const std::string& result, double max_share);
 
 // The last row of each of the plan's cells, in the plan's order; cells without one are left out.
+// One whose requests failed beyond the plan's limit is failed, whatever the limit was when it ran.
 std::vector<SweepRow> RowsOfPlan(const SweepPlan& plan, const std::vector<SweepRow>& rows);
 
-// Runs what has no finished row, appends to OUTPUT_DIR/rows.jsonl. kCancelled: stopped.
+// Runs what has no finished row and keeps OUTPUT_DIR/rows.jsonl, one row a cell. What a runner that
+// was killed outright left running there is ended first. kCancelled: stopped. kUnavailable: another
+// sweep writes there, or nobody can.
 Status RunSweep(const SweepPlan& plan, const RunnerOptions& options, std::stop_token stop);
 
 }  // namespace moebius::load

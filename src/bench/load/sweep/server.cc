@@ -92,6 +92,7 @@ tl::expected<RunningServer, Failure> StartServer(const ServerSpec& spec, const S
   auto process = Process::Start(words, spec.env, server.log);
   if (!process) return tl::unexpected(Failure{CellStatus::kFailed, process.error().message()});
   server.process.emplace(std::move(*process));
+  start.started(server.process->pid());
   if (auto ready = WaitUntilReady(server, start.timeout_sec, stop); !ready)
     return tl::unexpected(ready.error());
   return server;

@@ -31,6 +31,7 @@ struct ServerStart {
   std::string log;      // file; what it held goes
   double timeout_sec = 120;
   std::function<void(const std::string&)> say;
+  std::function<void(pid_t)> started;  // its process, before it is ready
 };
 // Starts it on a free port and waits until GET /health/ready (or, where there is none, /v1/models)
 // says 200. A server that ends with exit code 2, as programs do that refuse their flags, is not
