@@ -11,6 +11,7 @@
 #include <stop_token>
 
 #include "app/commands.h"
+#include "app/last_patience.h"
 #include "app/model_folder.h"
 #include "app/session.h"
 #include "app/standard_output.h"
@@ -21,6 +22,10 @@ namespace moebius::app {
 namespace {
 
 using std::chrono::milliseconds;
+
+// For the threads to end once nothing is to be done: a step of a large model, and no device that
+// hangs.
+constexpr milliseconds kPatience{5000};
 
 milliseconds Milliseconds(double seconds) {
   return std::chrono::duration_cast<milliseconds>(std::chrono::duration<double>(seconds));
@@ -133,6 +138,7 @@ Result<int> ServeCommand(const ServeOptions& options, Interrupt& interrupt) {
     MOEBIUS_ASSIGN(std::shared_ptr<serve::StepLog> log, serve::StepLog::Open(options.step_log));
     open.engine.on_step = serve::StepLog::Observer(std::move(log));
   }
+  LastPatience patience;  // outlives the engine and the server
   MOEBIUS_ASSIGN(frontend::PreparedModel prepared, frontend::Prepare(open));
   MOEBIUS_TRY(CheckAddress(server_options.http));
   MOEBIUS_ASSIGN(const frontend::OpenedModel opened, frontend::Load(std::move(prepared)));
@@ -157,6 +163,7 @@ Result<int> ServeCommand(const ServeOptions& options, Interrupt& interrupt) {
   if (const Status drained = server->Drain(); !drained) {
     fmt::print(stderr, "moebius: {}\n", drained.error().message());
   }
+  patience.Begin(kPatience, "the engine");
   return kExitOk;
 }
 

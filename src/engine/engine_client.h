@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "base/ids.h"
@@ -16,8 +17,10 @@ namespace moebius::engine {
 // What requests must respect.
 struct EngineLimits {
   int64_t vocab_size = 0;
-  int64_t max_model_len = 0;           // prompt and output together
-  int64_t max_num_seqs = 0;            // more requests than that wait
+  int64_t max_model_len = 0;  // prompt and output together
+  int64_t max_num_seqs = 0;   // more requests than that wait
+  // Of those that have not begun, more are refused.
+  int64_t max_num_waiting = std::numeric_limits<int64_t>::max();
   std::vector<TokenId> eos_token_ids;  // end a request unless ignore_eos
 };
 

@@ -1,5 +1,7 @@
 #include "engine/inproc_engine_client.h"
 
+#include <pthread.h>
+
 #include <random>
 #include <thread>
 #include <utility>
@@ -71,7 +73,10 @@ class InprocEngineClient::Impl {
       : limits_(std::move(limits)),
         runner_(std::move(runner)),
         engine_(config, runner_.get()),
-        thread_([this] { engine_.Run(); }) {}
+        thread_([this] {
+          pthread_setname_np(pthread_self(), "engine");
+          engine_.Run();
+        }) {}
 
   ~Impl() {
     engine_.Stop();
@@ -121,6 +126,7 @@ Result<std::unique_ptr<InprocEngineClient>> InprocEngineClient::Create(
   limits.vocab_size = vocab_size;
   limits.max_model_len = plan.max_model_len;
   limits.max_num_seqs = options.max_num_seqs;
+  limits.max_num_waiting = options.max_num_waiting;
   limits.eos_token_ids = options.eos_token_ids;
   return std::unique_ptr<InprocEngineClient>(new InprocEngineClient(std::make_unique<Impl>(
       std::move(limits), MakeConfig(vocab_size, plan, options), std::move(runner))));

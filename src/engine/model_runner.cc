@@ -1,5 +1,7 @@
 #include "engine/model_runner.h"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <exception>
 #include <string>
@@ -76,7 +78,10 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::Create(std::unique_ptr<model::
   std::unique_ptr<ModelRunner> runner(
       new ModelRunner(std::move(model), backend, std::move(pool), options));
   MOEBIUS_TRY(runner->Allocate());
-  runner->thread_ = std::thread([self = runner.get()] { self->DeviceLoop(); });
+  runner->thread_ = std::thread([self = runner.get()] {
+    pthread_setname_np(pthread_self(), "device");
+    self->DeviceLoop();
+  });
   return runner;
 }
 

@@ -1,5 +1,6 @@
 #include "platform/thread_pool.h"
 
+#include <fmt/core.h>
 #include <pthread.h>
 #include <sched.h>
 
@@ -60,6 +61,7 @@ ThreadPool::ThreadPool(const std::vector<int>& cpus) {
   spin_ = cpus.size() <= AllowedCpus().size();
   for (size_t i = 1; i < cpus.size(); ++i) {
     workers_.emplace_back([this, cpu = cpus[i], thread_idx = static_cast<int>(i)] {
+      pthread_setname_np(pthread_self(), fmt::format("worker-{}", thread_idx).c_str());
       PinThisThread(cpu);
       WorkerLoop(thread_idx);
     });

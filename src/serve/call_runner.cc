@@ -1,6 +1,7 @@
 #include "serve/call_runner.h"
 
 #include <fmt/format.h>
+#include <pthread.h>
 
 #include <algorithm>
 #include <utility>
@@ -16,8 +17,12 @@ CallRunner::CallRunner(const CallRunnerOptions& options, const CallEnvironment& 
       ended = std::move(found->second);
       calls_.erase(found);
     }
+    if (calls_.empty()) emptied_.notify_all();
   };
-  watch_ = std::thread([this] { Watch(); });
+  watch_ = std::thread([this] {
+    pthread_setname_np(pthread_self(), "calls");
+    Watch();
+  });
 }
 
 CallRunner::~CallRunner() { Stop(); }
@@ -48,11 +53,17 @@ int64_t CallRunner::num_calls() const {
   return static_cast<int64_t>(calls_.size());
 }
 
+bool CallRunner::WaitUntilNone(Clock::time_point deadline) {
+  std::unique_lock lock(mutex_);
+  return emptied_.wait_until(lock, deadline, [this] { return calls_.empty(); });
+}
+
 int64_t CallRunner::AbortAll(const ApiError& error) {
   Calls calls;
   {
     const std::lock_guard lock(mutex_);
     calls.swap(calls_);
+    emptied_.notify_all();
   }
   for (const auto& [id, call] : calls) call->Abort(error);
   return static_cast<int64_t>(calls.size());
@@ -83,6 +94,7 @@ void CallRunner::Watch() {
     changed_.wait_until(lock, next, [&] { return is_stopping_; });
     const Clock::time_point now = Clock::now();
     const Calls expired = TakeExpired(now);
+    if (calls_.empty()) emptied_.notify_all();
     lock.unlock();
     for (const auto& [id, call] : expired) {
       environment_.stats->OnTimeout();

@@ -31,6 +31,8 @@ class CallRunner {
   void Run(ParseCall parse, std::string body, std::shared_ptr<Reply> reply);
 
   int64_t num_calls() const;
+  // False: there were calls until then.
+  bool WaitUntilNone(std::chrono::steady_clock::time_point deadline);
 
   // Ends every call with this error. Returns how many there were.
   int64_t AbortAll(const ApiError& error);
@@ -51,6 +53,7 @@ class CallRunner {
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;
+  std::condition_variable emptied_;
   Calls calls_;
   int64_t next_id_ = 0;
   bool is_stopping_ = false;

@@ -7,7 +7,8 @@ namespace moebius::serve {
 
 void AppendHttpMetrics(const ServerStats& server, MetricsText& text) {
   text.Counter("http_requests_total",
-               "Requests answered, by endpoint and class of status (clients that left are 4xx).");
+               "Requests answered, by endpoint and class of status (a client that left before its "
+               "answer began is 4xx, one that left within a stream has its 2xx).");
   for (const EndpointStats& endpoint : server.endpoints) {
     std::array<int64_t, 10> by_class{};
     for (const auto& [status, number] : endpoint.num_by_status) {

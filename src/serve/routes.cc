@@ -44,6 +44,11 @@ bool Matches(const Route& route, std::string_view path, std::string_view* argume
 
 std::span<const Route> Routes() { return kRoutes; }
 
+bool TakesBody(Action action) {
+  return action == Action::kChatCompletions || action == Action::kCompletions ||
+         action == Action::kTokenize || action == Action::kDetokenize;
+}
+
 RouteMatch FindRoute(std::string_view method, std::string_view path) {
   while (path.size() > 1 && path.ends_with('/')) path.remove_suffix(1);
   RouteMatch match;

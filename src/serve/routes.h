@@ -36,6 +36,9 @@ struct Route {
 
 std::span<const Route> Routes();
 
+// Whether a request's body means something there.
+bool TakesBody(Action action);
+
 struct RouteMatch {
   const Route* route = nullptr;  // null: none
   std::string argument;          // what {id} stands for, percent-decoded

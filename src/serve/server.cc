@@ -2,11 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <atomic>
 #include <ctime>
 #include <exception>
 #include <functional>
-#include <future>
+#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "base/log.h"
@@ -29,6 +30,22 @@ using ReplyPtr = std::shared_ptr<Reply>;
 // After drain_timeout: for cut calls to tell their clients.
 constexpr std::chrono::milliseconds kFarewell{2000};
 
+// Names go into JSON, metrics and logs.
+bool IsPrintable(const std::string& name) {
+  const auto is_control = [](char c) { return (c >= 0 && c < ' ') || c == '\x7f'; };
+  if (name.empty() || std::ranges::any_of(name, is_control)) return false;
+  try {
+    (void)nlohmann::json(name).dump();
+  } catch (const nlohmann::json::exception&) {  // not UTF-8
+    return false;
+  }
+  return true;
+}
+
+std::string DescribeBytes(const std::string& name) {
+  return nlohmann::json(name).dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
+}
+
 Status Validate(const ServerOptions& options) {
   const auto expect = [](bool ok, const char* name, auto value, const char* expected) -> Status {
     if (ok) return {};
@@ -36,6 +53,10 @@ Status Validate(const ServerOptions& options) {
   };
   MOEBIUS_TRY(expect(!options.served_model_names.empty(), "served_model_names", "empty",
                      "at least one name"));
+  for (const std::string& name : options.served_model_names) {
+    MOEBIUS_TRY(expect(IsPrintable(name), "a served model name", DescribeBytes(name),
+                       "UTF-8 without control characters"));
+  }
   MOEBIUS_TRY(expect(options.num_text_threads >= 1, "num_text_threads", options.num_text_threads,
                      "at least 1"));
   MOEBIUS_TRY(expect(options.max_queued_requests >= 1, "max_queued_requests",
@@ -90,8 +111,10 @@ class ServerImpl : public Server {
   }
 
   Status Listen() {
+    net::HttpServerOptions http = options_.http;
+    http.wants_body = [this](const net::HttpRequest& head) { return WantsBody(head); };
     MOEBIUS_ASSIGN(http_, net::HttpServer::Start(
-                              options_.http,
+                              http,
                               [this](net::HttpRequest request, auto exchange) {
                                 Handle(std::move(request), std::move(exchange));
                               },
@@ -107,6 +130,7 @@ class ServerImpl : public Server {
   Snapshot TakeSnapshot() const override;
 
  private:
+  bool WantsBody(const net::HttpRequest& head) const;
   void Handle(net::HttpRequest request, std::shared_ptr<net::Exchange> exchange);
   void HandleNoRoute(const net::HttpRequest& request, const RouteMatch& match, Reply* reply);
   void Dispatch(const RouteMatch& match, net::HttpRequest request, const ReplyPtr& reply);
@@ -127,6 +151,13 @@ class ServerImpl : public Server {
   std::unique_ptr<net::HttpServer> http_;
   std::atomic<net::HttpServer*> listening_{nullptr};  // http_, for requests that are quicker
 };
+
+// Memory is for callers who may call: what Handle refuses anyway is not read.
+bool ServerImpl::WantsBody(const net::HttpRequest& head) const {
+  const RouteMatch match = FindRoute(head.method, head.path());
+  if (match.route == nullptr || !TakesBody(match.route->action)) return false;
+  return match.route->is_open || IsAuthorized(head, options_.api_keys);
+}
 
 void ServerImpl::Handle(net::HttpRequest request, std::shared_ptr<net::Exchange> exchange) {
   const RouteMatch match = FindRoute(request.method, request.path());
@@ -269,13 +300,16 @@ void ServerImpl::SendHealth(Action action, Reply* reply) const {
 
 Status ServerImpl::Drain() {
   is_draining_ = true;
-  auto drained = std::async(std::launch::async,
-                            [this] { return http_->Drain(options_.drain_timeout + kFarewell); });
-  if (drained.wait_for(options_.drain_timeout) == std::future_status::ready) return drained.get();
-  const int64_t num_cut = calls_.AbortAll(
-      {503, "the server is shutting down and waited for this request as long as it may", "", "",
-       1});
-  const Status closed = drained.get();
+  const Clock::time_point deadline = Clock::now() + options_.drain_timeout;
+  // Until then whoever asks is told so: a load balancer by /health, a caller by 503.
+  int64_t num_cut = 0;
+  if (!calls_.WaitUntilNone(deadline)) {
+    num_cut = calls_.AbortAll(
+        {503, "the server is shutting down and waited for this request as long as it may", "", "",
+         1});
+  }
+  const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
+  const Status closed = http_->Drain(std::max(left, std::chrono::milliseconds(0)) + kFarewell);
   if (num_cut == 0) return closed;
   return MakeError(ErrorCode::kDeadline, "{} requests were not done after {} ms and were cut off",
                    num_cut, options_.drain_timeout.count());

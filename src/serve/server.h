@@ -61,8 +61,9 @@ class Server {
 
   virtual int port() const = 0;
 
-  // Takes no more connections, answers new calls with 503 and waits for the running ones; those
-  // that are not done after drain_timeout end with an error. kDeadline: there were some. Once.
+  // Answers new calls and /health with 503 and waits for the running calls; those that are not done
+  // after drain_timeout end with an error. Then it takes no more connections and closes those there
+  // are. kDeadline: some calls were cut off. Once.
   virtual Status Drain() = 0;
 
   virtual Snapshot TakeSnapshot() const = 0;

@@ -167,7 +167,10 @@ TEST(ServerCalls, DrainLetsRunningCallsEnd) {
   whole.Send("POST", "/v1/completions", echo.body.dump());
   ASSERT_TRUE(Eventually([&] { return rig.engine->num_active() == 2; }));
   auto drained = std::async(std::launch::async, [&] { return rig.server->Drain(); });
-  ASSERT_TRUE(Eventually([&] { return !TestClient(rig.port).is_connected(); }));
+  // Whoever comes meanwhile is told.
+  ASSERT_TRUE(Eventually([&] { return Call(rig.port, "GET", "/health").status == 503; }));
+  EXPECT_EQ(Post(rig.port, "/v1/completions", echo.body).status, 503);
+  EXPECT_EQ(Call(rig.port, "GET", "/health/live").status, 200);
   rig.engine->Release();
   EXPECT_EQ(TextOf(EventsOf(streamed.ReadAnswer().body)), echo.text);
   EXPECT_EQ(whole.ReadAnswer().Json()["choices"][0]["text"], echo.text);
@@ -175,6 +178,7 @@ TEST(ServerCalls, DrainLetsRunningCallsEnd) {
   whole.Close();
   const Status status = drained.get();
   EXPECT_TRUE(status) << status.error().message();
+  EXPECT_FALSE(TestClient(rig.port).is_connected());
 }
 
 TEST(ServerCalls, DrainCutsOffWhatTakesTooLong) {

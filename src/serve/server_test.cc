@@ -86,6 +86,29 @@ TEST(Server, KeysGuardAllButHealthAndMetrics) {
   EXPECT_EQ(Call(open.port, "GET", "/v1/models", "", {"Authorization: Bearer "}).status, 200);
 }
 
+TEST(Server, BodiesOfWhoMayNotCallAreNotRead) {
+  ServerOptions options = TestOptions();
+  options.api_keys = {"secret"};
+  const Rig rig(options);
+  const auto status = [&](const std::string& line, const std::string& header = "") {
+    TestClient client(rig.port);
+    client.SendRaw(line + " HTTP/1.1\r\nHost: a\r\nContent-Length: 60000000\r\n" + header +
+                   "\r\nbegin");
+    const TestAnswer answer = client.ReadAnswer();
+    EXPECT_EQ(answer.Header("connection"), "close") << answer.body;
+    return answer.status;
+  };
+  EXPECT_EQ(status("POST /v1/completions"), 401);
+  EXPECT_EQ(status("POST /v1/completions", "Authorization: Bearer secres\r\n"), 401);
+  EXPECT_EQ(status("POST /nowhere"), 404);
+  EXPECT_EQ(status("PUT /v1/completions"), 405);
+  EXPECT_EQ(status("POST /ping"), 200);
+  EXPECT_EQ(Post(rig.port, "/tokenize", {{"prompt", std::string(300000, 'a')}},
+                 {"Authorization: Bearer secret"})
+                .status,
+            200);
+}
+
 TEST(Server, RequestIdsAreEchoedOrMade) {
   const Rig rig;
   EXPECT_EQ(Call(rig.port, "GET", "/load", "", {"X-Request-Id: abc-1"}).Header("x-request-id"),
@@ -190,6 +213,18 @@ TEST(Server, MalformedCallsAreTheClientsFault) {
     }
   }
   ExpectError(Post(rig.port, "/v1/completions", {{"prompt", "x"}, {"model", "gpt"}}), 404, "gpt");
+  ExpectError(Post(rig.port, "/detokenize", {{"tokens", "a"}}), 400, "a JSON string");
+  // What a client wrote is quoted at a bounded length.
+  const std::string much(500000, 'x');
+  const json chat = {
+      {"messages", {{{"role", "user"}, {"content", {{{"type", much}, {"text", "a"}}}}}}}};
+  for (const TestAnswer& answer :
+       {Post(rig.port, "/v1/completions", {{"prompt", "x"}, {"response_format", {{"type", much}}}}),
+        Post(rig.port, "/v1/chat/completions", chat),
+        Post(rig.port, "/v1/completions", {{"prompt", "x"}, {"temperature", much}})}) {
+    EXPECT_EQ(answer.status, 400);
+    EXPECT_LT(answer.body.size(), 2500U);
+  }
   ExpectError(Call(rig.port, "POST", "/v1/completions", std::string((1 << 20) + 1, ' ')), 413, "");
   EXPECT_EQ(Post(rig.port, "/v1/completions", {{"prompt", "x"}}).status, 200);
   EXPECT_TRUE(Eventually([&] { return rig.engine->num_active() == 0; }));
@@ -200,6 +235,12 @@ TEST(Server, OptionsThatMakeNoSenseAreRefused) {
   ServerOptions options = TestOptions();
   options.served_model_names.clear();
   EXPECT_FALSE(Server::Start(options, rig.frontend.get()));
+  for (const char* name : {"", "a\nb", "a\x7f", "\xff\xfe"}) {
+    options.served_model_names = {name};
+    const auto refused = Server::Start(options, rig.frontend.get());
+    ASSERT_FALSE(refused);
+    EXPECT_NE(refused.error().message().find("UTF-8"), std::string::npos);
+  }
   options = TestOptions();
   options.num_text_threads = 0;
   EXPECT_FALSE(Server::Start(options, rig.frontend.get()));

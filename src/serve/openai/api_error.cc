@@ -9,6 +9,9 @@
 namespace moebius::serve {
 namespace {
 
+// Whatever a message quotes; the list of routes fits.
+constexpr size_t kMaxMessageBytes = 2000;
+
 const char* TypeOf(int status) {
   switch (status) {
     case 400:
@@ -75,9 +78,16 @@ std::string LeadingField(const std::string& message) {
 
 }  // namespace
 
+std::string Shortened(std::string_view text, size_t max_bytes) {
+  if (text.size() <= max_bytes) return std::string(text);
+  size_t end = max_bytes;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
+  return std::string(text.substr(0, end)) + "...";
+}
+
 std::string ErrorBody(const ApiError& error) {
   std::string out = R"({"error":{"message":)";
-  AppendJsonString(out, error.message);
+  AppendJsonString(out, Shortened(error.message, kMaxMessageBytes));
   out += R"(,"type":)";
   AppendJsonString(out, error.type.empty() ? TypeOf(error.status) : error.type);
   out += R"(,"param":)";

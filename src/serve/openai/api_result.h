@@ -25,6 +25,9 @@ tl::unexpected<ApiError> BadRequest(std::string param, fmt::format_string<Args..
   return tl::unexpected<ApiError>(std::move(error));
 }
 
+// What a client wrote, at a length that a message can quote; cut between characters.
+std::string Shortened(std::string_view text, size_t max_bytes = 300);
+
 // What the frontend or the engine says of a request, as the client's error. `param`: the field; if
 // empty, the one that the message begins with, if it does.
 ApiError RequestError(const Error& error, const std::string& param = "");

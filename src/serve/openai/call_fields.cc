@@ -189,13 +189,14 @@ std::string RandomId() {
   return fmt::format("{}{:016x}", kPrefix, next++);
 }
 
-// What the header says, else the field request_id, else one of our own.
-ApiResult<std::string> MakeId(const JsonBody& body, Endpoint endpoint, std::string id) {
-  if (id.empty()) {
-    SERVE_ASSIGN(id, ReadField(body, "request_id", [](model::FieldReader& reader) {
-                   return reader.StringOr("request_id", "");
-                 }));
-  }
+// What the field request_id says, else the request's id (the header's or made up), else one of our
+// own.
+ApiResult<std::string> MakeId(const JsonBody& body, Endpoint endpoint,
+                              const std::string& request_id) {
+  SERVE_ASSIGN(std::string id, ReadField(body, "request_id", [](model::FieldReader& reader) {
+                 return reader.StringOr("request_id", "");
+               }));
+  if (id.empty()) id = request_id;
   if (id.size() > kMaxIdBytes) {
     return BadRequest("request_id", "request_id has {} bytes, expected at most {}", id.size(),
                       kMaxIdBytes);
@@ -217,6 +218,11 @@ ApiResult<void> ReadSwitches(const JsonBody& body, Endpoint endpoint, CallFields
 }  // namespace
 
 ApiResult<bool> BoolField(const JsonBody& body, const char* name, bool fallback) {
+  const json& fields = body.fields();
+  const auto field = fields.find(name);
+  if (field != fields.end() && field->is_number() && *field != 0 && *field != 1) {
+    return BadRequest(name, "{} is {}, expected true or false", name, field->dump());
+  }
   return ReadField(body, name,
                    [&](model::FieldReader& reader) { return reader.BoolOr(name, fallback); });
 }
@@ -286,6 +292,13 @@ ApiResult<std::vector<frontend::GenerateRequest>> MakeRequests(
   if (count > context.max_choices) {
     return BadRequest("n", "{} prompts with n = {} are {} choices, expected at most {}",
                       prompts.size(), fields.n, count, context.max_choices);
+  }
+  // All are handed over before the first begins.
+  if (count > context.limits.max_num_waiting) {
+    return BadRequest("n",
+                      "{} prompts with n = {} are {} choices, but no more than {} may wait for the "
+                      "engine (max_num_waiting)",
+                      prompts.size(), fields.n, count, context.limits.max_num_waiting);
   }
   int64_t num_tokens = 0;
   for (const auto& prompt : prompts) num_tokens += static_cast<int64_t>(prompt.size());

@@ -84,9 +84,21 @@ TEST_F(CallFieldsTest, DefaultsOfTheServerAndNull) {
 
 TEST_F(CallFieldsTest, TheIdIsTheHeadersOrTheFields) {
   const std::string body = Body(true, R"("request_id": "field")");
-  EXPECT_EQ((*ParseChatCompletion(body, context_, "header"))->id(), "chatcmpl-header");
+  EXPECT_EQ((*ParseChatCompletion(body, context_, "header"))->id(), "chatcmpl-field");
   EXPECT_EQ((*ParseChatCompletion(body, context_, ""))->id(), "chatcmpl-field");
+  EXPECT_EQ((*ParseChatCompletion(Body(true, R"("n": 1)"), context_, "header"))->id(),
+            "chatcmpl-header");
   EXPECT_NE((*Parse(false, ""))->id(), (*Parse(false, ""))->id());
+}
+
+TEST_F(CallFieldsTest, ChoicesThatCouldNeverWaitTogetherAreAnError) {
+  context_.limits.max_num_waiting = 2;
+  EXPECT_TRUE(ParseChatCompletion(Body(true, R"("n": 2)"), context_, ""));
+  const CallResult refused = ParseChatCompletion(Body(true, R"("n": 3)"), context_, "");
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().status, 400);
+  EXPECT_EQ(refused.error().param, "n");
+  EXPECT_NE(refused.error().message.find("no more than 2"), std::string::npos);
 }
 
 struct Refusal {
@@ -161,6 +173,9 @@ TEST_F(CallFieldsTest, RefusalsOfChat) {
       {R"("top_logprobs": 2)", "top_logprobs", "logprobs"},
       {R"("logprobs": false, "top_logprobs": 2)", "top_logprobs", "logprobs"},
       {R"("logprobs": true, "top_logprobs": 21)", "top_logprobs", "21"},
+      {R"("logprobs": 2)", "logprobs", "true or false"},
+      {R"("reasoning_effort": "zz")", "reasoning_effort", "low, medium, high"},
+      {R"("stream": 0.5)", "stream", "true or false"},
       {R"("logprobs": true, "top_logprobs": -1)", "top_logprobs", "-1"},
       {R"("max_completion_tokens": 0)", "max_tokens", "0"},
       {R"("continue_final_message": true, "add_generation_prompt": true)", "continue_final_message",

@@ -54,7 +54,7 @@ ApiResult<std::string> PartText(const Value& part, const std::string& where) {
                                               : type->TypeName();
   if (name != "text" && name != "input_text" && name != "output_text" && name != "refusal") {
     return BadRequest("messages", "{}.type is '{}', which is not supported; expected 'text'", where,
-                      name);
+                      Shortened(name));
   }
   const Value* text = part.AsDict().Find(name == "refusal" ? "refusal" : "text");
   if (text == nullptr) return BadRequest("messages", "{}.text is missing", where);

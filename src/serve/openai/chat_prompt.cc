@@ -1,6 +1,9 @@
 #include "serve/openai/chat_prompt.h"
 
+#include <fmt/ranges.h>
+
 #include <array>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string_view>
 #include <utility>
@@ -20,6 +23,19 @@ ApiResult<Value> ParseMember(const JsonBody& body, const char* name) {
   const Result<Value> value = text::jinja::ParseJson(body.Text(name), name);
   if (!value) return tl::unexpected(RequestError(value.error(), name));
   return *value;
+}
+
+// Templates that know the field would take a misspelt one for their default.
+ApiResult<void> CheckReasoningEffort(const JsonBody& body) {
+  if (!body.Has("reasoning_effort")) return {};
+  constexpr std::string_view kEfforts[] = {"none", "minimal", "low", "medium",
+                                           "high", "xhigh",   "max"};
+  const nlohmann::json& effort = body.fields()["reasoning_effort"];
+  for (const std::string_view known : kEfforts) {
+    if (effort.is_string() && effort.get_ref<const std::string&>() == known) return {};
+  }
+  return BadRequest("reasoning_effort", "reasoning_effort is {}, expected one of {}",
+                    Shortened(effort.dump()), fmt::join(kEfforts, ", "));
 }
 
 // What stands around a template's spaces.
@@ -54,6 +70,7 @@ ApiResult<void> ReadOptions(const JsonBody& body, Conversation& conversation, bo
                       "continue_final_message and add_generation_prompt exclude each other");
   }
   conversation.options.add_generation_prompt = prompts;
+  SERVE_TRY(CheckReasoningEffort(body));
   for (const char* name : {"documents", "reasoning_effort"}) {
     if (!body.Has(name)) continue;
     SERVE_ASSIGN(Value value, ParseMember(body, name));
@@ -68,8 +85,9 @@ ApiResult<void> ReadOptions(const JsonBody& body, Conversation& conversation, bo
   if (!body.Has("chat_template_kwargs")) return {};
   SERVE_ASSIGN(const Value kwargs, ParseMember(body, "chat_template_kwargs"));
   if (!kwargs.IsDict()) {
-    return BadRequest("chat_template_kwargs", "chat_template_kwargs is {}, expected an object",
-                      kwargs.TypeName());
+    return BadRequest("chat_template_kwargs",
+                      "chat_template_kwargs is a JSON {}, expected an object",
+                      body.fields()["chat_template_kwargs"].type_name());
   }
   for (const auto& [key, value] : kwargs.AsDict()) {
     conversation.options.variables.Set(key, value);

@@ -78,8 +78,12 @@ BodyResult Detokenize(std::string_view text, const ApiContext& context) {
   if (context.encoder->tokenizer() == nullptr) return NoTokenizer();
   SERVE_ASSIGN(const JsonBody body, JsonBody::Parse(text));
   SERVE_TRY(CheckModel(body, context));
-  if (!body.Has("tokens") || !body.fields()["tokens"].is_array()) {
+  if (!body.Has("tokens")) {
     return BadRequest("tokens", "tokens is missing, expected a list of token ids");
+  }
+  if (!body.fields()["tokens"].is_array()) {
+    return BadRequest("tokens", "tokens is a JSON {}, expected a list of token ids",
+                      body.fields()["tokens"].type_name());
   }
   SERVE_ASSIGN(const std::vector<TokenId> tokens,
                ReadTokenIds(body.fields()["tokens"], context, "tokens"));

@@ -48,7 +48,7 @@ ApiResult<void> CheckResponseFormat(const json& format) {
   if (type != "text") {
     return BadRequest("response_format",
                       "response_format: type '{}' is not supported yet, expected \"text\"",
-                      type.get<std::string>());
+                      Shortened(type.get_ref<const std::string&>()));
   }
   return {};
 }
@@ -81,7 +81,7 @@ ApiResult<void> CheckNamedTool(const json& choice, const json& tools) {
   }
   if (!HasTool(tools, name)) {
     return BadRequest("tool_choice", "tool_choice names the function '{}', which is not in tools",
-                      name.get<std::string>());
+                      Shortened(name.get_ref<const std::string&>()));
   }
   return {};
 }
