@@ -13,8 +13,9 @@ BOUNDS = [.001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5]
 
 
 class FakeServer:
-    def __init__(self, num_layers=61, num_experts=256, api_key=None, port=0):
+    def __init__(self, num_layers=61, num_experts=256, api_key=None, port=0, pause=0):
         self.num_layers, self.num_experts, self.api_key = num_layers, num_experts, api_key
+        self.pause = pause  # seconds before each piece of an answer
         self.rng, self.began = random.Random(1), time.time()
         self.popularity = [[self.rng.paretovariate(3) for _ in range(num_experts)] for _ in range(num_layers)]
         fake = self
@@ -98,5 +99,22 @@ class FakeServer:
                   {"content": "It is "}, {"content": "<b>5</b>."}]
         chunks = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
         chunks.append({"choices": [], "usage": {"completion_tokens": 6}})
-        body = ": a comment\n\n" + "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
-        self.reply(handler, 200, body.encode(), "text/event-stream")
+        pieces = [": a comment\n\n", *(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks), "data: [DONE]\n\n"]
+        if self.pause:
+            self.drip(handler, pieces)
+        else:
+            self.reply(handler, 200, "".join(pieces).encode(), "text/event-stream")
+
+    def drip(self, handler, pieces):
+        handler.send_response(200)
+        handler.send_header("Content-Type", "text/event-stream")
+        handler.send_header("Connection", "close")
+        handler.close_connection = True
+        handler.end_headers()
+        try:
+            for piece in pieces:
+                handler.wfile.write(piece.encode())
+                handler.wfile.flush()
+                time.sleep(self.pause)
+        except OSError:
+            pass  # the reader has left

@@ -102,6 +102,25 @@ def test_an_answer_can_be_stopped(busy_server):
         assert browser.complaints == []
 
 
+def test_a_new_conversation_hears_nothing_of_the_old():
+    with FakeServer(2, 8, pause=0.2) as server, Browser() as browser:
+        browser.open(server.url + "/")
+        browser.wait("last")
+        say(browser, "Old question")
+        browser.wait("document.querySelector('#log .reply')?.textContent")
+        # A new conversation while the answer comes, and at once its first question.
+        assert browser.run("""(() => { $('clear').click(); const log = $('log').innerText;
+          $('prompt').value = 'New question'; $('form').requestSubmit(); return log; })()""").startswith("Say something")
+        wait_answer(browser)
+        assert browser.run("messages.map(m => m.content).join('|')") == "New question|It is <b>5</b>."
+        assert browser.run("document.querySelectorAll('#log .reply').length") == 1
+        assert "stopped" not in browser.run("$('log').innerText")
+        browser.run("$('clear').click()")
+        assert browser.run("messages.length") == 0
+        assert browser.run("$('log').innerText").startswith("Say something")
+        assert browser.complaints == []
+
+
 def test_a_refusal_is_shown(busy_server):
     with Browser() as browser:
         browser.open(busy_server.url + "/")

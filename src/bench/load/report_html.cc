@@ -33,15 +33,15 @@ std::string Concurrency(const ServeBench& bench) {
   const std::vector<InFlight> steps = InFlightOverTime(bench.run.records);
   const double end = steps.empty() ? 0 : steps.back().time;
   const double width = end / kStretches;
-  std::vector<double> sums(kStretches + 1);
+  std::vector<double> sums(kStretches);
+  size_t stretch = 0;  // where the step begins: steps follow one another
   for (size_t i = 0; i + 1 < steps.size() && width > 0; ++i) {
-    double from = std::max(steps[i].time, 0.0);
-    while (from < steps[i + 1].time) {
-      const auto stretch = std::min(static_cast<size_t>(from / width), sums.size() - 1);
+    for (;; ++stretch) {
+      const double from = std::max(steps[i].time, static_cast<double>(stretch) * width);
       const double limit = static_cast<double>(stretch + 1) * width;
-      const double to = std::min(steps[i + 1].time, limit > from ? limit : steps[i + 1].time);
-      sums[stretch] += (to - from) * static_cast<double>(steps[i].count);
-      from = to;
+      const double to = std::min(steps[i + 1].time, limit);
+      if (to > from) sums[stretch] += (to - from) * static_cast<double>(steps[i].count);
+      if (steps[i + 1].time <= limit || stretch + 1 == sums.size()) break;
     }
   }
   Points points;

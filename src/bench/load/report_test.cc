@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
@@ -162,6 +163,32 @@ TEST(Report, HtmlIsWholeAndAlone) {
     EXPECT_EQ(opened, closed) << tag;
   }
   EXPECT_NE(page.find("class=\"band\""), std::string::npos);
+}
+
+// The heights of a plot's line, in pixels from the top.
+std::vector<double> HeightsOf(const std::string& page, const std::string& title) {
+  constexpr std::string_view kPoints = "points=\"";
+  const size_t begin =
+      page.find(kPoints, page.find("aria-label=\"" + title + '"')) + kPoints.size();
+  std::istringstream points(page.substr(begin, page.find('"', begin) - begin));
+  std::vector<double> heights;
+  for (std::string point; points >> point;) {
+    heights.push_back(std::stod(point.substr(point.find(',') + 1)));
+  }
+  return heights;
+}
+
+// Four at once from the first to the last second, each as long as ten of the plot's stretches:
+// requests begin and end where stretches do.
+TEST(Report, FourInFlightAreFourAllAlong) {
+  ServeBench bench;
+  for (int i = 0; i < 120; ++i) bench.run.records.push_back(Served(i / 4 * 0.7, 0.7, 0, 1));
+  bench.figures = MeasureRun(bench.run.records, 21, {}, false);
+  const std::vector<double> heights = HeightsOf(HtmlReport(bench, Options()), "Requests in flight");
+  ASSERT_EQ(heights.size(), 300u);
+  const auto [top, bottom] = std::minmax_element(heights.begin(), heights.end());
+  EXPECT_LT(*bottom - *top, 0.2);
+  EXPECT_LT(*top, 100);  // not all of them zero
 }
 
 TEST(Report, ARunWithoutASingleAnswerIsReported) {
