@@ -80,7 +80,9 @@ TEST_F(BenchTest, ASweepRunsWhatItCanAndMarksTheRest) {
   ASSERT_EQ(again.size(), 8u);
   for (int i = 0; i < 8; ++i) {
     EXPECT_EQ(again[i]["cell"], rows[i]["cell"]);
-    if (i < 2) EXPECT_EQ(again[i], rows[i]);
+    if (i < 2) {
+      EXPECT_EQ(again[i], rows[i]);
+    }
   }
 }
 
@@ -110,6 +112,54 @@ TEST_F(BenchTest, AnInterruptedSweepLeavesNoServerAndGoesOn) {
   ASSERT_EQ(rows.size(), 2u);
   EXPECT_EQ(rows[1]["cell"], "s / long");
   EXPECT_GT(rows[1]["result"]["completed"], 2);
+}
+
+// The processes whose command line has `words` one after another.
+std::vector<pid_t> Running(const std::string& words) {
+  std::vector<pid_t> pids;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+    if (!Contains(ReadFile(entry.path().string() + "/cmdline"), words)) continue;
+    pids.push_back(std::stoi(entry.path().filename()));
+  }
+  return pids;
+}
+
+TEST_F(BenchTest, ASweepThatWasKilledOutrightIsClearedUpByTheNext) {
+  const std::string plan =
+      Plan("  - name: s\n    flags: {served-model-name: sweep-marker-three}\n",
+           "  - name: quick\n    flags: {num-prompts: 2, max-concurrency: 1}\n"
+           "  - name: long\n    flags: {max-concurrency: 2, duration: 3, num-prompts: 2}\n");
+  std::thread runner([&] { Run(Sweep(plan)); });
+  const auto has_row = [&] { return Contains(ReadFile(folder_ + "out/rows.jsonl"), "\n"); };
+  for (int i = 0; i < 6000 && !has_row(); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  for (const pid_t pid : Running(std::string("sweep\0", 6) + plan)) kill(pid, SIGKILL);
+  runner.join();
+  const std::vector<pid_t> orphans = Running("sweep-marker-three");
+  EXPECT_FALSE(orphans.empty());
+  const Finished finished = Run(Sweep(plan));
+  EXPECT_EQ(finished.exit_code, 0) << finished.err;
+  EXPECT_TRUE(Contains(finished.err, "of an earlier sweep that was killed")) << finished.err;
+  EXPECT_EQ(NumServers("sweep-marker-three"), 0);
+  EXPECT_EQ(Rows().size(), 2u);
+}
+
+TEST_F(BenchTest, ACellWhoseRequestsFailIsFailedAndRunsAgain) {
+  // One request runs and one waits: of a burst of 30, most get 429.
+  const std::string plan =
+      Plan("  - name: s\n    flags: {max-num-seqs: 1, max-num-waiting: 1}\n",
+           "  - name: burst\n    flags: {num-prompts: 30, random-output-len: 64}\n");
+  for (int i = 0; i < 2; ++i) {
+    const Finished finished = Run(Sweep(plan));
+    EXPECT_EQ(finished.exit_code, 1) << finished.err;
+    EXPECT_TRUE(Contains(finished.err, "s / burst: failed: ")) << finished.err;
+    const std::vector<json> rows = Rows();
+    ASSERT_EQ(rows.size(), 1u);
+    EXPECT_EQ(rows[0]["status"], "failed");
+    EXPECT_TRUE(Contains(rows[0]["reason"], " of 30 requests failed (")) << rows[0]["reason"];
+    EXPECT_TRUE(Contains(rows[0]["reason"], "429")) << rows[0]["reason"];
+  }
 }
 
 TEST_F(BenchTest, APlansMistakesNameTheirLine) {

@@ -48,6 +48,8 @@ class FakeServer {
     EXPECT_TRUE(server) << server.error().message();
     server_ = std::move(*server);
   }
+  bool takes_text = true;
+
   std::string url() const { return "http://127.0.0.1:" + std::to_string(server_->port()); }
 
  private:
@@ -66,6 +68,10 @@ class FakeServer {
     }
     const json body = json::parse(request.body);
     const std::string prompt = body["prompt"].is_string() ? body["prompt"].get<std::string>() : "";
+    if (body["prompt"].is_string() && !takes_text) {
+      exchange->Respond({400, "application/json", {}, R"({"error": {"message": "no text"}})"});
+      return;
+    }
     if (prompt == "429" || prompt == "500") {
       exchange->Respond(
           {std::stoi(prompt), "application/json", {}, R"({"error": {"message": "not now"}})"});
@@ -191,6 +197,24 @@ TEST(ServeBench, WithoutATokenizerPromptsAreWords) {
   ASSERT_FALSE(bench->warnings.empty());
   EXPECT_NE(bench->warnings[0].find("counted in words"), std::string::npos);
   EXPECT_EQ(bench->figures.completed, 40);
+}
+
+TEST(ServeBench, AServerThatTakesNoTextGetsIds) {
+  FakeServer server;
+  server.takes_text = false;
+  ServeBenchOptions options = Small(server);
+  options.random_vocab_size.reset();
+  const auto bench = RunServeBench(options, {});
+  ASSERT_TRUE(bench) << bench.error().message();
+  EXPECT_EQ(bench->tokenizer, "ids");
+  EXPECT_EQ(bench->figures.completed, 40);
+  ASSERT_FALSE(bench->warnings.empty());
+  EXPECT_NE(bench->warnings[0].find("token ids from 0 to 999"), std::string::npos);
+  // Where text was asked for, text is sent.
+  options.prompt_format = "text";
+  const auto text = RunServeBench(options, {});
+  ASSERT_TRUE(text);
+  EXPECT_EQ(text->figures.failed, 40);
 }
 
 TEST(ServeBench, WhatStandsInTheWayIsSaid) {

@@ -98,6 +98,7 @@ std::vector<InFlight> InFlightOverTime(std::span<const RequestRecord> records) {
 std::vector<double> TokensPerSecond(std::span<const RequestRecord> records) {
   std::vector<double> seconds;
   for (const RequestRecord& record : records) {
+    if (!record.was_served()) continue;
     for (const TokenEvent& event : record.events) {
       const auto second = static_cast<size_t>(std::max(event.time, 0.0));
       if (second >= seconds.size()) seconds.resize(second + 1);

@@ -51,6 +51,9 @@ struct RequestRecord {
   std::string text;
 
   bool ok() const { return outcome == Outcome::kOk; }
+  // What came of it was of use: it was served, or would have been had we not ended it. Tokens of an
+  // answer that failed are no throughput.
+  bool was_served() const { return ok() || outcome == Outcome::kCancelled; }
   double Ttft() const { return events.empty() ? 0 : events.front().time - sent; }
   double EndToEnd() const { return events.empty() ? end - sent : events.back().time - sent; }
   // (t_n - t_1) / (n - 1), for n >= 2.

@@ -118,7 +118,7 @@ std::vector<Line> RunLines(const ServeBench& bench) {
   lines.push_back(
       {"M15 ITL by token, median", Milliseconds(median(figures.samples.itl_per_token)), ""});
   lines.push_back(
-      {"M17 first to second token, median", Milliseconds(median(figures.samples.ttst)), ""});
+      {"M17 first to second event, median", Milliseconds(median(figures.samples.ttst)), ""});
   lines.push_back({"M18 stalls (gaps above 5 medians)",
                    fmt::format("{} ({:.2f} %), longest {:.1f} ms", figures.stalls.count,
                                figures.stalls.share * 100, figures.stalls.longest * 1e3),

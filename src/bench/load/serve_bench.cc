@@ -13,6 +13,9 @@
 namespace moebius::load {
 namespace {
 
+// Ids that any model has; its vocabulary is not asked for.
+constexpr int64_t kUsualIds = 1000;
+
 bool IsTokenizerFolder(const std::string& path) {
   return !path.empty() && std::filesystem::exists(std::filesystem::path(path) / "tokenizer.json");
 }
@@ -51,6 +54,7 @@ class Bench {
   Status WarmUp();
   // Null: nobody can be asked, and words will do.
   Result<std::unique_ptr<PromptCodec>> OpenCodec();
+  bool RefusesText();
   MetricSums ScrapeMetrics();
   void Load();
 
@@ -97,12 +101,29 @@ Result<std::unique_ptr<PromptCodec>> Bench::OpenCodec() {
     bench_.tokenizer = "server";
     return codec;
   }
+  if (options_.dataset.want_ids && RefusesText()) {
+    bench_.tokenizer = "ids";
+    bench_.warnings.push_back(
+        fmt::format("the server takes no text ({}): prompts are token ids from 0 to {} "
+                    "(--random-vocab-size)",
+                    codec.error().message(), kUsualIds - 1));
+    return MakeIdCodec(kUsualIds);
+  }
   bench_.tokenizer = "words";
   bench_.warnings.push_back(
       fmt::format("no tokenizer (--tokenizer FOLDER) and none at the server ({}): prompts are "
                   "counted in words before the server's usage says their tokens",
                   codec.error().message()));
   return std::unique_ptr<PromptCodec>();
+}
+
+// A server without a tokenizer says so to whoever sends it text.
+bool Bench::RefusesText() {
+  LoadRequest request;
+  request.prompt = "Hello";
+  request.output_len = 1;
+  const auto body = RequestBody(options_.body, request);
+  return body && client_->Ask(*body).outcome == Outcome::kClientError;
 }
 
 Status Bench::MakeBodies() {

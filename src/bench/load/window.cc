@@ -59,6 +59,7 @@ std::vector<Window> FullStretches(const std::vector<InFlight>& steps, int64_t en
 double TokensIn(std::span<const RequestRecord> records, const Window& window) {
   double tokens = 0;
   for (const RequestRecord& record : records) {
+    if (!record.was_served()) continue;
     for (const TokenEvent& event : record.events) {
       if (window.Has(event.time)) tokens += event.tokens;
     }
@@ -70,6 +71,7 @@ double TokensIn(std::span<const RequestRecord> records, const Window& window) {
 std::vector<double> Buckets(std::span<const RequestRecord> records, const Window& window) {
   std::vector<double> buckets(static_cast<size_t>(window.seconds() / kBucket));
   for (const RequestRecord& record : records) {
+    if (!record.was_served()) continue;
     for (const TokenEvent& event : record.events) {
       if (!window.Has(event.time)) continue;
       const auto at = static_cast<size_t>((event.time - window.begin) / kBucket);
@@ -180,7 +182,8 @@ SteadyFigures MeasureWindow(std::span<const RequestRecord> records, const Window
     bool knows_cached = true;
     for (const RequestRecord& record : records) {
       if (record.ok() && window.Has(record.end)) ++figures.completions;
-      if (record.events.empty() || !window.Has(record.events.front().time)) continue;
+      if (!record.was_served() || record.events.empty()) continue;
+      if (!window.Has(record.events.front().time)) continue;
       prompt += record.prompt_tokens;
       cached += std::max<int64_t>(record.cached_tokens, 0);
       knows_cached = knows_cached && record.cached_tokens >= 0;

@@ -44,7 +44,8 @@ struct SteadyFigures {
   bool is_steady = false;
   std::string why_not;      // not steady: what is missing
   int64_t completions = 0;  // inside W
-  // Tokens a second. M1: of prompts whose first token falls in W; M2: tokens that arrive in W.
+  // Tokens a second, of requests that did not fail. M1: of prompts whose first token falls in W;
+  // M2: tokens that arrive in W.
   double input_rate = 0;
   std::optional<double> uncached_input_rate;  // where the server reports cached tokens
   double output_rate = 0;

@@ -53,6 +53,23 @@ TEST(Window, NeverFullMeansNone) {
   EXPECT_NE(figures.why_not.find("95 %"), std::string::npos);
 }
 
+TEST(Window, WhatFailedIsNoThroughput) {
+  std::vector<RequestRecord> records = ClosedLoop(2, 20, 10, 1);
+  const SteadyFigures all = MeasureWindow(records, {.target = 2});
+  ASSERT_GT(all.output_rate, 0);
+  // One of the two users: every answer breaks before its end.
+  for (size_t i = 0; i < records.size() / 2; ++i) records[i].outcome = Outcome::kStreamError;
+  const SteadyFigures half = MeasureWindow(records, {.target = 2});
+  EXPECT_DOUBLE_EQ(half.window->seconds(), all.window->seconds());
+  EXPECT_DOUBLE_EQ(half.output_rate, all.output_rate / 2);
+  EXPECT_DOUBLE_EQ(half.input_rate, all.input_rate / 2);
+  EXPECT_DOUBLE_EQ(half.peak_1s, all.peak_1s / 2);
+  EXPECT_NEAR(Mean(half.buckets_10s), Mean(all.buckets_10s) / 2, 1e-9);
+  // What we ended ourselves was served until then.
+  for (size_t i = 0; i < records.size() / 2; ++i) records[i].outcome = Outcome::kCancelled;
+  EXPECT_DOUBLE_EQ(MeasureWindow(records, {.target = 2}).output_rate, all.output_rate);
+}
+
 TEST(Window, NinetyFivePercentAreEnough) {
   std::vector<RequestRecord> records = ClosedLoop(19, 2, 10, 1);
   const auto window = FindWindow(records, {.target = 20});
