@@ -36,6 +36,8 @@ struct Backend {
   void (*attention)(ExecContext&, const AttentionArgs&) = nullptr;
   void (*mla_attention)(ExecContext&, const MlaAttentionArgs&) = nullptr;
   void (*sample)(ExecContext&, const SampleArgs&) = nullptr;
+  // One launch where a launch costs more than its work.
+  void (*prepare_heads)(ExecContext&, const PrepareHeadsArgs&) = PrepareHeadsInSteps;
 
   // Where its operands live, and how its weights lie there.
   platform::MemorySpace* memory = &platform::HostMemory();

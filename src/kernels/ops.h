@@ -239,6 +239,28 @@ struct KvWriteArgs {
 };
 void KvWrite(ExecContext& ctx, const KvWriteArgs& args);
 
+// What grouped-query attention does to its projected rows: RmsNorm of query and key heads (without
+// weights: none), Rope of the whole heads, KvWrite of keys and values. qkv holds queries, keys and
+// values; the queries are ready in place afterwards, the columns of the others undefined.
+struct PrepareHeadsArgs {
+  Mat qkv;  // [T, (num_heads + 2 num_kv_heads) * head_dim] act
+  int64_t num_heads = 0;
+  int64_t num_kv_heads = 0;
+  int64_t head_dim = 0;
+  Mat q_norm;  // [1, head_dim] float32; both null: no norm
+  Mat k_norm;
+  float eps = 1e-6f;
+  bool interleaved = false;
+  std::span<const Position> positions;  // T
+  Mat table;                            // [max_position, head_dim] float32, as for Rope
+  std::span<const int64_t> rows;        // T, of the caches
+  Mat k_cache;                          // [cache rows, num_kv_heads * head_dim]
+  Mat v_cache;
+};
+void PrepareHeads(ExecContext& ctx, const PrepareHeadsArgs& args);
+// The same by the operations that it is made of, one after the other.
+void PrepareHeadsInSteps(ExecContext& ctx, const PrepareHeadsArgs& args);
+
 // The ragged batch that attention sees. Sequence s owns query rows [query_start[s], query_start[s +
 // 1]); its context (cached rows, this step's included) is context_len[s]; query i sits at position
 // context_len[s] - (number of its queries) + i and sees positions <= its own.

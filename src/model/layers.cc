@@ -59,14 +59,58 @@ void ReserveGqa(Arena& arena, int64_t rows, DType act, const AttentionConfig& co
 
 namespace {
 
-void RotateHeads(Step& step, const AttentionConfig& config, int64_t num_heads, Mat table, Mat x) {
-  kernels::Rope(step.ctx, {.x = x,
-                           .num_heads = num_heads,
-                           .head_stride = config.head_dim,
-                           .dim = config.head_dim,
-                           .interleaved = config.rope_interleaved,
-                           .positions = step.batch.positions,
-                           .table = table});
+// Projected queries, keys and values -> queries to attend with, and the caches' new rows.
+void PrepareHeads(Step& step, const AttentionConfig& config, const RopeTables& tables,
+                  const GqaAttention& attention, const Model::KvLayer& cache, Mat qkv) {
+  ExecContext& ctx = step.ctx;
+  const int64_t head_dim = config.head_dim;
+  const int64_t q_width = config.num_heads * head_dim;
+  const int64_t kv_width = config.num_kv_heads * head_dim;
+  if (attention.layer.rope && config.qk_norm != QkNorm::kL2AfterRope) {
+    const bool normed = config.qk_norm == QkNorm::kRms;
+    kernels::PrepareHeads(ctx, {.qkv = qkv,
+                                .num_heads = config.num_heads,
+                                .num_kv_heads = config.num_kv_heads,
+                                .head_dim = head_dim,
+                                .q_norm = normed ? attention.q_norm.weight : Mat(),
+                                .k_norm = normed ? attention.k_norm.weight : Mat(),
+                                .eps = attention.q_norm.eps,
+                                .interleaved = config.rope_interleaved,
+                                .positions = step.batch.positions,
+                                .table = tables.rope,
+                                .rows = step.batch.kv_rows,
+                                .k_cache = cache.k,
+                                .v_cache = cache.v});
+    return;
+  }
+  const Mat q = qkv.Cols(0, q_width);
+  const Mat k = qkv.Cols(q_width, kv_width);
+  const Mat v = qkv.Cols(q_width + kv_width, kv_width);
+  if (config.qk_norm == QkNorm::kRms) {
+    NormRows(ctx, q, attention.q_norm, q, head_dim);
+    NormRows(ctx, k, attention.k_norm, k, head_dim);
+  }
+  if (attention.layer.rope) {
+    kernels::Rope(ctx, {.x = qkv.Cols(0, q_width + kv_width),  // keys follow queries
+                        .num_heads = config.num_heads + config.num_kv_heads,
+                        .head_stride = head_dim,
+                        .dim = head_dim,
+                        .interleaved = config.rope_interleaved,
+                        .positions = step.batch.positions,
+                        .table = tables.rope});
+    NormRows(ctx, q, attention.q_norm, q, head_dim);
+    NormRows(ctx, k, attention.k_norm, k, head_dim);
+  } else if (tables.temperature.data != nullptr) {
+    // A scale by position is a rotation by nothing, pair by pair.
+    kernels::Rope(ctx, {.x = q,
+                        .num_heads = q_width / 2,
+                        .head_stride = 2,
+                        .dim = 2,
+                        .positions = step.batch.positions,
+                        .table = tables.temperature});
+  }
+  kernels::KvWrite(ctx, {.x = k, .rows = step.batch.kv_rows, .cache = cache.k});
+  kernels::KvWrite(ctx, {.x = v, .rows = step.batch.kv_rows, .cache = cache.v});
 }
 
 }  // namespace
@@ -81,36 +125,10 @@ void RunGqa(Step& step, const AttentionConfig& config, const RopeTables& tables,
   const int64_t kv_width = config.num_kv_heads * head_dim;
   const Mat qkv = step.arena().AllocMat(step.act, step.rows, q_width + 2 * kv_width);
   const Mat heads = step.arena().AllocMat(step.act, step.rows, q_width);
-  const Mat q = qkv.Cols(0, q_width);
-  const Mat k = qkv.Cols(q_width, kv_width);
-  const Mat v = qkv.Cols(q_width + kv_width, kv_width);
-
   Project(ctx, step.normed, attention.qkv, qkv);
-  if (config.qk_norm == QkNorm::kRms) {
-    NormRows(ctx, q, attention.q_norm, q, head_dim);
-    NormRows(ctx, k, attention.k_norm, k, head_dim);
-  }
-  if (attention.layer.rope) {
-    // Keys follow queries.
-    RotateHeads(step, config, config.num_heads + config.num_kv_heads, tables.rope,
-                qkv.Cols(0, q_width + kv_width));
-    if (config.qk_norm == QkNorm::kL2AfterRope) {
-      NormRows(ctx, q, attention.q_norm, q, head_dim);
-      NormRows(ctx, k, attention.k_norm, k, head_dim);
-    }
-  } else if (tables.temperature.data != nullptr) {
-    // A scale by position is a rotation by nothing, pair by pair.
-    kernels::Rope(ctx, {.x = q,
-                        .num_heads = q_width / 2,
-                        .head_stride = 2,
-                        .dim = 2,
-                        .positions = step.batch.positions,
-                        .table = tables.temperature});
-  }
-  kernels::KvWrite(ctx, {.x = k, .rows = step.batch.kv_rows, .cache = cache.k});
-  kernels::KvWrite(ctx, {.x = v, .rows = step.batch.kv_rows, .cache = cache.v});
+  PrepareHeads(step, config, tables, attention, cache, qkv);
   kernels::Attention(ctx, {.batch = step.batch.attention,
-                           .q = q,
+                           .q = qkv.Cols(0, q_width),
                            .k_cache = cache.k,
                            .v_cache = cache.v,
                            .num_heads = config.num_heads,

@@ -25,6 +25,7 @@ Backend MakeBackend() {
   backend.grouped_gemm = cuda::GroupedGemm;
   backend.weighted_reduce = cuda::WeightedReduce;
   backend.kv_write = cuda::KvWrite;
+  backend.prepare_heads = cuda::PrepareHeads;
   backend.attention = cuda::Attention;
   backend.mla_attention = cuda::MlaAttention;
   backend.sample = cuda::Sample;

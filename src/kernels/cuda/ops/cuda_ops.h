@@ -16,6 +16,7 @@ void RmsNorm(ExecContext& ctx, const RmsNormArgs& args);
 void Add(ExecContext& ctx, const AddArgs& args);
 void Rope(ExecContext& ctx, const RopeArgs& args);
 void KvWrite(ExecContext& ctx, const KvWriteArgs& args);
+void PrepareHeads(ExecContext& ctx, const PrepareHeadsArgs& args);
 
 void Gemm(ExecContext& ctx, const GemmArgs& args);
 void HeadGemm(ExecContext& ctx, const HeadGemmArgs& args);

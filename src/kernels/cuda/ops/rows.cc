@@ -65,6 +65,25 @@ void KvWrite(ExecContext& ctx, const KvWriteArgs& args) {
   ctx.device->Check(LaunchKvWrite(launch, ctx.device->stream), "kv_write");
 }
 
+void PrepareHeads(ExecContext& ctx, const PrepareHeadsArgs& args) {
+  PrepareHeadsLaunch launch;
+  launch.x = RowsOf(args.qkv);
+  launch.rows = args.qkv.rows;
+  launch.num_heads = args.num_heads;
+  launch.num_kv_heads = args.num_kv_heads;
+  launch.head_dim = args.head_dim;
+  launch.q_weight = FloatsOf(args.q_norm);
+  launch.k_weight = FloatsOf(args.k_norm);
+  launch.eps = args.eps;
+  launch.interleaved = args.interleaved;
+  launch.positions = args.positions.data();
+  launch.table = FloatsOf(args.table);
+  launch.cache_rows = args.rows.data();
+  launch.k_cache = RowsOf(args.k_cache);
+  launch.v_cache = RowsOf(args.v_cache);
+  ctx.device->Check(LaunchPrepareHeads(launch, ctx.device->stream), "prepare_heads");
+}
+
 void Sample(ExecContext& ctx, const SampleArgs& args) {
   SampleLaunch launch = args.staged->launch;
   launch.logits = static_cast<float*>(args.logits.data);

@@ -5,34 +5,11 @@
 #include <type_traits>
 
 #include "kernels/cuda/rows/access.cuh"
+#include "kernels/cuda/rows/rotation.cuh"
 #include "kernels/cuda/rows/rows.h"
 
 namespace moebius::kernels::cuda {
 namespace {
-
-constexpr int kMaxPairs = 16;  // a lane: dim up to 1024
-
-struct Rotation {
-  int half;  // dim / 2
-  bool interleaved;
-  bool deinterleave;
-  const int32_t* positions;
-  const float* table;
-
-  // Where pair i is read from, and written to.
-  __device__ int2 From(int i) const {
-    return interleaved ? make_int2(2 * i, 2 * i + 1) : make_int2(i, i + half);
-  }
-  __device__ int2 To(int i) const {
-    return interleaved && !deinterleave ? make_int2(2 * i, 2 * i + 1) : make_int2(i, i + half);
-  }
-  __device__ float2 Rotate(int64_t row, int i, float x, float y) const {
-    const float* angles = table + int64_t{positions[row]} * 2 * half;
-    const float cosine = angles[i];
-    const float sine = angles[i + half];
-    return make_float2(x * cosine - y * sine, y * cosine + x * sine);
-  }
-};
 
 template <int kPairs, typename T>
 __global__ void RopeKernel(T* x, int64_t stride, int64_t items, int64_t num_heads,

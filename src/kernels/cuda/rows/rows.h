@@ -98,4 +98,24 @@ struct MlaKvWriteLaunch {
 };
 int LaunchMlaKvWrite(const MlaKvWriteLaunch& args, CUstream_st* stream);
 
+// See PrepareHeadsArgs in kernels/ops.h: norm, rotation and cache write of all heads in one kernel.
+// What is rotated is the norm in float32.
+struct PrepareHeadsLaunch {
+  DeviceRows x;  // [rows, (num_heads + 2 num_kv_heads) * head_dim]; only queries are written
+  int64_t rows = 0;
+  int64_t num_heads = 0;
+  int64_t num_kv_heads = 0;
+  int64_t head_dim = 0;             // even, at most 1024
+  const float* q_weight = nullptr;  // [head_dim]; null: no norm
+  const float* k_weight = nullptr;
+  float eps = 1e-6f;
+  bool interleaved = false;
+  const int32_t* positions = nullptr;   // [rows]
+  const float* table = nullptr;         // [max_position, head_dim]
+  const int64_t* cache_rows = nullptr;  // [rows]; a negative one: keys and values go nowhere
+  DeviceRows k_cache;                   // [cache rows, num_kv_heads * head_dim]
+  DeviceRows v_cache;                   // of the same dtype
+};
+int LaunchPrepareHeads(const PrepareHeadsLaunch& args, CUstream_st* stream);
+
 }  // namespace moebius::kernels::cuda
