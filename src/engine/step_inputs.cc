@@ -147,6 +147,8 @@ StagedPlan::StagedPlan(const StepPlan& plan, const AttentionWorkers& workers, in
     const PlannedSample& sample = plan.samples[i];
     const kernels::SampleRow& row = sample.row;
     const int64_t free = PendingRow(plan, i) >= 0 ? 1 : 0;
+    const bool penalised = row.repetition_penalty != 1.0f || IsPenalised(row);
+    has_open_lists_ = has_open_lists_ || (free > 0 && penalised);
     sizes_.bias += static_cast<int64_t>(row.logit_bias.size());
     sizes_.seen += static_cast<int64_t>(row.seen_tokens.size()) + free;
     sizes_.output += sample.output.count + free;

@@ -46,7 +46,7 @@ struct StepSizes {
 };
 
 // The lists, taken in one order from two arenas: those of the host and of the device give the same
-// places.
+// places. Both may be one arena: draws then follow the rows.
 struct StepInputs {
   StepInputs(Arena& rows, Arena& draws, const StepSizes& sizes);
   struct Bytes {
@@ -87,6 +87,8 @@ class StagedPlan {
   const StepSizes& sizes() const { return sizes_; }
   int max_queries() const { return max_queries_; }
   bool wants_logprobs() const { return wants_logprobs_; }
+  // Whether a penalty's list waits for what the step before draws.
+  bool has_open_lists() const { return has_open_lists_; }
 
   // Writes the block; `inputs` are of sizes().
   void Write(const StepInputs& inputs) const;
@@ -100,6 +102,7 @@ class StagedPlan {
   StepSizes sizes_;
   int max_queries_ = 1;
   bool wants_logprobs_ = false;
+  bool has_open_lists_ = false;
   kernels::AttentionSplits splits_;
   std::vector<kernels::AttentionItem> items_;
 };

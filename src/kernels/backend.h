@@ -38,6 +38,10 @@ struct Backend {
   void (*sample)(ExecContext&, const SampleArgs&) = nullptr;
   // One launch where a launch costs more than its work.
   void (*prepare_heads)(ExecContext&, const PrepareHeadsArgs&) = PrepareHeadsInSteps;
+  void (*prepare_latents)(ExecContext&, const PrepareLatentsArgs&) = PrepareLatentsInSteps;
+  void (*route_to_slots)(ExecContext&, const RouteToSlotsArgs&) = RouteToSlotsInSteps;
+  void (*mlp)(ExecContext&, const MlpArgs&) = MlpInSteps;
+  void (*grouped_mlp)(ExecContext&, const GroupedMlpArgs&) = GroupedMlpInSteps;
 
   // Where its operands live, and how its weights lie there.
   platform::MemorySpace* memory = &platform::HostMemory();

@@ -5,48 +5,10 @@
 
 #include "base/check.h"
 #include "kernels/backend.h"
+#include "kernels/op_checks.h"
 
 namespace moebius::kernels {
 namespace {
-
-void CheckMat(const Mat& m, int64_t rows, int64_t cols) {
-  MOEBIUS_CHECK_EQ(m.rows, rows);
-  MOEBIUS_CHECK_EQ(m.cols, cols);
-  MOEBIUS_CHECK(rows == 0 || cols == 0 || m.data != nullptr);
-  MOEBIUS_CHECK(rows <= 1 || m.stride >= cols);
-}
-
-bool IsAct(DType dtype) { return dtype == DType::kF32 || dtype == DType::kBF16; }
-
-void CheckAct(const Mat& m, int64_t rows, int64_t cols) {
-  CheckMat(m, rows, cols);
-  MOEBIUS_CHECK(IsAct(m.dtype));
-}
-
-void CheckF32(const Mat& m, int64_t rows, int64_t cols) {
-  CheckMat(m, rows, cols);
-  MOEBIUS_CHECK(m.dtype == DType::kF32);
-}
-
-void CheckSameDType(const Mat& a, const Mat& b) { MOEBIUS_CHECK(a.dtype == b.dtype); }
-
-template <typename T>
-void CheckLength(std::span<T> span, int64_t length) {
-  MOEBIUS_CHECK_EQ(static_cast<int64_t>(span.size()), length);
-}
-
-void CheckWeight(const PackedWeight& w, int64_t k, bool gated) {
-  MOEBIUS_CHECK(w.data != nullptr);
-  MOEBIUS_CHECK_EQ(w.k, k);
-  MOEBIUS_CHECK_EQ(w.gated, gated);
-  MOEBIUS_CHECK_EQ(w.format == WeightFormat::kFp8Block, w.scales != nullptr);
-}
-
-// What can be checked element by element: nothing of a device's memory.
-template <typename T>
-std::span<const T> Readable(const ExecContext& ctx, std::span<const T> values) {
-  return ctx.backend->on_host ? values : std::span<const T>();
-}
 
 // The weights of a grouped operation: one shape and format; a slot without rows may be empty.
 int64_t CheckSlotWeights(const ExecContext& ctx, std::span<const PackedWeight> weights,
@@ -276,57 +238,6 @@ void KvWrite(ExecContext& ctx, const KvWriteArgs& args) {
   CheckAct(args.cache, args.cache.rows, args.x.cols);
   for (const int64_t row : Readable(ctx, args.rows)) MOEBIUS_CHECK_LT(row, args.cache.rows);
   if (args.x.rows > 0) ctx.backend->kv_write(ctx, args);
-}
-
-void PrepareHeads(ExecContext& ctx, const PrepareHeadsArgs& args) {
-  const auto rows = static_cast<int64_t>(args.rows.size());
-  const int64_t kv_width = args.num_kv_heads * args.head_dim;
-  CheckAct(args.qkv, rows, args.num_heads * args.head_dim + 2 * kv_width);
-  MOEBIUS_CHECK_EQ(args.q_norm.data == nullptr, args.k_norm.data == nullptr);
-  if (args.q_norm.data != nullptr) {
-    CheckF32(args.q_norm, 1, args.head_dim);
-    CheckF32(args.k_norm, 1, args.head_dim);
-  }
-  MOEBIUS_CHECK_EQ(args.head_dim % 2, 0);
-  MOEBIUS_CHECK_LE(args.head_dim, kMaxRopeDim);
-  CheckLength(args.positions, rows);
-  CheckF32(args.table, args.table.rows, args.head_dim);
-  for (const Position position : Readable(ctx, args.positions)) {
-    MOEBIUS_CHECK_GE(position, 0);
-    MOEBIUS_CHECK_LT(position, args.table.rows);
-  }
-  CheckAct(args.k_cache, args.k_cache.rows, kv_width);
-  CheckAct(args.v_cache, args.k_cache.rows, kv_width);
-  CheckSameDType(args.k_cache, args.v_cache);
-  for (const int64_t row : Readable(ctx, args.rows)) MOEBIUS_CHECK_LT(row, args.k_cache.rows);
-  if (rows > 0) ctx.backend->prepare_heads(ctx, args);
-}
-
-void PrepareHeadsInSteps(ExecContext& ctx, const PrepareHeadsArgs& args) {
-  const int64_t q_width = args.num_heads * args.head_dim;
-  const int64_t kv_width = args.num_kv_heads * args.head_dim;
-  const Mat q = args.qkv.Cols(0, q_width);
-  const Mat k = args.qkv.Cols(q_width, kv_width);
-  const Mat v = args.qkv.Cols(q_width + kv_width, kv_width);
-  if (args.q_norm.data != nullptr) {
-    for (const auto& [x, weight] : {std::pair(q, args.q_norm), std::pair(k, args.k_norm)}) {
-      RmsNorm(ctx, {.x = x,
-                    .residual = {},
-                    .weight = weight,
-                    .eps = args.eps,
-                    .group = args.head_dim,
-                    .out = x});
-    }
-  }
-  Rope(ctx, {.x = args.qkv.Cols(0, q_width + kv_width),  // keys follow queries
-             .num_heads = args.num_heads + args.num_kv_heads,
-             .head_stride = args.head_dim,
-             .dim = args.head_dim,
-             .interleaved = args.interleaved,
-             .positions = args.positions,
-             .table = args.table});
-  KvWrite(ctx, {.x = k, .rows = args.rows, .cache = args.k_cache});
-  KvWrite(ctx, {.x = v, .rows = args.rows, .cache = args.v_cache});
 }
 
 void Attention(ExecContext& ctx, const AttentionArgs& args) {

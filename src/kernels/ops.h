@@ -144,6 +144,17 @@ struct SwiGluArgs {
 };
 void SwiGlu(ExecContext& ctx, const SwiGluArgs& args);
 
+// Both halves of such an MLP: first, then out = first.out down^T. first.out is undefined
+// afterwards.
+struct MlpArgs {
+  SwiGluArgs first;
+  const PackedWeight* down = nullptr;
+  Mat out;  // [T, down.n] act
+};
+void Mlp(ExecContext& ctx, const MlpArgs& args);
+// The same by the operations that it is made of, one after the other; so for the others below.
+void MlpInSteps(ExecContext& ctx, const MlpArgs& args);
+
 // The router's choice from logits [T, E] float32: k experts a row, best first; ties go to the
 // lowest id.
 enum class RouterScore : uint8_t {
@@ -181,6 +192,17 @@ struct ChooseSlotsArgs {
 };
 void ChooseSlots(ExecContext& ctx, const ChooseSlotsArgs& args);
 
+// RouteTopK, then ChooseSlots of what it chose.
+struct RouteToSlotsArgs {
+  RouteTopKArgs route;
+  std::span<const TokenId> tokens;      // [T]
+  std::span<const int32_t> first_slot;  // [E]
+  std::span<int64_t> counts;            // [E], added to
+  std::span<int32_t> slots;             // out [T * k]
+};
+void RouteToSlots(ExecContext& ctx, const RouteToSlotsArgs& args);
+void RouteToSlotsInSteps(ExecContext& ctx, const RouteToSlotsArgs& args);
+
 // Groups the T * k (token, choice) pairs by slot, stably: pair p = t * k + j of slot s gets a place
 // in [offsets[s], offsets[s + 1]). pairs[place] = p; places[p] = place. A negative slot is skipped
 // (places[p] = -1).
@@ -216,6 +238,15 @@ struct GroupedGemmArgs {
   Mat out;                                // [places, N] act
 };
 void GroupedGemm(ExecContext& ctx, const GroupedGemmArgs& args);
+
+// Both, one after the other: first.out is undefined afterwards.
+struct GroupedMlpArgs {
+  GroupedSwiGluArgs first;
+  std::span<const PackedWeight> down;  // host [S]
+  Mat out;                             // [places, N] act
+};
+void GroupedMlp(ExecContext& ctx, const GroupedMlpArgs& args);
+void GroupedMlpInSteps(ExecContext& ctx, const GroupedMlpArgs& args);
 
 // out[t] = sum over j in order of weights[t, j] * rows[places[t * k + j]] (+ shared[t] last),
 // float32 sums, rounded once. A negative place adds nothing. weights empty: all 1.
@@ -258,8 +289,23 @@ struct PrepareHeadsArgs {
   Mat v_cache;
 };
 void PrepareHeads(ExecContext& ctx, const PrepareHeadsArgs& args);
-// The same by the operations that it is made of, one after the other.
 void PrepareHeadsInSteps(ExecContext& ctx, const PrepareHeadsArgs& args);
+
+// What latent attention does to its projected key rows, [latent | rope part]: RmsNorm of the
+// latent, Rope of the rest, KvWrite of both. x is undefined afterwards.
+struct PrepareLatentsArgs {
+  Mat x;  // [T, latent_dim + rope_dim] act
+  int64_t latent_dim = 0;
+  Mat norm;  // [1, latent_dim] float32
+  float eps = 1e-6f;
+  bool interleaved = false;
+  std::span<const Position> positions;  // T
+  Mat table;                            // [max_position, rope_dim] float32, as for Rope
+  std::span<const int64_t> rows;        // T, of the cache
+  Mat cache;                            // [cache rows, latent_dim + rope_dim]
+};
+void PrepareLatents(ExecContext& ctx, const PrepareLatentsArgs& args);
+void PrepareLatentsInSteps(ExecContext& ctx, const PrepareLatentsArgs& args);
 
 // The ragged batch that attention sees. Sequence s owns query rows [query_start[s], query_start[s +
 // 1]); its context (cached rows, this step's included) is context_len[s]; query i sits at position

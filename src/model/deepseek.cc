@@ -128,22 +128,20 @@ void Deepseek::Attend(Step& step, const LatentAttention& attention, Mat cache) {
 
   Project(ctx, step.normed, attention.down, b.down);
   const Mat kv = b.down.Cols(c.q_lora_rank, cache_width);
-  const Mat latent = kv.Cols(0, c.kv_lora_rank);
   Mat q_input = step.normed;
   if (c.q_lora_rank > 0) {
     q_input = b.down.Cols(0, c.q_lora_rank);
     NormRows(ctx, q_input, attention.q_norm, q_input);
   }
-  NormRows(ctx, latent, attention.kv_norm, latent);
-  kernels::RopeArgs rope = {.x = kv,
-                            .head_stride = cache_width,
-                            .offset = c.kv_lora_rank,
-                            .dim = c.qk_rope_head_dim,
-                            .interleaved = c.rope_interleaved,
-                            .positions = step.batch.positions,
-                            .table = rope_tables_.rope};
-  kernels::Rope(ctx, rope);
-  kernels::KvWrite(ctx, {.x = kv, .rows = step.batch.kv_rows, .cache = cache});
+  kernels::PrepareLatents(ctx, {.x = kv,
+                                .latent_dim = c.kv_lora_rank,
+                                .norm = attention.kv_norm.weight,
+                                .eps = attention.kv_norm.eps,
+                                .interleaved = c.rope_interleaved,
+                                .positions = step.batch.positions,
+                                .table = rope_tables_.rope,
+                                .rows = step.batch.kv_rows,
+                                .cache = cache});
 
   Project(ctx, q_input, attention.q_nope, b.q_nope);
   kernels::HeadGemm(ctx, {.a = b.q_nope,
@@ -157,9 +155,14 @@ void Deepseek::Attend(Step& step, const LatentAttention& attention, Mat cache) {
                           .out = b.q,
                           .out_head_stride = cache_width,
                           .out_offset = c.kv_lora_rank});
-  rope.x = b.q;
-  rope.num_heads = c.num_heads;
-  kernels::Rope(ctx, rope);
+  kernels::Rope(ctx, {.x = b.q,
+                      .num_heads = c.num_heads,
+                      .head_stride = cache_width,
+                      .offset = c.kv_lora_rank,
+                      .dim = c.qk_rope_head_dim,
+                      .interleaved = c.rope_interleaved,
+                      .positions = step.batch.positions,
+                      .table = rope_tables_.rope});
 
   kernels::MlaAttention(ctx, {.batch = step.batch.attention,
                               .q = b.q,
@@ -241,9 +244,9 @@ void Deepseek::DeclareAttention(WeightPlan& plan, const std::string& prefix,
     w_uv.push_back(rows(kv, h * kv_dim + c.qk_nope_head_dim, c.v_head_dim, false));
   }
   plan.Stacked(Part::kAttention, q_nope, &attention->q_nope);
-  plan.Group(Part::kAttention, q_rope, &attention->q_rope);
-  plan.Group(Part::kAttention, w_uk, &attention->w_uk);
-  plan.Group(Part::kAttention, w_uv, &attention->w_uv);
+  plan.Heads(Part::kAttention, q_rope, &attention->q_rope);
+  plan.Heads(Part::kAttention, w_uk, &attention->w_uk);
+  plan.Heads(Part::kAttention, w_uv, &attention->w_uv);
   plan.Packed(Part::kAttention,
               WholeMatrix(prefix + "o_proj.weight", hidden, c.num_heads * c.v_head_dim),
               &attention->output);

@@ -150,9 +150,10 @@ void ReserveMlp(Arena& arena, int64_t rows, DType act, int64_t intermediate_size
 void RunMlp(Step& step, const Mlp& mlp, int64_t begin, Mat out) {
   const ArenaScope scope(step.arena());
   const Mat hidden = step.arena().AllocMat(step.act, out.rows, mlp.gate_up.n);
-  kernels::SwiGlu(step.ctx,
-                  {.a = step.normed.Rows(begin, out.rows), .w = &mlp.gate_up, .out = hidden});
-  Project(step.ctx, hidden, mlp.down, out);
+  kernels::Mlp(step.ctx,
+               {.first = {.a = step.normed.Rows(begin, out.rows), .w = &mlp.gate_up, .out = hidden},
+                .down = &mlp.down,
+                .out = out});
   step.has_delta = true;
 }
 

@@ -76,14 +76,12 @@ void Route(Step& step, MoeShared& shared, const MoeLayer& layer, int64_t begin, 
       args.num_top_groups = static_cast<int>(config.num_top_groups);
     }
   }
-  kernels::RouteTopK(step.ctx, args);
   const auto num_experts = static_cast<size_t>(config.num_experts);
-  kernels::ChooseSlots(
+  kernels::RouteToSlots(
       step.ctx,
-      {.experts = buffers.experts,
+      {.route = args,
        .tokens =
            step.batch.tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(rows.rows)),
-       .k = config.top_k,
        .first_slot = shared.first_slot,
        .counts = shared.counts.subspan(static_cast<size_t>(layer.index) * num_experts, num_experts),
        .slots = buffers.slots});
@@ -115,11 +113,7 @@ void RunChunk(Step& step, MoeShared& shared, const MoeLayer& layer, int64_t begi
   if (scale_input) first.row_scale = buffers.weights;
   first.weights = layer.gate_up;
   first.out = buffers.expert_hidden;
-  kernels::GroupedSwiGlu(step.ctx, first);
-  kernels::GroupedGemm(step.ctx, {.a = buffers.expert_hidden,
-                                  .offsets = work.offsets,
-                                  .weights = layer.down,
-                                  .out = buffers.expert_out});
+  kernels::GroupedMlp(step.ctx, {.first = first, .down = layer.down, .out = buffers.expert_out});
   if (layer.shared) RunMlp(step, *layer.shared, begin, buffers.shared_out);
   moe::CombineArgs combine;
   combine.expert_rows = buffers.expert_out;

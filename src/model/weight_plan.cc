@@ -146,6 +146,12 @@ void WeightPlan::Group(Part part, const std::vector<Matrix>& matrices,
   AddGroup(part, {&matrices}, Places(matrices.size(), out));
 }
 
+void WeightPlan::Heads(Part part, const std::vector<Matrix>& matrices,
+                       std::vector<kernels::PackedWeight>* out) {
+  const bool fp8 = layout_ == kernels::WeightLayout::kPanels || activations_ != DType::kBF16;
+  AddGroup(part, {&matrices}, Places(matrices.size(), out), fp8);
+}
+
 void WeightPlan::GatedGroup(Part part, const std::vector<Matrix>& gates,
                             const std::vector<Matrix>& ups,
                             std::vector<kernels::PackedWeight>* out) {
@@ -153,7 +159,7 @@ void WeightPlan::GatedGroup(Part part, const std::vector<Matrix>& gates,
 }
 
 void WeightPlan::AddGroup(Part part, const std::vector<const std::vector<Matrix>*>& halves,
-                          const std::vector<kernels::PackedWeight*>& out) {
+                          const std::vector<kernels::PackedWeight*>& out, bool fp8) {
   std::vector<Entry> entries(out.size());
   std::optional<kernels::WeightFormat> format;
   for (size_t i = 0; i < out.size(); ++i) {
@@ -161,7 +167,10 @@ void WeightPlan::AddGroup(Part part, const std::vector<const std::vector<Matrix>
       const Source* source = Need(part, (*half)[i]);
       if (source == nullptr) return;
       entries[i].sources.push_back(*source);
-      const kernels::WeightFormat natural = NaturalFormat(source->matrix, activations_, layout_);
+      kernels::WeightFormat natural = NaturalFormat(source->matrix, activations_, layout_);
+      if (natural == kernels::WeightFormat::kFp8Block && !fp8) {
+        natural = kernels::WeightFormat::kBF16;
+      }
       // Matrices in two formats meet in the one that holds both without loss.
       format = !format || *format == natural ? natural : kernels::WeightFormat::kF32;
     }

@@ -84,6 +84,10 @@ class WeightPlan {
              std::vector<kernels::PackedWeight>* out);
   void GatedGroup(Part part, const std::vector<Matrix>& gates, const std::vector<Matrix>& ups,
                   std::vector<kernels::PackedWeight>* out);
+  // Matrices for HeadGemm: the same, but no fp8 in rows with bfloat16 activations, as the batched
+  // products of a GPU have none.
+  void Heads(Part part, const std::vector<Matrix>& matrices,
+             std::vector<kernels::PackedWeight>* out);
   void Stacked(Part part, const std::vector<Matrix>& matrices, Linear* out);
 
   // While set, everything declared counts as the MTP layer's.
@@ -135,7 +139,7 @@ class WeightPlan {
   // Finds a matrix, or keeps the error and gives null. Valid until the next call.
   const Source* Need(Part part, const Matrix& matrix);
   void AddGroup(Part part, const std::vector<const std::vector<Matrix>*>& halves,
-                const std::vector<kernels::PackedWeight*>& out);
+                const std::vector<kernels::PackedWeight*>& out, bool fp8 = true);
   void Add(Entry entry, size_t num_bytes);
   void AddPacked(std::vector<Entry> entries);
   size_t TakeBytes(size_t num_bytes);

@@ -199,6 +199,7 @@ TEST(WeightPlan, InRows) {
   WeightPlan plan(*opened.source, DType::kBF16, kernels::WeightLayout::kRows);
   std::vector<PackedWeight> pool;
   std::vector<PackedWeight> down;
+  std::vector<PackedWeight> heads;
   PackedWeight transposed;
   Linear linear;
   Mat table;
@@ -206,6 +207,7 @@ TEST(WeightPlan, InRows) {
   const Matrix whole = WholeMatrix("a", n, k);
   plan.GatedGroup(Part::kRoutedExperts, {whole, whole}, {whole, whole}, &pool);
   plan.Group(Part::kRoutedExperts, {whole, whole}, &down);
+  plan.Heads(Part::kAttention, {whole, whole}, &heads);
   plan.Stacked(Part::kAttention, {whole, WholeMatrix("b", 144, k)}, &linear);
   Matrix part = whole;
   part.select = [](const kernels::WeightSource& all) { return all.Rows(100, 300).Transposed(); };
@@ -227,6 +229,7 @@ TEST(WeightPlan, InRows) {
     ASSERT_EQ(RowsAt(pool[1], i, j), wanted(i, j)) << i << ", " << j;
     ASSERT_EQ(RowsAt(pool[0], i, j, true), wanted(i, j)) << i << ", " << j;
     ASSERT_EQ(RowsAt(down[1], i, j), wanted(i, j)) << i << ", " << j;
+    ASSERT_EQ(RowsAt(heads[1], i, j), ToFloat(ToBFloat16(wanted(i, j))));
     // One part has no whole blocks, so the stack is bfloat16: the value, rounded once.
     ASSERT_EQ(RowsAt(linear.parts[0], i, j), ToFloat(ToBFloat16(wanted(i, j))));
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <thread>
+#include <utility>
 
 #include "base/check.h"
 #include "base/log.h"
@@ -51,6 +52,7 @@ StepSizes MostSizes(const ModelRunnerOptions& options, const AttentionWorkers& w
   most.segments = kernels::MaxAttentionSegments(rows, most.workers);
   most.combine = rows;
   most.items = rows;
+  most.samples = rows;
   return most;
 }
 
@@ -100,8 +102,9 @@ CudaRunner::Sizes CudaRunner::SizesOf(const model::Model& model, const ModelRunn
   sizes.draws = sizes.rows;
   sizes.workspace_bytes = model.WorkspaceBytes(sizes.rows, sizes.logit_rows) + Arena::kAlignment;
   sizes.logits_bytes = static_cast<size_t>(sizes.logit_rows * options.vocab_size) * sizeof(float);
-  sizes.input_bytes =
-      StepInputs::NumBytes(MostSizes(options, workers, sizes.rows, sizes.rows)).rows;
+  const StepInputs::Bytes inputs =
+      StepInputs::NumBytes(MostSizes(options, workers, sizes.rows, sizes.rows));
+  sizes.input_bytes = inputs.rows + Arena::kAlignment + inputs.draws;
   sizes.partial_bytes = workers.PartialBytes();
   Arena counting(reinterpret_cast<void*>(Arena::kAlignment), SIZE_MAX / 2);
   Drawn(counting, sizes.draws);
@@ -118,9 +121,13 @@ CudaRunner::~CudaRunner() {
   // Nothing is freed that the device still uses; what it has to say about it no longer matters.
   if (stream_.get() != nullptr) (void)stream_.Synchronize();
   if (num_replays_ == 0) return;
-  LogDebug("{} of {} steps were replays of {} graphs, each queued in {:.0f} us of the host",
-           num_replays_, num_launched_, graphs_.size(),
-           replay_seconds_ / static_cast<double>(num_replays_) * 1e6);
+  const auto us = [&](double seconds) { return seconds / static_cast<double>(num_replays_) * 1e6; };
+  const QueueTimes& t = replay_times_;
+  LogDebug(
+      "{} of {} steps were replays of {} graphs, each queued in {:.0f} us of the host: staging "
+      "{:.1f}, copies in {:.1f}, graph {:.1f}, draws and copies out {:.1f}",
+      num_replays_, num_launched_, graphs_.size(), us(t.staging + t.inputs + t.graph + t.outputs),
+      us(t.staging), us(t.inputs), us(t.graph), us(t.outputs));
 }
 
 Status CudaRunner::Allocate() {
@@ -210,20 +217,22 @@ StepHandle CudaRunner::Launch(const StepPlan& plan) {
   MOEBIUS_CHECK_LT(num_launched_ - num_waited_, kMaxStepsInFlight);
   Slot& slot = SlotAt(num_launched_);
   slot.plan = &plan;
-  const auto begin = std::chrono::steady_clock::now();
   const int64_t num_replays = num_replays_;
-  slot.queued = Queue(plan, slot);
+  QueueTimes times;
+  slot.queued = Queue(plan, slot, times);
   if (slot.queued) slot.queued = device_.TakeError();
-  if (num_replays_ > num_replays) {
-    replay_seconds_ +=
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  }
+  if (num_replays_ > num_replays) replay_times_.Add(times);
   ++num_launched_;
   last_step_ = plan.step_id;
   return {plan.step_id};
 }
 
-Status CudaRunner::Queue(const StepPlan& plan, Slot& slot) {
+Status CudaRunner::Queue(const StepPlan& plan, Slot& slot, QueueTimes& times) {
+  auto since = std::chrono::steady_clock::now();
+  const auto lap = [&] {
+    const auto begin = std::exchange(since, std::chrono::steady_clock::now());
+    return std::chrono::duration<double>(since - begin).count();
+  };
   const bool has_previous = std::ranges::any_of(plan.tokens, IsPreviousRow);
   if (has_previous) MOEBIUS_CHECK_EQ(plan.previous_step, last_step_);
   const bool decode = options_.device_graphs && IsDecode(plan);
@@ -231,31 +240,37 @@ Status CudaRunner::Queue(const StepPlan& plan, Slot& slot) {
   const StagedPlan staged(plan, workers_, decode ? key.first : 0, decode ? key.second : 0);
   const StepInputs::Bytes bytes = StepInputs::NumBytes(staged.sizes());
   MOEBIUS_CHECK_LE(bytes.rows, rows_.size());
-  MOEBIUS_TRY(GrowDraws(bytes.draws));
+  // Draws without lists fit behind the rows, and one copy takes both.
+  const bool together = bytes.rows + Arena::kAlignment + bytes.draws <= rows_.size();
+  if (!together) MOEBIUS_TRY(GrowDraws(bytes.draws));
   Arena host_rows = ArenaOf(slot.rows);
   Arena host_draws = ArenaOf(slot.draws);
-  staged.Write(StepInputs(host_rows, host_draws, staged.sizes()));
+  staged.Write(StepInputs(host_rows, together ? host_rows : host_draws, staged.sizes()));
   Arena rows = ArenaOf(rows_);
   Arena draws = ArenaOf(draws_);
-  const StepInputs device(rows, draws, staged.sizes());
+  const StepInputs device(rows, together ? rows : draws, staged.sizes());
+  times.staging = lap();
 
   MOEBIUS_TRY(slot.begin.Record(stream_));
-  MOEBIUS_TRY(QueueInputs(staged, slot, device, bytes));
+  MOEBIUS_TRY(CopyAsync(rows_.data(), slot.rows.data(), rows.used(), stream_));
+  MOEBIUS_TRY(CopyAsync(draws_.data(), slot.draws.data(), draws.used(), stream_));
+  MOEBIUS_TRY(QueueResolve(staged, device));
+  times.inputs = lap();
   if (decode) {
     MOEBIUS_TRY(RunGraph(key, staged, device));
+    times.graph = lap();
     Draw(staged, device, 0,
          Mat(logits_.data(), DType::kF32, staged.sizes().samples, options_.vocab_size));
   } else {
     MOEBIUS_TRY(Forward(staged, device, /*samples_inside=*/true));
   }
   MOEBIUS_TRY(QueueOutputs(staged, slot));
-  return slot.end.Record(stream_);
+  MOEBIUS_TRY(slot.end.Record(stream_));
+  times.outputs = lap();
+  return {};
 }
 
-Status CudaRunner::QueueInputs(const StagedPlan& staged, const Slot& slot, const StepInputs& device,
-                               StepInputs::Bytes bytes) {
-  MOEBIUS_TRY(CopyAsync(rows_.data(), slot.rows.data(), bytes.rows, stream_));
-  MOEBIUS_TRY(CopyAsync(draws_.data(), slot.draws.data(), bytes.draws, stream_));
+Status CudaRunner::QueueResolve(const StagedPlan& staged, const StepInputs& device) {
   Arena arena = ArenaOf(outputs_);
   const Drawn drawn(arena, sizes_.draws);
   kernels::cuda::ResolveLaunch resolve;
@@ -263,7 +278,7 @@ Status CudaRunner::QueueInputs(const StagedPlan& staged, const Slot& slot, const
   resolve.rows = staged.sizes().rows;
   resolve.sampled = drawn.tokens.data();
   resolve.pending = device.pending.data();
-  resolve.samples = staged.sizes().samples;
+  resolve.samples = staged.has_open_lists() ? staged.sizes().samples : 0;
   resolve.wishes = device.wishes.data();
   resolve.seen_tokens = device.seen_tokens.data();
   resolve.output_tokens = device.output_tokens.data();

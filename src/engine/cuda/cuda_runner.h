@@ -73,14 +73,26 @@ class CudaRunner final : public StepRunner {
     platform::cuda::Event begin;
     platform::cuda::Event end;
   };
+  // Where the host's seconds go while it queues a step.
+  struct QueueTimes {
+    double staging = 0;
+    double inputs = 0;
+    double graph = 0;
+    double outputs = 0;
+    void Add(const QueueTimes& other) {
+      staging += other.staging;
+      inputs += other.inputs;
+      graph += other.graph;
+      outputs += other.outputs;
+    }
+  };
   using GraphKey = std::pair<int64_t, int64_t>;  // rows, blocks
 
   Status AllocateSlots();
   Status AllocateKv();
   Status GrowDraws(size_t num_bytes);
-  Status Queue(const StepPlan& plan, Slot& slot);
-  Status QueueInputs(const StagedPlan& staged, const Slot& slot, const StepInputs& device,
-                     StepInputs::Bytes bytes);
+  Status Queue(const StepPlan& plan, Slot& slot, QueueTimes& times);
+  Status QueueResolve(const StagedPlan& staged, const StepInputs& device);
   Status QueueOutputs(const StagedPlan& staged, const Slot& slot);
   Status Forward(const StagedPlan& staged, const StepInputs& device, bool samples_inside);
   Status RunGraph(const GraphKey& key, const StagedPlan& staged, const StepInputs& device);
@@ -115,7 +127,7 @@ class CudaRunner final : public StepRunner {
   int64_t last_step_ = -1;
   std::vector<int64_t> last_counts_;
   int64_t num_replays_ = 0;         // steps that ran as a graph
-  double replay_seconds_ = 0;       // of the host, queueing them
+  QueueTimes replay_times_;         // of all of them
   mutable std::mutex stats_mutex_;  // the model's counts, which any thread may ask for
 };
 

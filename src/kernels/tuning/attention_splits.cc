@@ -13,6 +13,8 @@ class Builder {
   Builder(std::span<const AttentionItem> items, const AttentionSplitOptions& options)
       : items_(items), options_(options) {
     splits_.rows.resize(items.size());
+    splits_.segments.reserve(static_cast<size_t>(
+        MaxAttentionSegments(static_cast<int64_t>(items.size()), options.num_workers)));
     splits_.worker_begin.reserve(options.num_workers + 1);
     splits_.worker_begin.push_back(0);
     for (size_t i = 0; i < items.size(); ++i) {

@@ -33,12 +33,15 @@ class Space final : public MemorySpace {
     MOEBIUS_ASSIGN(PinnedMemory memory, PinnedMemory::Allocate(num_bytes));
     return std::make_unique<Allocation<PinnedMemory>>(std::move(memory));
   }
-  // On the default stream, which streams of steps do not wait for: a copy beside a running step
-  // delays nothing but itself.
+  // On the thread's default stream, which streams of steps do not wait for: a copy beside a running
+  // step delays nothing but itself.
   Status Upload(void* to, const void* from, size_t num_bytes) override {
     if (num_bytes == 0) return {};
-    return ToStatus(cudaMemcpy(to, from, num_bytes, cudaMemcpyHostToDevice),
-                    "copying to the device");
+    // cudaMemcpy alone returns before the last bytes have come, if they are not in pinned memory.
+    MOEBIUS_TRY(
+        ToStatus(cudaMemcpyAsync(to, from, num_bytes, cudaMemcpyHostToDevice, cudaStreamPerThread),
+                 "copying to the device"));
+    return ToStatus(cudaStreamSynchronize(cudaStreamPerThread), "copying to the device");
   }
   Status Download(void* to, const void* from, size_t num_bytes) override {
     if (num_bytes == 0) return {};

@@ -3,13 +3,14 @@
 
 #include "kernels/cuda/attention/combine.h"
 #include "kernels/cuda/attention/hopper.cuh"
+#include "kernels/cuda/launch.cuh"
 
 namespace moebius::kernels::cuda {
 namespace {
 
 __global__ void __launch_bounds__(256) CombineKernel(const __grid_constant__ CombineArgs args) {
+  moebius::cuda::AwaitEarlier();
   const AttentionRow info = args.rows[blockIdx.x];
-  asm volatile("griddepcontrol.wait;" ::: "memory");
   if (info.num_slots == 0) return;
   const int lane = threadIdx.x % 32;
   const int chunks = (args.width + 127) / 128;
@@ -57,17 +58,9 @@ __global__ void __launch_bounds__(256) CombineKernel(const __grid_constant__ Com
 int LaunchCombine(const CombineArgs& args, CUstream_st* stream) {
   if (args.num_rows == 0) return cudaSuccess;
   if (args.width % 4 != 0 || args.width > 512) return cudaErrorInvalidValue;
-  cudaLaunchAttribute early = {};
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(args.num_rows),
-                        (args.max_queries * args.num_heads * ((args.width + 127) / 128) + 7) / 8);
-  config.blockDim = 256;
-  config.stream = stream;
-  config.attrs = &early;
-  config.numAttrs = 1;
-  return cudaLaunchKernelEx(&config, CombineKernel, args);
+  const dim3 grid(static_cast<unsigned>(args.num_rows),
+                  (args.max_queries * args.num_heads * ((args.width + 127) / 128) + 7) / 8);
+  return moebius::cuda::LaunchEarly(CombineKernel, grid, 256, 0, stream, args);
 }
 
 }  // namespace moebius::kernels::cuda

@@ -8,6 +8,7 @@
 #include "kernels/cuda/attention/combine.h"
 #include "kernels/cuda/attention/gqa.h"
 #include "kernels/cuda/attention/hopper.cuh"
+#include "kernels/cuda/launch.cuh"
 
 namespace moebius::kernels::cuda {
 namespace {
@@ -322,7 +323,7 @@ template <int kDim, int kRowWarps>
 __global__ void __launch_bounds__(kThreads) GqaKernel(const __grid_constant__ Params p) {
   extern __shared__ __align__(128) uint8_t raw[];
   const int warp = threadIdx.x / 32;
-  asm volatile("griddepcontrol.launch_dependents;");
+  moebius::cuda::AwaitEarlier();
   Block<kDim, kRowWarps> block{p, SharedAddress(raw)};
   block.kv_head = static_cast<int>(blockIdx.y) % p.shape.num_kv_heads;
   block.first_row = static_cast<int>(blockIdx.y) / p.shape.num_kv_heads * 16 * kRowWarps +
@@ -340,8 +341,7 @@ cudaError_t Launch(const GqaArgs& args, const Params& p, int row_blocks, cudaStr
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
   if (allowed != cudaSuccess) return allowed;
   const dim3 grid(args.num_workers, p.shape.num_kv_heads * row_blocks);
-  kernel<<<grid, kThreads, kBytes, stream>>>(p);
-  return cudaGetLastError();
+  return moebius::cuda::LaunchEarly(kernel, grid, kThreads, kBytes, stream, p);
 }
 
 }  // namespace

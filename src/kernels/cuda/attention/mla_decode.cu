@@ -21,6 +21,7 @@
 #include "kernels/cuda/attention/mla_decode.h"
 #include "kernels/cuda/attention/tensor_map.h"
 #include "kernels/cuda/attention/wgmma.cuh"
+#include "kernels/cuda/launch.cuh"
 
 namespace moebius::kernels::cuda {
 namespace {
@@ -497,7 +498,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
   __syncthreads();
 
-  asm volatile("griddepcontrol.launch_dependents;");
+  moebius::cuda::AwaitEarlier();
   const Work work = MyWork(p);
   const int group = threadIdx.x / 128;
   if (group == 2) {
@@ -540,9 +541,8 @@ cudaError_t Launch(const MlaDecodeArgs& args, const Params& p, cudaStream_t stre
   static const cudaError_t allowed =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
   if (allowed != cudaSuccess) return allowed;
-  kernel<<<args.num_workers*((args.num_heads + 63) / 64), kThreads, kBytes, stream>>>(q_map, kv_map,
-                                                                                      rope_map, p);
-  return cudaGetLastError();
+  return moebius::cuda::LaunchEarly(kernel, args.num_workers * ((args.num_heads + 63) / 64),
+                                    kThreads, kBytes, stream, q_map, kv_map, rope_map, p);
 }
 
 }  // namespace

@@ -5,10 +5,14 @@
 #include <type_traits>
 
 #include "kernels/cuda/gemm/any_gemm.h"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/rows/access.cuh"
 
 namespace moebius::kernels::cuda {
 namespace {
+
+using moebius::cuda::AwaitEarlier;
+using moebius::cuda::LaunchEarly;
 
 constexpr int kTile = 64;
 constexpr int kStep = 16;
@@ -93,6 +97,7 @@ __device__ __forceinline__ float GateUp(float gate, float up) {
 
 template <bool kFour, typename In, typename Out>
 __global__ void GatedKernel(const __grid_constant__ GatedLaunch p) {
+  AwaitEarlier();
   const int64_t row = blockIdx.x;
   if (p.num_rows != nullptr && row >= *p.num_rows) return;
   const In* in = static_cast<const In*>(p.in.data) + row * p.in.stride;
@@ -139,14 +144,15 @@ int LaunchGated(const GatedLaunch& args, CUstream_st* stream) {
   const int threads = items >= 256 ? 256 : static_cast<int>((items + 31) / 32 * 32);
   const dim3 grid(static_cast<unsigned>(args.rows),
                   static_cast<unsigned>((items + 2 * threads - 1) / (2 * threads)));
+  cudaError_t error = cudaSuccess;
   const bool known =
       WithElements(args.in.dtype, args.out.dtype, [&](auto* in_type, auto* out_type) {
         using In = std::remove_pointer_t<decltype(in_type)>;
         using Out = std::remove_pointer_t<decltype(out_type)>;
         auto* kernel = four ? GatedKernel<true, In, Out> : GatedKernel<false, In, Out>;
-        kernel<<<grid, threads, 0, stream>>>(args);
+        error = LaunchEarly(kernel, grid, threads, 0, stream, args);
       });
-  return known ? cudaGetLastError() : cudaErrorInvalidValue;
+  return known ? error : cudaErrorInvalidValue;
 }
 
 }  // namespace moebius::kernels::cuda

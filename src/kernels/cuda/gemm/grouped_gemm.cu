@@ -15,6 +15,9 @@ const char* CheckArgs(const GroupedGemmArgs& args, const tuning::GroupedGemmConf
   if (args.num_groups <= 0 || args.num_slots <= 0 || args.capacity <= 0) {
     return "grouped gemm: groups, slots and capacity must be positive";
   }
+  if (args.offsets == nullptr && args.num_groups != 1) {
+    return "grouped gemm: without offsets there is one group, of all rows";
+  }
   if (args.slots == nullptr && args.num_groups > args.num_slots) {
     return "grouped gemm: more groups than slots, and no slot table";
   }
@@ -86,6 +89,7 @@ const char* LaunchGroupedGemm(const GroupedGemmArgs& args, const tuning::Grouped
     return error;
   }
   params.offsets = args.offsets;
+  params.num_rows = static_cast<int>(args.capacity);
   params.slots = args.slots;
   params.weight_scales = args.weight_scales;
   params.out = static_cast<__nv_bfloat16*>(args.out);

@@ -26,7 +26,7 @@ struct GroupedGemmArgs {
   const float* weight_scales;  // fp8: [num_slots, n / 128, k / 128]
   void* out;  // [capacity, n] bf16, 16-byte aligned; rows outside every group stay as they are
   const int32_t* offsets;  // device: [num_groups + 1], not decreasing; group g has rows offsets[g]
-                           // .. offsets[g + 1]
+                           // .. offsets[g + 1]; null: one group, of all `capacity` rows
   const int32_t* slots;    // device: [num_groups] slot of each group, or null for slot g
   int64_t capacity;        // rows that `rows` and `out` have room for
   int num_groups;

@@ -10,6 +10,7 @@
 
 #include "kernels/cuda/gemm/consumer.cuh"
 #include "kernels/cuda/gemm/pipeline.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ptx/mbarrier.cuh"
 #include "kernels/cuda/ptx/sync.cuh"
 #include "kernels/cuda/ptx/tma.cuh"
@@ -83,6 +84,7 @@ __global__ void __launch_bounds__(T::kThreads, 1)
   } else {
     ptx::ClusterSync();
   }
+  AwaitEarlier();
   const int first_tile = blockIdx.x / T::kCluster;
   const int tile_step = gridDim.x / T::kCluster;
   if (threadIdx.x >= T::kConsumerThreads) {
@@ -121,16 +123,18 @@ const char* LaunchGroupedGemm(const GroupedGemmParams& params, int num_blocks,
   if (error != cudaSuccess) {
     return cudaGetErrorString(error);
   }
-  cudaLaunchAttribute cluster;
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim = {T::kCluster, 1, 1};
+  cudaLaunchAttribute attributes[2] = {};
+  attributes[0].id = cudaLaunchAttributeClusterDimension;
+  attributes[0].val.clusterDim = {T::kCluster, 1, 1};
+  attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[1].val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(num_blocks);
   config.blockDim = dim3(T::kThreads);
   config.dynamicSmemBytes = kSharedBytes;
   config.stream = stream;
-  config.attrs = &cluster;
-  config.numAttrs = 1;
+  config.attrs = attributes;
+  config.numAttrs = 2;
   if constexpr (T::kCluster > 1) {
     // Persistent blocks must all be resident: a cluster left over would run its share after all
     // others.

@@ -16,10 +16,11 @@ struct GroupedGemmParams {
   CUtensorMap weights;     // [num_slots * n, k]
   CUtensorMap rows;        // [capacity, k]
   CUtensorMap row_scales;  // [k / 128, capacity], fp8 only
-  const int32_t* offsets;
-  const int32_t* slots;  // null: group g uses slot g
+  const int32_t* offsets;  // null: one group of num_rows
+  const int32_t* slots;    // null: group g uses slot g
   const float* weight_scales;
   __nv_bfloat16* out;
+  int num_rows;
   int num_groups;
   int num_slots;
   int n;
@@ -68,7 +69,8 @@ struct RingPlace {
 template <class T>
 __device__ TileWalk WalkOf(const GroupedGemmParams& p) {
   constexpr int kRows = T::kTile.weight_rows * T::kCluster;
-  return TileWalk(p.offsets, p.num_groups, (p.n + kRows - 1) / kRows, T::kTile.token_rows, p.width);
+  return TileWalk(p.offsets, p.num_rows, p.num_groups, (p.n + kRows - 1) / kRows,
+                  T::kTile.token_rows, p.width);
 }
 
 // First weight row, within its slot, of this block's part of a tile.
@@ -78,7 +80,7 @@ __device__ int WeightRow(const TilePlace& tile, uint32_t rank) {
 }
 
 __device__ inline int SlotOf(const GroupedGemmParams& p, int group) {
-  return p.slots == nullptr ? group : __ldg(p.slots + group);
+  return p.slots == nullptr ? group : p.slots[group];
 }
 
 }  // namespace moebius::cuda

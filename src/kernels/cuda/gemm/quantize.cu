@@ -6,6 +6,8 @@
 
 #include <algorithm>
 
+#include "kernels/cuda/launch.cuh"
+
 namespace moebius::cuda {
 namespace {
 
@@ -21,6 +23,7 @@ struct RowKernelParams {
   const int32_t* num_rows;
   int64_t in_stride;
   int64_t scale_stride;
+  int capacity;
   int columns;  // of the output
   void* out;
   float* scales;
@@ -73,7 +76,8 @@ __device__ __forceinline__ uint2 Quantize8(const float (&x)[8], float* scale_out
 
 template <bool kSwiGlu, bool kQuantize>
 __global__ void __launch_bounds__(kThreads) RowKernel(const RowKernelParams p) {
-  const int num_rows = __ldg(p.num_rows);
+  AwaitEarlier();
+  const int num_rows = p.num_rows != nullptr ? *p.num_rows : p.capacity;
   const int num_blocks = p.columns / kBlock;
   const int column_tiles = (num_blocks + kTileBlocks - 1) / kTileBlocks;
   const int64_t num_tiles =
@@ -146,11 +150,11 @@ const char* Launch(const RowsIn& in, void* out, float* scales, int64_t scale_str
                                   in.num_rows,
                                   in.columns,
                                   scale_stride,
+                                  static_cast<int>(in.capacity),
                                   columns,
                                   out,
                                   scales};
-  RowKernel<kSwiGlu, kQuantize><<<blocks, kThreads, 0, stream>>>(params);
-  error = cudaGetLastError();
+  error = LaunchEarly(RowKernel<kSwiGlu, kQuantize>, blocks, kThreads, 0, stream, params);
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }
 

@@ -12,7 +12,7 @@ namespace moebius::cuda {
 
 struct RowsIn {
   const void* data;         // bf16 [capacity, columns], 16-byte aligned
-  const int32_t* num_rows;  // device: rows that exist, at most capacity
+  const int32_t* num_rows;  // device: rows that exist, at most capacity; null: all
   int64_t capacity;
   int columns;
 };

@@ -16,12 +16,13 @@ struct TilePlace {
 
 class TileWalk {
  public:
-  // Groups' rows are offsets[g] .. offsets[g + 1]; a group has `num_weight_tiles` tiles for every
-  // `token_rows` rows begun. Within a group, `width` weight tiles are walked side by side, rows
-  // after rows, before the next `width`.
-  __device__ TileWalk(const int32_t* offsets, int num_groups, int num_weight_tiles, int token_rows,
-                      int width)
+  // Groups' rows are offsets[g] .. offsets[g + 1] (offsets null: one group of num_rows); a group
+  // has `num_weight_tiles` tiles for every `token_rows` rows begun. Within a group, `width` weight
+  // tiles are walked side by side, rows after rows, before the next `width`.
+  __device__ TileWalk(const int32_t* offsets, int num_rows, int num_groups, int num_weight_tiles,
+                      int token_rows, int width)
       : offsets_(offsets),
+        num_rows_(num_rows),
         num_groups_(num_groups),
         num_weight_tiles_(num_weight_tiles),
         token_rows_(token_rows),
@@ -60,8 +61,12 @@ class TileWalk {
   __device__ void LoadGroups(int first_group, int first_tile) {
     const int lane = threadIdx.x % 32;
     const int group = first_group + lane;
-    begin_ = group < num_groups_ ? __ldg(offsets_ + group) : 0;
-    rows_ = group < num_groups_ ? __ldg(offsets_ + group + 1) - begin_ : 0;
+    begin_ = 0;
+    rows_ = offsets_ == nullptr && group == 0 ? num_rows_ : 0;
+    if (offsets_ != nullptr && group < num_groups_) {
+      begin_ = offsets_[group];
+      rows_ = offsets_[group + 1] - begin_;
+    }
     int end = (rows_ + token_rows_ - 1) / token_rows_ * num_weight_tiles_;
 #pragma unroll
     for (int step = 1; step < 32; step *= 2) {
@@ -74,6 +79,7 @@ class TileWalk {
   }
 
   const int32_t* offsets_;
+  int num_rows_;
   int num_groups_;
   int num_weight_tiles_;
   int token_rows_;

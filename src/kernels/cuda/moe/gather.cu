@@ -3,13 +3,18 @@
 
 #include <type_traits>
 
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/moe/moe.h"
 #include "kernels/cuda/rows/access.cuh"
 
 namespace moebius::kernels::cuda {
 namespace {
 
+using moebius::cuda::AwaitEarlier;
+using moebius::cuda::LaunchEarly;
+
 __global__ void ChooseSlotsKernel(const __grid_constant__ ChooseSlotsLaunch p) {
+  AwaitEarlier();
   const int64_t pair = blockIdx.x * int64_t{blockDim.x} + threadIdx.x;
   if (pair >= p.rows * p.k) return;
   if (p.tokens[pair / p.k] < 0) {
@@ -23,6 +28,7 @@ __global__ void ChooseSlotsKernel(const __grid_constant__ ChooseSlotsLaunch p) {
 
 template <bool kFour, typename T>
 __global__ void GatherKernel(const __grid_constant__ GatherLaunch p) {
+  AwaitEarlier();
   const int64_t place = blockIdx.x;
   if (place >= *p.num_places) return;
   const int64_t pair = p.pairs != nullptr ? p.pairs[place] : place * p.rows_per_pair;
@@ -40,35 +46,26 @@ __global__ void GatherKernel(const __grid_constant__ GatherLaunch p) {
   }
 }
 
-__global__ void OneGroupKernel(int32_t* offsets, int32_t rows) {
-  offsets[0] = 0;
-  offsets[1] = rows;
-}
-
 }  // namespace
-
-int LaunchOneGroup(int32_t* offsets, int64_t rows, CUstream_st* stream) {
-  OneGroupKernel<<<1, 1, 0, stream>>>(offsets, static_cast<int32_t>(rows));
-  return cudaGetLastError();
-}
 
 int LaunchChooseSlots(const ChooseSlotsLaunch& args, CUstream_st* stream) {
   const int64_t pairs = args.rows * args.k;
   if (pairs == 0) return cudaSuccess;
-  ChooseSlotsKernel<<<static_cast<unsigned>((pairs + 255) / 256), 256, 0, stream>>>(args);
-  return cudaGetLastError();
+  return LaunchEarly(ChooseSlotsKernel, static_cast<unsigned>((pairs + 255) / 256), 256, 0, stream,
+                     args);
 }
 
 int LaunchGather(const GatherLaunch& args, CUstream_st* stream) {
   if (args.places == 0 || args.cols == 0) return cudaSuccess;
   if (args.in.dtype != args.out.dtype) return cudaErrorInvalidValue;
+  cudaError_t error = cudaSuccess;
   const bool known = WithElement(args.in.dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     const bool four = FitsFour(args.in, args.cols) && FitsFour(args.out, args.cols);
     auto* kernel = four ? GatherKernel<true, T> : GatherKernel<false, T>;
-    kernel<<<static_cast<unsigned>(args.places), 256, 0, stream>>>(args);
+    error = LaunchEarly(kernel, static_cast<unsigned>(args.places), 256, 0, stream, args);
   });
-  return known ? cudaGetLastError() : cudaErrorInvalidValue;
+  return known ? error : cudaErrorInvalidValue;
 }
 
 }  // namespace moebius::kernels::cuda

@@ -3,10 +3,14 @@
 // does it all. Many: counts by chunk, their sums over chunks, then the places.
 #include <cuda_runtime.h>
 
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/moe/moe.h"
 
 namespace moebius::kernels::cuda {
 namespace {
+
+using moebius::cuda::AwaitEarlier;
+using moebius::cuda::LaunchEarly;
 
 constexpr int kThreads = 512;
 constexpr int kWarps = kThreads / 32;
@@ -65,6 +69,7 @@ __device__ void ForPairs(const int32_t* slots, int64_t begin, int64_t end, const
 
 __global__ void __launch_bounds__(kThreads)
     CountKernel(const int32_t* slots, int64_t num_pairs, int num_slots, int32_t* counts) {
+  AwaitEarlier();
   __shared__ int totals[kMaxSlots];
   for (int s = threadIdx.x; s < num_slots; s += kThreads) totals[s] = 0;
   __syncthreads();
@@ -81,6 +86,7 @@ __global__ void __launch_bounds__(kThreads)
 // counts[chunk][slot] becomes the number of the slot's pairs in earlier chunks.
 __global__ void __launch_bounds__(kThreads)
     SumKernel(int64_t num_chunks, int num_slots, int32_t* counts, int32_t* offsets) {
+  AwaitEarlier();
   __shared__ int totals[kMaxSlots];
   for (int s = threadIdx.x; s < num_slots; s += kThreads) {
     int sum = 0;
@@ -105,6 +111,7 @@ __global__ void __launch_bounds__(kThreads)
   extern __shared__ uint16_t counts[];  // [warps][slots]: this chunk's, then of earlier warps
   __shared__ int start[kMaxSlots];      // of the slot's places for this chunk
   for (int i = threadIdx.x; i < kWarps * num_slots; i += kThreads) counts[i] = 0;
+  AwaitEarlier();
   __syncthreads();
   const int64_t begin = kOneBlock ? 0 : blockIdx.x * int64_t{kChunk};
   const int64_t end = kOneBlock || begin + kChunk > num_pairs ? num_pairs : begin + kChunk;
@@ -153,18 +160,19 @@ int LaunchGroupBySlot(const GroupBySlotLaunch& args, CUstream_st* stream) {
   if (args.num_slots < 1 || args.num_slots > kMaxSlots) return cudaErrorInvalidValue;
   const size_t shared = sizeof(uint16_t) * kWarps * args.num_slots;
   if (args.num_pairs <= kAlone) {
-    PlaceKernel<true><<<1, kThreads, shared, stream>>>(
-        args.slots, args.num_pairs, args.num_slots, nullptr, args.offsets, args.pairs, args.places);
-    return cudaGetLastError();
+    return LaunchEarly(PlaceKernel<true>, 1, kThreads, shared, stream, args.slots, args.num_pairs,
+                       args.num_slots, nullptr, args.offsets, args.pairs, args.places);
   }
   const auto chunks = static_cast<unsigned>(NumChunks(args.num_pairs));
-  CountKernel<<<chunks, kThreads, 0, stream>>>(args.slots, args.num_pairs, args.num_slots,
-                                               args.workspace);
-  SumKernel<<<1, kThreads, 0, stream>>>(chunks, args.num_slots, args.workspace, args.offsets);
-  PlaceKernel<false><<<chunks, kThreads, shared, stream>>>(args.slots, args.num_pairs,
-                                                           args.num_slots, args.workspace,
-                                                           args.offsets, args.pairs, args.places);
-  return cudaGetLastError();
+  cudaError_t error = LaunchEarly(CountKernel, chunks, kThreads, 0, stream, args.slots,
+                                  args.num_pairs, args.num_slots, args.workspace);
+  if (error != cudaSuccess) return error;
+  error = LaunchEarly(SumKernel, 1, kThreads, 0, stream, chunks, args.num_slots, args.workspace,
+                      args.offsets);
+  if (error != cudaSuccess) return error;
+  return LaunchEarly(PlaceKernel<false>, chunks, kThreads, shared, stream, args.slots,
+                     args.num_pairs, args.num_slots, args.workspace, args.offsets, args.pairs,
+                     args.places);
 }
 
 }  // namespace moebius::kernels::cuda

@@ -30,6 +30,11 @@ struct RouteTopKLaunch {
   float scale = 1.0f;
   int32_t* experts = nullptr;  // out [rows, k], best first; ties to the lowest id
   float* weights = nullptr;    // out [rows, k]
+  // With slots: what LaunchChooseSlots does, in the same launch.
+  const int32_t* tokens = nullptr;      // [rows]; negative: padding
+  const int32_t* first_slot = nullptr;  // [experts]
+  int64_t* counts = nullptr;            // [experts], added to
+  int32_t* slots = nullptr;             // out [rows, k]; null: none
 };
 int LaunchRouteTopK(const RouteTopKLaunch& args, CUstream_st* stream);
 
@@ -58,9 +63,6 @@ struct GatherLaunch {
   int64_t cols = 0;
 };
 int LaunchGather(const GatherLaunch& args, CUstream_st* stream);
-
-// offsets = {0, rows}: a dense product as a grouped one of one group.
-int LaunchOneGroup(int32_t* offsets, int64_t rows, CUstream_st* stream);
 
 // Pair p of slot s gets a place in [offsets[s], offsets[s + 1]), in order of p. A negative slot is
 // skipped (its place is -1).

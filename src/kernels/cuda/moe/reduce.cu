@@ -3,11 +3,15 @@
 
 #include <type_traits>
 
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/moe/moe.h"
 #include "kernels/cuda/rows/access.cuh"
 
 namespace moebius::kernels::cuda {
 namespace {
+
+using moebius::cuda::AwaitEarlier;
+using moebius::cuda::LaunchEarly;
 
 __device__ void AddScaled(float4& sum, float weight, float4 x) {
   sum.x = fmaf(weight, x.x, sum.x);
@@ -20,6 +24,7 @@ template <bool kFour, typename In, typename Out>
 __global__ void ReduceKernel(const In* in, int64_t in_stride, const int32_t* places,
                              const float* weights, int k, const In* shared, int64_t shared_stride,
                              Out* out, int64_t out_stride, int64_t cols) {
+  AwaitEarlier();
   const int64_t row = blockIdx.x;
   constexpr int kStep = kFour ? 4 : 1;
   const int64_t c = (blockIdx.y * int64_t{blockDim.x} + threadIdx.x) * kStep;
@@ -54,6 +59,7 @@ int LaunchWeightedReduce(const WeightedReduceLaunch& args, CUstream_st* stream) 
   if (args.shared.data != nullptr && args.shared.dtype != args.in.dtype) {
     return cudaErrorInvalidValue;
   }
+  cudaError_t error = cudaSuccess;
   const bool known = WithElements(args.in.dtype, args.out.dtype, [&](auto* in_type, auto* type) {
     using In = std::remove_pointer_t<decltype(in_type)>;
     using Out = std::remove_pointer_t<decltype(type)>;
@@ -62,12 +68,12 @@ int LaunchWeightedReduce(const WeightedReduceLaunch& args, CUstream_st* stream) 
     const int64_t items = four ? args.cols / 4 : args.cols;
     const dim3 grid(static_cast<unsigned>(args.rows), static_cast<unsigned>((items + 255) / 256));
     auto* kernel = four ? ReduceKernel<true, In, Out> : ReduceKernel<false, In, Out>;
-    kernel<<<grid, 256, 0, stream>>>(static_cast<const In*>(args.in.data), args.in.stride,
-                                     args.places, args.weights, args.k,
-                                     static_cast<const In*>(args.shared.data), args.shared.stride,
-                                     static_cast<Out*>(args.out.data), args.out.stride, args.cols);
+    error = LaunchEarly(kernel, grid, 256, 0, stream, static_cast<const In*>(args.in.data),
+                        args.in.stride, args.places, args.weights, args.k,
+                        static_cast<const In*>(args.shared.data), args.shared.stride,
+                        static_cast<Out*>(args.out.data), args.out.stride, args.cols);
   });
-  return known ? cudaGetLastError() : cudaErrorInvalidValue;
+  return known ? error : cudaErrorInvalidValue;
 }
 
 }  // namespace moebius::kernels::cuda

@@ -1,11 +1,15 @@
 // Router: a warp a row. Lane l holds experts l, l + 32, ...; the best is taken k times.
 #include <cuda_runtime.h>
 
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/moe/moe.h"
 #include "kernels/cuda/rows/access.cuh"
 
 namespace moebius::kernels::cuda {
 namespace {
+
+using moebius::cuda::AwaitEarlier;
+using moebius::cuda::LaunchEarly;
 
 constexpr int kMaxExperts = 512;
 constexpr int kWarps = 4;
@@ -110,6 +114,7 @@ __device__ void KeepBestGroups(const RouteTopKLaunch& args, int lane, float* cho
 template <int kCount>
 __global__ void __launch_bounds__(32 * kWarps)
     RouteKernel(const __grid_constant__ RouteTopKLaunch args) {
+  AwaitEarlier();
   __shared__ float all_scores[kWarps][32 * kCount];
   __shared__ float all_choices[kWarps][32 * kCount];
   const int warp = threadIdx.x / 32;
@@ -142,8 +147,16 @@ __global__ void __launch_bounds__(32 * kWarps)
   }
   if (lane >= args.k) return;
   if (args.normalize) weight /= sum;
-  args.experts[row * args.k + lane] = mine;
-  args.weights[row * args.k + lane] = weight * args.scale;
+  const int64_t pair = row * args.k + lane;
+  args.experts[pair] = mine;
+  args.weights[pair] = weight * args.scale;
+  if (args.slots == nullptr) return;
+  if (args.tokens[row] < 0) {
+    args.slots[pair] = -1;
+    return;
+  }
+  args.slots[pair] = args.first_slot[mine];
+  atomicAdd(reinterpret_cast<unsigned long long*>(args.counts + mine), 1ull);
 }
 
 }  // namespace
@@ -162,9 +175,8 @@ int LaunchRouteTopK(const RouteTopKLaunch& args, CUstream_st* stream) {
                  : args.num_experts <= 128 ? RouteKernel<4>
                  : args.num_experts <= 256 ? RouteKernel<8>
                                            : RouteKernel<16>;
-  kernel<<<static_cast<unsigned>((args.rows + kWarps - 1) / kWarps), 32 * kWarps, 0, stream>>>(
-      args);
-  return cudaGetLastError();
+  return LaunchEarly(kernel, static_cast<unsigned>((args.rows + kWarps - 1) / kWarps), 32 * kWarps,
+                     0, stream, args);
 }
 
 }  // namespace moebius::kernels::cuda

@@ -26,6 +26,10 @@ Backend MakeBackend() {
   backend.weighted_reduce = cuda::WeightedReduce;
   backend.kv_write = cuda::KvWrite;
   backend.prepare_heads = cuda::PrepareHeads;
+  backend.prepare_latents = cuda::PrepareLatents;
+  backend.route_to_slots = cuda::RouteToSlots;
+  backend.mlp = cuda::Mlp;
+  backend.grouped_mlp = cuda::GroupedMlp;
   backend.attention = cuda::Attention;
   backend.mla_attention = cuda::MlaAttention;
   backend.sample = cuda::Sample;

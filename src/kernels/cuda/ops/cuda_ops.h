@@ -17,16 +17,20 @@ void Add(ExecContext& ctx, const AddArgs& args);
 void Rope(ExecContext& ctx, const RopeArgs& args);
 void KvWrite(ExecContext& ctx, const KvWriteArgs& args);
 void PrepareHeads(ExecContext& ctx, const PrepareHeadsArgs& args);
+void PrepareLatents(ExecContext& ctx, const PrepareLatentsArgs& args);
 
 void Gemm(ExecContext& ctx, const GemmArgs& args);
 void HeadGemm(ExecContext& ctx, const HeadGemmArgs& args);
 void SwiGlu(ExecContext& ctx, const SwiGluArgs& args);
+void Mlp(ExecContext& ctx, const MlpArgs& args);
 
 void RouteTopK(ExecContext& ctx, const RouteTopKArgs& args);
+void RouteToSlots(ExecContext& ctx, const RouteToSlotsArgs& args);
 void ChooseSlots(ExecContext& ctx, const ChooseSlotsArgs& args);
 void GroupBySlot(ExecContext& ctx, const GroupBySlotArgs& args);
 void GroupedSwiGlu(ExecContext& ctx, const GroupedSwiGluArgs& args);
 void GroupedGemm(ExecContext& ctx, const GroupedGemmArgs& args);
+void GroupedMlp(ExecContext& ctx, const GroupedMlpArgs& args);
 void WeightedReduce(ExecContext& ctx, const WeightedReduceArgs& args);
 
 void Attention(ExecContext& ctx, const AttentionArgs& args);
@@ -37,8 +41,8 @@ size_t WorkspaceBytes(const OpLimits& limits);
 
 // out = rows w^T by groups on the tensor cores, if they take these shapes and dtypes; false:
 // nothing was done. `weights`: one slot after the other without gaps. rows and out: [places, ..]
-// without gaps, bfloat16; offsets [slots + 1] on the device. fp8 weights: the rows are quantised
-// first.
+// without gaps, bfloat16; offsets [slots + 1] on the device, empty: one slot that has all rows. fp8
+// weights: the rows are quantised first.
 struct GroupedProduct {
   Mat rows;
   std::span<const int32_t> offsets;
@@ -47,6 +51,11 @@ struct GroupedProduct {
   Mat out;
 };
 bool RunGroupedProduct(ExecContext& ctx, const GroupedProduct& product);
+
+// Whether the product would quantise its rows; then their activation and that can be one launch:
+// `both` has gate and up side by side, and product.rows stay unwritten.
+bool TakesFp8Rows(const GroupedProduct& product);
+void RunGatedProduct(ExecContext& ctx, const Mat& both, const GroupedProduct& product);
 
 // The dtype that a format's elements have.
 DType ElementOf(WeightFormat format);

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/gemm/any_gemm.h"
+#include "kernels/cuda/gemm/few_rows.h"
 #include "kernels/cuda/gemm/grouped_gemm.h"
 #include "kernels/cuda/gemm/quantize.h"
 #include "kernels/cuda/moe/moe.h"
@@ -44,41 +45,72 @@ void RunGroups(ExecContext& ctx, const GroupedProduct& product) {
   if (!RunGroupedProduct(ctx, product)) RunAnyGroups(ctx, product);
 }
 
-}  // namespace
+// Slots one after the other without gaps, n rows each.
+bool IsPool(std::span<const PackedWeight> weights, int64_t n) {
+  const PackedWeight& first = weights.front();
+  const auto slot_bytes = n * first.k * static_cast<int64_t>(SizeOf(ElementOf(first.format)));
+  return weights.size() == 1 || BytesBetween(weights) == slot_bytes;
+}
 
-bool RunGroupedProduct(ExecContext& ctx, const GroupedProduct& p) {
+// Whether the tensor cores take these shapes and dtypes.
+bool Fits(const GroupedProduct& p) {
   const PackedWeight& first = p.weights.front();
-  const bool fp8 = first.format == WeightFormat::kFp8Block;
-  const auto slot_bytes = p.n * first.k * static_cast<int64_t>(SizeOf(ElementOf(first.format)));
-  const bool pooled = p.weights.size() == 1 || BytesBetween(p.weights) == slot_bytes;
-  if (first.format == WeightFormat::kF32 || p.rows.dtype != DType::kBF16 ||
-      p.out.dtype != DType::kBF16 || p.n % 128 != 0 || first.k % 128 != 0 || !pooled ||
-      HasGaps(p.rows) || HasGaps(p.out)) {
+  return first.format != WeightFormat::kF32 && p.rows.dtype == DType::kBF16 &&
+         p.out.dtype == DType::kBF16 && p.n % 128 == 0 && first.k % 128 == 0 &&
+         IsPool(p.weights, p.n) && !HasGaps(p.rows) && !HasGaps(p.out);
+}
+
+// A product of few places, for which reading the weights is all the work, if this is one.
+bool RunFewPlaces(ExecContext& ctx, FewPlacesLaunch launch, const Mat& a,
+                  std::span<const int32_t> offsets, std::span<const PackedWeight> weights,
+                  const Mat& out) {
+  const PackedWeight& first = weights.front();
+  launch.a = RowsOf(a);
+  launch.offsets = offsets.data();
+  launch.num_slots = static_cast<int>(weights.size());
+  launch.w = first.data;
+  launch.out = RowsOf(out);
+  launch.places = out.rows;
+  launch.n = first.n;
+  launch.k = first.k;
+  launch.gated = first.gated;
+  if (first.format != WeightFormat::kBF16 ||
+      !IsPool(weights, first.gated ? 2 * first.n : first.n) || !FitsFewPlaces(launch)) {
     return false;
   }
-  const ArenaScope scope(*ctx.workspace);
+  ctx.device->Check(LaunchFewPlaces(launch, ctx.device->stream), "grouped_gemm");
+  return true;
+}
+
+// How many rows there are, on the device; null: all.
+const int32_t* NumRows(const GroupedProduct& p) {
+  return p.offsets.empty() ? nullptr : p.offsets.data() + p.weights.size();
+}
+
+moebius::cuda::QuantizedRowsOut AllocQuantized(ExecContext& ctx, int64_t rows, int64_t k) {
+  const int64_t stride = (rows + 3) / 4 * 4;
+  auto* data = ctx.workspace->Alloc<uint8_t>(rows * k);
+  return {data, ctx.workspace->Alloc<float>(k / 128 * stride), stride};
+}
+
+// p.rows as they are, or in fp8 from `quantized`.
+void Launch(ExecContext& ctx, const GroupedProduct& p,
+            const moebius::cuda::QuantizedRowsOut* quantized) {
+  const PackedWeight& first = p.weights.front();
   const int64_t places = p.rows.rows;
   const auto num_slots = static_cast<int>(p.weights.size());
   moebius::cuda::GroupedGemmArgs args = {};
-  args.format = fp8 ? tuning::GemmFormat::kFp8Block : tuning::GemmFormat::kBf16;
+  args.format = quantized != nullptr ? tuning::GemmFormat::kFp8Block : tuning::GemmFormat::kBf16;
   args.rows = p.rows.data;
-  if (fp8) {
-    const int64_t stride = (places + 3) / 4 * 4;
-    auto* data = ctx.workspace->Alloc<uint8_t>(places * first.k);
-    auto* scales = ctx.workspace->Alloc<float>(first.k / 128 * stride);
-    const moebius::cuda::RowsIn in = {p.rows.data, p.offsets.data() + num_slots, places,
-                                      static_cast<int>(first.k)};
-    ctx.device->Check(
-        moebius::cuda::LaunchQuantizeRows(in, {data, scales, stride}, ctx.device->stream),
-        "quantize");
-    args.rows = data;
-    args.row_scales = scales;
-    args.scale_stride = stride;
+  if (quantized != nullptr) {
+    args.rows = quantized->data;
+    args.row_scales = quantized->scales;
+    args.scale_stride = quantized->scale_stride;
     args.weight_scales = first.scales;
   }
   args.weights = first.data;
   args.out = p.out.data;
-  args.offsets = p.offsets.data();
+  args.offsets = p.offsets.empty() ? nullptr : p.offsets.data();
   args.capacity = places;
   args.num_groups = num_slots;
   args.num_slots = num_slots;
@@ -90,10 +122,43 @@ bool RunGroupedProduct(ExecContext& ctx, const GroupedProduct& p) {
       {args.format, args.n, args.k, num_slots, expected, ctx.device->num_sms});
   ctx.device->Check(moebius::cuda::LaunchGroupedGemm(args, config, ctx.device->stream),
                     "grouped_gemm");
+}
+
+}  // namespace
+
+bool RunGroupedProduct(ExecContext& ctx, const GroupedProduct& p) {
+  if (!Fits(p)) return false;
+  const PackedWeight& first = p.weights.front();
+  if (first.format != WeightFormat::kFp8Block) {
+    Launch(ctx, p, nullptr);
+    return true;
+  }
+  const ArenaScope scope(*ctx.workspace);
+  const auto quantized = AllocQuantized(ctx, p.rows.rows, first.k);
+  const moebius::cuda::RowsIn in = {p.rows.data, NumRows(p), p.rows.rows,
+                                    static_cast<int>(first.k)};
+  ctx.device->Check(moebius::cuda::LaunchQuantizeRows(in, quantized, ctx.device->stream),
+                    "quantize");
+  Launch(ctx, p, &quantized);
   return true;
 }
 
-void RouteTopK(ExecContext& ctx, const RouteTopKArgs& args) {
+bool TakesFp8Rows(const GroupedProduct& p) {
+  return p.weights.front().format == WeightFormat::kFp8Block && Fits(p);
+}
+
+void RunGatedProduct(ExecContext& ctx, const Mat& both, const GroupedProduct& p) {
+  const ArenaScope scope(*ctx.workspace);
+  const auto quantized = AllocQuantized(ctx, p.rows.rows, p.weights.front().k);
+  const moebius::cuda::RowsIn in = {both.data, NumRows(p), both.rows, static_cast<int>(both.cols)};
+  ctx.device->Check(moebius::cuda::LaunchSwiGluQuantize(in, quantized, ctx.device->stream),
+                    "swiglu_quantize");
+  Launch(ctx, p, &quantized);
+}
+
+namespace {
+
+RouteTopKLaunch LaunchOf(const RouteTopKArgs& args) {
   RouteTopKLaunch launch;
   launch.logits = FloatsOf(args.logits);
   launch.logits_stride = args.logits.stride;
@@ -109,7 +174,22 @@ void RouteTopK(ExecContext& ctx, const RouteTopKArgs& args) {
   launch.scale = args.scale;
   launch.experts = args.experts.data();
   launch.weights = args.weights.data();
-  ctx.device->Check(LaunchRouteTopK(launch, ctx.device->stream), "route_topk");
+  return launch;
+}
+
+}  // namespace
+
+void RouteTopK(ExecContext& ctx, const RouteTopKArgs& args) {
+  ctx.device->Check(LaunchRouteTopK(LaunchOf(args), ctx.device->stream), "route_topk");
+}
+
+void RouteToSlots(ExecContext& ctx, const RouteToSlotsArgs& args) {
+  RouteTopKLaunch launch = LaunchOf(args.route);
+  launch.tokens = args.tokens.data();
+  launch.first_slot = args.first_slot.data();
+  launch.counts = args.counts.data();
+  launch.slots = args.slots.data();
+  ctx.device->Check(LaunchRouteTopK(launch, ctx.device->stream), "route_to_slots");
 }
 
 void ChooseSlots(ExecContext& ctx, const ChooseSlotsArgs& args) {
@@ -138,12 +218,15 @@ void GroupBySlot(ExecContext& ctx, const GroupBySlotArgs& args) {
   ctx.device->Check(LaunchGroupBySlot(launch, ctx.device->stream), "group_by_slot");
 }
 
-// The rows brought together, both halves in one product, then the activation.
-void GroupedSwiGlu(ExecContext& ctx, const GroupedSwiGluArgs& args) {
-  const ArenaScope scope(*ctx.workspace);
+namespace {
+
+// The rows brought together, both halves in one product: what comes before the activation.
+Mat RunGateUp(ExecContext& ctx, const GroupedSwiGluArgs& args) {
   const int64_t places = args.out.rows;
   const int64_t n = args.weights.front().n;
-  const int32_t* num_places = args.offsets.data() + args.weights.size();
+  // Kept while the gathered rows are given back.
+  const Mat both = ctx.workspace->AllocMat(args.out.dtype, places, 2 * n);
+  const ArenaScope scope(*ctx.workspace);
   Mat rows = args.a;
   if (!args.pairs.empty() || !args.row_scale.empty()) {
     rows = ctx.workspace->AllocMat(args.a.dtype, places, args.a.cols);
@@ -152,33 +235,66 @@ void GroupedSwiGlu(ExecContext& ctx, const GroupedSwiGluArgs& args) {
     gather.pairs = args.pairs.data();
     gather.rows_per_pair = args.rows_per_pair;
     gather.row_scale = args.row_scale.data();
-    gather.num_places = num_places;
+    gather.num_places = args.offsets.data() + args.weights.size();
     gather.out = RowsOf(rows);
     gather.places = places;
     gather.cols = args.a.cols;
     ctx.device->Check(LaunchGather(gather, ctx.device->stream), "gather");
   }
-  const Mat both = ctx.workspace->AllocMat(args.out.dtype, places, 2 * n);
   RunGroups(ctx, {.rows = rows.Rows(0, places),
                   .offsets = args.offsets,
                   .weights = args.weights,
                   .n = 2 * n,
                   .out = both});
+  return both;
+}
+
+}  // namespace
+
+void GroupedSwiGlu(ExecContext& ctx, const GroupedSwiGluArgs& args) {
+  FewPlacesLaunch few;
+  few.pairs = args.pairs.data();
+  few.rows_per_pair = args.rows_per_pair;
+  few.row_scale = args.row_scale.data();
+  if (RunFewPlaces(ctx, few, args.a, args.offsets, args.weights, args.out)) return;
+  const ArenaScope scope(*ctx.workspace);
+  const Mat both = RunGateUp(ctx, args);
   GatedLaunch gated;
   gated.in = RowsOf(both);
   gated.out = RowsOf(args.out);
-  gated.num_rows = num_places;
-  gated.rows = places;
-  gated.n = n;
+  gated.num_rows = args.offsets.data() + args.weights.size();
+  gated.rows = args.out.rows;
+  gated.n = both.cols / 2;
   ctx.device->Check(LaunchGated(gated, ctx.device->stream), "grouped_swiglu");
 }
 
 void GroupedGemm(ExecContext& ctx, const GroupedGemmArgs& args) {
+  if (RunFewPlaces(ctx, {}, args.a, args.offsets, args.weights, args.out)) return;
   RunGroups(ctx, {.rows = args.a,
                   .offsets = args.offsets,
                   .weights = args.weights,
                   .n = args.weights.front().n,
                   .out = args.out});
+}
+
+void GroupedMlp(ExecContext& ctx, const GroupedMlpArgs& args) {
+  const GroupedProduct down = {.rows = args.first.out,
+                               .offsets = args.first.offsets,
+                               .weights = args.down,
+                               .n = args.down.front().n,
+                               .out = args.out};
+  if (!TakesFp8Rows(down)) {
+    cuda::GroupedSwiGlu(ctx, args.first);
+    FewPlacesLaunch few;
+    few.places_known = true;
+    if (!RunFewPlaces(ctx, few, args.first.out, down.offsets, args.down, args.out)) {
+      RunGroups(ctx, down);
+    }
+    return;
+  }
+  const ArenaScope scope(*ctx.workspace);
+  const Mat both = RunGateUp(ctx, args.first);
+  RunGatedProduct(ctx, both, down);
 }
 
 void WeightedReduce(ExecContext& ctx, const WeightedReduceArgs& args) {

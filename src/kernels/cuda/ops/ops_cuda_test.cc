@@ -190,6 +190,46 @@ TEST_P(CudaOps, PrepareHeads) {
   }
 }
 
+TEST_P(CudaOps, PrepareLatents) {
+  constexpr int64_t kLatent = 96;
+  constexpr int64_t kRope = 32;
+  for (const DType act : kActs) {
+    for (const DType cache_dtype : kActs) {
+      for (const bool interleaved : {false, true}) {
+        bench().Reset();
+        const TestMat table = TestMat(DType::kF32, 40, kRope).Fill(random_);
+        const TestMat norm = TestMat(DType::kF32, 1, kLatent).Fill(random_);
+        const TestMat x = TestMat(act, 11, kLatent + kRope, 8).Fill(random_);
+        TestMat cache = TestMat(cache_dtype, 24, kLatent + kRope).Fill(random_);
+        TestMat got = cache;
+        const std::vector<Position> positions = Ints(11, 40);
+        std::vector<int64_t> places;
+        for (int r = 0; r < 11; ++r) places.push_back(r % 5 == 4 ? -1 : 2 * r + 1);
+        PrepareLatentsArgs args = {.x = bench().Put(x),
+                                   .latent_dim = kLatent,
+                                   .norm = bench().Put(norm),
+                                   .interleaved = interleaved,
+                                   .positions = bench().Put(positions),
+                                   .table = bench().Put(table),
+                                   .rows = bench().Put(places),
+                                   .cache = bench().Put(cache)};
+        PrepareLatents(device(), args);
+        bench().Get(args.cache, got);
+        args.x = x.view();
+        args.norm = norm.view();
+        args.positions = positions;
+        args.table = table.view();
+        args.rows = places;
+        args.cache = cache.view();
+        PrepareLatents(host(), args);
+        ExpectClose(
+            got, cache, std::max(LimitOf(act), LimitOf(cache_dtype)),
+            fmt::format("{} -> {}, {}", DTypeName(act), DTypeName(cache_dtype), interleaved));
+      }
+    }
+  }
+}
+
 TEST_P(CudaOps, DenseProducts) {
   struct Shape {
     int64_t rows, n, k;
@@ -233,6 +273,16 @@ TEST_P(CudaOps, DenseProducts) {
           SwiGlu(host(), {a.view(), &gated.packed()[0], want.view()});
           bench().Get(d_out, got);
           ExpectClose(got, want, 2 * limit, "swiglu " + what);
+
+          if (fp8 && act != DType::kBF16) continue;
+          const DeviceWeights down(bench(), random_, format, 1, 256, s.n, false);
+          TestMat mlp = TestMat(out, s.rows, 256);
+          TestMat got_mlp = mlp;
+          const Mat d_mlp = bench().Put(mlp);
+          Mlp(device(), {{bench().Put(a), &gated.device()[0], d_out}, &down.device()[0], d_mlp});
+          Mlp(host(), {{a.view(), &gated.packed()[0], want.view()}, &down.packed()[0], mlp.view()});
+          bench().Get(d_mlp, got_mlp);
+          ExpectClose(got_mlp, mlp, 2 * limit, "mlp " + what);
         }
       }
     }
@@ -294,6 +344,7 @@ TEST_P(CudaOps, Experts) {
                                .normalize = true,
                                .experts = d_experts,
                                .weights = d_weights};
+        const RouteTopKArgs d_route = route;
         RouteTopK(device(), route);
         route.logits = logits.view();
         route.experts = experts;
@@ -376,6 +427,35 @@ TEST_P(CudaOps, Experts) {
         bench().Get(d_out, got);
         const double limit = fp8 && act == DType::kBF16 ? 8e-2 : act == DType::kBF16 ? 1e-2 : 1e-4;
         ExpectClose(got, want, limit, "experts " + what);
+
+        // The same joined. The order of places within a slot is the same, so all of it is.
+        RouteToSlots(device(), {.route = d_route,
+                                .tokens = bench().Put(tokens),
+                                .first_slot = bench().Put(first_slot),
+                                .counts = d_counts,
+                                .slots = d_slots});
+        for (size_t p = 0; p < pairs; ++p) {
+          if (slots[p] >= 0) ++counts[static_cast<size_t>(experts[p])];
+        }
+        EXPECT_EQ(bench().Get(d_counts), counts);
+        EXPECT_EQ(bench().Get(d_slots), slots);
+        GroupedMlp(device(), {{.a = bench().Put(x),
+                               .offsets = d_offsets,
+                               .pairs = d_order,
+                               .rows_per_pair = s.k,
+                               .row_scale = {},
+                               .weights = up.device(),
+                               .out = d_inner},
+                              down.device(),
+                              d_rows});
+        WeightedReduce(device(), {.rows = d_rows,
+                                  .places = d_places,
+                                  .weights = d_weights,
+                                  .k = s.k,
+                                  .shared = {},
+                                  .out = d_out});
+        bench().Get(d_out, got);
+        ExpectClose(got, want, limit, "joined experts " + what);
       }
     }
   }

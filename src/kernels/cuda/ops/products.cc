@@ -1,8 +1,8 @@
-// Dense products: cuBLASLt for bfloat16 and float32, the grouped kernel as one group for fp8, and
-// our kernel of any shape where neither serves.
+// Dense products: our own kernel for few rows of bfloat16, cuBLASLt for bfloat16 and float32, the
+// grouped kernel as one group for fp8, and our kernel of any shape where none serves.
 #include "kernels/cuda/gemm/any_gemm.h"
 #include "kernels/cuda/gemm/dense_products.h"
-#include "kernels/cuda/moe/moe.h"
+#include "kernels/cuda/gemm/few_rows.h"
 #include "kernels/cuda/ops/cuda_ops.h"
 
 namespace moebius::kernels::cuda {
@@ -20,7 +20,27 @@ struct Batched {
   int64_t out_batch = 0;
   int64_t batch = 1;
   bool accumulate = false;
+  bool gated = false;  // w has 2 n rows; only for few rows
 };
+
+bool RunFewRows(ExecContext& ctx, const Batched& p) {
+  if (p.w->format != WeightFormat::kBF16 || p.bias != nullptr || p.accumulate) return false;
+  FewRowsLaunch launch;
+  launch.a = RowsOf(p.a);
+  launch.a_batch = p.a_batch;
+  launch.w = p.w->data;
+  launch.w_batch = p.w_batch;
+  launch.out = RowsOf(p.out);
+  launch.out_batch = p.out_batch;
+  launch.rows = p.a.rows;
+  launch.n = p.n;
+  launch.k = p.w->k;
+  launch.batch = p.batch;
+  launch.gated = p.gated;
+  if (!FitsFewRows(launch)) return false;
+  ctx.device->Check(LaunchFewRows(launch, ctx.device->stream), "gemm");
+  return true;
+}
 
 bool RunByLibrary(ExecContext& ctx, const Batched& p) {
   const DType element = ElementOf(p.w->format);
@@ -55,11 +75,8 @@ bool RunAsOneGroup(ExecContext& ctx, const Batched& p) {
   if (p.w->format != WeightFormat::kFp8Block || p.batch != 1 || p.bias != nullptr || p.accumulate) {
     return false;
   }
-  const ArenaScope scope(*ctx.workspace);
-  const std::span<int32_t> offsets(ctx.workspace->Alloc<int32_t>(2), 2);
-  ctx.device->Check(LaunchOneGroup(offsets.data(), p.a.rows, ctx.device->stream), "gemm");
   return RunGroupedProduct(
-      ctx, {.rows = p.a, .offsets = offsets, .weights = {p.w, 1}, .n = p.n, .out = p.out});
+      ctx, {.rows = p.a, .offsets = {}, .weights = {p.w, 1}, .n = p.n, .out = p.out});
 }
 
 void RunAny(ExecContext& ctx, const Batched& p) {
@@ -82,7 +99,9 @@ void RunAny(ExecContext& ctx, const Batched& p) {
 }
 
 void Run(ExecContext& ctx, const Batched& product) {
-  if (RunByLibrary(ctx, product) || RunAsOneGroup(ctx, product)) return;
+  if (RunFewRows(ctx, product) || RunByLibrary(ctx, product) || RunAsOneGroup(ctx, product)) {
+    return;
+  }
   RunAny(ctx, product);
 }
 
@@ -133,22 +152,54 @@ void HeadGemm(ExecContext& ctx, const HeadGemmArgs& args) {
   Run(ctx, product);
 }
 
-void SwiGlu(ExecContext& ctx, const SwiGluArgs& args) {
-  const ArenaScope scope(*ctx.workspace);
-  const int64_t n = args.w->n;
-  const Mat both = ctx.workspace->AllocMat(args.out.dtype, args.a.rows, 2 * n);
+namespace {
+
+// Gate and up, side by side, before the activation.
+Mat RunGateUp(ExecContext& ctx, const SwiGluArgs& args) {
+  const Mat both = ctx.workspace->AllocMat(args.out.dtype, args.a.rows, 2 * args.w->n);
   Batched product;
   product.a = args.a;
   product.w = args.w;
-  product.n = 2 * n;
+  product.n = both.cols;
   product.out = both;
   Run(ctx, product);
+  return both;
+}
+
+}  // namespace
+
+void SwiGlu(ExecContext& ctx, const SwiGluArgs& args) {
+  Batched product;
+  product.a = args.a;
+  product.w = args.w;
+  product.n = args.w->n;
+  product.out = args.out;
+  product.gated = true;
+  if (RunFewRows(ctx, product)) return;
+  const ArenaScope scope(*ctx.workspace);
+  const int64_t n = args.w->n;
+  const Mat both = RunGateUp(ctx, args);
   GatedLaunch gated;
   gated.in = RowsOf(both);
   gated.out = RowsOf(args.out);
   gated.rows = args.a.rows;
   gated.n = n;
   ctx.device->Check(LaunchGated(gated, ctx.device->stream), "swiglu");
+}
+
+void Mlp(ExecContext& ctx, const MlpArgs& args) {
+  const GroupedProduct down = {.rows = args.first.out,
+                               .offsets = {},
+                               .weights = {args.down, 1},
+                               .n = args.down->n,
+                               .out = args.out};
+  if (!TakesFp8Rows(down)) {
+    MlpInSteps(ctx, args);
+    return;
+  }
+  const ArenaScope scope(*ctx.workspace);
+  const Mat both = RunGateUp(ctx, args.first);
+  RunGatedProduct(ctx, both, down);
 }
 
 }  // namespace moebius::kernels::cuda

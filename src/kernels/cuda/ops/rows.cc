@@ -84,6 +84,22 @@ void PrepareHeads(ExecContext& ctx, const PrepareHeadsArgs& args) {
   ctx.device->Check(LaunchPrepareHeads(launch, ctx.device->stream), "prepare_heads");
 }
 
+void PrepareLatents(ExecContext& ctx, const PrepareLatentsArgs& args) {
+  MlaKvWriteLaunch launch;
+  launch.x = RowsOf(args.x);
+  launch.rows = args.x.rows;
+  launch.latent = args.latent_dim;
+  launch.rope = args.x.cols - args.latent_dim;
+  launch.weight = FloatsOf(args.norm);
+  launch.eps = args.eps;
+  launch.interleaved = args.interleaved;
+  launch.positions = args.positions.data();
+  launch.table = FloatsOf(args.table);
+  launch.cache_rows = args.rows.data();
+  launch.cache = RowsOf(args.cache);
+  ctx.device->Check(LaunchMlaKvWrite(launch, ctx.device->stream), "prepare_latents");
+}
+
 void Sample(ExecContext& ctx, const SampleArgs& args) {
   SampleLaunch launch = args.staged->launch;
   launch.logits = static_cast<float*>(args.logits.data);

@@ -3,17 +3,22 @@
 
 #include <type_traits>
 
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/rows/access.cuh"
 #include "kernels/cuda/rows/rows.h"
 
 namespace moebius::kernels::cuda {
 namespace {
 
+using moebius::cuda::AwaitEarlier;
+using moebius::cuda::LaunchEarly;
+
 // Rows of a gathered source to rows of a scattered destination. The maps return a row, or negative:
 // a source row of zeros, a destination that is skipped.
 template <bool kFour, typename In, typename Out, typename FromRow, typename ToRow>
 __global__ void CopyRowsKernel(const In* in, int64_t in_stride, Out* out, int64_t out_stride,
                                int64_t cols, FromRow from_row, ToRow to_row) {
+  AwaitEarlier();
   const int64_t from = from_row(blockIdx.x);
   const int64_t to = to_row(blockIdx.x);
   if (to < 0) return;
@@ -50,6 +55,7 @@ template <typename FromRow, typename ToRow>
 int CopyRows(const DeviceRows& in, const DeviceRows& out, int64_t rows, int64_t cols,
              FromRow from_row, ToRow to_row, cudaStream_t stream) {
   if (rows == 0 || cols == 0) return cudaSuccess;
+  cudaError_t error = cudaSuccess;
   const bool known = WithElements(in.dtype, out.dtype, [&](auto* in_type, auto* out_type) {
     using In = std::remove_pointer_t<decltype(in_type)>;
     using Out = std::remove_pointer_t<decltype(out_type)>;
@@ -60,15 +66,15 @@ int CopyRows(const DeviceRows& in, const DeviceRows& out, int64_t rows, int64_t 
                     static_cast<unsigned>((items + 4 * threads - 1) / (4 * threads)));
     auto* kernel = four ? CopyRowsKernel<true, In, Out, FromRow, ToRow>
                         : CopyRowsKernel<false, In, Out, FromRow, ToRow>;
-    kernel<<<grid, threads, 0, stream>>>(static_cast<const In*>(in.data), in.stride,
-                                         static_cast<Out*>(out.data), out.stride, cols, from_row,
-                                         to_row);
+    error = LaunchEarly(kernel, grid, threads, 0, stream, static_cast<const In*>(in.data),
+                        in.stride, static_cast<Out*>(out.data), out.stride, cols, from_row, to_row);
   });
-  return known ? cudaGetLastError() : cudaErrorInvalidValue;
+  return known ? error : cudaErrorInvalidValue;
 }
 
 template <bool kFour, typename T>
 __global__ void AddKernel(float* x, int64_t x_stride, const T* y, int64_t y_stride, int64_t cols) {
+  AwaitEarlier();
   constexpr int kStep = kFour ? 4 : 1;
   const int64_t first = (blockIdx.y * int64_t{blockDim.x} + threadIdx.x) * kStep;
   for (int64_t c = first; c < cols; c += int64_t{gridDim.y} * blockDim.x * kStep) {
@@ -102,16 +108,17 @@ int LaunchKvWrite(const KvWriteLaunch& args, CUstream_st* stream) {
 
 int LaunchAdd(const AddLaunch& args, CUstream_st* stream) {
   if (args.rows == 0 || args.cols == 0) return cudaSuccess;
+  cudaError_t error = cudaSuccess;
   const bool known = WithElement(args.y.dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     const bool four = FitsFour(args.y, args.cols) && FitsFour(args.x, args.x_stride, args.cols, 4);
     const int64_t items = four ? args.cols / 4 : args.cols;
     const dim3 grid(static_cast<unsigned>(args.rows), static_cast<unsigned>((items + 1023) / 1024));
     auto* kernel = four ? AddKernel<true, T> : AddKernel<false, T>;
-    kernel<<<grid, 256, 0, stream>>>(args.x, args.x_stride, static_cast<const T*>(args.y.data),
-                                     args.y.stride, args.cols);
+    error = LaunchEarly(kernel, grid, 256, 0, stream, args.x, args.x_stride,
+                        static_cast<const T*>(args.y.data), args.y.stride, args.cols);
   });
-  return known ? cudaGetLastError() : cudaErrorInvalidValue;
+  return known ? error : cudaErrorInvalidValue;
 }
 
 }  // namespace moebius::kernels::cuda

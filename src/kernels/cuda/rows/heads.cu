@@ -4,12 +4,16 @@
 
 #include <type_traits>
 
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/rows/access.cuh"
 #include "kernels/cuda/rows/rotation.cuh"
 #include "kernels/cuda/rows/rows.h"
 
 namespace moebius::kernels::cuda {
 namespace {
+
+using moebius::cuda::AwaitEarlier;
+using moebius::cuda::LaunchEarly;
 
 template <typename T, typename Cache>
 struct Heads {
@@ -85,6 +89,7 @@ struct HeldHead {
 
 template <int kPairs, typename T, typename Cache>
 __global__ void PrepareHeadsKernel(Heads<T, Cache> heads, Rotation rotation) {
+  AwaitEarlier();
   const int64_t all_heads = heads.num_heads + 2 * heads.num_kv_heads;
   const int64_t item = (blockIdx.x * int64_t{blockDim.x} + threadIdx.x) / 32;
   if (item >= heads.rows * all_heads) return;
@@ -124,6 +129,7 @@ int LaunchPrepareHeads(const PrepareHeadsLaunch& args, CUstream_st* stream) {
   if (args.k_cache.dtype != args.v_cache.dtype) return cudaErrorInvalidValue;
   const Rotation rotation = {static_cast<int>(args.head_dim / 2), args.interleaved, false,
                              args.positions, args.table};
+  cudaError_t error = cudaSuccess;
   const bool known = WithElements(args.x.dtype, args.k_cache.dtype, [&](auto* type, auto* cache) {
     using T = std::remove_pointer_t<decltype(type)>;
     using Cache = std::remove_pointer_t<decltype(cache)>;
@@ -143,9 +149,10 @@ int LaunchPrepareHeads(const PrepareHeadsLaunch& args, CUstream_st* stream) {
     auto* kernel = args.head_dim <= 64    ? PrepareHeadsKernel<1, T, Cache>
                    : args.head_dim <= 128 ? PrepareHeadsKernel<2, T, Cache>
                                           : PrepareHeadsKernel<kMaxPairs, T, Cache>;
-    kernel<<<static_cast<unsigned>((items + 7) / 8), 256, 0, stream>>>(heads, rotation);
+    error = LaunchEarly(kernel, static_cast<unsigned>((items + 7) / 8), 256, 0, stream, heads,
+                        rotation);
   });
-  return known ? cudaGetLastError() : cudaErrorInvalidValue;
+  return known ? error : cudaErrorInvalidValue;
 }
 
 }  // namespace moebius::kernels::cuda

@@ -4,11 +4,15 @@
 
 #include <type_traits>
 
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/rows/access.cuh"
 #include "kernels/cuda/rows/rows.h"
 
 namespace moebius::kernels::cuda {
 namespace {
+
+using moebius::cuda::AwaitEarlier;
+using moebius::cuda::LaunchEarly;
 
 struct Norm {
   float* residual;
@@ -21,6 +25,7 @@ struct Norm {
 template <int kFours, typename In, typename Out>
 __global__ void RowNormKernel(const In* x, int64_t x_stride, Norm norm, Out* out,
                               int64_t out_stride, int cols) {
+  AwaitEarlier();
   float4 v[kFours];
   float squares = 0;
 #pragma unroll
@@ -53,6 +58,7 @@ __global__ void RowNormKernel(const In* x, int64_t x_stride, Norm norm, Out* out
 template <int kFours, typename In, typename Out>
 __global__ void HeadNormKernel(const In* x, int64_t x_stride, Norm norm, Out* out,
                                int64_t out_stride, int64_t rows, int64_t groups) {
+  AwaitEarlier();
   const int64_t item = (blockIdx.x * int64_t{blockDim.x} + threadIdx.x) / 32;
   if (item >= rows * groups) return;
   const int64_t begin = item % groups * 128 * kFours + threadIdx.x % 32 * 4;
@@ -78,6 +84,7 @@ __global__ void HeadNormKernel(const In* x, int64_t x_stride, Norm norm, Out* ou
 template <typename In, typename Out>
 __global__ void GroupNormKernel(const In* x, int64_t x_stride, Norm norm, Out* out,
                                 int64_t out_stride, int64_t rows, int64_t groups, int64_t group) {
+  AwaitEarlier();
   const int64_t item = (blockIdx.x * int64_t{blockDim.x} + threadIdx.x) / 32;
   if (item >= rows * groups) return;
   const int64_t row = item / groups;
@@ -118,7 +125,7 @@ bool HeadsFit(const RmsNormLaunch& args, int64_t group) {
 }
 
 template <typename In, typename Out>
-void LaunchRows(const RmsNormLaunch& args, const Norm& norm, cudaStream_t stream) {
+cudaError_t LaunchRows(const RmsNormLaunch& args, const Norm& norm, cudaStream_t stream) {
   const auto* x = static_cast<const In*>(args.x.data);
   auto* out = static_cast<Out*>(args.out.data);
   const auto cols = static_cast<int>(args.cols);
@@ -128,8 +135,8 @@ void LaunchRows(const RmsNormLaunch& args, const Norm& norm, cudaStream_t stream
   auto* kernel = fours == 2   ? RowNormKernel<2, In, Out>
                  : fours == 4 ? RowNormKernel<4, In, Out>
                               : RowNormKernel<8, In, Out>;
-  kernel<<<static_cast<unsigned>(args.rows), threads, 0, stream>>>(x, args.x.stride, norm, out,
-                                                                   args.out.stride, cols);
+  return LaunchEarly(kernel, static_cast<unsigned>(args.rows), threads, 0, stream, x, args.x.stride,
+                     norm, out, args.out.stride, cols);
 }
 
 }  // namespace
@@ -140,11 +147,12 @@ int LaunchRmsNorm(const RmsNormLaunch& args, CUstream_st* stream) {
   if (args.cols % group != 0) return cudaErrorInvalidValue;
   if (args.x.data == nullptr && args.residual == nullptr) return cudaErrorInvalidValue;
   const Norm norm = {args.residual, args.residual_stride, args.weight, args.eps};
+  cudaError_t error = cudaSuccess;
   const bool known = WithElements(args.x.dtype, args.out.dtype, [&](auto* in_type, auto* out_type) {
     using In = std::remove_pointer_t<decltype(in_type)>;
     using Out = std::remove_pointer_t<decltype(out_type)>;
     if (RowFits(args)) {
-      LaunchRows<In, Out>(args, norm, stream);
+      error = LaunchRows<In, Out>(args, norm, stream);
       return;
     }
     const int64_t groups = args.cols / group;
@@ -153,14 +161,14 @@ int LaunchRmsNorm(const RmsNormLaunch& args, CUstream_st* stream) {
     auto* out = static_cast<Out*>(args.out.data);
     if (HeadsFit(args, group)) {
       auto* kernel = group == 128 ? HeadNormKernel<1, In, Out> : HeadNormKernel<2, In, Out>;
-      kernel<<<blocks, 256, 0, stream>>>(x, args.x.stride, norm, out, args.out.stride, args.rows,
-                                         groups);
+      error = LaunchEarly(kernel, blocks, 256, 0, stream, x, args.x.stride, norm, out,
+                          args.out.stride, args.rows, groups);
       return;
     }
-    GroupNormKernel<In, Out><<<blocks, 256, 0, stream>>>(x, args.x.stride, norm, out,
-                                                         args.out.stride, args.rows, groups, group);
+    error = LaunchEarly(GroupNormKernel<In, Out>, blocks, 256, 0, stream, x, args.x.stride, norm,
+                        out, args.out.stride, args.rows, groups, group);
   });
-  return known ? cudaGetLastError() : cudaErrorInvalidValue;
+  return known ? error : cudaErrorInvalidValue;
 }
 
 }  // namespace moebius::kernels::cuda

@@ -4,6 +4,7 @@
 
 #include <type_traits>
 
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/rows/access.cuh"
 #include "kernels/cuda/rows/rotation.cuh"
 #include "kernels/cuda/rows/rows.h"
@@ -11,9 +12,13 @@
 namespace moebius::kernels::cuda {
 namespace {
 
+using moebius::cuda::AwaitEarlier;
+using moebius::cuda::LaunchEarly;
+
 template <int kPairs, typename T>
 __global__ void RopeKernel(T* x, int64_t stride, int64_t items, int64_t num_heads,
                            int64_t head_stride, int64_t offset, Rotation rotation) {
+  AwaitEarlier();
   const int64_t item = (blockIdx.x * int64_t{blockDim.x} + threadIdx.x) / 32;
   if (item >= items) return;
   const int64_t row = item / num_heads;
@@ -45,6 +50,7 @@ __global__ void __launch_bounds__(128)
     MlaKvWriteKernel(const In* x, int64_t x_stride, int latent, const float* weight, float eps,
                      Rotation rotation, const int64_t* cache_rows, Out* cache,
                      int64_t cache_stride) {
+  AwaitEarlier();
   const int64_t row = blockIdx.x;
   const int64_t to_row = cache_rows[row];
   if (to_row < 0) return;
@@ -79,16 +85,17 @@ int LaunchRope(const RopeLaunch& args, CUstream_st* stream) {
   if (args.dim % 2 != 0 || args.dim > 64 * kMaxPairs) return cudaErrorInvalidValue;
   const Rotation rotation = {static_cast<int>(args.dim / 2), args.interleaved, args.deinterleave,
                              args.positions, args.table};
+  cudaError_t error = cudaSuccess;
   const bool known = WithElement(args.x.dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     auto* kernel = args.dim <= 64    ? RopeKernel<1, T>
                    : args.dim <= 128 ? RopeKernel<2, T>
                                      : RopeKernel<kMaxPairs, T>;
-    kernel<<<static_cast<unsigned>((items + 7) / 8), 256, 0, stream>>>(
-        static_cast<T*>(args.x.data), args.x.stride, items, args.num_heads, args.head_stride,
-        args.offset, rotation);
+    error = LaunchEarly(kernel, static_cast<unsigned>((items + 7) / 8), 256, 0, stream,
+                        static_cast<T*>(args.x.data), args.x.stride, items, args.num_heads,
+                        args.head_stride, args.offset, rotation);
   });
-  return known ? cudaGetLastError() : cudaErrorInvalidValue;
+  return known ? error : cudaErrorInvalidValue;
 }
 
 int LaunchMlaKvWrite(const MlaKvWriteLaunch& args, CUstream_st* stream) {
@@ -96,16 +103,17 @@ int LaunchMlaKvWrite(const MlaKvWriteLaunch& args, CUstream_st* stream) {
   if (args.rope % 2 != 0 || args.rope > 256 || args.latent > 8192) return cudaErrorInvalidValue;
   const Rotation rotation = {static_cast<int>(args.rope / 2), args.interleaved, args.deinterleave,
                              args.positions, args.table};
+  cudaError_t error = cudaSuccess;
   const bool known = WithElements(args.x.dtype, args.cache.dtype, [&](auto* in_type, auto* type) {
     using In = std::remove_pointer_t<decltype(in_type)>;
     using Out = std::remove_pointer_t<decltype(type)>;
-    MlaKvWriteKernel<In, Out>
-        <<<static_cast<unsigned>(args.rows), 128, args.latent * sizeof(float), stream>>>(
-            static_cast<const In*>(args.x.data), args.x.stride, static_cast<int>(args.latent),
-            args.weight, args.eps, rotation, args.cache_rows, static_cast<Out*>(args.cache.data),
-            args.cache.stride);
+    error =
+        LaunchEarly(MlaKvWriteKernel<In, Out>, static_cast<unsigned>(args.rows), 128,
+                    args.latent * sizeof(float), stream, static_cast<const In*>(args.x.data),
+                    args.x.stride, static_cast<int>(args.latent), args.weight, args.eps, rotation,
+                    args.cache_rows, static_cast<Out*>(args.cache.data), args.cache.stride);
   });
-  return known ? cudaGetLastError() : cudaErrorInvalidValue;
+  return known ? error : cudaErrorInvalidValue;
 }
 
 }  // namespace moebius::kernels::cuda

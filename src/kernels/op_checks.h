@@ -1,0 +1,52 @@
+// The checks that operations share: shapes, dtypes and lengths of their arguments, broken only by a
+// mistake of the caller. For the .cc files that define kernels/ops.h.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "base/check.h"
+#include "kernels/backend.h"
+
+namespace moebius::kernels {
+
+inline void CheckMat(const Mat& m, int64_t rows, int64_t cols) {
+  MOEBIUS_CHECK_EQ(m.rows, rows);
+  MOEBIUS_CHECK_EQ(m.cols, cols);
+  MOEBIUS_CHECK(rows == 0 || cols == 0 || m.data != nullptr);
+  MOEBIUS_CHECK(rows <= 1 || m.stride >= cols);
+}
+
+inline bool IsAct(DType dtype) { return dtype == DType::kF32 || dtype == DType::kBF16; }
+
+inline void CheckAct(const Mat& m, int64_t rows, int64_t cols) {
+  CheckMat(m, rows, cols);
+  MOEBIUS_CHECK(IsAct(m.dtype));
+}
+
+inline void CheckF32(const Mat& m, int64_t rows, int64_t cols) {
+  CheckMat(m, rows, cols);
+  MOEBIUS_CHECK(m.dtype == DType::kF32);
+}
+
+inline void CheckSameDType(const Mat& a, const Mat& b) { MOEBIUS_CHECK(a.dtype == b.dtype); }
+
+template <typename T>
+void CheckLength(std::span<T> span, int64_t length) {
+  MOEBIUS_CHECK_EQ(static_cast<int64_t>(span.size()), length);
+}
+
+inline void CheckWeight(const PackedWeight& w, int64_t k, bool gated) {
+  MOEBIUS_CHECK(w.data != nullptr);
+  MOEBIUS_CHECK_EQ(w.k, k);
+  MOEBIUS_CHECK_EQ(w.gated, gated);
+  MOEBIUS_CHECK_EQ(w.format == WeightFormat::kFp8Block, w.scales != nullptr);
+}
+
+// What can be checked element by element: nothing of a device's memory.
+template <typename T>
+std::span<const T> Readable(const ExecContext& ctx, std::span<const T> values) {
+  return ctx.backend->on_host ? values : std::span<const T>();
+}
+
+}  // namespace moebius::kernels
