@@ -27,7 +27,7 @@ CallRunner::CallRunner(const CallRunnerOptions& options, const CallEnvironment& 
 
 CallRunner::~CallRunner() { Stop(); }
 
-void CallRunner::Run(ParseCall parse, std::string body, std::shared_ptr<Reply> reply) {
+void CallRunner::Run(ParseCall parse, std::string body, const std::shared_ptr<Reply>& reply) {
   std::shared_ptr<LiveCall> call;
   {
     const std::lock_guard lock(mutex_);

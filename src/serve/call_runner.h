@@ -28,7 +28,7 @@ class CallRunner {
   ~CallRunner();  // Stop
 
   // Answers `reply` in time: at once with 429 if too many wait.
-  void Run(ParseCall parse, std::string body, std::shared_ptr<Reply> reply);
+  void Run(ParseCall parse, std::string body, const std::shared_ptr<Reply>& reply);
 
   int64_t num_calls() const;
   // False: there were calls until then.

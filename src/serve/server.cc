@@ -309,7 +309,7 @@ Status ServerImpl::Drain() {
          1});
   }
   const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
-  const Status closed = http_->Drain(std::max(left, std::chrono::milliseconds(0)) + kFarewell);
+  Status closed = http_->Drain(std::max(left, std::chrono::milliseconds(0)) + kFarewell);
   if (num_cut == 0) return closed;
   return MakeError(ErrorCode::kDeadline, "{} requests were not done after {} ms and were cut off",
                    num_cut, options_.drain_timeout.count());
