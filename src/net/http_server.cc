@@ -42,7 +42,6 @@ class Server : public HttpServer {
     accept_pause_.emplace(threads_[0]->loop->executor());
   }
 
-  // NOLINTNEXTLINE(bugprone-exception-escape): only a lack of memory could throw, and ends us.
   ~Server() override {
     if (!is_running_) return;
     StopAccepting();
