@@ -145,6 +145,7 @@ Verdict Judge(const plan::PlanReport& report, int64_t tokens) {
 }  // namespace
 
 Result<int> DryRun(const ServeOptions& options) {
+  MOEBIUS_TRY(engine::Validate(options.open.engine));  // as a start would
   const PlanOptions plan_options = PlanOf(options);
   plan::PlanReport report;
   report.one_layout = true;

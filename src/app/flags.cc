@@ -74,8 +74,11 @@ void AddEngineOptions(CLI::App* app, frontend::OpenOptions& open) {
       ->group(kModel);
   // Their ranges are checked by Validate(EngineOptions).
   AddSize(app, "--max-model-len", engine.max_model_len,
-          "Prompt and answer together (default: the model's, or what fits)")
-      ->group(kEngine);
+          "Prompt and answer together (default, auto, -1: the model's, or what fits)")
+      ->group(kEngine)
+      ->transform([](const std::string& text) -> std::string {
+        return text == "auto" || text == "-1" ? "0" : text;
+      });
   AddNumber(app, "--block-size", engine.block_size, "Tokens of a KV block")->group(kEngine);
   AddNumber(app, "--max-num-seqs", engine.max_num_seqs, "Requests that run at once")
       ->group(kEngine);

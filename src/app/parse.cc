@@ -2,10 +2,12 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <set>
 #include <string_view>
 
 #include "app/config_file.h"
 #include "app/dotted_flags.h"
+#include "app/flag_kinds.h"
 #include "app/flags.h"
 #include "app/vllm_env.h"
 #include "app/vllm_flags.h"
@@ -260,6 +262,26 @@ void ReserveModel(CLI::App* serve, const std::vector<std::string>& args) {
   if (!is_named) serve->get_option("MODEL")->required();
 }
 
+// A flag that wants a value and has none, or another flag: CLI11 takes whatever comes next, and
+// names no flag that is hidden. What really is to begin like a flag is joined by '='.
+Status CheckValues(const CLI::App& app, const std::vector<std::string>& args) {
+  const auto find = [&app](const std::string& arg) {
+    return arg.starts_with('-') ? app.get_option_no_throw(arg.substr(0, arg.find('='))) : nullptr;
+  };
+  for (size_t i = 0; i < args.size() && args[i] != "--"; ++i) {
+    const CLI::Option* option = find(args[i]);
+    if (option == nullptr || args[i].find('=') != std::string::npos) continue;
+    if (option->get_items_expected_min() == 0) continue;
+    const bool is_last = i + 1 == args.size();
+    if (!is_last && find(args[i + 1]) == nullptr) continue;
+    const bool is_short = !args[i].starts_with("--") && !option->get_lnames().empty();
+    return MakeError(ErrorCode::kInvalidArgument, "{}{} needs a value{}", args[i],
+                     is_short ? fmt::format(" (--{})", option->get_lnames().front()) : "",
+                     is_last ? "" : fmt::format(", {} is a flag", args[i + 1]));
+  }
+  return {};
+}
+
 Result<CommandLine> ParseWords(Parser& parser, std::vector<std::string> args) {
   try {
     args = JoinDottedFlags(args);
@@ -281,10 +303,12 @@ Result<CommandLine> ParseWords(Parser& parser, std::vector<std::string> args) {
   return parser.Chosen();
 }
 
-// What a file says to the command, as arguments. Each key is tried alone, so that an error can name
-// its line; `skipped` gets those that other commands know.
+// What a file says to the command, as arguments, but for what the command line (`given`) says, too:
+// that replaces it, lists as well. Each key is tried alone, so that an error can name its line;
+// `skipped` gets those that other commands know.
 Status AddConfig(const std::string& path, const std::vector<std::string>& command,
-                 std::vector<std::string>& args, std::vector<std::string>& skipped) {
+                 const std::set<std::string>& given, std::vector<std::string>& args,
+                 std::vector<std::string>& skipped) {
   MOEBIUS_ASSIGN(const std::vector<ConfigEntry> entries, ReadConfigFile(path));
   for (const ConfigEntry& entry : entries) {
     Parser parser;
@@ -308,7 +332,10 @@ Status AddConfig(const std::string& path, const std::vector<std::string>& comman
     } catch (const CLI::ParseError& error) {
       return MakeError(ErrorCode::kInvalidArgument, "{}: {}", entry.where, error.what());
     }
+    if (given.contains(entry.flag)) continue;
     args.insert(args.end(), entry.args.begin(), entry.args.end());
+    // A list would go on with the command line's first words, MODEL among them.
+    if (app.get_option(flag)->get_items_expected_max() > 1) args.emplace_back("--");
   }
   return {};
 }
@@ -346,10 +373,13 @@ Result<CommandLine> ParseCommandLine(const std::vector<std::string>& raw_args,
   const VllmEnvironment environment = ReadVllmEnvironment(raw_environment);
   const bool serves = !command.empty() && command[0] == "serve";
   if (serves) args.insert(args.end(), environment.args.begin(), environment.args.end());
+  std::set<std::string> given;
+  for (auto arg = end; arg != words.args.end(); ++arg) given.insert(arg->substr(0, arg->find('=')));
+  MOEBIUS_TRY(CheckValues(*Find(parser.main, command), {end, words.args.end()}));
   std::vector<std::string> debug_notes;
   for (const std::string& path : words.config_files) {
     std::vector<std::string> skipped;
-    MOEBIUS_TRY(AddConfig(path, command, args, skipped));
+    MOEBIUS_TRY(AddConfig(path, command, given, args, skipped));
     if (skipped.empty()) continue;
     debug_notes.push_back(
         fmt::format("{}: of other commands: {}", path, CLI::detail::join(skipped, ", ")));

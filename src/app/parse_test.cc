@@ -219,6 +219,27 @@ TEST(Parse, EveryCommandTakesARecipesFlags) {
   }
 }
 
+TEST(Parse, AFlagWithoutItsValueIsNamed) {
+  EXPECT_EQ(ParseError({"serve", "M", "--swap-space"}), "--swap-space needs a value");
+  EXPECT_EQ(ParseError({"serve", "M", "--swap-space", "--port", "1"}),
+            "--swap-space needs a value, --port is a flag");
+  EXPECT_EQ(ParseError({"serve", "M", "--port"}), "--port needs a value");
+  EXPECT_EQ(ParseError({"serve", "--api-key"}), "--api-key needs a value");
+  EXPECT_EQ(ParseError({"run", "M", "-p"}), "-p (--prompt) needs a value");
+  EXPECT_EQ(ParsedRun({"M", "--prompt=--stop"}).prompt, "--stop");
+  EXPECT_EQ(ParseError({"bench", "latency", "M", "--batch-size"}), "--batch-size needs a value");
+}
+
+TEST(Parse, NoLongestLengthIsTheModels) {
+  for (const char* value : {"auto", "-1"}) {
+    EXPECT_EQ(ParsedRun({"M", "-p", "x", "--max-model-len", "4k", "--max-model-len", value})
+                  .open.engine.max_model_len,
+              0);
+  }
+  EXPECT_NE(ParseError({"run", "M", "-p", "x", "--max-model-len", "-2"}).find("'-2'"),
+            std::string::npos);
+}
+
 TEST(Parse, EngineFlagsTakeUnits) {
   const auto engine =
       ParsedRun({"M", "-p", "x", "--kv-cache-memory-bytes", "4G", "--max-model-len", "32k",
@@ -446,6 +467,52 @@ TEST(ParseServe, FlagsReachTheirFields) {
   EXPECT_EQ(serve.sampling.max_tokens, 7);
   EXPECT_EQ(serve.open.engine.seed, 3u);
   EXPECT_EQ(serve.text_threads, 4);
+}
+
+TEST(ParseServe, LaterFlagsOfVllmAreTakenWithALineEach) {
+  const Args flags = {"--enable-mfu-metrics",
+                      "--stream-interval",
+                      "4",
+                      "--attention-config.backend",
+                      "FLASH_ATTN",
+                      "--enable-log-outputs",
+                      "-O.level=3",
+                      "--numa-bind",
+                      "--kv-offloading-size",
+                      "8",
+                      "--cpu-distributed-timeout-seconds",
+                      "60",
+                      "--fully-sharded-loras"};
+  for (const char* command : {"serve", "chat"}) {
+    Args args = {command, "M"};
+    args.insert(args.end(), flags.begin(), flags.end());
+    const auto line = ParseCommandLine(args);
+    ASSERT_TRUE(line) << line.error().message();
+    EXPECT_EQ(line->notes.size(), 9u);
+    for (const std::string& note : line->notes) {
+      EXPECT_NE(note.find(" is ignored: "), std::string::npos) << note;
+    }
+  }
+  EXPECT_TRUE(ParseCommandLine({"serve", "M", "-O3"}));
+  for (const Args& words : {Args{"--rope-scaling", R"({"factor": 2})"},
+                            Args{R"(--rope-scaling={"factor": 2})"}, Args{"--rope-theta=1e6"}}) {
+    Args args = {"serve", "M"};
+    args.insert(args.end(), words.begin(), words.end());
+    EXPECT_NE(ParseError(args).find("--hf-overrides"), std::string::npos) << words[0];
+  }
+}
+
+TEST(ParseServe, ListsOfTheCommandLineReplaceThoseOfAFile) {
+  const std::string path = testing::TempDir() + "moebius_parse_lists.yaml";
+  std::ofstream(path) << "api-key: [a, b]\nserved_model_name: one\nallowed-origins: [x]\n";
+  const auto line = ParseCommandLine(
+      {"serve", "M", "--config", path, "--api-key", "c", "--served-model-name=two"});
+  std::remove(path.c_str());
+  ASSERT_TRUE(line) << line.error().message();
+  const auto& serve = std::get<ServeOptions>(line->command);
+  EXPECT_EQ(serve.api_keys, Args({"c"}));
+  EXPECT_EQ(serve.served_model_names, Args({"two"}));
+  EXPECT_EQ(serve.allowed_origins, Args({"x"}));
 }
 
 TEST(ParseServe, AFlagOfSeveralValuesLeavesTheLastWordToTheModel) {

@@ -168,7 +168,7 @@ void AddLimits(CLI::App* app, ServeOptions& options) {
       ->group(kServer);
   AddSeconds(app, "--request-timeout", options.request_timeout,
              "Longest time of a request; 0: no limit (default)");
-  AddSeconds(app, "--shutdown-timeout,--drain-timeout", options.drain_timeout,
+  AddSeconds(app, "--drain-timeout,--shutdown-timeout", options.drain_timeout,
              "Time for running requests when the server stops (default 30)");
   AddSeconds(app, "--stall-seconds", options.stall_seconds,
              "/health is 503 when no step ends for so long (default 30)");
@@ -256,9 +256,15 @@ void AddServeFlags(CLI::App* app, ServeOptions& options, std::vector<std::string
       ->group(kServer);
   AddLayout(app, options);
   for (const RefusedFlag& flag : RefusedFlags()) {
-    AddFlag(app, flag.name, "", [&flag](bool) {
-      throw CLI::ValidationError(fmt::format("{} is not supported: {}", flag.name, flag.why));
-    })->group("");
+    // Whatever value it has, and with none.
+    app->add_option_function<std::string>(flag.name,
+                                          [&flag](const std::string&) {
+                                            throw CLI::ValidationError(fmt::format(
+                                                "{} is not supported: {}", flag.name, flag.why));
+                                          })
+        ->expected(0, 1)
+        ->trigger_on_parse()
+        ->group("");
   }
 }
 
