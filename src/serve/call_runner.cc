@@ -53,6 +53,13 @@ int64_t CallRunner::num_calls() const {
   return static_cast<int64_t>(calls_.size());
 }
 
+int64_t CallRunner::num_unread_bytes() const {
+  const std::lock_guard lock(mutex_);
+  int64_t bytes = 0;
+  for (const auto& [id, call] : calls_) bytes += call->unread_bytes();
+  return bytes;
+}
+
 bool CallRunner::WaitUntilNone(Clock::time_point deadline) {
   std::unique_lock lock(mutex_);
   return emptied_.wait_until(lock, deadline, [this] { return calls_.empty(); });

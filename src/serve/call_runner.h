@@ -31,6 +31,7 @@ class CallRunner {
   void Run(ParseCall parse, std::string body, const std::shared_ptr<Reply>& reply);
 
   int64_t num_calls() const;
+  int64_t num_unread_bytes() const;  // of all streams
   // False: there were calls until then.
   bool WaitUntilNone(std::chrono::steady_clock::time_point deadline);
 

@@ -1,6 +1,9 @@
 #include "serve/openai/chat_messages.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <string_view>
 #include <utility>
@@ -110,54 +113,68 @@ ApiResult<Value> ReadCalls(const Value& calls, const MessageForm& form, const st
   return Value::List(std::move(items));
 }
 
+constexpr std::array<std::string_view, 5> kRoles = {"system", "developer", "user", "assistant",
+                                                    "tool"};
+
+// One of the API, or one that the template knows ('ipython').
+bool IsRole(const std::string& role, const TemplateTraits& traits) {
+  if (std::find(kRoles.begin(), kRoles.end(), role) != kRoles.end()) return true;
+  return !role.empty() && std::all_of(role.begin(), role.end(), IsNameChar) &&
+         (traits.source.find("'" + role + "'") != std::string_view::npos ||
+          traits.source.find('"' + role + '"') != std::string_view::npos);
+}
+
 ApiResult<std::string> ReadRole(const Dict& message, const TemplateTraits& traits,
                                 const std::string& where) {
   const Value* role = message.Find("role");
   if (role == nullptr) return BadRequest("messages", "{}.role is missing", where);
-  if (!role->IsString() || role->AsString().empty()) {
-    return Wrong(where + ".role", *role, "a text: system, user, assistant, tool, developer");
+  const std::string expected = fmt::format("one of {}", fmt::join(kRoles, ", "));
+  if (!role->IsString()) return Wrong(where + ".role", *role, expected);
+  if (!IsRole(role->AsString(), traits)) {
+    return BadRequest("messages", "{}.role is '{}', expected {}", where,
+                      Shortened(role->AsString()), expected);
+    if (role->AsString() == "developer" && !traits.knows_developer) return std::string("system");
+    return role->AsString();
   }
-  if (role->AsString() == "developer" && !traits.knows_developer) return std::string("system");
-  return role->AsString();
-}
 
-ApiResult<Value> ReadMessage(const Dict& message, const TemplateTraits& traits,
-                             const MessageForm& form, const std::string& where, bool* has_calls) {
-  Dict out;
-  SERVE_ASSIGN(const std::string role, ReadRole(message, traits, where));
-  const Value* calls = message.Find("tool_calls");
-  const bool with_calls =
-      calls != nullptr && !calls->IsNone() && !(calls->IsList() && calls->Items().empty());
-  *has_calls |= with_calls;
-  const Value* content = message.Find("content");
-  if (content != nullptr && content->IsNone()) content = nullptr;
-  if (content == nullptr && (role == "user" || role == "system" || role == "developer")) {
-    return BadRequest("messages", "{}.content is missing, expected a text or a list of text parts",
-                      where);
+  ApiResult<Value> ReadMessage(const Dict& message, const TemplateTraits& traits,
+                               const MessageForm& form, const std::string& where, bool* has_calls) {
+    Dict out;
+    SERVE_ASSIGN(const std::string role, ReadRole(message, traits, where));
+    const Value* calls = message.Find("tool_calls");
+    const bool with_calls =
+        calls != nullptr && !calls->IsNone() && !(calls->IsList() && calls->Items().empty());
+    *has_calls |= with_calls;
+    const Value* content = message.Find("content");
+    if (content != nullptr && content->IsNone()) content = nullptr;
+    if (content == nullptr && (role == "user" || role == "system" || role == "developer")) {
+      return BadRequest("messages",
+                        "{}.content is missing, expected a text or a list of text parts", where);
+    }
+    out.Set("role", Value::String(role));
+    if (content != nullptr) {
+      SERVE_ASSIGN(Value text, ReadContent(*content, traits, where + ".content"));
+      out.Set("content", std::move(text));
+    } else {
+      out.Set("content", with_calls && form.keep_null ? Value::None() : Value::String(""));
+    }
+    for (const auto& [key, value] : message) {
+      const std::string& name = key.AsString();
+      if (value.IsNone() || name == "role" || name == "content" || name == "tool_calls") continue;
+      out.Set(name, value);
+    }
+    if (with_calls) {
+      SERVE_ASSIGN(Value read, ReadCalls(*calls, form, where + ".tool_calls"));
+      out.Set("tool_calls", std::move(read));
+    }
+    return Value::Dict(std::move(out));
   }
-  out.Set("role", Value::String(role));
-  if (content != nullptr) {
-    SERVE_ASSIGN(Value text, ReadContent(*content, traits, where + ".content"));
-    out.Set("content", std::move(text));
-  } else {
-    out.Set("content", with_calls && form.keep_null ? Value::None() : Value::String(""));
-  }
-  for (const auto& [key, value] : message) {
-    const std::string& name = key.AsString();
-    if (value.IsNone() || name == "role" || name == "content" || name == "tool_calls") continue;
-    out.Set(name, value);
-  }
-  if (with_calls) {
-    SERVE_ASSIGN(Value read, ReadCalls(*calls, form, where + ".tool_calls"));
-    out.Set("tool_calls", std::move(read));
-  }
-  return Value::Dict(std::move(out));
-}
 
 }  // namespace
 
 TemplateTraits TraitsOf(const std::string& template_source) {
   TemplateTraits traits;
+  traits.source = template_source;
   traits.knows_developer = template_source.find("developer") != std::string::npos;
   for (size_t pos = template_source.find("for "); pos != std::string::npos;
        pos = template_source.find("for ", pos + 1)) {
