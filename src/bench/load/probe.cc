@@ -5,7 +5,7 @@
 
 namespace moebius::load {
 
-Probe::Probe(LoadClient& client, BodyOptions body, double rate) : client_(client) {
+Probe::Probe(LoadClient& client, const BodyOptions& body, double rate) : client_(client) {
   LoadRequest request;
   request.prompt = "Hi";
   request.output_len = 1;
