@@ -133,42 +133,43 @@ ApiResult<std::string> ReadRole(const Dict& message, const TemplateTraits& trait
   if (!IsRole(role->AsString(), traits)) {
     return BadRequest("messages", "{}.role is '{}', expected {}", where,
                       Shortened(role->AsString()), expected);
-    if (role->AsString() == "developer" && !traits.knows_developer) return std::string("system");
-    return role->AsString();
   }
+  if (role->AsString() == "developer" && !traits.knows_developer) return std::string("system");
+  return role->AsString();
+}
 
-  ApiResult<Value> ReadMessage(const Dict& message, const TemplateTraits& traits,
-                               const MessageForm& form, const std::string& where, bool* has_calls) {
-    Dict out;
-    SERVE_ASSIGN(const std::string role, ReadRole(message, traits, where));
-    const Value* calls = message.Find("tool_calls");
-    const bool with_calls =
-        calls != nullptr && !calls->IsNone() && !(calls->IsList() && calls->Items().empty());
-    *has_calls |= with_calls;
-    const Value* content = message.Find("content");
-    if (content != nullptr && content->IsNone()) content = nullptr;
-    if (content == nullptr && (role == "user" || role == "system" || role == "developer")) {
-      return BadRequest("messages",
-                        "{}.content is missing, expected a text or a list of text parts", where);
-    }
-    out.Set("role", Value::String(role));
-    if (content != nullptr) {
-      SERVE_ASSIGN(Value text, ReadContent(*content, traits, where + ".content"));
-      out.Set("content", std::move(text));
-    } else {
-      out.Set("content", with_calls && form.keep_null ? Value::None() : Value::String(""));
-    }
-    for (const auto& [key, value] : message) {
-      const std::string& name = key.AsString();
-      if (value.IsNone() || name == "role" || name == "content" || name == "tool_calls") continue;
-      out.Set(name, value);
-    }
-    if (with_calls) {
-      SERVE_ASSIGN(Value read, ReadCalls(*calls, form, where + ".tool_calls"));
-      out.Set("tool_calls", std::move(read));
-    }
-    return Value::Dict(std::move(out));
+ApiResult<Value> ReadMessage(const Dict& message, const TemplateTraits& traits,
+                             const MessageForm& form, const std::string& where, bool* has_calls) {
+  Dict out;
+  SERVE_ASSIGN(const std::string role, ReadRole(message, traits, where));
+  const Value* calls = message.Find("tool_calls");
+  const bool with_calls =
+      calls != nullptr && !calls->IsNone() && !(calls->IsList() && calls->Items().empty());
+  *has_calls |= with_calls;
+  const Value* content = message.Find("content");
+  if (content != nullptr && content->IsNone()) content = nullptr;
+  if (content == nullptr && (role == "user" || role == "system" || role == "developer")) {
+    return BadRequest("messages", "{}.content is missing, expected a text or a list of text parts",
+                      where);
   }
+  out.Set("role", Value::String(role));
+  if (content != nullptr) {
+    SERVE_ASSIGN(Value text, ReadContent(*content, traits, where + ".content"));
+    out.Set("content", std::move(text));
+  } else {
+    out.Set("content", with_calls && form.keep_null ? Value::None() : Value::String(""));
+  }
+  for (const auto& [key, value] : message) {
+    const std::string& name = key.AsString();
+    if (value.IsNone() || name == "role" || name == "content" || name == "tool_calls") continue;
+    out.Set(name, value);
+  }
+  if (with_calls) {
+    SERVE_ASSIGN(Value read, ReadCalls(*calls, form, where + ".tool_calls"));
+    out.Set("tool_calls", std::move(read));
+  }
+  return Value::Dict(std::move(out));
+}
 
 }  // namespace
 
