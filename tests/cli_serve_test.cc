@@ -101,6 +101,43 @@ std::string Question(const std::string& text, int max_tokens, bool ignore_eos = 
       .dump();
 }
 
+TEST_F(ServeTest, ALoadOnItFindsMistakesFirstAndCanBeInterrupted) {
+  Serve({kDemo, "--served-model-name", "demo", "--api-key", "secret"});
+  const Args bench = {"bench",       "serve", "--base-url",          url_, "--num-prompts", "4",
+                      "--tokenizer", kDemo,   "--random-output-len", "8"};
+  const Finished no_key = Run(bench + Args{"--model", "demo"});
+  EXPECT_EQ(no_key.exit_code, 1);
+  EXPECT_TRUE(Contains(no_key.err, "trial request before the load failed: HTTP 401: "))
+      << no_key.err;
+  const Args known = bench + Args{"--api-key", "secret"};
+  const Finished wrong = Run(known + Args{"--model", "demon"});
+  EXPECT_EQ(wrong.exit_code, 1);
+  EXPECT_TRUE(Contains(wrong.err, "HTTP 404: the model 'demon' does not exist here")) << wrong.err;
+  const Finished too_long = Run(known + Args{"--random-input-len", "100000"});
+  EXPECT_EQ(too_long.exit_code, 1);
+  EXPECT_TRUE(Contains(too_long.err, "failed: HTTP 400: ")) << too_long.err;
+  EXPECT_EQ(wrong.out + too_long.out, "");
+
+  Write("stdin", "");
+  const pid_t load = Start(known + Args{"--random-input-len", "16", "--max-concurrency", "2",
+                                        "--duration", "100", "--ready-check-timeout-sec", "0"});
+  // Some answers are whole.
+  const std::string served = "vllm:request_success_total{";
+  for (int i = 0; i < 6000; ++i) {
+    const std::string metrics = Fetch("GET", "/metrics").body;
+    const size_t at = metrics.find("finished_reason=\"length\"} ", metrics.find(served));
+    if (at != std::string::npos && std::atoi(metrics.c_str() + at + 26) > 4) break;
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  kill(load, SIGINT);
+  EXPECT_EQ(Wait(load), 130);
+  const std::string report = ReadFile(folder_ + "stdout");
+  EXPECT_TRUE(Contains(report, "Failed requests:                         0 ")) << report;
+  EXPECT_TRUE(Contains(report, "Cancelled requests (interrupted):        ")) << report;
+  EXPECT_FALSE(Contains(report, "Successful requests:                     0 ")) << report;
+  EXPECT_TRUE(Contains(ReadFile(folder_ + "stderr"), "interrupted"));
+}
+
 TEST_F(ServeTest, AnswersAsRunDoesAndEndsByASignal) {
   const std::string log = folder_ + "steps.jsonl";
   Serve(
