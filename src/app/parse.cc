@@ -2,6 +2,8 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <filesystem>
+#include <limits>
 #include <set>
 #include <string_view>
 
@@ -70,14 +72,40 @@ Status CheckLeftOver(const CLI::App& app) {
   const auto flag = std::find_if(rest.begin(), rest.end(),
                                  [](const std::string& arg) { return arg.rfind('-', 0) == 0; });
   if (flag == rest.end()) {
-    return MakeError(ErrorCode::kInvalidArgument, "'{}' is one argument too many", rest.front());
+    return MakeError(ErrorCode::kInvalidArgument, "'{}' is one argument too many{}", rest.front(),
+                     app.get_name() == "run" ? "; a question is asked with -p" : "");
   }
   const std::string name = flag->substr(0, flag->find('='));
   return MakeError(ErrorCode::kInvalidArgument, "unknown flag {}{}", name,
                    DidYouMean(name, FlagNames(app)));
 }
 
+// What is wrong with the engine's flags or with those of sampling whatever the model.
+Status CheckRanges(const frontend::OpenOptions& open,
+                   const frontend::SamplingFields& sampling = {}) {
+  MOEBIUS_TRY(engine::Validate(open.engine));
+  frontend::GenerateRequest request;
+  sampling.Apply(request);
+  return engine::Validate(request.sampling, std::numeric_limits<TokenId>::max());
+}
+
+// Text with a blank in it where a model should stand is a question.
+Status CheckBareText(const RunOptions& options) {
+  const std::string& model = options.open.model;
+  const bool has_prompt = options.prompt || options.prompt_ids || !options.prompts_file.empty() ||
+                          !options.input_file.empty();
+  std::error_code error;
+  if (has_prompt || model.find_first_of(" \t\n") == std::string::npos ||
+      std::filesystem::exists(model, error)) {
+    return {};
+  }
+  return MakeError(ErrorCode::kInvalidArgument,
+                   "MODEL is '{}': a question is asked with -p, as in moebius run MODEL -p TEXT",
+                   model);
+}
+
 Status CheckRun(const RunOptions& options) {
+  MOEBIUS_TRY(CheckBareText(options));
   const int num_prompts = (options.prompt ? 1 : 0) + (options.prompt_ids ? 1 : 0) +
                           (options.prompts_file.empty() ? 0 : 1) +
                           (options.input_file.empty() ? 0 : 1);
@@ -107,13 +135,15 @@ Status CheckModel(const std::string& model) {
   return MakeError(ErrorCode::kInvalidArgument, "MODEL is missing: the folder of a model");
 }
 
-// A server has its own.
-Status CheckModel(const GenerateOptions& options, std::vector<std::string>& notes) {
-  if (!options.remote.url.empty()) return {};
+// A server has its own model and engine, and its own mind about sampling.
+Status CheckGenerate(const CLI::App& app, const GenerateOptions& options,
+                     std::vector<std::string>& notes) {
+  if (!options.remote.url.empty()) return CheckRemoteFlags(app);
   if (!options.remote.api_key.empty()) {
     notes.emplace_back("--api-key is ignored: it belongs to a server (--url)");
   }
-  return CheckModel(options.open.model);
+  MOEBIUS_TRY(CheckModel(options.open.model));
+  return CheckRanges(options.open, options.sampling);
 }
 
 // Everything that the flags can fill, and the CLI11 tree that fills it.
@@ -186,6 +216,11 @@ Status CheckCommandWord(const CLI::App& app, const std::vector<std::string>& arg
   for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; }))
     names.push_back(sub->get_name());
   if (std::find(names.begin(), names.end(), args[at]) == names.end()) {
+    if (args[at].find_first_of(" \t\n") != std::string::npos) {
+      return MakeError(ErrorCode::kInvalidArgument,
+                       "unknown command '{}': a question is asked with moebius run MODEL -p TEXT",
+                       args[at]);
+    }
     return MakeError(ErrorCode::kInvalidArgument, "unknown command {}{}; there are: {}", args[at],
                      DidYouMean(args[at], names), CLI::detail::join(names, ", "));
   }
@@ -219,6 +254,7 @@ Result<CommandLine> Parser::Chosen() {
   }
   if (name == "serve") {
     MOEBIUS_TRY(CheckModel(serve.open.model));
+    MOEBIUS_TRY(CheckRanges(serve.open, serve.sampling));
     MOEBIUS_TRY(CheckServeOptions(serve, notes));
     return CommandLine{serve, log_level, notes, {}};
   }
@@ -227,16 +263,18 @@ Result<CommandLine> Parser::Chosen() {
     return CommandLine{inspect, log_level, notes, {}};
   }
   if (name == "chat") {
-    MOEBIUS_TRY(CheckModel(chat, notes));
+    MOEBIUS_TRY(CheckGenerate(*app, chat, notes));
     return CommandLine{chat, log_level, notes, {}};
   }
   if (name == "run") {
-    MOEBIUS_TRY(CheckModel(run, notes));
+    if (run.remote.url.empty()) MOEBIUS_TRY(CheckModel(run.open.model));
     MOEBIUS_TRY(CheckRun(run));
+    MOEBIUS_TRY(CheckGenerate(*app, run, notes));
     return CommandLine{run, log_level, notes, {}};
   }
   const BenchOptions& bench = name == "latency" ? latency : throughput;
   MOEBIUS_TRY(CheckModel(bench.open.model));
+  MOEBIUS_TRY(CheckRanges(bench.open));
   return CommandLine{bench, log_level, notes, {}};
 }
 

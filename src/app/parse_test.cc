@@ -240,6 +240,33 @@ TEST(Parse, NoLongestLengthIsTheModels) {
             std::string::npos);
 }
 
+TEST(Parse, WhatNoModelCouldHonourIsRefused) {
+  EXPECT_NE(ParseError({"run", "M", "-p", "x", "--temperature", "-1"}).find("temperature is -1"),
+            std::string::npos);
+  EXPECT_NE(ParseError({"chat", "M", "--top-p", "0"}).find("top_p is 0"), std::string::npos);
+  for (const Args& command : {Args{"run", "M", "-p", "x"}, Args{"chat", "M"}, Args{"serve", "M"},
+                              Args{"bench", "latency", "M"}}) {
+    for (const Args& wrong :
+         {Args{"--block-size", "0"}, Args{"--max-num-seqs", "-1"}, Args{"--hf-overrides", "[1]"}}) {
+      Args args = command;
+      args.insert(args.end(), wrong.begin(), wrong.end());
+      EXPECT_EQ(ParseError(args).find(wrong[0] + " is "), 0u) << ParseError(args);
+    }
+  }
+  EXPECT_NE(ParseError({"serve", "M", "--override-generation-config", R"({"top_p": 7})"})
+                .find("top_p is 7"),
+            std::string::npos);
+  EXPECT_NE(ParseError({"serve", "M\xff"}).find("--served-model-name"), std::string::npos);
+  EXPECT_TRUE(ParseCommandLine({"serve", "M\xff", "--served-model-name", "m"}));
+}
+
+TEST(Parse, InspectTakesASwitchThatOthersHide) {
+  const auto line = ParseCommandLine({"inspect", "M", "--enable-prefix-caching"});
+  ASSERT_TRUE(line) << line.error().message();
+  EXPECT_EQ(line->notes, Args({"--enable-prefix-caching is ignored: inspect runs no engine"}));
+  EXPECT_FALSE(ParseCommandLine({"inspect", "M", "N"}));
+}
+
 TEST(Parse, EngineFlagsTakeUnits) {
   const auto engine =
       ParsedRun({"M", "-p", "x", "--kv-cache-memory-bytes", "4G", "--max-model-len", "32k",
@@ -554,6 +581,19 @@ TEST(ParseServe, NotesSpeakToAServersUser) {
 
 TEST(Parse, AUrlStandsForAModel) {
   EXPECT_EQ(ParsedRun({"--url", "http://x", "-p", "y"}).remote.url, "http://x");
+  EXPECT_EQ(ParsedRun({"demo", "--url", "http://x", "-p", "y", "--temperature", "0"}).open.model,
+            "demo");
+  for (const Args& local :
+       {Args{"--threads", "1"}, Args{"--load-format", "dummy"}, Args{"--chat-template", "f"},
+        Args{"--generation-config", "vllm"}, Args{"--no-async-scheduling"}}) {
+    for (const Args& command : {Args{"run", "-p", "y"}, Args{"chat"}}) {
+      Args args = command;
+      args.insert(args.end(), {"--url", "http://x"});
+      args.insert(args.end(), local.begin(), local.end());
+      EXPECT_EQ(ParseError(args).find(local[0] + " goes with a model that is loaded here"), 0u)
+          << ParseError(args);
+    }
+  }
   EXPECT_NE(ParseError({"run", "--url", "http://x", "--input-file", "f"}).find("--url"),
             std::string::npos);
 }

@@ -9,6 +9,7 @@
 #include "app/flags.h"
 #include "app/vllm_flags.h"
 #include "layout/parallel_layout.h"
+#include "text/unicode.h"
 
 namespace moebius::app {
 namespace {
@@ -302,10 +303,27 @@ Status CheckOneRank(const ServeOptions& options) {
   return {};
 }
 
+// They stand in every answer, which is UTF-8.
+Status CheckNames(const ServeOptions& options) {
+  for (const std::string& name : options.served_model_names) {
+    const size_t valid = text::ValidPrefix(name);
+    if (valid == name.size()) continue;
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "--served-model-name is '{}', expected UTF-8: it is not from byte {} on", name,
+                     valid);
+  }
+  const std::string& model = options.open.model;
+  if (!options.served_model_names.empty() || text::ValidPrefix(model) == model.size()) return {};
+  return MakeError(ErrorCode::kInvalidArgument,
+                   "MODEL is '{}', which is not UTF-8: expected a --served-model-name that is",
+                   model);
+}
+
 }  // namespace
 
 Status CheckServeOptions(ServeOptions& options, std::vector<std::string>& notes) {
   PlanOptions& plan = options.plan;
+  MOEBIUS_TRY(CheckNames(options));
   layout::ParallelConfig parallel;
   MOEBIUS_TRY(layout::SetBackend(plan.all2all_backend, parallel));
   if (options.dry_run) return {};
