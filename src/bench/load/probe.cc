@@ -21,7 +21,7 @@ void Probe::Run(const std::stop_token& stop, double pause) {
     const RequestRecord record = client_.Ask(request_);
     if (record.ok()) {
       seconds_.push_back(record.EndToEnd());
-    } else {
+    } else if (record.failed()) {  // not: ended by an interrupt
       ++figures_.failed;
     }
     waiting.wait_for(lock, stop, std::chrono::duration<double>(pause), [] { return false; });
