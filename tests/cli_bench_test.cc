@@ -74,8 +74,18 @@ TEST_F(BenchTest, ASweepRunsWhatItCanAndMarksTheRest) {
   }
   EXPECT_EQ(NumServers("sweep-marker-one"), 0);
 
+  // Where each stands, without running anything.
+  const std::string list = Run(Sweep(plan) + Args{"--list"}).out;
+  for (const char* line :
+       {"  done        good / c max-concurrency=1\n", "  failed      dies / c max-concurrency=1  (",
+        "  cannot yet  refused / c max-concurrency=4  (",
+        "  cannot yet  planned / c max-concurrency=1  (later)\n"}) {
+    EXPECT_TRUE(Contains(list, line)) << line << list;
+  }
+
   // Finished cells are skipped, the others tried again.
-  Run(Sweep(plan));
+  const Finished second = Run(Sweep(plan));
+  EXPECT_TRUE(Contains(second.err, "t: 2 done, 4 to run, 2 cannot yet\n")) << second.err;
   const std::vector<json> again = Rows();
   ASSERT_EQ(again.size(), 8u);
   for (int i = 0; i < 8; ++i) {
@@ -105,6 +115,8 @@ TEST_F(BenchTest, AnInterruptedSweepLeavesNoServerAndGoesOn) {
   }
   runner.join();
   EXPECT_EQ(finished.exit_code, 130) << finished.err;
+  EXPECT_TRUE(Contains(finished.out, "\nInterrupted: 1 done, 1 to run;")) << finished.out;
+  EXPECT_TRUE(Contains(finished.err, "interrupted")) << finished.err;
   EXPECT_EQ(NumServers("sweep-marker-two"), 0);
   ASSERT_EQ(Rows().size(), 1u);
   EXPECT_EQ(Run(Sweep(plan)).exit_code, 0);
@@ -112,6 +124,24 @@ TEST_F(BenchTest, AnInterruptedSweepLeavesNoServerAndGoesOn) {
   ASSERT_EQ(rows.size(), 2u);
   EXPECT_EQ(rows[1]["cell"], "s / long");
   EXPECT_GT(rows[1]["result"]["completed"], 2);
+  EXPECT_FALSE(Contains(ReadFile(folder_ + "out/report.md"), "Interrupted"));
+}
+
+TEST_F(BenchTest, OnlyOfNoCellIsAnErrorThatNamesThem) {
+  const std::string plan = Plan("  - name: s\n", "  - name: a\n  - name: b\n");
+  for (const Args& more : {Args{}, Args{"--list"}}) {
+    const Finished finished = Run(Sweep(plan) + Args{"--only", "nobody"} + more);
+    EXPECT_EQ(finished.exit_code, 2);
+    EXPECT_TRUE(Contains(finished.err,
+                         "--only 'nobody' is in no cell's name; the plan's cells "
+                         "are:\n  s / a\n  s / b\n"))
+        << finished.err;
+  }
+  EXPECT_FALSE(std::filesystem::exists(folder_ + "out"));
+  const Finished list = Run(Sweep(plan) + Args{"--only", "/ b", "--list"});
+  EXPECT_EQ(list.exit_code, 0);
+  EXPECT_EQ(std::count(list.out.begin(), list.out.end(), '\n'), 1);
+  EXPECT_TRUE(Contains(list.out, "  to run      s / b\n")) << list.out;
 }
 
 // The processes whose command line has `words` one after another.
@@ -187,7 +217,7 @@ TEST_F(BenchTest, ThePlansOfTheRepositoryAreWellFormed) {
         {"bench", "sweep", std::string(MOEBIUS_SOURCE_DIR "/plans/") + name + ".yaml", "--list"});
     EXPECT_EQ(finished.exit_code, 0) << finished.err;
     EXPECT_GT(std::count(finished.out.begin(), finished.out.end(), '\n'), 10);
-    EXPECT_TRUE(Contains(finished.out, "not yet: "));
+    EXPECT_TRUE(Contains(finished.out, "  cannot yet  "));
   }
 }
 

@@ -68,11 +68,11 @@ class CliTest : public testing::Test {
     return folder_ + name;
   }
 
-  // Starts `moebius args...`. Its streams are folder_ + name + "out", "err"; `environment` comes
-  // after what this process has.
+  // Starts `moebius args...`, or another program_. Its streams are folder_ + name + "out", "err";
+  // `environment` comes after what this process has.
   pid_t Start(const Args& args, const std::string& name = "std",
               const Args& environment = {}) const {
-    Args words = {MOEBIUS_PROGRAM};
+    Args words = {program_};
     words.insert(words.end(), args.begin(), args.end());
     std::vector<char*> argv;
     for (std::string& word : words) argv.push_back(word.data());
@@ -93,9 +93,9 @@ class CliTest : public testing::Test {
                                      O_WRONLY | O_CREAT | O_TRUNC, 0600);
     pid_t pid = 0;
     const int error =
-        posix_spawn(&pid, MOEBIUS_PROGRAM, &actions, nullptr, argv.data(), envp.data());
+        posix_spawn(&pid, program_.c_str(), &actions, nullptr, argv.data(), envp.data());
     posix_spawn_file_actions_destroy(&actions);
-    EXPECT_EQ(error, 0) << MOEBIUS_PROGRAM;
+    EXPECT_EQ(error, 0) << program_;
     return error == 0 ? pid : 0;
   }
 
@@ -145,6 +145,7 @@ class CliTest : public testing::Test {
   }
 
   std::string folder_;
+  std::string program_ = MOEBIUS_PROGRAM;
   std::string out_path_;  // where standard output goes, unread; empty: into Finished::out
 };
 

@@ -101,6 +101,43 @@ std::string Question(const std::string& text, int max_tokens, bool ignore_eos = 
       .dump();
 }
 
+TEST_F(ServeTest, ALoadOnItFindsMistakesFirstAndCanBeInterrupted) {
+  Serve({kDemo, "--served-model-name", "demo", "--api-key", "secret"});
+  const Args bench = {"bench",       "serve", "--base-url",          url_, "--num-prompts", "4",
+                      "--tokenizer", kDemo,   "--random-output-len", "8"};
+  const Finished no_key = Run(bench + Args{"--model", "demo"});
+  EXPECT_EQ(no_key.exit_code, 1);
+  EXPECT_TRUE(Contains(no_key.err, "trial request before the load failed: HTTP 401: "))
+      << no_key.err;
+  const Args known = bench + Args{"--api-key", "secret"};
+  const Finished wrong = Run(known + Args{"--model", "demon"});
+  EXPECT_EQ(wrong.exit_code, 1);
+  EXPECT_TRUE(Contains(wrong.err, "HTTP 404: the model 'demon' does not exist here")) << wrong.err;
+  const Finished too_long = Run(known + Args{"--random-input-len", "100000"});
+  EXPECT_EQ(too_long.exit_code, 1);
+  EXPECT_TRUE(Contains(too_long.err, "failed: HTTP 400: ")) << too_long.err;
+  EXPECT_EQ(wrong.out + too_long.out, "");
+
+  Write("stdin", "");
+  const pid_t load = Start(known + Args{"--random-input-len", "16", "--max-concurrency", "2",
+                                        "--duration", "100", "--ready-check-timeout-sec", "0"});
+  // Some answers are whole.
+  const std::string served = "vllm:request_success_total{";
+  for (int i = 0; i < 6000; ++i) {
+    const std::string metrics = Fetch("GET", "/metrics").body;
+    const size_t at = metrics.find("finished_reason=\"length\"} ", metrics.find(served));
+    if (at != std::string::npos && std::atoi(metrics.c_str() + at + 26) > 4) break;
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  kill(load, SIGINT);
+  EXPECT_EQ(Wait(load), 130);
+  const std::string report = ReadFile(folder_ + "stdout");
+  EXPECT_TRUE(Contains(report, "Failed requests:                         0 ")) << report;
+  EXPECT_TRUE(Contains(report, "Cancelled requests (interrupted):        ")) << report;
+  EXPECT_FALSE(Contains(report, "Successful requests:                     0 ")) << report;
+  EXPECT_TRUE(Contains(ReadFile(folder_ + "stderr"), "interrupted"));
+}
+
 TEST_F(ServeTest, AnswersAsRunDoesAndEndsByASignal) {
   const std::string log = folder_ + "steps.jsonl";
   Serve(
@@ -123,6 +160,10 @@ TEST_F(ServeTest, AnswersAsRunDoesAndEndsByASignal) {
   EXPECT_EQ(remote.exit_code, 0) << remote.err;
   EXPECT_EQ(remote.out, local.out);
   EXPECT_TRUE(Contains(remote.err, "finish: stop")) << remote.err;
+  const Finished engine = Run({"run", "--url", url_, "-p", "x", "--max-num-seqs", "4"});
+  EXPECT_EQ(engine.exit_code, 2);
+  EXPECT_TRUE(Contains(engine.err, "--max-num-seqs goes with a model that is loaded here"))
+      << engine.err;
   const Finished chat =
       Run({"chat", "other", "--url", url_ + "/v1", "--temperature", "0", "--max-tokens", "60"},
           "What is 47 * 36?\n");
@@ -232,7 +273,8 @@ TEST_F(ServeTest, ATakenPortIsNamed) {
   const Finished taken = Run({"serve", kDemo, "--host", "127.0.0.1", "--port", port});
   close(listener);
   EXPECT_EQ(taken.exit_code, 1);
-  EXPECT_TRUE(Contains(taken.err, port)) << taken.err;
+  EXPECT_TRUE(Contains(taken.err, port) && Contains(taken.err, "--port names another"))
+      << taken.err;
 }
 
 TEST_F(ServeTest, WhatCannotBeServedIsSaid) {
@@ -257,6 +299,9 @@ TEST_F(ServeTest, WhatCannotBeServedIsSaid) {
       {{"--chat-template", "/no/such/file"}, 1, "--chat-template"},
       {{"--step-log", "/no/such/folder/x"}, 1, "/no/such/folder/x"},
       {{"--host", "no.such.host.invalid", "--port", "0"}, 1, "no.such.host.invalid"},
+      {{"--shutdown-timeout", "-1"}, 2, "--shutdown-timeout is -1, expected seconds from 0"},
+      {{"--max-model-len", "999999"}, 2, "--max-model-len is 999999"},
+      {{"--served-model-name", "a\xff"}, 2, "not from byte 1 on"},
   };
   for (const auto& c : cases) {
     const Finished finished = Run(Args{"serve", kDemo} + c.args);
@@ -268,6 +313,14 @@ TEST_F(ServeTest, WhatCannotBeServedIsSaid) {
   EXPECT_TRUE(Contains(hub.err, "--load-format dummy") && Contains(hub.err, "--dry-run"))
       << hub.err;
   EXPECT_EQ(Run({"serve"}).exit_code, 2);
+  // The folder that stands in for a known name is nobody's business.
+  const Finished large = Run({"serve", "deepseek-ai/DeepSeek-R1", "--load-format", "dummy",
+                              "--port", "0", "--max-model-len", "9999999"});
+  EXPECT_EQ(large.exit_code, 2) << large.err;
+  const Finished broken = Run({"serve", "deepseek-ai/DeepSeek-V2-Lite", "--load-format", "dummy",
+                               "--port", "0", "--hf-overrides", R"({"hidden_size": -1})"});
+  EXPECT_EQ(broken.exit_code, 1) << broken.err;
+  EXPECT_TRUE(Contains(broken.err, "deepseek-ai/DeepSeek-V2-Lite/config.json: ")) << broken.err;
 }
 
 // The eleven servers of the benchmarks in AMD's "vLLM MoE Playbook" (appendix): what differs.
@@ -343,6 +396,22 @@ TEST_F(ServeTest, DryRunsJudge) {
   EXPECT_EQ(own.exit_code, 0) << own.err;
   EXPECT_TRUE(Contains(own.out, "demo as one rank on ") && Contains(own.out, "It holds"))
       << own.out;
+  EXPECT_TRUE(Contains(own.out, " M parameters, ")) << own.out;
+  // What a start refuses is refused.
+  for (const Args& flags : {Args{"--max-model-len", "999999"}, Args{"--max-num-seqs", "0"},
+                            Args{"--chat-template", "/no/such/file"}}) {
+    const Finished start = Run(Args{"serve", kDemo, "--port", "0"} + flags);
+    const Finished dry = Run(Args{"serve", kDemo, "--port", "0", "--dry-run"} + flags);
+    EXPECT_NE(dry.exit_code, 0) << flags[0];
+    EXPECT_EQ(dry.exit_code, start.exit_code) << flags[0];
+    EXPECT_EQ(dry.err, start.err);
+  }
+  const Finished planned = Run({"serve", "openai/gpt-oss-120b", "--dry-run", "--device", "h200"});
+  EXPECT_EQ(planned.exit_code, 0) << planned.err;
+  EXPECT_TRUE(Contains(planned.out, "This engine can plan the model but not serve it: ") &&
+              Contains(planned.out, "gpt_oss") && Contains(planned.out, "It holds"))
+      << planned.out;
+  EXPECT_FALSE(Contains(planned.out, "moebius-model-")) << planned.out;
   const Finished heads = Run({"serve", "Qwen/Qwen3-235B-A22B", "-tp", "3", "--dry-run"});
   EXPECT_EQ(heads.exit_code, 2);
   EXPECT_TRUE(Contains(heads.err,
@@ -365,7 +434,12 @@ TEST_F(ServeTest, DryRunsJudge) {
   EXPECT_EQ(backend.exit_code, 0) << backend.err;
   EXPECT_TRUE(Contains(backend.out, "all-to-all")) << backend.out;
   EXPECT_TRUE(Contains(backend.err, "VLLM_NO_SUCH_THING is unknown")) << backend.err;
-  EXPECT_EQ(Run({"serve", kR1, "--device", "no-such", "--dry-run"}).exit_code, 1);
+  EXPECT_EQ(Run({"serve", kR1, "--device", "no-such", "--dry-run"}).exit_code, 2);
+  // Where there is no GPU, what is said of this machine is said to be of this machine.
+  const Finished here = Run({"serve", kR1, "-dp", "8", "-ep", "--dry-run"});
+  const size_t hint = here.out.find("This machine has no GPU");
+  EXPECT_LT(hint, here.out.find("The checkpoint's weights")) << here.out;
+  EXPECT_TRUE(hint != std::string::npos || Contains(here.out, "HBM")) << here.out;
 }
 
 }  // namespace

@@ -195,17 +195,20 @@ TEST_F(CliTest, ErrorsNameWhatIsWrong) {
       {{"run", v3, "--prompt-ids", "5", "--max-token", "3"}, 2, "--max-tokens"},
       {{"rum", v3}, 2, "did you mean run?"},
       {{"run", v3}, 2, "--prompt"},
+      {{"run", "What is it?"}, 2, "MODEL is 'What is it?': a question is asked with -p"},
+      {{"run", v3, "What is it?"}, 2, "one argument too many; a question is asked with -p"},
+      {{"What is it?"}, 2, "a question is asked with moebius run MODEL -p TEXT"},
       {{"run", v3, "--prompt-ids", "5", "--dtype", "int3"}, 2, "--dtype"},
       {{"run", v3, "--prompt-ids", "5", "-tp", "2"}, 2, "one rank"},
       {{"run", folder_ + "nowhere", "--prompt-ids", "5"}, 1, "nowhere"},
       {{"run", folder_, "--prompt-ids", "5"}, 1, "config.json"},
       {{"run", v3, "-p", "hello"}, 1, "tokenizer.json"},
       {{"run", v3, "--prompt-ids", "5,512"}, 1, "512"},
-      {{"run", v3, "--prompt-ids", "5", "--temperature", "-1"}, 1, "temperature"},
+      {{"run", v3, "--prompt-ids", "5", "--temperature", "-1"}, 2, "temperature"},
       {{"run", v3, "--prompt-ids", "5", "--stop", "x"}, 1, "tokenizer.json"},
-      {{"run", v3, "--prompt-ids", "5", "--block-size", "0"}, 1, "--block-size is 0"},
+      {{"run", v3, "--prompt-ids", "5", "--block-size", "0"}, 2, "--block-size is 0"},
       {{"run", v3, "--prompt-ids", "5", "--max-num-batched-tokens", "3000000000000000000"},
-       1,
+       2,
        "--max-num-batched-tokens is 3000000000000000000"},
       {{"run", v3, "--prompt-ids", "5", "--max-num-seqs", "16777216", "--max-num-batched-tokens",
         "16777216"},
@@ -214,21 +217,21 @@ TEST_F(CliTest, ErrorsNameWhatIsWrong) {
       {{"run", v3, "--prompt-ids", "5", "--block-size", "1048576", "--num-kv-blocks", "2147483640"},
        1,
        "lower --kv-cache-memory-bytes or --num-kv-blocks"},
-      {{"run", v3, "--prompt-ids", "5", "--max-model-len", "99999999"}, 1, "--max-model-len is"},
-      {{"run", v3, "--prompt-ids", "5", "--threads", "99999"}, 1, "--threads is 99999"},
+      {{"run", v3, "--prompt-ids", "5", "--max-model-len", "99999999"}, 2, "--max-model-len is"},
+      {{"run", v3, "--prompt-ids", "5", "--threads", "99999"}, 2, "--threads is 99999"},
       {{"run", v3, "--prompt-ids", "5", "--gpu-memory-utilization", "1.5"},
-       1,
+       2,
        "--gpu-memory-utilization is 1.5"},
       {{"run", v3, "--prompt-ids", "5", "--seed", "-1"}, 2, "--seed is '-1'"},
       {{"run", v3, "--input-file", folder_}, 1, "is a folder"},
       {{"run", v3, "--input-file", Write("empty.jsonl", "\n\n")}, 1, "holds no request"},
       {{"bench", "latency", v3, "--batch-size", "1048576", "--input-len", "1000"},
-       1,
+       2,
        "--batch-size is 1048576"},
       {{"bench", "throughput", v3, "--num-prompts", "2147483647"}, 2, "--num-prompts"},
       {{"bench", "latency", v3, "--num-iters-warmup", "-5"}, 2, "--num-iters-warmup is '-5'"},
-      {{"run", v3, "--prompt-ids", "5", "--routing", "uniform"}, 1, "routing"},
-      {{"run", v3, "--prompt-ids", "5", "--hf-overrides", "{"}, 1, "hf-overrides"},
+      {{"run", v3, "--prompt-ids", "5", "--routing", "uniform"}, 2, "routing"},
+      {{"run", v3, "--prompt-ids", "5", "--hf-overrides", "{"}, 2, "--hf-overrides is '{'"},
       {{"run", v3, "--prompt-ids", "5", "--hf-overrides", R"({"model_type": "unheard_of"})"},
        1,
        "unheard_of"},
@@ -336,6 +339,16 @@ TEST_F(CliTest, BenchmarksReport) {
   EXPECT_GT(report["bandwidth_share"].get<double>(), 0);
   // More than the whole comes with a reason.
   EXPECT_TRUE(report["bandwidth_share"].get<double>() <= 1 || report.contains("bandwidth_note"));
+  // One token has no time between tokens.
+  finished = Run({"bench", "latency", kGolden + "deepseek_v3", "--input-len", "16", "--output-len",
+                  "1", "--batch-size", "2", "--num-iters", "1", "--output-json", out});
+  ASSERT_EQ(finished.exit_code, 0) << finished.err;
+  EXPECT_TRUE(Contains(finished.out, "TPOT                              n/a")) << finished.out;
+  EXPECT_FALSE(Contains(finished.out, "nan") || Contains(finished.out, "GB/s")) << finished.out;
+  report = json::parse(ReadFile(out));
+  EXPECT_TRUE(report["tpot_ms"].is_null() && report["itl_ms"].is_null()) << report;
+  EXPECT_TRUE(report["bandwidth_share"].is_null()) << report;
+  EXPECT_GT(report["ttft_ms"]["p50"].get<double>(), 0);
 }
 
 TEST_F(CliTest, AShortKvCacheIsSaid) {

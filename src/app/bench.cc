@@ -161,8 +161,9 @@ ordered_json ToJson(const BenchOptions& options, const frontend::OpenedModel& op
   json[options.throughput ? "num_prompts" : "batch_size"] = NumRequests(options);
   json["num_iters"] = options.num_iters;
   json["ttft_ms"] = Milliseconds(report.figures.ttft);
-  json["tpot_ms"] = Milliseconds(report.figures.tpot);
-  json["itl_ms"] = Milliseconds(report.figures.itl);
+  const bool has_gaps = options.output_len > 1;
+  json["tpot_ms"] = has_gaps ? Milliseconds(report.figures.tpot) : ordered_json();
+  json["itl_ms"] = has_gaps ? Milliseconds(report.figures.itl) : ordered_json();
   json["latency_ms"] = Milliseconds(report.figures.latency);
   json["requests_per_second"] = report.figures.request_rate;
   json["output_tokens_per_second"] = report.figures.output_rate;
@@ -173,11 +174,24 @@ ordered_json ToJson(const BenchOptions& options, const frontend::OpenedModel& op
   json["bytes_per_decode_step"] = report.bytes_per_step;
   json["bandwidth_bytes_per_second"] = report.bandwidth;
   json["bandwidth_share"] = report.share();
+  if (!options.throughput && !has_gaps) {
+    for (const char* name :
+         {"decode_tokens_per_second", "bytes_per_decode_step", "bandwidth_share"}) {
+      json[name] = nullptr;
+    }
+  }
   if (!report.note.empty()) json["bandwidth_note"] = report.note;
   return json;
 }
 
-void PrintRow(const char* name, const Summary& summary) {
+// Of what needs a second token, where there is one.
+constexpr const char* kNothing = "n/a";
+
+void PrintRow(const char* name, const Summary& summary, bool is_there = true) {
+  if (!is_there) {
+    fmt::print("{:<28}{:>9}{:>9}{:>9}{:>9}\n", name, kNothing, kNothing, kNothing, kNothing);
+    return;
+  }
   fmt::print("{:<28}{:>9.2f}{:>9.2f}{:>9.2f}{:>9.2f}\n", name, summary.mean * 1e3,
              summary.p50 * 1e3, summary.p90 * 1e3, summary.p99 * 1e3);
 }
@@ -186,12 +200,17 @@ void Print(const BenchOptions& options, const Report& report) {
   const bench::Figures& figures = report.figures;
   fmt::print("{:<28}{:>9}{:>9}{:>9}{:>9}\n", "milliseconds", "mean", "p50", "p90", "p99");
   PrintRow("TTFT", figures.ttft);
-  PrintRow("TPOT", figures.tpot);
-  PrintRow("ITL", figures.itl);
+  const bool has_gaps = options.output_len > 1;
+  PrintRow("TPOT", figures.tpot, has_gaps);
+  PrintRow("ITL", figures.itl, has_gaps);
   PrintRow(options.throughput ? "whole run" : "latency of an iteration", figures.latency);
   fmt::print("\n{:<28}{:>9.2f}\n", "requests/s", figures.request_rate);
   fmt::print("{:<28}{:>9.1f}\n", "output tokens/s", figures.output_rate);
   fmt::print("{:<28}{:>9.1f}\n", "prompt + output tokens/s", figures.total_rate);
+  if (!options.throughput && !has_gaps) {
+    fmt::print("{:<28}{:>9}\n", "decode tokens/s", kNothing);
+    return;  // nor is there a decode step whose bytes could be set against the memory
+  }
   if (!options.throughput) {
     fmt::print("{:<28}{:>9.1f}\n", "decode tokens/s", figures.decode_rate);
   }
@@ -247,15 +266,17 @@ Result<int> BenchCommand(const BenchOptions& given) {
   engine.max_num_waiting = std::max<int64_t>(engine.max_num_waiting, NumRequests(options));
   frontend::OpenOptions open = options.open;
   MOEBIUS_ASSIGN(const ModelFolder folder, ModelFolder::Find(open));
-  MOEBIUS_ASSIGN(frontend::PreparedModel prepared, frontend::Prepare(open));
+  MOEBIUS_ASSIGN(frontend::PreparedModel prepared, folder.Named(frontend::Prepare(open)));
   MOEBIUS_TRY(CheckLength(options, prepared.limits));
   std::optional<OutputFile> file;
   if (!options.output_json.empty()) {
     MOEBIUS_ASSIGN(file, OutputFile::Open("--output-json", options.output_json));
   }
-  MOEBIUS_ASSIGN(const model::Inspection inspection, model::InspectModel(prepared.load));
+  MOEBIUS_ASSIGN(const model::Inspection inspection,
+                 folder.Named(model::InspectModel(prepared.load)));
   MOEBIUS_ASSIGN(const double before, MeasureBandwidth(options.open));
-  MOEBIUS_ASSIGN(const frontend::OpenedModel opened, frontend::Load(std::move(prepared)));
+  MOEBIUS_ASSIGN(const frontend::OpenedModel opened,
+                 folder.Named(frontend::Load(std::move(prepared))));
   PrintHeader(options, opened, inspection);
   MOEBIUS_ASSIGN(const Measured measured, RunIterations(options, opened.frontend->engine()));
   // A device's memory is taken by now, and nobody else disturbs it.

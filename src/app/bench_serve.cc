@@ -171,6 +171,10 @@ Result<int> BenchServeCommand(const BenchServeOptions& given, Interrupt& interru
   const std::stop_token stop = interrupt.Begin();
   auto bench = load::RunServeBench(options.bench, stop);
   interrupt.End();
+  if (!bench && stop.stop_requested()) {
+    fmt::print(stderr, "moebius: interrupted before the load\n");
+    return Interrupt::kExitCode;
+  }
   if (!bench) return tl::unexpected<Error>(std::move(bench).error());
 
   fmt::print("{}", load::ConsoleReport(*bench, report));
@@ -178,7 +182,7 @@ Result<int> BenchServeCommand(const BenchServeOptions& given, Interrupt& interru
     fmt::print(stderr, "moebius: warning: {}\n", warning);
   }
   for (const load::RequestRecord& record : bench->run.records) {
-    if (record.ok()) continue;
+    if (!record.failed()) continue;
     fmt::print(stderr, "moebius: the first failure: {}\n", record.error);
     break;
   }
@@ -187,7 +191,10 @@ Result<int> BenchServeCommand(const BenchServeOptions& given, Interrupt& interru
     fmt::print(output.file.Begin(), "{}", output.report(*bench, report));
     MOEBIUS_TRY(output.file.Finish());
   }
-  if (bench->run.was_stopped) return Interrupt::kExitCode;
+  if (bench->run.was_stopped) {
+    fmt::print(stderr, "moebius: interrupted: the figures are of what was sent until then\n");
+    return Interrupt::kExitCode;
+  }
   return bench->figures.completed > 0 ? kExitOk : kExitFailure;
 }
 

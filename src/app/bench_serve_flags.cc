@@ -117,7 +117,7 @@ void AddServer(CLI::App* app, BenchServeOptions& options, std::vector<std::strin
     return Status();
   });
   AddNumber(app, "--ready-check-timeout-sec", options.bench.ready_check_timeout_sec,
-            "Wait so long until a request succeeds; 0: no check")
+            "Wait so long until a trial request succeeds (default: it must at once); 0: none")
       ->group(kServer);
   AddValue(app, "--request-timeout-sec", "Of one request (default 6 hours)",
            [&options](const std::string& text) -> Status {

@@ -12,7 +12,8 @@ void AddBenchSweepFlags(CLI::App* app, BenchSweepOptions& options) {
   AddText(app, "--output-dir", options.output_dir,
           "Where rows, reports and logs go (default: sweeps/ and the plan's name)");
   AddText(app, "--only", options.only, "Only cells whose name holds this text");
-  AddFlag(app, "--list", "Name the cells and what would run, and run nothing",
+  AddFlag(app, "--list",
+          "Name the cells and where each stands (done, failed, to run, cannot yet); run nothing",
           [&options](bool on) { options.list = on; });
   AddFlag(app, "--fresh", "Run finished cells again", [&options](bool on) { options.fresh = on; });
 }

@@ -5,10 +5,13 @@
 #include <algorithm>
 #include <cctype>
 #include <cmath>
+#include <filesystem>
 
 #include "app/commands.h"
 #include "app/doctor_gpu.h"
+#include "app/model_folder.h"
 #include "app/plan_input.h"
+#include "frontend/open.h"
 #include "plan/report.h"
 #include "platform/memory.h"
 
@@ -142,6 +145,26 @@ Verdict Judge(const plan::PlanReport& report, int64_t tokens) {
   return verdict;
 }
 
+// Refuses what a start would refuse before it reads weights. A model that can be planned but not
+// served is none of that: a line of `lines` says so.
+Status CheckStart(const ServeOptions& options, std::vector<std::string>& lines) {
+  frontend::OpenOptions open = options.open;
+  std::error_code ignored;
+  const std::filesystem::path path(open.model);
+  if (std::filesystem::is_regular_file(path, ignored)) {
+    open.model = path.has_parent_path() ? path.parent_path().string() : ".";
+  }
+  open.load_format = "dummy";  // a known name will do
+  MOEBIUS_ASSIGN(const ModelFolder folder, ModelFolder::Find(open));
+  open.load_format = options.open.load_format;
+  const auto prepared = folder.Named(frontend::Prepare(open));
+  if (prepared) return {};
+  if (prepared.error().code() != ErrorCode::kUnsupported) return tl::unexpected(prepared.error());
+  lines.push_back(fmt::format("This engine can plan the model but not serve it: {}.",
+                              prepared.error().message()));
+  return {};
+}
+
 }  // namespace
 
 Result<int> DryRun(const ServeOptions& options) {
@@ -158,6 +181,8 @@ Result<int> DryRun(const ServeOptions& options) {
   MOEBIUS_ASSIGN(report.input, MakePlanInput(plan_options, std::move(device)));
   MOEBIUS_ASSIGN(report.named, NamedLayout(plan_options, report.input.parallel));
   report.question.gpu_counts = {num_ranks};
+  std::vector<std::string> lines;
+  MOEBIUS_TRY(CheckStart(options, lines));
   const layout::ModelNumbers& numbers = report.input.model.numbers;
   report.findings = CheckRules(report.named, numbers);
   if (!layout::IsLegal(report.findings)) {
@@ -172,16 +197,19 @@ Result<int> DryRun(const ServeOptions& options) {
   }
   const int64_t tokens = options.open.engine.max_model_len;
   report.decision.ranked.push_back(EstimateMemory(report.input, report.named, options, tokens));
-  Verdict verdict = Judge(report, tokens);
+  const Verdict verdict = Judge(report, tokens);
+  lines.insert(lines.begin(), verdict.lines.begin(), verdict.lines.end());
   if (num_ranks > 1) {
-    verdict.lines.push_back(fmt::format(
+    lines.push_back(fmt::format(
         "This build serves with one rank: without --dry-run the {} ranks are refused.", num_ranks));
   }
+  // First, since all that follows is about this machine.
   if (!options.device && report.input.device.name == "cpu" && num_ranks > 1) {
-    verdict.lines.emplace_back(
+    lines.insert(
+        lines.begin(),
         "This machine has no GPU; --device asks about another (moebius plan --list-devices).");
   }
-  fmt::print("{}", plan::LayoutReport(report, verdict.lines));
+  fmt::print("{}", plan::LayoutReport(report, lines));
   // A machine on which something is planned is seldom the one that serves: only a device that was
   // named is a question whose answer can be no.
   return verdict.holds || !options.device ? kExitOk : kExitFailure;

@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <charconv>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
 
@@ -56,7 +57,20 @@ void AddLoadOptions(CLI::App* app, frontend::OpenOptions& open) {
             "auto: safetensors; dummy: random weights of the right shapes")
       ->group(kModel)
       ->transform([](const std::string& text) { return text == "safetensors" ? "auto" : text; });
-  AddText(app, "--hf-overrides", open.hf_overrides, "JSON merged into config.json")->group(kModel);
+  AddValue(
+      app, "--hf-overrides", "Merged into config.json",
+      [&open](const std::string& text) -> Status {
+        if (!nlohmann::json::parse(text, nullptr, false).is_object()) {
+          return MakeError(ErrorCode::kInvalidArgument,
+                           "--hf-overrides is '{}', expected a JSON object such as "
+                           "{{\"num_hidden_layers\": 4}}",
+                           text);
+        }
+        open.hf_overrides = text;
+        return {};
+      },
+      "JSON")
+      ->group(kModel);
 }
 
 void AddDevice(CLI::App* app, frontend::OpenOptions& open) {
@@ -74,8 +88,11 @@ void AddEngineOptions(CLI::App* app, frontend::OpenOptions& open) {
       ->group(kModel);
   // Their ranges are checked by Validate(EngineOptions).
   AddSize(app, "--max-model-len", engine.max_model_len,
-          "Prompt and answer together (default: the model's, or what fits)")
-      ->group(kEngine);
+          "Prompt and answer together (default, auto, -1: the model's, or what fits)")
+      ->group(kEngine)
+      ->transform([](const std::string& text) -> std::string {
+        return text == "auto" || text == "-1" ? "0" : text;
+      });
   AddNumber(app, "--block-size", engine.block_size, "Tokens of a KV block")->group(kEngine);
   AddNumber(app, "--max-num-seqs", engine.max_num_seqs, "Requests that run at once")
       ->group(kEngine);
@@ -241,7 +258,10 @@ void AddInspectFlags(CLI::App* app, InspectOptions& options, std::vector<std::st
   AddEngineOptions(&engine, unused);
   AddDevice(&engine, unused);
   for (const CLI::Option* option : engine.get_options()) {
-    const std::string names = option->get_name(false, true);
+    std::string names;  // CLI11 names no hidden one
+    for (const std::string& name : option->get_lnames()) {
+      names += fmt::format("{}--{}", names.empty() ? "" : ",", name);
+    }
     const auto note = [&notes, name = NameOf(names)] {
       notes.push_back(fmt::format("{} is ignored: inspect runs no engine", name));
     };
@@ -254,6 +274,20 @@ void AddInspectFlags(CLI::App* app, InspectOptions& options, std::vector<std::st
       })->group("");
     }
   }
+}
+
+Status CheckRemoteFlags(const CLI::App& app) {
+  for (const CLI::Option* option : app.get_options()) {
+    const std::string& group = option->get_group();
+    const bool is_local =
+        group == kModel || group == kEngine || option->check_lname("generation-config");
+    if (!is_local || option->count() == 0) continue;
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "{} goes with a model that is loaded here, but --url asks a server, which has "
+                     "its own: leave one of the two out",
+                     option->get_name());
+  }
+  return {};
 }
 
 void AddLogLevel(CLI::App* app, LogLevel& level) {

@@ -33,6 +33,9 @@ Status CheckServeOptions(ServeOptions& options, std::vector<std::string>& notes)
 // What flags alone cannot say of a plan's options: missing ones and values out of range.
 Status CheckPlanOptions(const PlanOptions& options);
 
+// Refuses what says how a model is loaded and run: with --url that is the server's.
+Status CheckRemoteFlags(const CLI::App& app);
+
 void AddLogLevel(CLI::App* app, LogLevel& level);
 
 // Flags of vLLM that say nothing new here (a note each), and parallel sizes, of which only 1 is

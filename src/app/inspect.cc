@@ -144,7 +144,7 @@ Result<int> InspectCommand(const InspectOptions& options) {
   frontend::OpenOptions open = options.open;
   MOEBIUS_ASSIGN(const ModelFolder folder, ModelFolder::Find(open));
   MOEBIUS_ASSIGN(model::LoadOptions load, frontend::LoadOptionsOf(open));
-  MOEBIUS_ASSIGN(model::Inspection inspection, model::InspectModel(load));
+  MOEBIUS_ASSIGN(model::Inspection inspection, folder.Named(model::InspectModel(load)));
   if (inspection.config.num_mtp_layers > 0) {
     // The files hold the MTP layer, but serving (frontend::Prepare) leaves it out.
     load.mtp = false;

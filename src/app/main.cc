@@ -56,6 +56,16 @@ std::vector<std::string> Environment() {
   return entries;
 }
 
+// An error that begins with a flag is one of its value, though it took the model to see it; one of
+// what a flag's file says has a colon there.
+int ExitCodeOf(const Error& error) {
+  const std::string& message = error.message();
+  const size_t end = message.find_first_of(" :");
+  const bool is_usage = error.code() == ErrorCode::kInvalidArgument && message.starts_with("--") &&
+                        end != std::string::npos && message[end] == ' ';
+  return is_usage ? kExitUsage : kExitFailure;
+}
+
 int Main(const std::vector<std::string>& args) {
   // A sweep ends the servers that it started, too.
   const bool terminate_too =
@@ -72,7 +82,7 @@ int Main(const std::vector<std::string>& args) {
   const Result<int> code = std::visit(Dispatch{interrupt}, line->command);
   if (!code) {
     PrintError(code.error());
-    return kExitFailure;
+    return ExitCodeOf(code.error());
   }
   const Status written = CheckStandardOutput();
   if (written) return *code;

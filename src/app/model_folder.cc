@@ -46,7 +46,7 @@ Result<ModelFolder> ModelFolder::Find(frontend::OpenOptions& open) {
     const Result<std::string> config = plan::KnownConfig(open.model);
     if (config) {
       MOEBIUS_ASSIGN(folder.made_, MakeFolder(*config));
-      open.model = folder.made_;
+      folder.name_ = std::exchange(open.model, folder.made_);
       return folder;
     }
     if (IsHubName(open.model)) {
@@ -64,16 +64,27 @@ Result<ModelFolder> ModelFolder::Find(frontend::OpenOptions& open) {
                    open.model);
 }
 
-ModelFolder::ModelFolder(ModelFolder&& other) noexcept : made_(std::exchange(other.made_, {})) {}
+ModelFolder::ModelFolder(ModelFolder&& other) noexcept
+    : made_(std::exchange(other.made_, {})), name_(std::exchange(other.name_, {})) {}
 
 ModelFolder& ModelFolder::operator=(ModelFolder&& other) noexcept {
   std::swap(made_, other.made_);
+  std::swap(name_, other.name_);
   return *this;
 }
 
 ModelFolder::~ModelFolder() {
   std::error_code ignored;
   if (!made_.empty()) fs::remove_all(made_, ignored);
+}
+
+Error ModelFolder::Named(const Error& error) const {
+  std::string message = error.message();
+  for (size_t at = 0; !made_.empty() && (at = message.find(made_, at)) != std::string::npos;
+       at += name_.size()) {
+    message.replace(at, made_.size(), name_);
+  }
+  return Error(error.code(), std::move(message));
 }
 
 }  // namespace moebius::app

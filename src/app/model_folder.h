@@ -22,8 +22,18 @@ class ModelFolder {
   ModelFolder& operator=(ModelFolder&& other) noexcept;
   ~ModelFolder();  // removes what was made
 
+  // An error as the user reads it: with MODEL as it was written where the folder stands that was
+  // made, which will be gone.
+  Error Named(const Error& error) const;
+  template <typename T>
+  Result<T> Named(Result<T> result) const {
+    if (!result) return tl::unexpected(Named(result.error()));
+    return result;
+  }
+
  private:
   std::string made_;
+  std::string name_;  // MODEL
 };
 
 // "org/name", which is no folder here.

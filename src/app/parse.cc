@@ -2,10 +2,14 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <filesystem>
+#include <limits>
+#include <set>
 #include <string_view>
 
 #include "app/config_file.h"
 #include "app/dotted_flags.h"
+#include "app/flag_kinds.h"
 #include "app/flags.h"
 #include "app/vllm_env.h"
 #include "app/vllm_flags.h"
@@ -68,14 +72,40 @@ Status CheckLeftOver(const CLI::App& app) {
   const auto flag = std::find_if(rest.begin(), rest.end(),
                                  [](const std::string& arg) { return arg.rfind('-', 0) == 0; });
   if (flag == rest.end()) {
-    return MakeError(ErrorCode::kInvalidArgument, "'{}' is one argument too many", rest.front());
+    return MakeError(ErrorCode::kInvalidArgument, "'{}' is one argument too many{}", rest.front(),
+                     app.get_name() == "run" ? "; a question is asked with -p" : "");
   }
   const std::string name = flag->substr(0, flag->find('='));
   return MakeError(ErrorCode::kInvalidArgument, "unknown flag {}{}", name,
                    DidYouMean(name, FlagNames(app)));
 }
 
+// What is wrong with the engine's flags or with those of sampling whatever the model.
+Status CheckRanges(const frontend::OpenOptions& open,
+                   const frontend::SamplingFields& sampling = {}) {
+  MOEBIUS_TRY(engine::Validate(open.engine));
+  frontend::GenerateRequest request;
+  sampling.Apply(request);
+  return engine::Validate(request.sampling, std::numeric_limits<TokenId>::max());
+}
+
+// Text with a blank in it where a model should stand is a question.
+Status CheckBareText(const RunOptions& options) {
+  const std::string& model = options.open.model;
+  const bool has_prompt = options.prompt || options.prompt_ids || !options.prompts_file.empty() ||
+                          !options.input_file.empty();
+  std::error_code error;
+  if (has_prompt || model.find_first_of(" \t\n") == std::string::npos ||
+      std::filesystem::exists(model, error)) {
+    return {};
+  }
+  return MakeError(ErrorCode::kInvalidArgument,
+                   "MODEL is '{}': a question is asked with -p, as in moebius run MODEL -p TEXT",
+                   model);
+}
+
 Status CheckRun(const RunOptions& options) {
+  MOEBIUS_TRY(CheckBareText(options));
   const int num_prompts = (options.prompt ? 1 : 0) + (options.prompt_ids ? 1 : 0) +
                           (options.prompts_file.empty() ? 0 : 1) +
                           (options.input_file.empty() ? 0 : 1);
@@ -105,13 +135,15 @@ Status CheckModel(const std::string& model) {
   return MakeError(ErrorCode::kInvalidArgument, "MODEL is missing: the folder of a model");
 }
 
-// A server has its own.
-Status CheckModel(const GenerateOptions& options, std::vector<std::string>& notes) {
-  if (!options.remote.url.empty()) return {};
+// A server has its own model and engine, and its own mind about sampling.
+Status CheckGenerate(const CLI::App& app, const GenerateOptions& options,
+                     std::vector<std::string>& notes) {
+  if (!options.remote.url.empty()) return CheckRemoteFlags(app);
   if (!options.remote.api_key.empty()) {
     notes.emplace_back("--api-key is ignored: it belongs to a server (--url)");
   }
-  return CheckModel(options.open.model);
+  MOEBIUS_TRY(CheckModel(options.open.model));
+  return CheckRanges(options.open, options.sampling);
 }
 
 // Everything that the flags can fill, and the CLI11 tree that fills it.
@@ -184,6 +216,11 @@ Status CheckCommandWord(const CLI::App& app, const std::vector<std::string>& arg
   for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; }))
     names.push_back(sub->get_name());
   if (std::find(names.begin(), names.end(), args[at]) == names.end()) {
+    if (args[at].find_first_of(" \t\n") != std::string::npos) {
+      return MakeError(ErrorCode::kInvalidArgument,
+                       "unknown command '{}': a question is asked with moebius run MODEL -p TEXT",
+                       args[at]);
+    }
     return MakeError(ErrorCode::kInvalidArgument, "unknown command {}{}; there are: {}", args[at],
                      DidYouMean(args[at], names), CLI::detail::join(names, ", "));
   }
@@ -217,6 +254,7 @@ Result<CommandLine> Parser::Chosen() {
   }
   if (name == "serve") {
     MOEBIUS_TRY(CheckModel(serve.open.model));
+    MOEBIUS_TRY(CheckRanges(serve.open, serve.sampling));
     MOEBIUS_TRY(CheckServeOptions(serve, notes));
     return CommandLine{serve, log_level, notes, {}};
   }
@@ -225,16 +263,18 @@ Result<CommandLine> Parser::Chosen() {
     return CommandLine{inspect, log_level, notes, {}};
   }
   if (name == "chat") {
-    MOEBIUS_TRY(CheckModel(chat, notes));
+    MOEBIUS_TRY(CheckGenerate(*app, chat, notes));
     return CommandLine{chat, log_level, notes, {}};
   }
   if (name == "run") {
-    MOEBIUS_TRY(CheckModel(run, notes));
+    if (run.remote.url.empty()) MOEBIUS_TRY(CheckModel(run.open.model));
     MOEBIUS_TRY(CheckRun(run));
+    MOEBIUS_TRY(CheckGenerate(*app, run, notes));
     return CommandLine{run, log_level, notes, {}};
   }
   const BenchOptions& bench = name == "latency" ? latency : throughput;
   MOEBIUS_TRY(CheckModel(bench.open.model));
+  MOEBIUS_TRY(CheckRanges(bench.open));
   return CommandLine{bench, log_level, notes, {}};
 }
 
@@ -260,6 +300,26 @@ void ReserveModel(CLI::App* serve, const std::vector<std::string>& args) {
   if (!is_named) serve->get_option("MODEL")->required();
 }
 
+// A flag that wants a value and has none, or another flag: CLI11 takes whatever comes next, and
+// names no flag that is hidden. What really is to begin like a flag is joined by '='.
+Status CheckValues(const CLI::App& app, const std::vector<std::string>& args) {
+  const auto find = [&app](const std::string& arg) {
+    return arg.starts_with('-') ? app.get_option_no_throw(arg.substr(0, arg.find('='))) : nullptr;
+  };
+  for (size_t i = 0; i < args.size() && args[i] != "--"; ++i) {
+    const CLI::Option* option = find(args[i]);
+    if (option == nullptr || args[i].find('=') != std::string::npos) continue;
+    if (option->get_items_expected_min() == 0) continue;
+    const bool is_last = i + 1 == args.size();
+    if (!is_last && find(args[i + 1]) == nullptr) continue;
+    const bool is_short = !args[i].starts_with("--") && !option->get_lnames().empty();
+    return MakeError(ErrorCode::kInvalidArgument, "{}{} needs a value{}", args[i],
+                     is_short ? fmt::format(" (--{})", option->get_lnames().front()) : "",
+                     is_last ? "" : fmt::format(", {} is a flag", args[i + 1]));
+  }
+  return {};
+}
+
 Result<CommandLine> ParseWords(Parser& parser, std::vector<std::string> args) {
   try {
     args = JoinDottedFlags(args);
@@ -281,10 +341,12 @@ Result<CommandLine> ParseWords(Parser& parser, std::vector<std::string> args) {
   return parser.Chosen();
 }
 
-// What a file says to the command, as arguments. Each key is tried alone, so that an error can name
-// its line; `skipped` gets those that other commands know.
+// What a file says to the command, as arguments, but for what the command line (`given`) says, too:
+// that replaces it, lists as well. Each key is tried alone, so that an error can name its line;
+// `skipped` gets those that other commands know.
 Status AddConfig(const std::string& path, const std::vector<std::string>& command,
-                 std::vector<std::string>& args, std::vector<std::string>& skipped) {
+                 const std::set<std::string>& given, std::vector<std::string>& args,
+                 std::vector<std::string>& skipped) {
   MOEBIUS_ASSIGN(const std::vector<ConfigEntry> entries, ReadConfigFile(path));
   for (const ConfigEntry& entry : entries) {
     Parser parser;
@@ -308,7 +370,10 @@ Status AddConfig(const std::string& path, const std::vector<std::string>& comman
     } catch (const CLI::ParseError& error) {
       return MakeError(ErrorCode::kInvalidArgument, "{}: {}", entry.where, error.what());
     }
+    if (given.contains(entry.flag)) continue;
     args.insert(args.end(), entry.args.begin(), entry.args.end());
+    // A list would go on with the command line's first words, MODEL among them.
+    if (app.get_option(flag)->get_items_expected_max() > 1) args.emplace_back("--");
   }
   return {};
 }
@@ -346,10 +411,13 @@ Result<CommandLine> ParseCommandLine(const std::vector<std::string>& raw_args,
   const VllmEnvironment environment = ReadVllmEnvironment(raw_environment);
   const bool serves = !command.empty() && command[0] == "serve";
   if (serves) args.insert(args.end(), environment.args.begin(), environment.args.end());
+  std::set<std::string> given;
+  for (auto arg = end; arg != words.args.end(); ++arg) given.insert(arg->substr(0, arg->find('=')));
+  MOEBIUS_TRY(CheckValues(*Find(parser.main, command), {end, words.args.end()}));
   std::vector<std::string> debug_notes;
   for (const std::string& path : words.config_files) {
     std::vector<std::string> skipped;
-    MOEBIUS_TRY(AddConfig(path, command, args, skipped));
+    MOEBIUS_TRY(AddConfig(path, command, given, args, skipped));
     if (skipped.empty()) continue;
     debug_notes.push_back(
         fmt::format("{}: of other commands: {}", path, CLI::detail::join(skipped, ", ")));

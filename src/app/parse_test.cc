@@ -219,6 +219,54 @@ TEST(Parse, EveryCommandTakesARecipesFlags) {
   }
 }
 
+TEST(Parse, AFlagWithoutItsValueIsNamed) {
+  EXPECT_EQ(ParseError({"serve", "M", "--swap-space"}), "--swap-space needs a value");
+  EXPECT_EQ(ParseError({"serve", "M", "--swap-space", "--port", "1"}),
+            "--swap-space needs a value, --port is a flag");
+  EXPECT_EQ(ParseError({"serve", "M", "--port"}), "--port needs a value");
+  EXPECT_EQ(ParseError({"serve", "--api-key"}), "--api-key needs a value");
+  EXPECT_EQ(ParseError({"run", "M", "-p"}), "-p (--prompt) needs a value");
+  EXPECT_EQ(ParsedRun({"M", "--prompt=--stop"}).prompt, "--stop");
+  EXPECT_EQ(ParseError({"bench", "latency", "M", "--batch-size"}), "--batch-size needs a value");
+}
+
+TEST(Parse, NoLongestLengthIsTheModels) {
+  for (const char* value : {"auto", "-1"}) {
+    EXPECT_EQ(ParsedRun({"M", "-p", "x", "--max-model-len", "4k", "--max-model-len", value})
+                  .open.engine.max_model_len,
+              0);
+  }
+  EXPECT_NE(ParseError({"run", "M", "-p", "x", "--max-model-len", "-2"}).find("'-2'"),
+            std::string::npos);
+}
+
+TEST(Parse, WhatNoModelCouldHonourIsRefused) {
+  EXPECT_NE(ParseError({"run", "M", "-p", "x", "--temperature", "-1"}).find("temperature is -1"),
+            std::string::npos);
+  EXPECT_NE(ParseError({"chat", "M", "--top-p", "0"}).find("top_p is 0"), std::string::npos);
+  for (const Args& command : {Args{"run", "M", "-p", "x"}, Args{"chat", "M"}, Args{"serve", "M"},
+                              Args{"bench", "latency", "M"}}) {
+    for (const Args& wrong :
+         {Args{"--block-size", "0"}, Args{"--max-num-seqs", "-1"}, Args{"--hf-overrides", "[1]"}}) {
+      Args args = command;
+      args.insert(args.end(), wrong.begin(), wrong.end());
+      EXPECT_EQ(ParseError(args).find(wrong[0] + " is "), 0u) << ParseError(args);
+    }
+  }
+  EXPECT_NE(ParseError({"serve", "M", "--override-generation-config", R"({"top_p": 7})"})
+                .find("top_p is 7"),
+            std::string::npos);
+  EXPECT_NE(ParseError({"serve", "M\xff"}).find("--served-model-name"), std::string::npos);
+  EXPECT_TRUE(ParseCommandLine({"serve", "M\xff", "--served-model-name", "m"}));
+}
+
+TEST(Parse, InspectTakesASwitchThatOthersHide) {
+  const auto line = ParseCommandLine({"inspect", "M", "--enable-prefix-caching"});
+  ASSERT_TRUE(line) << line.error().message();
+  EXPECT_EQ(line->notes, Args({"--enable-prefix-caching is ignored: inspect runs no engine"}));
+  EXPECT_FALSE(ParseCommandLine({"inspect", "M", "N"}));
+}
+
 TEST(Parse, EngineFlagsTakeUnits) {
   const auto engine =
       ParsedRun({"M", "-p", "x", "--kv-cache-memory-bytes", "4G", "--max-model-len", "32k",
@@ -448,6 +496,52 @@ TEST(ParseServe, FlagsReachTheirFields) {
   EXPECT_EQ(serve.text_threads, 4);
 }
 
+TEST(ParseServe, LaterFlagsOfVllmAreTakenWithALineEach) {
+  const Args flags = {"--enable-mfu-metrics",
+                      "--stream-interval",
+                      "4",
+                      "--attention-config.backend",
+                      "FLASH_ATTN",
+                      "--enable-log-outputs",
+                      "-O.level=3",
+                      "--numa-bind",
+                      "--kv-offloading-size",
+                      "8",
+                      "--cpu-distributed-timeout-seconds",
+                      "60",
+                      "--fully-sharded-loras"};
+  for (const char* command : {"serve", "chat"}) {
+    Args args = {command, "M"};
+    args.insert(args.end(), flags.begin(), flags.end());
+    const auto line = ParseCommandLine(args);
+    ASSERT_TRUE(line) << line.error().message();
+    EXPECT_EQ(line->notes.size(), 9u);
+    for (const std::string& note : line->notes) {
+      EXPECT_NE(note.find(" is ignored: "), std::string::npos) << note;
+    }
+  }
+  EXPECT_TRUE(ParseCommandLine({"serve", "M", "-O3"}));
+  for (const Args& words : {Args{"--rope-scaling", R"({"factor": 2})"},
+                            Args{R"(--rope-scaling={"factor": 2})"}, Args{"--rope-theta=1e6"}}) {
+    Args args = {"serve", "M"};
+    args.insert(args.end(), words.begin(), words.end());
+    EXPECT_NE(ParseError(args).find("--hf-overrides"), std::string::npos) << words[0];
+  }
+}
+
+TEST(ParseServe, ListsOfTheCommandLineReplaceThoseOfAFile) {
+  const std::string path = testing::TempDir() + "moebius_parse_lists.yaml";
+  std::ofstream(path) << "api-key: [a, b]\nserved_model_name: one\nallowed-origins: [x]\n";
+  const auto line = ParseCommandLine(
+      {"serve", "M", "--config", path, "--api-key", "c", "--served-model-name=two"});
+  std::remove(path.c_str());
+  ASSERT_TRUE(line) << line.error().message();
+  const auto& serve = std::get<ServeOptions>(line->command);
+  EXPECT_EQ(serve.api_keys, Args({"c"}));
+  EXPECT_EQ(serve.served_model_names, Args({"two"}));
+  EXPECT_EQ(serve.allowed_origins, Args({"x"}));
+}
+
 TEST(ParseServe, AFlagOfSeveralValuesLeavesTheLastWordToTheModel) {
   EXPECT_EQ(ParsedServe({"--api-key", "a", "M"}).open.model, "M");
   EXPECT_EQ(ParsedServe({"M", "--api-key", "a", "b"}).api_keys, (Args{"a", "b"}));
@@ -487,6 +581,19 @@ TEST(ParseServe, NotesSpeakToAServersUser) {
 
 TEST(Parse, AUrlStandsForAModel) {
   EXPECT_EQ(ParsedRun({"--url", "http://x", "-p", "y"}).remote.url, "http://x");
+  EXPECT_EQ(ParsedRun({"demo", "--url", "http://x", "-p", "y", "--temperature", "0"}).open.model,
+            "demo");
+  for (const Args& local :
+       {Args{"--threads", "1"}, Args{"--load-format", "dummy"}, Args{"--chat-template", "f"},
+        Args{"--generation-config", "vllm"}, Args{"--no-async-scheduling"}}) {
+    for (const Args& command : {Args{"run", "-p", "y"}, Args{"chat"}}) {
+      Args args = command;
+      args.insert(args.end(), {"--url", "http://x"});
+      args.insert(args.end(), local.begin(), local.end());
+      EXPECT_EQ(ParseError(args).find(local[0] + " goes with a model that is loaded here"), 0u)
+          << ParseError(args);
+    }
+  }
   EXPECT_NE(ParseError({"run", "--url", "http://x", "--input-file", "f"}).find("--url"),
             std::string::npos);
 }

@@ -80,7 +80,7 @@ Result<std::vector<std::string>> Texts(const RunOptions& options) {
     texts.push_back(*options.prompt == "-" ? ReadStandardInput() : *options.prompt);
     if (texts.back().empty()) {
       return MakeError(ErrorCode::kInvalidArgument,
-                       "--prompt -: standard input is empty, expected text");
+                       "--prompt: -, standard input, is empty, expected text");
     }
   }
   for (const std::string& text : texts) {

@@ -79,11 +79,15 @@ serve::ServerOptions ServerOptionsOf(const ServeOptions& options) {
 
 // Whether the address can be had, before minutes go into loading a model.
 Status CheckAddress(const net::HttpServerOptions& http) {
-  MOEBIUS_TRY(net::HttpServer::Start(
+  const auto server = net::HttpServer::Start(
       http, [](const net::HttpRequest&, const std::shared_ptr<net::Exchange>& exchange) {
         exchange->Respond({503, "text/plain", {}, "the model is being loaded\n"});
-      }));
-  return {};
+      });
+  if (server) return {};
+  const Error& error = server.error();
+  const bool is_taken = error.message().find("in use") != std::string::npos;
+  return MakeError(error.code(), "{}{}", error.message(),
+                   is_taken ? "; --port names another, --port 0 takes any that is free" : "");
 }
 
 // A wildcard is no address that a browser takes.
@@ -139,9 +143,10 @@ Result<int> ServeCommand(const ServeOptions& options, Interrupt& interrupt) {
     open.engine.on_step = serve::StepLog::Observer(std::move(log));
   }
   LastPatience patience;  // outlives the engine and the server
-  MOEBIUS_ASSIGN(frontend::PreparedModel prepared, frontend::Prepare(open));
+  MOEBIUS_ASSIGN(frontend::PreparedModel prepared, folder.Named(frontend::Prepare(open)));
   MOEBIUS_TRY(CheckAddress(server_options.http));
-  MOEBIUS_ASSIGN(const frontend::OpenedModel opened, frontend::Load(std::move(prepared)));
+  MOEBIUS_ASSIGN(const frontend::OpenedModel opened,
+                 folder.Named(frontend::Load(std::move(prepared))));
 
   if (options.generation_config == "auto") server_options.defaults = opened.defaults;
   server_options.defaults.Override(options.sampling);

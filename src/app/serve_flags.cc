@@ -9,6 +9,7 @@
 #include "app/flags.h"
 #include "app/vllm_flags.h"
 #include "layout/parallel_layout.h"
+#include "text/unicode.h"
 
 namespace moebius::app {
 namespace {
@@ -168,7 +169,7 @@ void AddLimits(CLI::App* app, ServeOptions& options) {
       ->group(kServer);
   AddSeconds(app, "--request-timeout", options.request_timeout,
              "Longest time of a request; 0: no limit (default)");
-  AddSeconds(app, "--shutdown-timeout,--drain-timeout", options.drain_timeout,
+  AddSeconds(app, "--drain-timeout,--shutdown-timeout", options.drain_timeout,
              "Time for running requests when the server stops (default 30)");
   AddSeconds(app, "--stall-seconds", options.stall_seconds,
              "/health is 503 when no step ends for so long (default 30)");
@@ -256,9 +257,15 @@ void AddServeFlags(CLI::App* app, ServeOptions& options, std::vector<std::string
       ->group(kServer);
   AddLayout(app, options);
   for (const RefusedFlag& flag : RefusedFlags()) {
-    AddFlag(app, flag.name, "", [&flag](bool) {
-      throw CLI::ValidationError(fmt::format("{} is not supported: {}", flag.name, flag.why));
-    })->group("");
+    // Whatever value it has, and with none.
+    app->add_option_function<std::string>(flag.name,
+                                          [&flag](const std::string&) {
+                                            throw CLI::ValidationError(fmt::format(
+                                                "{} is not supported: {}", flag.name, flag.why));
+                                          })
+        ->expected(0, 1)
+        ->trigger_on_parse()
+        ->group("");
   }
 }
 
@@ -296,10 +303,27 @@ Status CheckOneRank(const ServeOptions& options) {
   return {};
 }
 
+// They stand in every answer, which is UTF-8.
+Status CheckNames(const ServeOptions& options) {
+  for (const std::string& name : options.served_model_names) {
+    const size_t valid = text::ValidPrefix(name);
+    if (valid == name.size()) continue;
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "--served-model-name is '{}', expected UTF-8: it is not from byte {} on", name,
+                     valid);
+  }
+  const std::string& model = options.open.model;
+  if (!options.served_model_names.empty() || text::ValidPrefix(model) == model.size()) return {};
+  return MakeError(ErrorCode::kInvalidArgument,
+                   "MODEL is '{}', which is not UTF-8: expected a --served-model-name that is",
+                   model);
+}
+
 }  // namespace
 
 Status CheckServeOptions(ServeOptions& options, std::vector<std::string>& notes) {
   PlanOptions& plan = options.plan;
+  MOEBIUS_TRY(CheckNames(options));
   layout::ParallelConfig parallel;
   MOEBIUS_TRY(layout::SetBackend(plan.all2all_backend, parallel));
   if (options.dry_run) return {};

@@ -56,7 +56,7 @@ void PrintError(const Error& error) { fmt::print(stderr, "moebius: error: {}\n",
 Result<SessionPlan> PlanSession(const GenerateOptions& options) {
   frontend::OpenOptions open = options.open;
   MOEBIUS_ASSIGN(ModelFolder folder, ModelFolder::Find(open));
-  MOEBIUS_ASSIGN(frontend::PreparedModel model, frontend::Prepare(open));
+  MOEBIUS_ASSIGN(frontend::PreparedModel model, folder.Named(frontend::Prepare(open)));
   frontend::SamplingFields sampling;
   sampling.max_tokens = kDefaultMaxTokens;
   if (options.generation_config == "auto") sampling.Override(model.defaults);
@@ -69,7 +69,8 @@ Status CheckPrompt(const SessionPlan& plan, const frontend::Prompt& prompt) {
 }
 
 Result<Session> OpenSession(SessionPlan plan) {
-  MOEBIUS_ASSIGN(frontend::OpenedModel model, frontend::Load(std::move(plan.model)));
+  MOEBIUS_ASSIGN(frontend::OpenedModel model,
+                 plan.folder.Named(frontend::Load(std::move(plan.model))));
   return Session{std::move(model), std::move(plan.sampling)};
 }
 

@@ -42,10 +42,17 @@ constexpr NeutralFlag kNeutral[] = {
     {"--max-seq-len-to-capture", kValue, kNoGraphs},
     {"--optimization-level", kValue, kNoGraphs},
     {"--swap-space", kValue, kNoGpu},
+    {"--kv-offloading-size", kValue, "KV that is thrown out is computed anew"},
+    {"--kv-offloading-backend", kValue, "KV that is thrown out is computed anew"},
     {"--cpu-offload-gb", kValue, kNoGpu},
     {"--disable-custom-all-reduce", kSwitch, kOneRank},
     {"--distributed-executor-backend", kValue, kOneRank},
     {"--distributed-timeout-seconds", kValue, kOneRank},
+    {"--cpu-distributed-timeout-seconds", kValue, kOneRank},
+    {"--fully-sharded-loras", kSwitch, "LoRA adapters are not supported"},
+    {"--numa-bind", kSwitch, "threads stay on the CPUs that the process may use (numactl)"},
+    {"--numa-bind-nodes", kValue, "threads stay on the CPUs that the process may use (numactl)"},
+    {"--numa-bind-cpus", kValue, "threads stay on the CPUs that the process may use (numactl)"},
     {"--disable-nccl-for-dp-synchronization", kSwitch, kOneRank},
     {"--all2all-backend", kValue, kOneRank},
     {"--node-rank", kValue, kOneRank},
@@ -65,6 +72,7 @@ constexpr NeutralFlag kNeutral[] = {
     {"--num-redundant-experts", kValue, kAllHere},
     {"--moe-backend", kValue, kByCpu},
     {"--attention-backend", kValue, kByCpu},
+    {"--attention-config", kValue, kByCpu},
     {"--kv-cache-dtype", kValue, "the KV cache has the dtype of activations (--dtype)", "auto"},
     {"--calculate-kv-scales", kSwitch, "the KV cache has the dtype of activations (--dtype)"},
     {"--quantization", kValue, "weights are run as the checkpoint has them", "auto none fp8"},
@@ -95,10 +103,13 @@ constexpr NeutralFlag kNeutral[] = {
     {"--task", kValue, "text is generated, nothing else", "auto generate"},
     {"--runner", kValue, "text is generated, nothing else", "auto generate"},
     {"--model-impl", kValue, "a model family has one implementation here"},
+    {"--enable-mfu-metrics", kSwitch, kNoStatistics, nullptr,
+     "/metrics has no share of peak FLOPs"},
     {"--disable-log-stats", kSwitch, kNoStatistics, nullptr, kMetrics},
     {"--disable-log-requests", kSwitch, kNoRequestLog, nullptr,
      "requests are logged with --enable-log-requests alone"},
     {"--enable-log-requests", kSwitch, kNoRequestLog},
+    {"--enable-log-outputs", kSwitch, kNoRequestLog, nullptr, "what answers say is never logged"},
     {"--max-log-len", kValue, kNoRequestLog, nullptr, "what requests say is never logged"},
     {"--print-iter-log", kSwitch, kNoStatistics, nullptr, "--step-log FILE tells of every step"},
     {"--host", kValue, kServer},
@@ -120,6 +131,8 @@ constexpr NeutralFlag kNeutral[] = {
     {"--data-parallel-hybrid-lb", kSwitch, kServer, nullptr, kOneRank},
     {"--data-parallel-external-lb", kSwitch, kServer, nullptr, kOneRank},
     {"--headless", kSwitch, kServer},
+    {"--stream-interval", kValue, kServer, nullptr,
+     "an event has whatever is new when it can be sent"},
     {"--enable-reasoning", kSwitch, kServer, nullptr, "--reasoning-parser says it"},
     {"--tool-call-parser", kValue, kServer, nullptr, kNoTools},
     {"--tool-parser-plugin", kValue, kServer, nullptr, kNoTools},
@@ -171,6 +184,10 @@ constexpr NeutralFlag kNeutral[] = {
 constexpr const char* kNoTls = "TLS is not spoken here; put a proxy that does before the server";
 constexpr const char* kNoLora = "LoRA adapters are not supported";
 
+constexpr const char* kByOverrides =
+    "it would change every answer; say it in config.json's words with --hf-overrides, such as "
+    "--hf-overrides '{\"rope_scaling\": {...}}'";
+
 constexpr RefusedFlag kRefused[] = {
     {"--ssl-keyfile", kNoTls},
     {"--ssl-certfile", kNoTls},
@@ -180,6 +197,8 @@ constexpr RefusedFlag kRefused[] = {
     {"--uds", "the server listens on TCP alone (--host, --port)"},
     {"--middleware", "no Python is run here"},
     {"--logits-processors", "no Python is run here"},
+    {"--rope-scaling", kByOverrides},
+    {"--rope-theta", kByOverrides},
     {"--enable-lora", kNoLora},
     {"--lora-modules", kNoLora},
 };
@@ -236,6 +255,7 @@ std::vector<std::string> LongNames(const std::string& arg) {
   }
   constexpr const char* kLevel = "--optimization-level";
   if (arg == "-O") return {kLevel};
+  if (arg.rfind("-O.", 0) == 0) return {"--compilation-config" + arg.substr(2)};
   if (arg.size() == 3 && arg.rfind("-O", 0) == 0 && arg[2] >= '0' && arg[2] <= '9')
     return {std::string(kLevel) + "=" + arg[2]};
   return {arg};

@@ -38,7 +38,8 @@ std::span<const RefusedFlag> RefusedFlags();
 std::span<const char* const> ParallelFlags();
 
 // An argument with a short spelling of several letters written out ("-tp" as
-// "--tensor-parallel-size", "-O3" as "--optimization-level=3"); any other as it is.
+// "--tensor-parallel-size", "-O3" as "--optimization-level=3", "-O.level=3" as
+// "--compilation-config.level=3"); any other as it is.
 std::vector<std::string> LongNames(const std::string& arg);
 
 }  // namespace moebius::app

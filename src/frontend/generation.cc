@@ -48,6 +48,11 @@ Delta Generation::Push(const engine::TokenChunk& chunk) {
           std::span(output_.logprobs).subspan(logprobs_begin)};
 }
 
+void Generation::ForgetLogprobs() {
+  output_.logprobs = {};
+  output_.prompt_logprobs = {};
+}
+
 void Generation::PushToken(TokenId token, bool in_text) {
   output_.token_ids.push_back(token);
   if (!detokenizer_ || !in_text) return;

@@ -23,6 +23,9 @@ class Generation {
   // of this chunk and the tokens of later ones are dropped; they count nowhere.
   Delta Push(const engine::TokenChunk& chunk);
 
+  // Those that have come, which are most of what an answer holds.
+  void ForgetLogprobs();
+
   // A stop string was seen: nothing more is wanted of the engine.
   bool stopped() const { return stops_.matched(); }
   // The engine's last chunk has come.

@@ -25,6 +25,13 @@ struct Rig {
     EXPECT_TRUE(answer) << answer.error().message();
     return answer ? std::move(*answer) : nullptr;
   }
+  std::unique_ptr<LiveAnswer> StartWithin(const std::shared_ptr<ReadBudget>& budget) {
+    GenerateRequest request;
+    request.prompt = std::string("hi");
+    auto answer = LiveAnswer::Start(*frontend, request, [this] { ++num_news; }, News::kAny, budget);
+    EXPECT_TRUE(answer) << answer.error().message();
+    return answer ? std::move(*answer) : nullptr;
+  }
   FakeEngine* fake;  // the frontend's
   std::unique_ptr<Frontend> frontend;
   std::atomic<int> num_news{0};
@@ -123,6 +130,57 @@ TEST(LiveAnswer, CancelShowsAtItsEndAndARefusalAtOnce) {
   const auto refused = LiveAnswer::Start(*rig.frontend, TextRequest(""), [] { FAIL(); });
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code(), ErrorCode::kInvalidArgument);
+}
+
+// Two choices of a call share what may wait; whoever finds no room ends, the other goes on.
+TEST(LiveAnswer, WhatWaitsBeyondTheBudgetEndsIt) {
+  Rig rig({.tokens = Ids("abcdefg"), .endless = true, .late_tokens = 3});
+  const auto budget = std::make_shared<ReadBudget>(50 * TokenBytes(false, 0) + 3);
+  const auto answer = rig.StartWithin(budget);
+  ASSERT_TRUE(Eventually([&] { return rig.fake->cancels().size() == 1; }));
+  EXPECT_TRUE(budget->was_exceeded());
+  EXPECT_EQ(budget->unread_bytes(), 50 * TokenBytes(false, 0));
+  const auto delta = answer->Poll();
+  ASSERT_TRUE(delta);
+  EXPECT_EQ(delta->text, "abcdefgabcdefgabcdefgabcdefgabcdefgabcdefgabcdefga");
+  EXPECT_TRUE(answer->finished());
+  EXPECT_EQ(answer->output().finish, FinishReason::kError);
+  EXPECT_NE(answer->output().error->message().find("read too slowly"), std::string::npos);
+  EXPECT_EQ(budget->unread_bytes(), 0);
+  std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  EXPECT_FALSE(answer->Poll());  // nothing of what was under way
+  // Somebody who reads has no limit.
+  const auto read = rig.StartWithin(budget);
+  size_t num_tokens = 0;
+  ASSERT_TRUE(Eventually([&] {
+    if (const auto more = read->Poll()) num_tokens += more->tokens.size();
+    return num_tokens > 200;
+  }));
+}
+
+TEST(LiveAnswer, ABacklogComesInSlices) {
+  std::string text;
+  for (int i = 0; i < 20000; ++i) text += static_cast<char>('a' + i % 23);
+  Rig rig({.tokens = Ids(text), .tokens_per_event = 1000});
+  const auto budget = std::make_shared<ReadBudget>(1 << 20);
+  const auto answer = rig.StartWithin(budget);
+  const int64_t all = 20000 * TokenBytes(false, 0);
+  ASSERT_TRUE(Eventually([&] { return budget->unread_bytes() == all; }));
+  std::string got;
+  int num_slices = 0;
+  ASSERT_TRUE(Eventually([&] {
+    if (const auto delta = answer->Poll()) {
+      ++num_slices;
+      got += delta->text;
+      EXPECT_LE(delta->tokens.size(),
+                static_cast<size_t>(LiveAnswer::kSliceBytes / TokenBytes(false, 0)));
+    }
+    return answer->finished();
+  }));
+  EXPECT_EQ(got, text);
+  EXPECT_GE(num_slices, 3);
+  EXPECT_EQ(answer->output().finish, FinishReason::kLength);
+  EXPECT_EQ(budget->unread_bytes(), 0);
 }
 
 }  // namespace

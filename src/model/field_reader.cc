@@ -1,6 +1,8 @@
 #include "model/field_reader.h"
 
+#include <cfloat>
 #include <cmath>
+#include <cstdint>
 #include <nlohmann/json.hpp>
 
 namespace moebius::model {
@@ -60,8 +62,10 @@ void FieldReader::Expect(bool ok, const char* name, std::string_view expected) {
 int64_t FieldReader::Int(const char* name, int64_t min, int64_t max) {
   const nlohmann::json* value = Find(name);
   if (value == nullptr || !IsIntegral(*value) || !InRange(*value, min, max)) {
+    // The bounds of a type say nothing to somebody who wrote something else.
+    const bool is_bare = min <= -INT32_MAX && max >= INT32_MAX && value && !IsIntegral(*value);
     Mismatch(ErrorCode::kInvalidArgument, name,
-             fmt::format("a whole number from {} to {}", min, max));
+             is_bare ? "a whole number" : fmt::format("a whole number from {} to {}", min, max));
     return min;
   }
   return value->get<int64_t>();
@@ -76,7 +80,9 @@ double FieldReader::Number(const char* name, double min, double max) {
   const double number =
       value != nullptr && value->is_number() ? value->get<double>() : std::nan("");
   if (!(number >= min && number <= max)) {
-    Mismatch(ErrorCode::kInvalidArgument, name, fmt::format("a number from {} to {}", min, max));
+    const bool is_bare = min <= -FLT_MAX && max >= FLT_MAX && value && !value->is_number();
+    Mismatch(ErrorCode::kInvalidArgument, name,
+             is_bare ? "a number" : fmt::format("a number from {} to {}", min, max));
     return min;
   }
   return number;

@@ -105,6 +105,7 @@ const char* ReasonPhrase(int status) {
 }
 
 bool EqualsIgnoreCase(std::string_view a, std::string_view b) {
+  // NOLINTNEXTLINE(bugprone-suspicious-stringview-data-usage): the sizes are compared before
   return a.size() == b.size() && strncasecmp(a.data(), b.data(), a.size()) == 0;
 }
 

@@ -214,9 +214,9 @@ Result<Device> LoadDevice(const std::string& name_or_file) {
     if (device.name == name_or_file) return device;
   }
   if (LooksLikeDeviceFile(name_or_file)) return ReadDeviceFile(name_or_file);
-  return MakeError(ErrorCode::kNotFound, "no device '{}'{}: expected one of {}, or a .yaml file",
-                   name_or_file, DidYouMean(name_or_file, KnownDevices()),
-                   fmt::join(KnownDevices(), ", "));
+  return MakeError(ErrorCode::kInvalidArgument,
+                   "--device is '{}'{}, expected one of {}, or a .yaml file", name_or_file,
+                   DidYouMean(name_or_file, KnownDevices()), fmt::join(KnownDevices(), ", "));
 }
 
 }  // namespace moebius::plan

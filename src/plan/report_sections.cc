@@ -37,10 +37,9 @@ Section Head(const PlanReport& report) {
                         100.0 * static_cast<double>(numbers.top_k) /
                             static_cast<double>(numbers.num_experts),
                         input.model.num_moe_layers, numbers.num_layers);
-  head.lines.push_back(fmt::format("model   {:.4g} B parameters, {:.3g} B a token; {}; {}",
-                                   static_cast<double>(input.model.TotalParams()) / 1e9,
-                                   static_cast<double>(input.model.ActiveParams()) / 1e9, experts,
-                                   attention));
+  head.lines.push_back(fmt::format("model   {} parameters, {} a token; {}; {}",
+                                   Parameters(input.model.TotalParams(), 4),
+                                   Parameters(input.model.ActiveParams(), 3), experts, attention));
   head.lines.push_back(fmt::format(
       "device  {}: {:.0f} GB at {:.2f} TB/s, {:.0f} GB/s to {} GPUs of a node, {:.0f} GB/s beyond",
       input.device.title, input.device.hbm_bytes / 1e9, input.device.hbm_bandwidth / 1e12,

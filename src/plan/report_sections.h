@@ -40,6 +40,7 @@ std::vector<Section> PlaybookMemorySections(const PlanReport& report);
 // Figures for people.
 std::string Gigabytes(double bytes);                         // "81.7"
 std::string Tokens(double count);                            // "1.77 M", "598 k", "512"
+std::string Parameters(int64_t count, int digits);           // "671 B", "18.5 M" (below 0.1 B)
 std::string Milliseconds(double ms);                         // "0.84", "19.9", "1204"
 std::string Rate(double value);                              // "7.5", "50", "12.4 k"
 std::string Tagged(const std::string& figure, Basis basis);  // "19.9 i"

@@ -24,6 +24,12 @@ std::string Tokens(double count) {
   return fmt::format("{:.0f}", count);
 }
 
+std::string Parameters(int64_t count, int digits) {
+  const auto value = static_cast<double>(count);
+  if (value < 1e8) return fmt::format("{:.3g} M", value / 1e6);
+  return fmt::format("{:.{}g} B", value / 1e9, digits);
+}
+
 std::string Milliseconds(double ms) {
   return fmt::format("{:.{}f}", ms, ms >= 99.95 ? 0 : ms >= 9.995 ? 1 : 2);
 }

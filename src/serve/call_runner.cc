@@ -27,7 +27,7 @@ CallRunner::CallRunner(const CallRunnerOptions& options, const CallEnvironment& 
 
 CallRunner::~CallRunner() { Stop(); }
 
-void CallRunner::Run(ParseCall parse, std::string body, std::shared_ptr<Reply> reply) {
+void CallRunner::Run(ParseCall parse, std::string body, const std::shared_ptr<Reply>& reply) {
   std::shared_ptr<LiveCall> call;
   {
     const std::lock_guard lock(mutex_);
@@ -51,6 +51,13 @@ void CallRunner::Run(ParseCall parse, std::string body, std::shared_ptr<Reply> r
 int64_t CallRunner::num_calls() const {
   const std::lock_guard lock(mutex_);
   return static_cast<int64_t>(calls_.size());
+}
+
+int64_t CallRunner::num_unread_bytes() const {
+  const std::lock_guard lock(mutex_);
+  int64_t bytes = 0;
+  for (const auto& [id, call] : calls_) bytes += call->unread_bytes();
+  return bytes;
 }
 
 bool CallRunner::WaitUntilNone(Clock::time_point deadline) {

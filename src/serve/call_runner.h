@@ -28,9 +28,10 @@ class CallRunner {
   ~CallRunner();  // Stop
 
   // Answers `reply` in time: at once with 429 if too many wait.
-  void Run(ParseCall parse, std::string body, std::shared_ptr<Reply> reply);
+  void Run(ParseCall parse, std::string body, const std::shared_ptr<Reply>& reply);
 
   int64_t num_calls() const;
+  int64_t num_unread_bytes() const;  // of all streams
   // False: there were calls until then.
   bool WaitUntilNone(std::chrono::steady_clock::time_point deadline);
 

@@ -9,6 +9,9 @@
 namespace moebius::serve {
 namespace {
 
+// A stream's piece is full with so many: what is left comes with the next.
+constexpr size_t kPieceBytes = 256 << 10;
+
 // Holds the call while the connection streams it; dropped before the last piece, the client left.
 class StreamSource : public net::BodySource {
  public:
@@ -47,7 +50,10 @@ std::vector<frontend::GenerateOutput> TakeOutputs(
 }  // namespace
 
 LiveCall::LiveCall(const CallEnvironment* environment, int64_t id, std::shared_ptr<Reply> reply)
-    : environment_(environment), id_(id), reply_(std::move(reply)) {}
+    : environment_(environment),
+      id_(id),
+      reply_(std::move(reply)),
+      budget_(std::make_shared<frontend::ReadBudget>(environment->max_unread_bytes)) {}
 
 LiveCall::~LiveCall() = default;
 
@@ -105,7 +111,8 @@ Result<LiveCall::Answers> LiveCall::Submit(const ApiCall& api) {
   for (frontend::GenerateRequest request : api.requests()) {
     request.arrival = arrival();
     MOEBIUS_ASSIGN(answers.emplace_back(),
-                   frontend::LiveAnswer::Start(*environment_->frontend, request, on_news, news));
+                   frontend::LiveAnswer::Start(*environment_->frontend, request, on_news, news,
+                                               api.is_stream() ? budget_ : nullptr));
   }
   return answers;
 }
@@ -154,23 +161,38 @@ net::BodySource::Piece LiveCall::Take() {
   return piece;
 }
 
+// Every choice in turn, from the one on that the last piece was full before.
 void LiveCall::PollStreamed(std::string* bytes, int64_t* num_tokens) {
-  for (size_t choice = 0; choice < answers_.size(); ++choice) {
-    if (has_ended_[choice]) continue;
-    frontend::LiveAnswer& answer = *answers_[choice];
-    const std::optional<frontend::Delta> delta = answer.Poll();
-    if (!delta) continue;
-    if (!delta->text.empty() || !delta->tokens.empty()) {
-      *num_tokens += static_cast<int64_t>(delta->tokens.size());
-      *bytes += api_->OnDelta(choice, *delta, answer.output());
+  for (bool is_news = true; is_news && bytes->empty() && !failure_;) {
+    is_news = false;
+    const size_t first = std::exchange(next_choice_, 0);
+    for (size_t i = 0; i < answers_.size() && !failure_; ++i) {
+      const size_t choice = (first + i) % answers_.size();
+      if (has_ended_[choice]) continue;
+      is_news = PollChoice(choice, bytes, num_tokens) || is_news;
+      if (bytes->size() < kPieceBytes) continue;
+      next_choice_ = (choice + 1) % answers_.size();
+      return;
     }
-    if (!answer.finished()) continue;
-    failure_ = FailureOf(answer.output());
-    if (failure_) return;
-    *bytes += api_->OnFinish(choice, answer.output());
-    has_ended_[choice] = true;
-    ++num_ended_;
   }
+}
+
+// False: nothing is new.
+bool LiveCall::PollChoice(size_t choice, std::string* bytes, int64_t* num_tokens) {
+  frontend::LiveAnswer& answer = *answers_[choice];
+  const std::optional<frontend::Delta> delta = answer.Poll();
+  if (!delta) return false;
+  if (!delta->text.empty() || !delta->tokens.empty()) {
+    *num_tokens += static_cast<int64_t>(delta->tokens.size());
+    *bytes += api_->OnDelta(choice, *delta, answer.output());
+  }
+  if (!answer.finished()) return true;
+  failure_ = FailureOf(answer.output());
+  if (failure_) return true;
+  *bytes += api_->OnFinish(choice, answer.output());
+  has_ended_[choice] = true;
+  ++num_ended_;
+  return true;
 }
 
 // On the engine's thread: many ends of one step are one Collect. (No strong pointer here: its end
@@ -225,6 +247,7 @@ std::optional<std::string> LiveCall::Gather(Answers* answers) {
 // What the engine still does for it is cancelled with the answers.
 void LiveCall::End() {
   is_over_ = true;
+  if (budget_->was_exceeded()) environment_->stats->OnSlowReader();
   answers_.clear();
   if (is_streaming_) reply_->EndStream();
   environment_->on_end(id_);

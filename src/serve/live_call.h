@@ -33,6 +33,7 @@ struct CallEnvironment {
   const ApiContext* api = nullptr;
   TextPool* text_pool = nullptr;
   StatsRecorder* stats = nullptr;
+  int64_t max_unread_bytes = 0;  // of one stream: what may wait for its reader
   // The call has ended: it need not be kept. Any thread.
   std::function<void(int64_t call_id)> on_end;
 };
@@ -50,11 +51,13 @@ class LiveCall : public std::enable_shared_from_this<LiveCall> {
   // The client has left: nobody is to be told.
   void Abandon();
 
-  // Streamed: everything there is to send. HTTP thread.
+  // Streamed: a piece of what there is to send, empty only if there is nothing. HTTP thread.
   net::BodySource::Piece Take();
 
   int64_t id() const { return id_; }
   Reply::Clock::time_point arrival() const { return reply_->arrival(); }
+  // Streamed: what waits for its reader, in the bytes that it will be said in.
+  int64_t unread_bytes() const { return budget_->unread_bytes(); }
 
  private:
   using Answers = std::vector<std::unique_ptr<frontend::LiveAnswer>>;
@@ -66,11 +69,13 @@ class LiveCall : public std::enable_shared_from_this<LiveCall> {
   std::optional<std::string> Gather(Answers* answers);
   // With the mutex held:
   void PollStreamed(std::string* bytes, int64_t* num_tokens);
+  bool PollChoice(size_t choice, std::string* bytes, int64_t* num_tokens);
   void End();
 
   const CallEnvironment* const environment_;
   const int64_t id_;
   const std::shared_ptr<Reply> reply_;
+  const std::shared_ptr<frontend::ReadBudget> budget_;
   std::atomic<bool> is_collecting_{false};  // a Collect is posted and has not begun
   std::mutex collect_mutex_;                // one Collect at a time; taken before the other
 
@@ -79,6 +84,7 @@ class LiveCall : public std::enable_shared_from_this<LiveCall> {
   Answers answers_;              // by choice; empty while Collect has them
   std::vector<bool> has_ended_;  // by choice: OnFinish has been called
   size_t num_ended_ = 0;
+  size_t next_choice_ = 0;           // streamed: whose turn it is
   std::optional<ApiError> failure_;  // streamed: to be told with the next Take
   bool is_streaming_ = false;
   bool is_over_ = false;

@@ -69,6 +69,8 @@ void AppendServer(const ServerStats& stats, MetricsText& text) {
   text.Gauge("moebius:calls", "Completions under way: queued for text, waiting or running.",
              stats.num_calls);
   text.Gauge("moebius:text_queue", "Jobs that wait for a text thread.", stats.num_text_queued);
+  text.Gauge("moebius:stream_unread_bytes",
+             "What streams keep for readers that have not taken it yet.", stats.num_unread_bytes);
   text.Gauge("moebius:connections", "Connections open.", stats.http.num_connections);
   text.Counter("moebius:malformed_requests_total", "Answered before any handler saw them.",
                stats.http.num_malformed);
@@ -79,6 +81,9 @@ void AppendServer(const ServerStats& stats, MetricsText& text) {
                stats.num_clients_gone);
   text.Counter("moebius:request_timeouts_total", "Calls that passed the request time limit.",
                stats.num_timeouts);
+  text.Counter("moebius:slow_readers_total",
+               "Streams that were ended because too much waited for their reader.",
+               stats.num_slow_readers);
   text.Counter("moebius:streamed_tokens_total", "Tokens sent in streams.",
                stats.num_streamed_tokens);
   text.Counter("moebius:stream_pieces_total",

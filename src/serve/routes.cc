@@ -1,5 +1,11 @@
 #include "serve/routes.h"
 
+#include <fmt/format.h>
+
+#include <vector>
+
+#include "base/suggest.h"
+
 namespace moebius::serve {
 namespace {
 
@@ -64,13 +70,21 @@ RouteMatch FindRoute(std::string_view method, std::string_view path) {
   return match;
 }
 
-std::string DescribeRoutes() {
+std::string NoRouteMessage(std::string_view path) {
+  std::vector<std::string> all;
   std::string list;
+  std::string_view last = "-";  // no path begins so
   for (const Route& route : kRoutes) {
+    if (route.path != last && !route.path.ends_with(kArgument)) all.emplace_back(route.path);
+    // What is below one that was named just before goes without saying.
+    if (route.path.starts_with(last)) continue;
+    last = route.path;
     if (!list.empty()) list += ", ";
-    list.append(route.method).append(" ").append(route.path);
+    list += last;
   }
-  return list;
+  constexpr size_t kLongestGuess = 64;
+  return fmt::format("there is no {} here{}; this server has {}", path,
+                     path.size() > kLongestGuess ? "" : DidYouMean(path, all), list);
 }
 
 std::string PercentDecode(std::string_view text) {

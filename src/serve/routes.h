@@ -49,8 +49,8 @@ struct RouteMatch {
 // tolerated.
 RouteMatch FindRoute(std::string_view method, std::string_view path);
 
-// "GET /health, POST /v1/completions, ...": for who asked for something else.
-std::string DescribeRoutes();
+// For who asked for a path that there is not: the nearest one and all there are, in one line.
+std::string NoRouteMessage(std::string_view path);
 
 // %41 -> A; a malformed escape stays as it is.
 std::string PercentDecode(std::string_view text);

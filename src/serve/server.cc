@@ -61,6 +61,8 @@ Status Validate(const ServerOptions& options) {
                      "at least 1"));
   MOEBIUS_TRY(expect(options.max_queued_requests >= 1, "max_queued_requests",
                      options.max_queued_requests, "at least 1"));
+  MOEBIUS_TRY(expect(options.max_unread_bytes >= 1, "max_unread_bytes", options.max_unread_bytes,
+                     "at least 1"));
   MOEBIUS_TRY(expect(options.request_timeout.count() >= 0, "request_timeout",
                      options.request_timeout.count(), "0 (none) or milliseconds"));
   MOEBIUS_TRY(expect(options.drain_timeout.count() >= 0, "drain_timeout",
@@ -101,7 +103,8 @@ class ServerImpl : public Server {
         stats_(options.log_requests),
         metrics_(options.version),
         text_pool_(options.num_text_threads, options.max_queued_requests, options.max_queued_bytes),
-        calls_({options.request_timeout}, {frontend, &api_, &text_pool_, &stats_, {}}) {}
+        calls_({options.request_timeout},
+               {frontend, &api_, &text_pool_, &stats_, options.max_unread_bytes, {}}) {}
 
   // Text work first: it is what answers. Then the calls, then their connections.
   ~ServerImpl() override {
@@ -188,12 +191,7 @@ void ServerImpl::Handle(net::HttpRequest request, std::shared_ptr<net::Exchange>
 void ServerImpl::HandleNoRoute(const net::HttpRequest& request, const RouteMatch& match,
                                Reply* reply) {
   if (match.allow.empty()) {
-    return reply->SendError(
-        {404,
-         fmt::format("there is no {} here; this server has {}", request.path(), DescribeRoutes()),
-         "",
-         "",
-         {}});
+    return reply->SendError({404, NoRouteMessage(request.path()), "", "", {}});
   }
   const std::string allow = match.allow + ", OPTIONS";
   if (request.method == "OPTIONS") return reply->Send(Preflight(request, allow));
@@ -309,7 +307,7 @@ Status ServerImpl::Drain() {
          1});
   }
   const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
-  const Status closed = http_->Drain(std::max(left, std::chrono::milliseconds(0)) + kFarewell);
+  Status closed = http_->Drain(std::max(left, std::chrono::milliseconds(0)) + kFarewell);
   if (num_cut == 0) return closed;
   return MakeError(ErrorCode::kDeadline, "{} requests were not done after {} ms and were cut off",
                    num_cut, options_.drain_timeout.count());
@@ -325,6 +323,7 @@ Snapshot ServerImpl::TakeSnapshot() const {
   snapshot.experts = frontend_->engine().ExpertLoad();
   snapshot.server = stats_.Take();
   snapshot.server.num_calls = calls_.num_calls();
+  snapshot.server.num_unread_bytes = calls_.num_unread_bytes();
   snapshot.server.num_text_queued = text_pool_.num_queued();
   snapshot.server.is_draining = is_draining_;
   if (const net::HttpServer* http = listening_) snapshot.server.http = http->stats();

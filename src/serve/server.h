@@ -41,6 +41,8 @@ struct ServerOptions {
   // Of calls that wait for a text thread; more are answered with 429.
   int64_t max_queued_requests = 1024;
   size_t max_queued_bytes = size_t{512} << 20;
+  // Of one stream: what may wait for a reader that does not read. More ends it with an error.
+  int64_t max_unread_bytes = int64_t{64} << 20;
 
   std::chrono::milliseconds request_timeout{0};    // of a call from its arrival to its end; 0: none
   std::chrono::milliseconds drain_timeout{30000};  // for running calls to end by themselves

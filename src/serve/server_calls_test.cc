@@ -45,7 +45,7 @@ TEST(ServerCalls, StreamedAndWholeAnswersAgree) {
   const TestAnswer said = Post(rig.port, "/v1/chat/completions", chat);
   ASSERT_EQ(said.status, 200) << said.body;
   EXPECT_EQ(TextOf(EventsOf(Post(rig.port, "/v1/chat/completions", chat_streamed).body)),
-            said.Json()["choices"][0]["message"]["content"]);
+            said.Json()["choices"][0]["message"]["content"].get<std::string>());
 }
 
 TEST(ServerCalls, ChoicesOfManyPromptsAreApart) {

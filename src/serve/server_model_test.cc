@@ -76,7 +76,7 @@ TEST_F(ServerModel, ChatIsTheSameStreamedAndWhole) {
   const TestAnswer streamed = Post(port(), "/v1/chat/completions", body);
   const std::vector<json> events = EventsOf(streamed.body);
   for (int i = 0; i < 3; ++i) {
-    EXPECT_EQ(TextOf(events, i), whole["choices"][i]["message"]["content"]);
+    EXPECT_EQ(TextOf(events, i), whole["choices"][i]["message"]["content"].get<std::string>());
   }
 }
 

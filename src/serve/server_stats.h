@@ -42,14 +42,16 @@ struct ServerStats {
   std::vector<EndpointStats> endpoints;  // those that were asked for at least once
 
   // Gauges.
-  int64_t num_calls = 0;        // completions under way: queued for text, waiting, running
-  int64_t num_text_queued = 0;  // jobs that wait for a text thread
+  int64_t num_calls = 0;         // completions under way: queued for text, waiting, running
+  int64_t num_text_queued = 0;   // jobs that wait for a text thread
+  int64_t num_unread_bytes = 0;  // of streams: what waits for readers
   bool is_draining = false;
 
   int64_t num_queue_full = 0;    // 429: the text queue or the engine's was full
   int64_t num_unauthorized = 0;  // 401
   int64_t num_clients_gone = 0;  // calls whose client left before the end
   int64_t num_timeouts = 0;      // calls that passed request_timeout
+  int64_t num_slow_readers = 0;  // streams that were ended because too much waited for the reader
   int64_t num_streamed_tokens = 0;
   int64_t num_stream_pieces = 0;  // writes that carried them: tokens / pieces is how many merge
   int64_t num_stream_bytes = 0;

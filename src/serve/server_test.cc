@@ -51,7 +51,8 @@ TEST(Server, AnswersWhatNeedsNoEngine) {
 
 TEST(Server, UnknownPathsAndMethodsSayWhatExists) {
   const Rig rig;
-  ExpectError(Call(rig.port, "GET", "/v1/embeddings"), 404, "POST /v1/chat/completions");
+  ExpectError(Call(rig.port, "GET", "/v1/embeddings"), 404,
+              "this server has /v1/chat/completions, ");
   const TestAnswer wrong = Call(rig.port, "GET", "/v1/completions/");
   ExpectError(wrong, 405, "POST");
   EXPECT_EQ(wrong.Header("allow"), "POST, OPTIONS");

@@ -36,6 +36,7 @@ ServerStats StatsRecorder::Take() const {
   stats.num_clients_gone = num_clients_gone_;
   stats.num_timeouts = num_timeouts_;
   stats.num_queue_full = num_queue_full_;
+  stats.num_slow_readers = num_slow_readers_;
   stats.num_streamed_tokens = num_streamed_tokens_;
   stats.num_stream_pieces = num_stream_pieces_;
   stats.num_stream_bytes = num_stream_bytes_;

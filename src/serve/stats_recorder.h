@@ -29,6 +29,7 @@ class StatsRecorder {
   void OnClientGone() { ++num_clients_gone_; }
   void OnTimeout() { ++num_timeouts_; }
   void OnQueueFull() { ++num_queue_full_; }
+  void OnSlowReader() { ++num_slow_readers_; }
   void OnStreamPiece(int64_t num_tokens, size_t num_bytes) {
     num_streamed_tokens_.fetch_add(num_tokens, std::memory_order_relaxed);
     num_stream_pieces_.fetch_add(1, std::memory_order_relaxed);
@@ -48,6 +49,7 @@ class StatsRecorder {
   std::atomic<int64_t> num_clients_gone_{0};
   std::atomic<int64_t> num_timeouts_{0};
   std::atomic<int64_t> num_queue_full_{0};
+  std::atomic<int64_t> num_slow_readers_{0};
   std::atomic<int64_t> num_streamed_tokens_{0};
   std::atomic<int64_t> num_stream_pieces_{0};
   std::atomic<int64_t> num_stream_bytes_{0};

@@ -65,9 +65,10 @@ void LoadClient::Start(std::string body, RequestRecord record, Done done) {
   if (!call->has_ended) handles_.insert(handle);
 }
 
-RequestRecord LoadClient::Ask(std::string body) {
+RequestRecord LoadClient::Ask(std::string body, std::stop_token stop) {
   std::promise<RequestRecord> answer;
   Start(std::move(body), {}, [&](RequestRecord record) { answer.set_value(std::move(record)); });
+  const std::stop_callback cancel(std::move(stop), [this] { CancelAll(); });
   return answer.get_future().get();
 }
 

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <stop_token>
 #include <string>
 #include <unordered_set>
 #include <vector>
@@ -40,8 +41,8 @@ class LoadClient {
 
   // Any thread. Stamps record.sent and sends; `done` runs on the client's thread, once.
   void Start(std::string body, RequestRecord record, Done done);
-  // Start and wait.
-  RequestRecord Ask(std::string body);
+  // Start and wait. A stop request cancels all that is under way.
+  RequestRecord Ask(std::string body, std::stop_token stop = {});
   void CancelAll();
 
   // Any other request to the same server, with the same headers: GET without a body, else POST.

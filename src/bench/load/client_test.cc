@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -212,24 +213,98 @@ TEST(ServeBench, AServerThatTakesNoTextGetsIds) {
   EXPECT_NE(bench->warnings[0].find("token ids from 0 to 999"), std::string::npos);
   // Where text was asked for, text is sent.
   options.prompt_format = "text";
+  options.ready_check_timeout_sec = 0;
   const auto text = RunServeBench(options, {});
   ASSERT_TRUE(text);
   EXPECT_EQ(text->figures.failed, 40);
 }
 
+// The error of a run that must not come to its load.
+std::string ErrorOf(const ServeBenchOptions& options) {
+  const auto bench = RunServeBench(options, {});
+  EXPECT_FALSE(bench);
+  return bench ? "" : bench.error().message();
+}
+
 TEST(ServeBench, WhatStandsInTheWayIsSaid) {
   FakeServer server;
   ServeBenchOptions options = Small(server);
-  options.client.endpoint = "/nowhere";
-  const auto bench = RunServeBench(options, {});
-  ASSERT_TRUE(bench);
-  EXPECT_EQ(bench->figures.failed, 40);
-  EXPECT_EQ(bench->figures.completed, 0);
   options.tokenizer = "/no/such/folder";
   EXPECT_FALSE(RunServeBench(options, {}));
   options = Small(server);
   options.client.base_url = "http://127.0.0.1:1";
   EXPECT_FALSE(RunServeBench(options, {}));
+}
+
+// One request goes before the load, unless it is told not to.
+TEST(ServeBench, ATrialRequestFindsOutBeforeTheLoad) {
+  FakeServer server;
+  ServeBenchOptions options = Small(server);
+  options.client.endpoint = "/nowhere";
+  EXPECT_NE(ErrorOf(options).find("HTTP 404: no "), std::string::npos) << ErrorOf(options);
+  options.ready_check_timeout_sec = 0;
+  const auto bench = RunServeBench(options, {});
+  ASSERT_TRUE(bench) << bench.error().message();
+  EXPECT_EQ(bench->figures.failed, 40);
+  EXPECT_EQ(bench->figures.completed, 0);
+  // The longest prompt is the one that is tried; being told to come later is no mistake.
+  const std::string path = testing::TempDir() + "moebius_trial_test.jsonl";
+  options = Small(server);
+  options.dataset.name = "custom";
+  options.dataset.path = path;
+  std::ofstream(path) << R"({"prompt": "a"})"
+                      << "\n"
+                      << R"({"prompt": "500", "output_tokens": 1})"
+                      << "\n";
+  EXPECT_NE(ErrorOf(options).find("trial request before the load failed: HTTP 500: not now"),
+            std::string::npos);
+  std::ofstream(path) << R"({"prompt": "429"})"
+                      << "\n";
+  const auto busy = RunServeBench(options, {});
+  ASSERT_TRUE(busy) << busy.error().message();
+  EXPECT_EQ(busy->figures.by_outcome[static_cast<size_t>(Outcome::kRateLimited)], 40);
+}
+
+// Two of three hang; what an interrupt ends has not failed.
+TEST(ServeBench, AnInterruptCancelsAndSaysSo) {
+  FakeServer server;
+  const std::string path = testing::TempDir() + "moebius_interrupt_test.jsonl";
+  std::ofstream(path) << "{\"prompt\": \"a\"}\n{\"prompt\": \"hang\"}\n{\"prompt\": \"hang\"}\n";
+  ServeBenchOptions options = Small(server);
+  options.dataset.name = "custom";
+  options.dataset.path = path;
+  options.dataset.num_prompts = 3;
+  options.ready_check_timeout_sec = 0;
+  const auto stopped_soon = [&] {
+    std::stop_source stop;
+    std::jthread stopper([&] {
+      std::this_thread::sleep_for(500ms);
+      stop.request_stop();
+    });
+    return RunServeBench(options, stop.get_token());
+  };
+  const auto bench = stopped_soon();
+  ASSERT_TRUE(bench) << bench.error().message();
+  EXPECT_TRUE(bench->run.was_stopped);
+  EXPECT_EQ(bench->figures.completed, 1);
+  EXPECT_EQ(bench->figures.cancelled, 2);
+  EXPECT_EQ(bench->figures.failed, 0);
+  const std::string text = ConsoleReport(*bench, {});
+  EXPECT_NE(text.find("Cancelled requests (interrupted):        2 "), std::string::npos) << text;
+  EXPECT_NE(text.find("interrupted:                             2 requests cancelled"),
+            std::string::npos);
+  EXPECT_NE(text.find("failures:                                none"), std::string::npos);
+  EXPECT_NE(HtmlReport(*bench, {}).find("Interrupted, 2 cancelled: 1 requests"), std::string::npos);
+  const json result = json::parse(JsonReport(*bench, {}));
+  EXPECT_EQ(result["failed"], 0);
+  EXPECT_EQ(result["moebius"]["interrupted"], true);
+  EXPECT_EQ(result["moebius"]["cancelled"], 2);
+  EXPECT_EQ(result["moebius"]["first_error"], nullptr);
+  // While the trial request hangs, too.
+  options.ready_check_timeout_sec.reset();
+  const auto before = stopped_soon();
+  ASSERT_FALSE(before);
+  EXPECT_EQ(before.error().code(), ErrorCode::kCancelled);
 }
 
 }  // namespace

@@ -43,6 +43,7 @@ struct DatasetOptions {
   bool shuffle = true;
   bool oversample = true;  // repeat a file's rows when there are too few
   bool want_ids = true;    // of generated prompts: token ids, where there is a codec; else text
+  bool chat = false;       // for chat completions, which take messages and no token ids
   std::optional<int64_t> output_len;  // instead of what the data say
   // random: a prefix that all share, and lengths from (1 - ratio) to (1 + ratio) of these.
   int64_t random_input_len = 1024;

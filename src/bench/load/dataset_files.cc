@@ -100,20 +100,32 @@ Status AddShareGpt(const json& row, PromptCodec* codec, std::vector<LoadRequest>
   return {};
 }
 
-// {"prompt": text or ids} or {"messages": [...]}, perhaps "output_tokens".
-Status AddCustom(const json& row, const std::string& where, std::vector<LoadRequest>& requests) {
+// {"prompt": text or ids} or {"messages": [...]} or both, perhaps "output_tokens". A chat takes the
+// messages, completions the prompt.
+Status AddCustom(const json& row, bool chat, const std::string& where,
+                 std::vector<LoadRequest>& requests) {
   LoadRequest request;
   const json prompt = row.is_object() ? row.value("prompt", json()) : json();
   const json messages = row.is_object() ? row.value("messages", json()) : json();
-  if (messages.is_array()) {
+  const bool is_ids = prompt.is_array() && std::ranges::all_of(prompt, [](const json& id) {
+                        return id.is_number_integer() && id.get<int64_t>() >= 0;
+                      });
+  if (chat && messages.is_array()) {
     request.messages = messages.dump();
   } else if (prompt.is_string()) {
     request.prompt = prompt.get<std::string>();
-  } else if (prompt.is_array() && std::ranges::all_of(prompt, [](const json& id) {
-               return id.is_number_integer() && id.get<int64_t>() >= 0;
-             })) {
+  } else if (is_ids && !chat) {
     request.prompt_ids = prompt.get<std::vector<TokenId>>();
     request.prompt_len = static_cast<int64_t>(request.prompt_ids.size());
+  } else if (is_ids) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "{}: 'prompt' is token ids, which a chat does not take: use --backend openai",
+                     where);
+  } else if (messages.is_array()) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "{}: 'messages' are for a chat, not for completions: use --backend "
+                     "openai-chat",
+                     where);
   } else {
     return MakeError(ErrorCode::kCorrupt, "{}: expected 'prompt' (text or token ids) or 'messages'",
                      where);
@@ -209,7 +221,7 @@ Result<std::vector<LoadRequest>> ReadPromptFile(const DatasetOptions& options, P
     if (options.name == "mmlu") return AddMmlu(row, where, requests);
     if (options.name == "alpaca_eval") return AddAlpacaEval(row, where, requests);
     if (options.name == "sharegpt") return AddShareGpt(row, codec, requests);
-    return AddCustom(row, where, requests);
+    return AddCustom(row, options.chat, where, requests);
   };
   MOEBIUS_TRY(ForEachRow(options.path, add));
   for (LoadRequest& request : requests) {

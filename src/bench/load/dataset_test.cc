@@ -198,6 +198,34 @@ TEST(Dataset, ErrorsNameWhatIsWrong) {
   EXPECT_NE(ErrorOf(options).find(":3: expected 'prompt'"), std::string::npos) << ErrorOf(options);
 }
 
+// A row that the endpoint cannot take is refused at load, by its line.
+TEST(Dataset, CustomRowsMustSuitTheEndpoint) {
+  const std::string path = testing::TempDir() + "moebius_custom_test.jsonl";
+  const std::string messages = R"("messages": [{"role": "user", "content": "hi"}])";
+  DatasetOptions options;
+  options.name = "custom";
+  options.path = path;
+  options.num_prompts = 1;
+  std::ofstream(path) << "{\"prompt\": \"a\"}\n{" << messages << "}\n";
+  EXPECT_NE(ErrorOf(options).find(":2: 'messages' are for a chat"), std::string::npos)
+      << ErrorOf(options);
+  options.chat = true;
+  EXPECT_TRUE(MakeDataset(options, nullptr));
+  std::ofstream(path) << "{\"prompt\": [1, 2]}\n";
+  EXPECT_NE(ErrorOf(options).find(":1: 'prompt' is token ids"), std::string::npos);
+  options.chat = false;
+  EXPECT_TRUE(MakeDataset(options, nullptr));
+  // One that has both suits both.
+  std::ofstream(path) << "{\"prompt\": \"a\", " << messages << "}\n";
+  for (const bool chat : {false, true}) {
+    options.chat = chat;
+    const auto requests = MakeDataset(options, nullptr);
+    ASSERT_TRUE(requests);
+    EXPECT_EQ(requests->front().messages.empty(), !chat);
+    EXPECT_EQ(requests->front().prompt, chat ? "" : "a");
+  }
+}
+
 TEST(Csv, FieldsAreQuotedAndReadBack) {
   const std::vector<std::string> fields = {"a", "b,c", "d\"e", "f\ng", ""};
   std::string text;

@@ -118,7 +118,7 @@ Figures MeasureRun(std::span<const RequestRecord> records, double duration, cons
     ++figures.by_outcome[static_cast<size_t>(record.outcome)];
     figures.samples.lateness.push_back(record.Lateness());
     if (!record.ok()) {
-      ++figures.failed;
+      ++(record.failed() ? figures.failed : figures.cancelled);
       continue;
     }
     ++figures.completed;

@@ -1,6 +1,6 @@
 // From the records of a run to the figures over all of it: what `vllm bench serve` reports, and the
-// latencies M9 and M11 to M18 of docs/benchmarking.md. Failed requests count by class and stay out
-// of every latency. Plain functions, any thread.
+// latencies M9 and M11 to M18 of docs/benchmarking.md. Failed requests count by class, those that
+// an interrupt ended apart; both stay out of every latency. Plain functions, any thread.
 #pragma once
 
 #include <array>
@@ -51,6 +51,7 @@ struct Figures {
   double duration = 0;  // seconds, as the run says
   int64_t completed = 0;
   int64_t failed = 0;
+  int64_t cancelled = 0;  // by us: the run was interrupted
   std::array<int64_t, kNumOutcomes> by_outcome{};
   int64_t input_tokens = 0;
   int64_t cached_tokens = 0;  // of these

@@ -5,7 +5,7 @@
 
 namespace moebius::load {
 
-Probe::Probe(LoadClient& client, BodyOptions body, double rate) : client_(client) {
+Probe::Probe(LoadClient& client, const BodyOptions& body, double rate) : client_(client) {
   LoadRequest request;
   request.prompt = "Hi";
   request.output_len = 1;
@@ -21,7 +21,7 @@ void Probe::Run(const std::stop_token& stop, double pause) {
     const RequestRecord record = client_.Ask(request_);
     if (record.ok()) {
       seconds_.push_back(record.EndToEnd());
-    } else {
+    } else if (record.failed()) {  // not: ended by an interrupt
       ++figures_.failed;
     }
     waiting.wait_for(lock, stop, std::chrono::duration<double>(pause), [] { return false; });

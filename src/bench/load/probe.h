@@ -13,7 +13,7 @@ namespace moebius::load {
 class Probe {
  public:
   // A pause of 1 / `rate` seconds after each answer.
-  Probe(LoadClient& client, BodyOptions body, double rate);
+  Probe(LoadClient& client, const BodyOptions& body, double rate);
   ProbeFigures Stop();
 
  private:

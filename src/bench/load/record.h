@@ -51,9 +51,11 @@ struct RequestRecord {
   std::string text;
 
   bool ok() const { return outcome == Outcome::kOk; }
+  // Of the server's doing, or of the way there: one that we ended has not failed.
+  bool failed() const { return !ok() && outcome != Outcome::kCancelled; }
   // What came of it was of use: it was served, or would have been had we not ended it. Tokens of an
   // answer that failed are no throughput.
-  bool was_served() const { return ok() || outcome == Outcome::kCancelled; }
+  bool was_served() const { return !failed(); }
   double Ttft() const { return events.empty() ? 0 : events.front().time - sent; }
   double EndToEnd() const { return events.empty() ? end - sent : events.back().time - sent; }
   // (t_n - t_1) / (n - 1), for n >= 2.

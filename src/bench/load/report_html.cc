@@ -95,10 +95,12 @@ std::string HtmlReport(const ServeBench& bench, const ReportOptions& options) {
       "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
       "<meta name=\"viewport\" content=\"width=device-width\">\n<title>{0}: benchmark</title>\n"
       "<style>{1}</style></head><body>\n<h1>{0}</h1>\n"
-      "<p class=\"head\">{2} requests completed, {3} failed, {4:.2f} s; {5:.2f} requests/s, "
-      "{6:.2f} output tokens/s, {7:.2f} tokens/s in all. {8}</p>\n",
-      EscapeXml(bench.model), PageStyle(), figures.completed, figures.failed, figures.duration,
-      figures.request_rate, figures.output_rate, figures.total_rate, EscapeXml(options.date));
+      "<p class=\"head\">{2}{3} requests completed, {4} failed, {5:.2f} s; {6:.2f} requests/s, "
+      "{7:.2f} output tokens/s, {8:.2f} tokens/s in all. {9}</p>\n",
+      EscapeXml(bench.model), PageStyle(),
+      bench.run.was_stopped ? fmt::format("Interrupted, {} cancelled: ", figures.cancelled) : "",
+      figures.completed, figures.failed, figures.duration, figures.request_rate,
+      figures.output_rate, figures.total_rate, EscapeXml(options.date));
   for (const std::string& warning : bench.warnings) {
     out += fmt::format("<p><b>Warning:</b> {}</p>\n", EscapeXml(warning));
   }

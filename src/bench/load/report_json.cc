@@ -150,7 +150,8 @@ ordered_json OurJson(const ServeBench& bench, const ReportOptions& options) {
   ordered_json json;
   json["command"] = options.command;
   json["tokenizer"] = bench.tokenizer;
-  json["was_stopped"] = bench.run.was_stopped;
+  json["interrupted"] = bench.run.was_stopped;
+  json["cancelled"] = figures.cancelled;
   json["steady"] = SteadyJson(bench.steady);
   ordered_json outcomes;
   for (int i = 0; i < kNumOutcomes; ++i) {
@@ -158,7 +159,7 @@ ordered_json OurJson(const ServeBench& bench, const ReportOptions& options) {
   }
   json["outcomes"] = std::move(outcomes);
   const auto first = std::ranges::find_if(
-      bench.run.records, [](const RequestRecord& record) { return !record.error.empty(); });
+      bench.run.records, [](const RequestRecord& record) { return record.failed(); });
   json["first_error"] =
       first == bench.run.records.end() ? ordered_json() : ordered_json(first->error);
   ordered_json latencies;

@@ -26,7 +26,7 @@ std::string FailuresOf(const Figures& figures) {
   std::string text;
   for (int i = 1; i < kNumOutcomes; ++i) {
     const int64_t count = figures.by_outcome[static_cast<size_t>(i)];
-    if (count == 0) continue;
+    if (count == 0 || static_cast<Outcome>(i) == Outcome::kCancelled) continue;
     text += fmt::format("{}{} {}", text.empty() ? "" : ", ", count,
                         OutcomeName(static_cast<Outcome>(i)));
   }
@@ -110,6 +110,10 @@ std::vector<Line> RunLines(const ServeBench& bench) {
     return samples.empty() ? std::nullopt : std::optional<double>(Describe(samples).p50);
   };
   std::vector<Line> lines;
+  if (bench.run.was_stopped) {
+    lines.push_back(
+        {"interrupted", fmt::format("{} requests cancelled", figures.cancelled), "flag"});
+  }
   lines.push_back({"failures", FailuresOf(figures), ""});
   const auto tpot = median(figures.samples.tpot);
   lines.push_back({"M11 interactivity, 1 / median TPOT",
@@ -186,6 +190,8 @@ std::vector<std::pair<std::string, std::string>> FlatFigures(const ServeBench& b
       {"duration_s", number(figures.duration)},
       {"completed", fmt::format("{}", figures.completed)},
       {"failed", fmt::format("{}", figures.failed)},
+      {"cancelled", fmt::format("{}", figures.cancelled)},
+      {"interrupted", bench.run.was_stopped ? "yes" : "no"},
       {"total_input_tokens", fmt::format("{}", figures.input_tokens)},
       {"total_output_tokens", fmt::format("{}", figures.output_tokens)},
       {"request_throughput", number(figures.request_rate)},

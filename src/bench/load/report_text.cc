@@ -61,6 +61,9 @@ std::string ConsoleReport(const ServeBench& bench, const ReportOptions& options)
   std::string out = Heading("Serving Benchmark Result", '=');
   out += Count("Successful requests:", figures.completed);
   out += Count("Failed requests:", figures.failed);
+  if (bench.run.was_stopped) {
+    out += Count("Cancelled requests (interrupted):", figures.cancelled);
+  }
   if (options.max_concurrency)
     out += Count("Maximum request concurrency:", *options.max_concurrency);
   if (!std::isinf(options.arrivals.request_rate)) {
@@ -118,6 +121,7 @@ std::string MarkdownReport(const ServeBench& bench, const ReportOptions& options
     out += fmt::format("| {} | {} |\n", name, value);
   };
   add("completed, failed", fmt::format("{}, {}", figures.completed, figures.failed));
+  if (bench.run.was_stopped) add("interrupted, cancelled", fmt::format("{}", figures.cancelled));
   add("duration", fmt::format("{:.2f} s", figures.duration));
   add("requests/s", fmt::format("{:.2f}", figures.request_rate));
   if (options.limits.any()) add("goodput, requests/s", fmt::format("{:.2f}", figures.goodput));

@@ -1,5 +1,6 @@
 #include "bench/load/serve_bench.h"
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <memory>
@@ -49,7 +50,7 @@ class Bench {
 
  private:
   Status FindModel();
-  Status WaitUntilReady();
+  Status TryARequest();
   Status MakeBodies();
   Status WarmUp();
   // Null: nobody can be asked, and words will do.
@@ -129,6 +130,7 @@ bool Bench::RefusesText() {
 Status Bench::MakeBodies() {
   DatasetOptions& dataset = options_.dataset;
   dataset.want_ids = !options_.body.chat && options_.prompt_format != "text";
+  dataset.chat = options_.body.chat;
   std::unique_ptr<PromptCodec> codec;
   const bool needs_codec =
       dataset.path.empty() || dataset.name == "trace" || dataset.name == "sharegpt";
@@ -149,16 +151,27 @@ Status Bench::MakeBodies() {
   return CheckShape(options_.shape);
 }
 
-// A real request, since a server may listen long before it can answer.
-Status Bench::WaitUntilReady() {
-  if (options_.ready_check_timeout_sec <= 0) return {};
-  const auto deadline =
-      Clock::now() + std::chrono::duration<double>(options_.ready_check_timeout_sec);
+// The longest one of the load: a wrong name or key or too long an input ends the run before it
+// begins; and a server may listen long before it can answer.
+Status Bench::TryARequest() {
+  const bool has_patience = options_.ready_check_timeout_sec.has_value();
+  const double patience = options_.ready_check_timeout_sec.value_or(0);
+  if (has_patience && patience <= 0) return {};
+  const auto longest = std::ranges::max_element(bodies_, {}, &std::string::size);
+  const auto deadline = Clock::now() + std::chrono::duration<double>(patience);
   while (true) {
-    const RequestRecord record = client_->Ask(bodies_.front());
+    const RequestRecord record = client_->Ask(*longest, stop_);
+    if (stop_.stop_requested()) return MakeError(ErrorCode::kCancelled, "stopped before the load");
     if (record.ok()) return {};
+    if (!has_patience) {
+      if (record.outcome == Outcome::kRateLimited) return {};  // it works, and is busy
+      return MakeError(ErrorCode::kUnavailable,
+                       "the trial request before the load failed: {} "
+                       "(--ready-check-timeout-sec S waits for a server, 0 sends no trial request)",
+                       record.error);
+    }
     const bool is_hopeless = record.outcome == Outcome::kClientError && record.status != 404;
-    if (is_hopeless || Clock::now() >= deadline || stop_.stop_requested()) {
+    if (is_hopeless || Clock::now() >= deadline) {
       return MakeError(ErrorCode::kUnavailable, "the server is not ready: {}", record.error);
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(500));
@@ -180,7 +193,7 @@ Status Bench::WarmUp() {
   };
   const LoadRun run = RunLoad(shape, transport, stop_);
   for (const RequestRecord& record : run.records) {
-    if (record.ok() || record.outcome == Outcome::kCancelled) continue;
+    if (!record.failed()) continue;
     bench_.warnings.push_back("a warm-up request failed: " + record.error);
     break;
   }
@@ -219,7 +232,7 @@ Result<ServeBench> Bench::Run() {
   MOEBIUS_ASSIGN(client_, LoadClient::Create(options_.client));
   MOEBIUS_TRY(FindModel());
   MOEBIUS_TRY(MakeBodies());
-  MOEBIUS_TRY(WaitUntilReady());
+  MOEBIUS_TRY(TryARequest());
   MOEBIUS_TRY(WarmUp());
   Load();
   const LoadShape& shape = options_.shape;

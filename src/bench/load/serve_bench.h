@@ -31,8 +31,10 @@ struct ServeBenchOptions {
   LoadShape shape;         // its num_requests and times come from the data set
   bool self_timed = true;  // a trace's own times
   int num_warmups = 0;
-  double ready_check_timeout_sec = 0;  // 0: no check
-  double probe_request_rate = 0;       // of single-token requests beside the load; 0: none
+  // How long to wait for a request to succeed before the load; 0: none is sent; without a value,
+  // one is sent and must succeed at once (or be told to come later: 429).
+  std::optional<double> ready_check_timeout_sec;
+  double probe_request_rate = 0;  // of single-token requests beside the load; 0: none
   Limits limits;
 };
 
@@ -54,7 +56,8 @@ struct ServeBench {
   ServerView server;
   std::vector<std::string> warnings;
 };
-// Errors before the load; once it runs, failures are counted, not returned.
+// Errors before the load; once it runs, failures are counted, not returned. kCancelled: stopped
+// before the load.
 Result<ServeBench> RunServeBench(ServeBenchOptions options, std::stop_token stop);
 
 }  // namespace moebius::load

@@ -52,8 +52,9 @@ class ApiCall {
   virtual int64_t n() const = 0;              // choices a prompt
 
   // Streamed: server-sent events for what is new of a choice, maybe none. `output` is what came so
-  // far. The role chunk comes with the first delta. The delta that ends a choice (finish is kStop
-  // or kLength) is kept for OnFinish, which must follow: its text and its end are one chunk.
+  // far; of log probabilities, the delta's are enough. The role chunk comes with the first delta.
+  // The delta that ends a choice (finish is kStop or kLength) is kept for OnFinish, which must
+  // follow: its text and its end are one chunk.
   virtual std::string OnDelta(size_t choice, const frontend::Delta& delta,
                               const frontend::GenerateOutput& output) = 0;
   // The choice has ended (finish is not kError): its last chunk.

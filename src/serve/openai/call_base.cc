@@ -80,7 +80,9 @@ News CallBase::Take(size_t choice, const GenerateOutput& output, bool is_last) {
   if (fields_.hide_output) return news;
   news.text = std::string_view(output.text).substr(said.text);
   news.tokens = std::span(output.token_ids).subspan(said.tokens);
-  if (!output.logprobs.empty()) news.logprobs = std::span(output.logprobs).subspan(said.tokens);
+  // A stream's output keeps no more of them than those.
+  const size_t num_logprobs = std::min(news.tokens.size(), output.logprobs.size());
+  news.logprobs = std::span(output.logprobs).last(num_logprobs);
   said.text = output.text.size();
   said.tokens = output.token_ids.size();
   return news;

@@ -167,6 +167,14 @@ TEST_F(CallFieldsTest, RefusalsNameTheField) {
   }
 }
 
+// The bounds of a float are no help to somebody who wrote a word.
+TEST_F(CallFieldsTest, AWrongTypeIsToldWithoutTheBoundsOfTheRightOne) {
+  for (const char* wrong : {R"("temperature": "x")", R"("max_tokens": [1])"}) {
+    const std::string message = ErrorOf(Parse(true, wrong)).message;
+    EXPECT_TRUE(message.ends_with("number")) << message;
+  }
+}
+
 TEST_F(CallFieldsTest, RefusalsOfChat) {
   const std::string tools = R"("tools": [{"type": "function", "function": {"name": "f"}}])";
   const std::vector<std::array<std::string, 3>> cases = {

@@ -1,6 +1,9 @@
 #include "serve/openai/chat_messages.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <string_view>
 #include <utility>
@@ -110,12 +113,26 @@ ApiResult<Value> ReadCalls(const Value& calls, const MessageForm& form, const st
   return Value::List(std::move(items));
 }
 
+constexpr std::array<std::string_view, 5> kRoles = {"system", "developer", "user", "assistant",
+                                                    "tool"};
+
+// One of the API, or one that the template knows ('ipython').
+bool IsRole(const std::string& role, const TemplateTraits& traits) {
+  if (std::find(kRoles.begin(), kRoles.end(), role) != kRoles.end()) return true;
+  return !role.empty() && std::all_of(role.begin(), role.end(), IsNameChar) &&
+         (traits.source.find("'" + role + "'") != std::string_view::npos ||
+          traits.source.find('"' + role + '"') != std::string_view::npos);
+}
+
 ApiResult<std::string> ReadRole(const Dict& message, const TemplateTraits& traits,
                                 const std::string& where) {
   const Value* role = message.Find("role");
   if (role == nullptr) return BadRequest("messages", "{}.role is missing", where);
-  if (!role->IsString() || role->AsString().empty()) {
-    return Wrong(where + ".role", *role, "a text: system, user, assistant, tool, developer");
+  const std::string expected = fmt::format("one of {}", fmt::join(kRoles, ", "));
+  if (!role->IsString()) return Wrong(where + ".role", *role, expected);
+  if (!IsRole(role->AsString(), traits)) {
+    return BadRequest("messages", "{}.role is '{}', expected {}", where,
+                      Shortened(role->AsString()), expected);
   }
   if (role->AsString() == "developer" && !traits.knows_developer) return std::string("system");
   return role->AsString();
@@ -158,6 +175,7 @@ ApiResult<Value> ReadMessage(const Dict& message, const TemplateTraits& traits,
 
 TemplateTraits TraitsOf(const std::string& template_source) {
   TemplateTraits traits;
+  traits.source = template_source;
   traits.knows_developer = template_source.find("developer") != std::string::npos;
   for (size_t pos = template_source.find("for "); pos != std::string::npos;
        pos = template_source.find("for ", pos + 1)) {

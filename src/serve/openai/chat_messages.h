@@ -2,14 +2,16 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "serve/openai/api_result.h"
 #include "text/jinja/value.h"
 
 namespace moebius::serve {
 
-// What a template's source shows of how it reads messages.
+// What a template's source, which must outlive this, shows of how it reads messages.
 struct TemplateTraits {
+  std::string_view source;
   bool loops_over_content = false;  // reads lists of parts itself; else their texts are joined
   bool knows_developer = false;     // else that role is called system
 };

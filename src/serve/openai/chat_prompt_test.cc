@@ -83,6 +83,7 @@ TEST(ChatPrompt, ADeveloperIsTheSystemWhereTemplatesKnowNone) {
   const std::string messages = R"([{"role": "developer", "content": "x"}])";
   EXPECT_EQ(Prompt("{{ messages[0].role }}", messages), "system");
   EXPECT_EQ(Prompt("{# developer #}{{ messages[0].role }}", messages), "developer");
+  EXPECT_EQ(Prompt("{{ messages[0].role == 'ipython' }}", R"([{"role": "ipython"}])"), "True");
 }
 
 TEST(ChatPrompt, OptionsReachTheTemplate) {
@@ -144,7 +145,8 @@ TEST(ChatPrompt, RefusalsNameTheMessage) {
       {"[5]", "messages[0] is int"},
       {R"([{"content": "x"}])", "messages[0].role is missing"},
       {R"([{"role": 5, "content": "x"}])", "messages[0].role is int"},
-      {R"([{"role": "", "content": "x"}])", "messages[0].role"},
+      {R"([{"role": "", "content": "x"}])", "messages[0].role is '', expected one of system, "},
+      {R"([{"role": "robot", "content": "x"}])", "messages[0].role is 'robot', expected one of"},
       {R"([{"role": "user"}])", "messages[0].content is missing"},
       {R"([{"role": "user", "content": null}])", "messages[0].content is missing"},
       {R"([{"role": "user", "content": 5}])", "messages[0].content is int"},

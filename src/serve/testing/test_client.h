@@ -95,6 +95,7 @@ class TestClient {
   }
 
   const std::string& raw() const { return raw_; }
+  size_t largest_chunk() const { return largest_chunk_; }  // of the bodies read, in bytes
 
  private:
   bool ReadSome() {
@@ -136,6 +137,7 @@ class TestClient {
     while (ReadUntil("\r\n")) {
       const size_t size = std::stoul(raw_, nullptr, 16);
       raw_.erase(0, raw_.find("\r\n") + 2);
+      largest_chunk_ = std::max(largest_chunk_, size);
       const std::string chunk = TakeBytes(size + 2);
       if (size == 0) return;
       body->append(chunk, 0, size);
@@ -146,6 +148,7 @@ class TestClient {
   int fd_;
   bool is_connected_ = false;
   std::string raw_;
+  size_t largest_chunk_ = 0;
 };
 
 inline TestAnswer Call(int port, const std::string& method, const std::string& target,

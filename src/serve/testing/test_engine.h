@@ -1,5 +1,6 @@
 // For tests: an engine that a test holds, lets go, fails or kills. Every request is answered with
 // its own prompt's tokens, round and round, one a step, so that answers cannot be mixed up unseen.
+// Log probabilities are made up: the likeliest tokens are 0, 1, 2 ...
 #pragma once
 
 #include <algorithm>
@@ -8,6 +9,7 @@
 #include <condition_variable>
 #include <map>
 #include <mutex>
+#include <numeric>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -46,7 +48,8 @@ class TestEngine : public engine::EngineClient {
     const engine::RequestId id(next_id_++);
     const auto max_tokens = static_cast<size_t>(input.sampling.max_tokens.value_or(16));
     if (requests_.empty()) last_step_ = std::chrono::steady_clock::now();
-    requests_.emplace(id, Running{std::move(input.prompt), std::move(sink), max_tokens, 0});
+    requests_.emplace(id, Running{std::move(input.prompt), std::move(sink), max_tokens,
+                                  input.sampling.num_logprobs, 0});
     changed_.notify_all();
     return id;
   }
@@ -102,6 +105,7 @@ class TestEngine : public engine::EngineClient {
     std::vector<TokenId> prompt;
     engine::TokenSink sink;
     size_t max_tokens = 0;
+    int32_t num_logprobs = -1;
     size_t num_done = 0;
   };
 
@@ -157,6 +161,12 @@ class TestEngine : public engine::EngineClient {
     const TokenId token = request.prompt[request.num_done++ % request.prompt.size()];
     engine::TokenEvent event = EventOf(id, request);
     event.tokens = std::span(&token, 1);
+    const auto num_top = static_cast<size_t>(std::max(request.num_logprobs, 0));
+    std::vector<TokenId> top(num_top);
+    std::iota(top.begin(), top.end(), 0);
+    const std::vector<float> values(num_top, -1.5F);
+    const engine::TokenLogprobs logprobs{token, -0.5F, 1, top, values};
+    if (request.num_logprobs >= 0) event.logprobs = std::span(&logprobs, 1);
     if (request.num_done >= request.max_tokens) event.finish = engine::FinishReason::kLength;
     request.sink(event);
     return event.finish.has_value();

@@ -12,8 +12,8 @@ namespace {
 
 // `more` instead of what `flags` has under the same names.
 void Merge(const FlagList& more, FlagList& flags) {
-  for (const auto& [name, value] : more) {
-    std::erase_if(flags, [&](const auto& flag) { return flag.first == name; });
+  for (const auto& replacing : more) {
+    std::erase_if(flags, [&](const auto& flag) { return flag.first == replacing.first; });
   }
   flags.insert(flags.end(), more.begin(), more.end());
 }

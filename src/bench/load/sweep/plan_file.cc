@@ -118,7 +118,7 @@ Result<SweepPlan> ReadRoot(const YAML::Node& root, const PlanReader& reader) {
 std::vector<std::string> ArgsOf(const FlagList& flags) {
   std::vector<std::string> args;
   for (const auto& [name, value] : flags) {
-    args.push_back(value.empty() ? "--" + name : "--" + name + "=" + value);
+    args.push_back(value.empty() ? fmt::format("--{}", name) : fmt::format("--{}={}", name, value));
   }
   return args;
 }

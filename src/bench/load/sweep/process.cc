@@ -39,7 +39,7 @@ std::vector<std::string> EnvironmentWith(
     for (const auto& pair : more) is_replaced = is_replaced || pair.first == name;
     if (!is_replaced) entries.push_back(text);
   }
-  for (const auto& [name, value] : more) entries.push_back(name + "=" + value);
+  for (const auto& [name, value] : more) entries.push_back(fmt::format("{}={}", name, value));
   return entries;
 }
 

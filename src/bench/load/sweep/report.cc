@@ -70,10 +70,11 @@ std::string EscapedCell(const std::string& text) {
 
 }  // namespace
 
-std::string SweepMarkdown(const SweepPlan& plan, const std::vector<SweepRow>& rows) {
+std::string SweepMarkdown(const SweepPlan& plan, const std::vector<SweepRow>& rows,
+                          const std::string& state) {
   std::string out = fmt::format("# Sweep {}\n\n", plan.name);
   for (const std::string& paragraph :
-       {plan.about, Identity(rows), std::string("Times in milliseconds.")}) {
+       {plan.about, Identity(rows), state, std::string("Times in milliseconds.")}) {
     if (!paragraph.empty()) out += paragraph + "\n\n";
   }
   const std::vector<Column> columns = ColumnsOf(rows);

@@ -46,13 +46,15 @@ std::string Pareto(const std::vector<SweepRow>& rows) {
 
 }  // namespace
 
-std::string SweepHtml(const SweepPlan& plan, const std::vector<SweepRow>& rows) {
+std::string SweepHtml(const SweepPlan& plan, const std::vector<SweepRow>& rows,
+                      const std::string& state) {
   std::string out = fmt::format(
       "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
       "<meta name=\"viewport\" content=\"width=device-width\">\n<title>Sweep {0}</title>\n"
       "<style>{1}</style></head><body>\n<h1>Sweep {0}</h1>\n<p>{2}</p>\n<p "
       "class=\"head\">{3}</p>\n",
       EscapeXml(plan.name), PageStyle(), EscapeXml(plan.about), EscapeXml(Identity(rows)));
+  if (!state.empty()) out += fmt::format("<p><b>{}</b></p>\n", EscapeXml(state));
   const std::vector<Column> columns = ColumnsOf(rows);
   out += Pareto(rows);
   out += "<h2>Cells (times in milliseconds)</h2>\n<div class=\"wide\"><table>\n<tr>";

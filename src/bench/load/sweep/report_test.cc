@@ -61,6 +61,9 @@ TEST(SweepReport, WhatIsNotThereLeavesNoBlankLines) {
   plan.about = "about";
   EXPECT_EQ(SweepMarkdown(plan, Rows()).find("# Sweep p\n\nabout\n\n"), 0u);
   EXPECT_EQ(SweepMarkdown(plan, {}).find("\n\n\n"), std::string::npos);
+  EXPECT_NE(SweepMarkdown(plan, Rows(), "Interrupted: 1").find("\n\nInterrupted: 1\n\n"),
+            std::string::npos);
+  EXPECT_NE(SweepHtml(plan, Rows(), "a<b").find("<b>a&lt;b</b>"), std::string::npos);
 }
 
 TEST(SweepReport, CommitsThatDifferAreShownByRow) {
@@ -97,6 +100,42 @@ TEST(SweepRows, ACellWhoseRequestsFailedHasFailed) {
   EXPECT_EQ(RowsOfPlan(plan, {row})[0].reason.find("28 of 30"), 0u);
   plan.max_failed_share = 1;
   EXPECT_EQ(RowsOfPlan(plan, {row})[0].status, CellStatus::kOk);
+}
+
+TEST(SweepCells, EachStandsWhereItsRowOrThePlanSays) {
+  SweepPlan plan;
+  plan.servers.resize(2);
+  plan.servers[0].name = "s";
+  plan.servers[1].name = "planned";
+  plan.servers[1].not_yet = "later";
+  plan.loads.resize(4);
+  for (size_t i = 0; i < 4; ++i) plan.loads[i].name = std::string(1, static_cast<char>('a' + i));
+  std::vector<SweepRow> rows;
+  for (const CellStatus status : {CellStatus::kOk, CellStatus::kFailed, CellStatus::kNotYet}) {
+    const Cell cell = CellsOf(plan)[rows.size()];
+    SweepRow& row = rows.emplace_back();
+    row.cell = cell.name;
+    row.hash = cell.hash;
+    row.status = status;
+    row.reason = status == CellStatus::kOk ? "" : "why";
+  }
+  const auto states = [&](const std::string& only, bool fresh) {
+    std::string text;
+    for (const CellView& view : ViewCells(plan, rows, only, fresh)) {
+      text += std::string(CellStateName(view.state)) + (view.reason.empty() ? "" : ": ") +
+              view.reason + "\n";
+    }
+    return text;
+  };
+  EXPECT_EQ(states("s /", false), "done\nfailed: why\ncannot yet: why\nto run\n");
+  EXPECT_EQ(states("s / a", true), "to run\n");
+  EXPECT_EQ(states("planned / b", false), "cannot yet: later\n");
+  EXPECT_EQ(states("nobody", false), "");
+  EXPECT_EQ(CountCells(ViewCells(plan, rows, "", false)), "1 done, 3 to run, 4 cannot yet");
+  EXPECT_EQ(CountCells(ViewCells(plan, rows, "s /", true)), "0 done, 4 to run");
+  // A row of other words than the plan's is none.
+  plan.loads[0].flags = {{"num-prompts", "3"}};
+  EXPECT_EQ(states("s / a", false), "to run\n");
 }
 
 TEST(SweepRows, OneRowACell) {

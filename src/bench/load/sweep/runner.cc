@@ -54,7 +54,7 @@ class Runner {
   Status Run();
 
  private:
-  std::vector<Cell> Unfinished() const;
+  std::vector<Cell> Unfinished();
   void RunCells(const std::vector<Cell>& cells);
   void RunCell(const Cell& cell, RunningServer& server);
   tl::expected<std::string, Failure> Load(const Cell& cell, RunningServer& server, SweepRow& row);
@@ -75,16 +75,14 @@ class Runner {
   std::optional<RunningList> running_;
 };
 
-std::vector<Cell> Runner::Unfinished() const {
-  const std::vector<SweepRow> rows =
-      options_.fresh ? std::vector<SweepRow>() : RowsOfPlan(plan_, rows_);
-  std::vector<Cell> cells = CellsOf(plan_);
-  std::erase_if(cells, [&](const Cell& cell) {
-    if (cell.name.find(options_.only) == std::string::npos) return true;
-    return std::ranges::any_of(rows, [&](const SweepRow& row) {
-      return row.cell == cell.name && row.status == CellStatus::kOk;
-    });
-  });
+// What is to be run, and rows for what cannot be; said.
+std::vector<Cell> Runner::Unfinished() {
+  const std::vector<CellView> views = ViewCells(plan_, rows_, options_.only, options_.fresh);
+  options_.say(fmt::format("{}: {}", plan_.name, CountCells(views)));
+  std::vector<Cell> cells;
+  for (const CellView& view : views) {
+    if (view.state != CellState::kDone) cells.push_back(view.cell);
+  }
   return cells;
 }
 

@@ -56,6 +56,26 @@ std::string TooManyFailed(const std::string& result, double max_share);
 // One whose requests failed beyond the plan's limit is failed, whatever the limit was when it ran.
 std::vector<SweepRow> RowsOfPlan(const SweepPlan& plan, const std::vector<SweepRow>& rows);
 
+// Where a cell stands, and what the next run would do with it.
+enum class CellState {
+  kDone,       // left as it is
+  kFailed,     // has a row, and runs again
+  kToRun,      // has none
+  kCannotYet,  // the plan says so, or its server did, which is asked again
+};
+const char* CellStateName(CellState state);  // "done", "failed", "to run", "cannot yet"
+struct CellView {
+  Cell cell;
+  CellState state = CellState::kToRun;
+  std::string reason;       // of what failed or cannot be
+  bool is_planned = false;  // the plan says that it cannot be yet
+};
+// The plan's cells whose name holds `only`, in order. `fresh`: as if there were no finished rows.
+std::vector<CellView> ViewCells(const SweepPlan& plan, const std::vector<SweepRow>& rows,
+                                const std::string& only, bool fresh);
+// "3 done, 5 to run, 2 cannot yet": those to run are all that the next run would try.
+std::string CountCells(const std::vector<CellView>& cells);
+
 // Runs what has no finished row and keeps OUTPUT_DIR/rows.jsonl, one row a cell. What a runner that
 // was killed outright left running there is ended first. kCancelled: stopped. kUnavailable: another
 // sweep writes there, or nobody can.

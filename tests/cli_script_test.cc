@@ -1,0 +1,95 @@
+// The repository's ./run around the program that is under test: what it starts, says and leaves.
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <filesystem>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "cli_runner.h"
+
+namespace moebius {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A repository whose program is built already: that of this test.
+class ScriptTest : public CliTest {
+ protected:
+  void SetUp() override {
+    CliTest::SetUp();
+    const fs::path source = MOEBIUS_SOURCE_DIR;
+    const fs::path root = folder_;
+    fs::copy_file(source / "run", root / "run");
+    fs::create_symlink(source / "tools", root / "tools");
+    fs::create_symlink(source / "models", root / "models");
+    fs::create_directories(root / "build/release");
+    fs::create_symlink(MOEBIUS_PROGRAM, root / "build/release/moebius");
+    fs::permissions(Write("setup", "#!/bin/sh\n"), fs::perms::owner_all);
+    program_ = folder_ + "run";
+  }
+
+  static std::vector<pid_t> ChildrenOf(pid_t pid) {
+    const std::string id = std::to_string(pid);
+    std::istringstream text(ReadFile("/proc/" + id + "/task/" + id + "/children"));
+    std::vector<pid_t> children;
+    for (pid_t child = 0; text >> child;) children.push_back(child);
+    return children;
+  }
+
+  // A zombie has no command line.
+  static bool IsAlive(pid_t pid) {
+    return !ReadFile("/proc/" + std::to_string(pid) + "/cmdline").empty();
+  }
+};
+
+TEST_F(ScriptTest, TheDemoAnswersAndEndsItsServer) {
+  const Finished demo = Run({});
+  EXPECT_EQ(demo.exit_code, 0) << demo.err;
+  EXPECT_TRUE(Contains(demo.out, "> What is 47 * 36?\n47 * 36 = ")) << demo.out;
+  EXPECT_TRUE(Contains(demo.LastLine(), "which ends now")) << demo.out;
+}
+
+TEST_F(ScriptTest, AKilledDemoLeavesNoServer) {
+  for (const bool early : {true, false}) {
+    Write("stdin", "");
+    Write("stdout", "");
+    const pid_t script = Start({});
+    // Early: as soon as there is a process beside the one that is waited for.
+    std::vector<pid_t> children;
+    for (int i = 0; i < 12000 && children.size() < 2; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      if (early || Contains(ReadFile(folder_ + "stdout"), ">")) children = ChildrenOf(script);
+    }
+    EXPECT_GE(children.size(), 2u) << ReadFile(folder_ + "stderr");
+    kill(script, SIGKILL);
+    EXPECT_EQ(Wait(script), 128 + SIGKILL);
+    for (const pid_t child : children) {
+      for (int i = 0; i < 6000 && IsAlive(child); ++i) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      }
+      EXPECT_FALSE(IsAlive(child)) << (early ? "early" : "late");
+      if (IsAlive(child)) kill(child, SIGKILL);
+    }
+  }
+}
+
+TEST_F(ScriptTest, TheDemosModelIsForCommandsThatNameNone) {
+  const Finished dry = Run({"serve", "--dry-run"});
+  EXPECT_TRUE(Contains(dry.out, "demo as one rank on ")) << dry.err;
+  const Finished unknown = Run({"serve", "--bogus"});
+  EXPECT_EQ(unknown.exit_code, 2);
+  EXPECT_EQ(unknown.err, "moebius: error: unknown flag --bogus\n");
+  // A server has its own: it is asked for its name.
+  const Finished nobody = Run({"run", "--url", "http://127.0.0.1:1", "-p", "x"});
+  EXPECT_EQ(nobody.exit_code, 1);
+  EXPECT_TRUE(Contains(nobody.err, "http://127.0.0.1:1")) << nobody.err;
+  const Finished bare = Run({"What is Moebius?"});
+  EXPECT_EQ(bare.exit_code, 2);
+  EXPECT_TRUE(Contains(bare.err, "-p TEXT")) << bare.err;
+}
+
+}  // namespace
+}  // namespace moebius
