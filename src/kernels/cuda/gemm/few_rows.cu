@@ -183,9 +183,8 @@ cudaError_t Launch(const FewRowsLaunch& args, cudaStream_t stream) {
                          static_cast<int>(args.rows),
                          static_cast<int>(args.n),
                          static_cast<int>(args.k / kUnit)};
-  auto* kernel = args.rows == 1   ? FewRowsKernel<kGated, kHeld, 1, Out>
-                 : args.rows == 2 ? FewRowsKernel<kGated, kHeld, 2, Out>
-                                  : FewRowsKernel<kGated, kHeld, 4, Out>;
+  auto* kernel =
+      args.rows == 1 ? FewRowsKernel<kGated, kHeld, 1, Out> : FewRowsKernel<kGated, kHeld, 2, Out>;
   const dim3 grid(NumBlocks(args.n), static_cast<unsigned>(args.batch));
   return LaunchEarly(kernel, grid, 32 * kWarps, 0, stream, params);
 }

@@ -8,8 +8,10 @@
 
 namespace moebius::kernels::cuda {
 
-constexpr int64_t kMaxFewRows = 4;
-constexpr int64_t kMaxFewPlaces = 32;
+// More rows want the tensor cores: reading each row again for every column costs as much as the
+// weights.
+constexpr int64_t kMaxFewRows = 2;
+constexpr int64_t kMaxFewPlaces = 16;
 
 // out[b] = a[b] w[b]^T for each b of a batch, sums in float32; a and w bfloat16, out float32 or
 // bfloat16. gated: w has n rows for the gate, then n for up, and out = silu(a gate^T) * (a up^T).
