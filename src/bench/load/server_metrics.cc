@@ -1,5 +1,7 @@
 #include "bench/load/server_metrics.h"
 
+#include <fmt/format.h>
+
 #include <charconv>
 #include <functional>
 
@@ -83,7 +85,7 @@ MetricSums ParseMetrics(std::string_view text) {
     double value = 0;
     if (std::from_chars(line.data(), line.data() + line.size(), value).ec != std::errc()) continue;
     sums[name] += value;
-    if (!position.empty()) sums[name + "{" + position + "}"] += value;
+    if (!position.empty()) sums[fmt::format("{}{{{}}}", name, position)] += value;
   }
   return sums;
 }
