@@ -112,7 +112,7 @@ void FillServer(BenchServeOptions& options) {
   const bool is_ipv6 = options.host.find(':') != std::string::npos && options.host[0] != '[';
   bench.client.base_url = options.base_url.value_or(fmt::format(
       "http://{}{}{}:{}", is_ipv6 ? "[" : "", options.host, is_ipv6 ? "]" : "", options.port));
-  while (bench.client.base_url.ends_with('/')) bench.client.base_url.pop_back();
+  bench.client.base_url = load::ServerRoot(std::move(bench.client.base_url));
   bench.client.endpoint = options.endpoint.value_or(
       bench.backend == "openai-chat" ? "/v1/chat/completions" : "/v1/completions");
   const char* variable = std::getenv("OPENAI_API_KEY");

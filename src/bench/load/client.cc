@@ -94,4 +94,33 @@ Result<std::string> LoadClient::Fetch(const std::string& target, std::string bod
                    response.status, ErrorMessageOf(response.body));
 }
 
+Result<int> ReadyStatus(const ClientOptions& options) {
+  net::HttpClientOptions http;
+  http.base_url = options.base_url;
+  http.connect_timeout = std::chrono::milliseconds(1000);
+  http.total_timeout = std::chrono::milliseconds(5000);
+  http.verify_peer = options.verify_peer;
+  MOEBIUS_ASSIGN(const auto client, net::HttpClient::Create(http));
+  int status = 0;
+  for (const char* target : {"/health/ready", "/v1/models"}) {
+    net::HttpRequest request;
+    request.target = target;
+    request.headers = options.headers;
+    MOEBIUS_ASSIGN(const net::HttpResponse answer, client->Fetch(std::move(request)));
+    status = answer.status;
+    if (status != 404) break;
+  }
+  return status;
+}
+
+std::string ServerRoot(std::string url) {
+  const auto drop_slashes = [&] {
+    while (url.ends_with('/')) url.pop_back();
+  };
+  drop_slashes();
+  if (url.ends_with("/v1")) url.resize(url.size() - 3);
+  drop_slashes();
+  return url;
+}
+
 }  // namespace moebius::load

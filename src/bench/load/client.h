@@ -62,4 +62,11 @@ class LoadClient {
   std::unique_ptr<net::HttpClient> http_;  // last: its thread ends before the rest goes
 };
 
+// The status of GET /health/ready or, where there is none, of /v1/models; asked anew, within
+// seconds. kUnavailable: nobody answers.
+Result<int> ReadyStatus(const ClientOptions& options);
+
+// The server that `url` is of: clients are given it with /v1, which the paths have already.
+std::string ServerRoot(std::string url);
+
 }  // namespace moebius::load

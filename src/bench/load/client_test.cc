@@ -38,10 +38,10 @@ class Script : public net::BodySource {
 // "error" (inside the stream), "cut", "hang".
 class FakeServer {
  public:
-  FakeServer() {
+  explicit FakeServer(int port = 0) {
     net::HttpServerOptions options;
     options.host = "127.0.0.1";
-    options.port = 0;
+    options.port = port;
     auto server = net::HttpServer::Start(
         options, [this](net::HttpRequest request, std::shared_ptr<net::Exchange> exchange) {
           Answer(request, exchange);
@@ -50,6 +50,7 @@ class FakeServer {
     server_ = std::move(*server);
   }
   bool takes_text = true;
+  int num_not_ready = 0;  // so many times it says that it loads its model
 
   std::string url() const { return "http://127.0.0.1:" + std::to_string(server_->port()); }
 
@@ -59,6 +60,11 @@ class FakeServer {
   }
 
   void Answer(const net::HttpRequest& request, const std::shared_ptr<net::Exchange>& exchange) {
+    if (num_not_ready > 0) {
+      --num_not_ready;
+      exchange->Respond({503, "application/json", {}, R"({"error": {"message": "loading"}})"});
+      return;
+    }
     if (request.path() == "/v1/models") {
       exchange->Respond({200, "application/json", {}, R"({"data": [{"id": "fake", "root": ""}]})"});
       return;
@@ -165,6 +171,49 @@ ServeBenchOptions Small(const FakeServer& server) {
   options.random_vocab_size = 100;
   options.shape.max_concurrency = 4;
   return options;
+}
+
+TEST(ServeBench, PatienceIsForAServerThatOnlyStarts) {
+  ServeBenchOptions options;
+  {
+    const FakeServer server;  // its port is free again behind it
+    options = Small(server);
+  }
+  options.random_vocab_size.reset();  // the server is asked for a tokenizer
+  options.ready_check_timeout_sec = 0.3;
+  const auto nobody = RunServeBench(options, {});
+  ASSERT_FALSE(nobody);
+  EXPECT_NE(nobody.error().message().find("the server is not ready: "), std::string::npos);
+  options.ready_check_timeout_sec = 60;
+  std::unique_ptr<FakeServer> server;
+  std::jthread starter([&] {
+    std::this_thread::sleep_for(300ms);
+    const std::string& url = options.client.base_url;
+    server = std::make_unique<FakeServer>(std::stoi(url.substr(url.rfind(':') + 1)));
+  });
+  const auto bench = RunServeBench(options, {});
+  starter.join();
+  ASSERT_TRUE(bench) << bench.error().message();
+  EXPECT_EQ(bench->model, "fake");
+  EXPECT_EQ(bench->figures.completed, 40);
+}
+
+TEST(ServeBench, AServerThatLoadsItsModelIsWaitedFor) {
+  FakeServer server;
+  server.num_not_ready = 3;
+  ServeBenchOptions options = Small(server);
+  options.ready_check_timeout_sec = 60;
+  const auto bench = RunServeBench(options, {});
+  ASSERT_TRUE(bench) << bench.error().message();
+  EXPECT_EQ(bench->figures.completed, 40);
+}
+
+TEST(LoadClient, AServersRootIsWithoutV1) {
+  EXPECT_EQ(ServerRoot("http://h:1/v1"), "http://h:1");
+  EXPECT_EQ(ServerRoot("http://h:1/v1//"), "http://h:1");
+  EXPECT_EQ(ServerRoot("http://h:1/"), "http://h:1");
+  EXPECT_EQ(ServerRoot("http://h:1/api/v1/"), "http://h:1/api");
+  EXPECT_EQ(ServerRoot("http://h:1/apiv1"), "http://h:1/apiv1");
 }
 
 TEST(ServeBench, MeasuresAServer) {

@@ -49,6 +49,7 @@ class Bench {
   Result<ServeBench> Run();
 
  private:
+  Status AwaitServer();
   Status FindModel();
   Status TryARequest();
   Status MakeBodies();
@@ -61,12 +62,33 @@ class Bench {
 
   ServeBenchOptions options_;
   std::stop_token stop_;
+  Clock::time_point patience_ends_;
   std::unique_ptr<LoadClient> client_;
   std::string model_root_;
   std::vector<std::string> bodies_;
   std::vector<int64_t> prompt_lens_;
   ServeBench bench_;
 };
+
+// With patience: until the server can be asked for its model and its tokenizer. What it says then,
+// be it a refusal, is for those who ask.
+Status Bench::AwaitServer() {
+  const double patience = options_.ready_check_timeout_sec.value_or(0);
+  if (patience <= 0) return {};
+  patience_ends_ = Clock::now() + std::chrono::duration_cast<Clock::duration>(
+                                      std::chrono::duration<double>(patience));
+  while (true) {
+    const Result<int> status = ReadyStatus(options_.client);
+    if (stop_.stop_requested()) return MakeError(ErrorCode::kCancelled, "stopped before the load");
+    if (status && *status < 500) return {};
+    if (Clock::now() >= patience_ends_) {
+      return MakeError(ErrorCode::kUnavailable, "the server is not ready: {}",
+                       status ? fmt::format("{}: HTTP {}", options_.client.base_url, *status)
+                              : status.error().message());
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  }
+}
 
 Status Bench::FindModel() {
   if (!options_.served_model_name.empty()) {
@@ -158,7 +180,6 @@ Status Bench::TryARequest() {
   const double patience = options_.ready_check_timeout_sec.value_or(0);
   if (has_patience && patience <= 0) return {};
   const auto longest = std::ranges::max_element(bodies_, {}, &std::string::size);
-  const auto deadline = Clock::now() + std::chrono::duration<double>(patience);
   while (true) {
     const RequestRecord record = client_->Ask(*longest, stop_);
     if (stop_.stop_requested()) return MakeError(ErrorCode::kCancelled, "stopped before the load");
@@ -171,7 +192,7 @@ Status Bench::TryARequest() {
                        record.error);
     }
     const bool is_hopeless = record.outcome == Outcome::kClientError && record.status != 404;
-    if (is_hopeless || Clock::now() >= deadline) {
+    if (is_hopeless || Clock::now() >= patience_ends_) {
       return MakeError(ErrorCode::kUnavailable, "the server is not ready: {}", record.error);
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(500));
@@ -230,6 +251,7 @@ void Bench::Load() {
 Result<ServeBench> Bench::Run() {
   MOEBIUS_TRY(CheckArrivals(options_.shape.arrivals));
   MOEBIUS_ASSIGN(client_, LoadClient::Create(options_.client));
+  MOEBIUS_TRY(AwaitServer());
   MOEBIUS_TRY(FindModel());
   MOEBIUS_TRY(MakeBodies());
   MOEBIUS_TRY(TryARequest());

@@ -9,7 +9,7 @@
 #include <sstream>
 #include <thread>
 
-#include "net/http_client.h"
+#include "bench/load/client.h"
 
 namespace moebius::load {
 namespace {
@@ -20,20 +20,10 @@ using Clock = std::chrono::steady_clock;
 constexpr int kUsageExitCode = 2;
 
 bool IsReady(const std::string& url) {
-  net::HttpClientOptions http;
-  http.base_url = url;
-  http.connect_timeout = std::chrono::milliseconds(1000);
-  http.total_timeout = std::chrono::milliseconds(5000);
-  const auto client = net::HttpClient::Create(http);
-  if (!client) return false;
-  for (const char* target : {"/health/ready", "/v1/models"}) {
-    net::HttpRequest request;
-    request.target = target;
-    const auto answer = (*client)->Fetch(std::move(request));
-    if (!answer || answer->status == 200) return answer.has_value();
-    if (answer->status != 404) return false;  // it knows the question, and says no
-  }
-  return false;
+  ClientOptions options;
+  options.base_url = url;
+  const Result<int> status = ReadyStatus(options);
+  return status && *status == 200;
 }
 
 tl::expected<void, Failure> WaitUntilReady(RunningServer& server, double timeout_sec,
@@ -63,7 +53,7 @@ tl::expected<void, Failure> WaitUntilReady(RunningServer& server, double timeout
 tl::expected<RunningServer, Failure> StartServer(const ServerSpec& spec, const ServerStart& start,
                                                  const std::stop_token& stop) {
   RunningServer server;
-  server.url = spec.url;
+  server.url = ServerRoot(spec.url);
   if (spec.command.empty()) {
     if (auto ready = WaitUntilReady(server, start.timeout_sec, stop); !ready)
       return tl::unexpected(ready.error());
