@@ -44,21 +44,34 @@ class Prometheus:
             [PROGRAMS / "prometheus", f"--config.file={self.folder}/prometheus.yml",
              f"--storage.tsdb.path={self.folder}/data", f"--web.listen-address=127.0.0.1:{self.port}"],
             stdout=self.log, stderr=subprocess.STDOUT)
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                if self.query("up == 1"):
-                    return self
-            except OSError:
-                pass
-            time.sleep(0.2)
-        self.__exit__()
-        raise RuntimeError("Prometheus does not see the server:\n" + (self.folder / "log").read_text())
+        try:
+            self.await_server()
+        except BaseException:  # nobody else would stop it
+            self.__exit__()
+            raise
+        return self
 
     def __exit__(self, *_):
         self.process.terminate()
-        self.process.wait(30)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
         self.log.close()
+
+    def await_server(self):
+        """It refuses connections, then answers 503 in plain words, then has not scraped yet."""
+        deadline = time.monotonic() + 60
+        found = None
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                if self.query("up == 1"):
+                    return
+            except (OSError, AssertionError) as error:
+                found = error
+            time.sleep(0.2)
+        raise RuntimeError(f"Prometheus does not see the server ({found}):\n" + (self.folder / "log").read_text())
 
     def get(self, path, **parameters):
         url = f"http://127.0.0.1:{self.port}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
@@ -66,7 +79,12 @@ class Prometheus:
             with urllib.request.urlopen(url, timeout=30) as answer:
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as error:
-            raise AssertionError(f"{parameters}: {json.load(error)['error']}") from error
+            words = error.read().decode(errors="replace")
+            try:
+                words = json.loads(words)["error"]
+            except (ValueError, KeyError, TypeError):
+                pass  # plain, as while it starts
+            raise AssertionError(f"{parameters}: HTTP {error.code}: {words}") from error
 
     def query(self, expression):
         return self.get("query", query=expression)["result"]
