@@ -1,5 +1,6 @@
 // One benchmark of an OpenAI-compatible server from begin to end: wait until it listens, find the
-// model, make the data set, wait until a request succeeds, warm up, load it, measure. Called by one thread.
+// model, make the data set, wait until a request succeeds, warm up, load it, measure. Called by one
+// thread.
 #pragma once
 
 #include <optional>
@@ -31,8 +32,8 @@ struct ServeBenchOptions {
   LoadShape shape;         // its num_requests and times come from the data set
   bool self_timed = true;  // a trace's own times
   int num_warmups = 0;
-  // How long to wait for the server, then for a request to succeed before the load; 0: none is sent; without a value,
-  // one is sent and must succeed at once (or be told to come later: 429).
+  // How long to wait for the server, then for a request to succeed before the load; 0: none is
+  // sent; without a value, one is sent and must succeed at once (or be told to come later: 429).
   std::optional<double> ready_check_timeout_sec;
   double probe_request_rate = 0;  // of single-token requests beside the load; 0: none
   Limits limits;
