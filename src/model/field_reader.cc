@@ -15,12 +15,16 @@ std::string Shown(const nlohmann::json& value) {
   return text;
 }
 
-bool IsIntegral(const nlohmann::json& value) {
+// 1e4 and 64.0 are written for integers, too.
+bool IsWhole(const nlohmann::json& value) {
   if (value.is_number_integer()) return true;
-  // 1e4 and 64.0 are written for integers, too.
   return value.is_number_float() && std::isfinite(value.get<double>()) &&
-         value.get<double>() == std::floor(value.get<double>()) &&
-         std::fabs(value.get<double>()) < 9e15;
+         value.get<double>() == std::floor(value.get<double>());
+}
+
+// And is held exactly.
+bool IsIntegral(const nlohmann::json& value) {
+  return IsWhole(value) && (value.is_number_integer() || std::fabs(value.get<double>()) < 9e15);
 }
 
 bool InRange(const nlohmann::json& value, int64_t min, int64_t max) {
@@ -63,7 +67,7 @@ int64_t FieldReader::Int(const char* name, int64_t min, int64_t max) {
   const nlohmann::json* value = Find(name);
   if (value == nullptr || !IsIntegral(*value) || !InRange(*value, min, max)) {
     // The bounds of a type say nothing to somebody who wrote something else.
-    const bool is_bare = min <= -INT32_MAX && max >= INT32_MAX && value && !IsIntegral(*value);
+    const bool is_bare = min <= -INT32_MAX && max >= INT32_MAX && value && !IsWhole(*value);
     Mismatch(ErrorCode::kInvalidArgument, name,
              is_bare ? "a whole number" : fmt::format("a whole number from {} to {}", min, max));
     return min;

@@ -67,6 +67,8 @@ class CallBase : public ApiCall {
   const CallFields& fields() const { return fields_; }
   const ApiContext& context() const { return *context_; }
   const text::Tokenizer* tokenizer() const { return context_->encoder->tokenizer(); }
+  // Tokens by their ids: as was asked for, or because nobody knows their texts.
+  bool as_token_ids() const { return fields_.tokens_as_token_ids || tokenizer() == nullptr; }
   const std::vector<TokenId>& prompt_tokens(size_t choice) const;
 
  private:

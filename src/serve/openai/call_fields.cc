@@ -215,6 +215,10 @@ ApiResult<void> ReadSwitches(const JsonBody& body, Endpoint endpoint, CallFields
   return {};
 }
 
+std::string NumPrompts(size_t count) {
+  return fmt::format("{} prompt{}", count, count == 1 ? "" : "s");
+}
+
 }  // namespace
 
 ApiResult<bool> BoolField(const JsonBody& body, const char* name, bool fallback) {
@@ -290,15 +294,15 @@ ApiResult<std::vector<frontend::GenerateRequest>> MakeRequests(
     std::vector<std::vector<TokenId>> prompts) {
   const int64_t count = static_cast<int64_t>(prompts.size()) * fields.n;
   if (count > context.max_choices) {
-    return BadRequest("n", "{} prompts with n = {} are {} choices, expected at most {}",
-                      prompts.size(), fields.n, count, context.max_choices);
+    return BadRequest("n", "{} with n = {} are {} choices, expected at most {}",
+                      NumPrompts(prompts.size()), fields.n, count, context.max_choices);
   }
   // All are handed over before the first begins.
   if (count > context.limits.max_num_waiting) {
     return BadRequest("n",
-                      "{} prompts with n = {} are {} choices, but no more than {} may wait for the "
-                      "engine (max_num_waiting)",
-                      prompts.size(), fields.n, count, context.limits.max_num_waiting);
+                      "{} with n = {} are {} choices, but no more than {} may wait for the engine "
+                      "(--max-num-waiting)",
+                      NumPrompts(prompts.size()), fields.n, count, context.limits.max_num_waiting);
   }
   int64_t num_tokens = 0;
   for (const auto& prompt : prompts) num_tokens += static_cast<int64_t>(prompt.size());

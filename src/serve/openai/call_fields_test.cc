@@ -99,6 +99,8 @@ TEST_F(CallFieldsTest, ChoicesThatCouldNeverWaitTogetherAreAnError) {
   EXPECT_EQ(refused.error().status, 400);
   EXPECT_EQ(refused.error().param, "n");
   EXPECT_NE(refused.error().message.find("no more than 2"), std::string::npos);
+  EXPECT_EQ(refused.error().message.find("1 prompt with n = 3 are 3 choices"), 0U);
+  EXPECT_NE(refused.error().message.find("(--max-num-waiting)"), std::string::npos);
 }
 
 struct Refusal {
@@ -121,12 +123,17 @@ TEST_F(CallFieldsTest, RefusalsNameTheField) {
       {R"("seed": 0.5)", "seed", "0.5"},
       {R"("seed": 99999999999999999999)", "seed", "whole number"},
       {R"("max_tokens": -3)", "max_tokens", "-3"},
+      {R"("max_tokens": 1e30)", "max_tokens", "1e+30, expected a whole number from"},
       {R"("max_tokens": "all")", "max_tokens", "all"},
       {R"("max_tokens": 600)", "max_tokens", "512 tokens"},
       {R"("min_tokens": 9, "max_tokens": 5)", "min_tokens", "9"},
       {R"("n": 0)", "n", "0"},
       {R"("n": 5000)", "n", "5000"},
       {R"("best_of": 3)", "best_of", "3"},
+      {R"("guided_json": {})", "guided_json", "not supported"},
+      {R"("structured_outputs": {})", "structured_outputs", "not supported"},
+      {R"("audio": {})", "audio", "not supported"},
+      {R"("web_search_options": {})", "web_search_options", "not supported"},
       {R"("stop": [""])", "stop", "empty"},
       {R"("stop": [7])", "stop", "7"},
       {R"("stop_token_ids": [-1])", "stop_token_ids", "-1"},
@@ -262,7 +269,7 @@ TEST_F(CallFieldsTest, NeutralValuesPass) {
   for (const bool chat : {true, false}) {
     const CallResult call = Parse(chat, R"("response_format": {"type": "text"}, "best_of": 1,
         "tool_choice": "none", "suffix": "", "use_beam_search": false, "guided_json": null,
-        "structured_outputs": {}, "kv_transfer_params": {}, "logits_processors": [],
+        "structured_outputs": null, "kv_transfer_params": {}, "logits_processors": [],
         "modalities": ["text"], "audio": null, "function_call": "none", "functions": [],
         "thinking_token_budget": null, "parallel_tool_calls": true)");
     EXPECT_TRUE(call) << call.error().message;

@@ -82,7 +82,7 @@ class ChatCall : public CallBase {
     if (fields().num_prompt_logprobs >= 0 && !outputs.empty()) {
       out += R"(,"prompt_logprobs":)";
       AppendPromptLogprobs(out, outputs[0].prompt_logprobs,
-                           {fields().num_prompt_logprobs, fields().tokens_as_token_ids});
+                           {fields().num_prompt_logprobs, as_token_ids()});
     }
     AppendPromptIds(out);
   }
@@ -160,7 +160,7 @@ class ChatCall : public CallBase {
       out += "null";
       return;
     }
-    AppendChatLogprobs(out, news.logprobs, {fields().num_logprobs, fields().tokens_as_token_ids});
+    AppendChatLogprobs(out, news.logprobs, {fields().num_logprobs, as_token_ids()});
   }
 
   void AppendTokenIds(std::string& out, const News& news) const {

@@ -116,12 +116,57 @@ ApiResult<Value> ReadCalls(const Value& calls, const MessageForm& form, const st
 constexpr std::array<std::string_view, 5> kRoles = {"system", "developer", "user", "assistant",
                                                     "tool"};
 
-// One of the API, or one that the template knows ('ipython').
+std::string_view WithoutEnd(std::string_view text, std::string_view chars) {
+  const size_t last = text.find_last_not_of(chars);
+  return last == text.npos ? std::string_view() : text.substr(0, last + 1);
+}
+
+// Whether `text` ends with what holds a role: message.role, message['role'], role.
+bool EndsWithRole(std::string_view text) {
+  return WithoutEnd(text, " \t\n)]'\"").ends_with("role");
+}
+
+// Whether the literal between `before` and `after` is one that a role is compared with:
+// "role == 'x'", "'x' != role", "role in ['y', 'x']".
+bool IsComparedWithRole(std::string_view before, std::string_view after) {
+  constexpr std::string_view kSpaces = " \t\n";
+  static const std::string kName =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_";
+  static const std::string kExpression = kName + ".[]()'\"";
+  static const std::string kWords = kName + " \t\n,'\"-";
+  const std::string_view left = WithoutEnd(before, kSpaces);
+  if (left.ends_with("==") || left.ends_with("!=")) {
+    return EndsWithRole(left.substr(0, left.size() - 2));
+  }
+  const size_t begin = after.find_first_not_of(kSpaces);
+  if (begin != after.npos &&
+      (after.substr(begin).starts_with("==") || after.substr(begin).starts_with("!="))) {
+    std::string_view right = after.substr(begin + 2);
+    right.remove_prefix(std::min(right.find_first_not_of(kSpaces), right.size()));
+    return EndsWithRole(right.substr(0, right.find_first_not_of(kExpression)));
+  }
+  // Back over the list's other words.
+  std::string_view list = WithoutEnd(left, kWords);
+  if (!list.ends_with('[') && !list.ends_with('(')) return false;
+  list = WithoutEnd(list.substr(0, list.size() - 1), kSpaces);
+  if (!list.ends_with(" in")) return false;
+  list = WithoutEnd(list.substr(0, list.size() - 3), kSpaces);
+  if (list.ends_with(" not")) list.remove_suffix(4);
+  return EndsWithRole(list);
+}
+
+// One of the API, or one that the template compares roles with ('ipython').
 bool IsRole(const std::string& role, const TemplateTraits& traits) {
   if (std::find(kRoles.begin(), kRoles.end(), role) != kRoles.end()) return true;
-  return !role.empty() && std::all_of(role.begin(), role.end(), IsNameChar) &&
-         (traits.source.find("'" + role + "'") != std::string_view::npos ||
-          traits.source.find('"' + role + '"') != std::string_view::npos);
+  if (role.empty() || !std::all_of(role.begin(), role.end(), IsNameChar)) return false;
+  const std::string_view source = traits.source;
+  for (const char quote : {'\'', '"'}) {
+    const std::string literal = quote + role + quote;
+    for (size_t at = source.find(literal); at != source.npos; at = source.find(literal, at + 1)) {
+      if (IsComparedWithRole(source.substr(0, at), source.substr(at + literal.size()))) return true;
+    }
+  }
+  return false;
 }
 
 ApiResult<std::string> ReadRole(const Dict& message, const TemplateTraits& traits,

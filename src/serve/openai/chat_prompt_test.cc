@@ -86,6 +86,25 @@ TEST(ChatPrompt, ADeveloperIsTheSystemWhereTemplatesKnowNone) {
   EXPECT_EQ(Prompt("{{ messages[0].role == 'ipython' }}", R"([{"role": "ipython"}])"), "True");
 }
 
+TEST(ChatPrompt, ARoleIsAWordThatTheTemplateComparesRolesWith) {
+  const std::string messages = R"([{"role": "critic", "content": "x"}])";
+  for (const char* knows :
+       {"{{ messages[0]['role'] == \"critic\" }}", "{{ 'critic' == messages[0].role }}",
+        "{{ messages[0].role in ['judge', 'critic'] }}", "{{ not messages[0].role != 'critic' }}",
+        "{{ not (messages[0]['role'] not in ('critic', 'judge')) }}",
+        "{% set role = messages[0]['role'] %}{{ 'critic'==role }}"}) {
+    EXPECT_EQ(Prompt(knows, messages), "True") << knows;
+  }
+  for (const char* does_not :
+       {"{{ 'critic' }}", "{{ messages[0]['critic'] }}", "{{ messages[0].content == 'critic' }}",
+        "{{ messages[0].content in ['critic'] }}", "{{ 'critic' in messages[0].content }}",
+        "{{ ['critic'] }}"}) {
+    const auto refused = Encode(does_not, R"({"messages": )" + messages + "}");
+    ASSERT_FALSE(refused) << does_not;
+    EXPECT_NE(refused.error().message.find("messages[0].role is 'critic'"), std::string::npos);
+  }
+}
+
 TEST(ChatPrompt, OptionsReachTheTemplate) {
   const std::string messages = R"([{"role": "user", "content": "x"}])";
   EXPECT_EQ(Prompt("{{ enable_thinking }} {{ reasoning_effort }} {{ documents | tojson }} "

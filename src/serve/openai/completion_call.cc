@@ -54,7 +54,7 @@ class CompletionCall : public CallBase {
     if (fields().num_prompt_logprobs >= 0) {
       out += R"(,"prompt_logprobs":)";
       AppendPromptLogprobs(out, output.prompt_logprobs,
-                           {fields().num_prompt_logprobs, fields().tokens_as_token_ids});
+                           {fields().num_prompt_logprobs, as_token_ids()});
     }
     out += '}';
   }
@@ -77,8 +77,7 @@ class CompletionCall : public CallBase {
       out += "null";
       return;
     }
-    CompletionLogprobs logprobs({fields().num_logprobs, fields().tokens_as_token_ids},
-                                offsets_[choice]);
+    CompletionLogprobs logprobs({fields().num_logprobs, as_token_ids()}, offsets_[choice]);
     if (echoes) AddPrompt(choice, output, logprobs);
     for (size_t i = 0; i < news.logprobs.size(); ++i) {
       const bool is_stop = news.is_last && i + 1 == news.logprobs.size() && output.stop_token;

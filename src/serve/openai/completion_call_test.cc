@@ -190,6 +190,25 @@ TEST_F(CompletionCallTest, TokensThatLookAlikeAreAllThere) {
             (json{{"\uFFFD", -2.0}, {"token_id:6", -0.5}, {"b", -1.0}}));
 }
 
+TEST_F(CompletionCallTest, TokensWithoutATokenizerAreNamedByTheirIds) {
+  const frontend::PromptEncoder no_tokenizer{nullptr,
+                                             MakeError(ErrorCode::kNotFound, "no template")};
+  ApiContext context = context_;
+  context.encoder = &no_tokenizer;
+  const json body = {{"prompt", {5, 6}}, {"max_tokens", 1}, {"logprobs", 1}};
+  const auto call = ParseCompletion(body.dump(), context, "");
+  ASSERT_TRUE(call) << call.error().message;
+  frontend::GenerateOutput answer;
+  answer.token_ids = {5};
+  answer.finish = engine::FinishReason::kLength;
+  frontend::TokenLogprob logprob{5, "", -2.0f, 2, {}};
+  logprob.top = {{6, "", -0.5f}};
+  answer.logprobs = {logprob};
+  const json logprobs = json::parse((*call)->Body({{answer}}))["choices"][0]["logprobs"];
+  EXPECT_EQ(logprobs["tokens"][0], "token_id:5");
+  EXPECT_EQ(logprobs["top_logprobs"][0], (json{{"token_id:5", -2.0}, {"token_id:6", -0.5}}));
+}
+
 TEST_F(CompletionCallTest, TokenIdsAndPromptLogprobs) {
   const std::vector<TokenId> prompt = Encode("One two");
   const auto call =

@@ -15,10 +15,12 @@ bool IsNeutral(const json& value) {
   return value.empty() || (value.is_string() && value.get_ref<const std::string&>().empty());
 }
 
+// Any value is refused: an empty object is a wish, too (any JSON, a search with its defaults).
+constexpr const char* kUnsupportedEvenEmpty[] = {"structured_outputs", "guided_json", "audio",
+                                                 "web_search_options"};
+
 // Any value that is not neutral is refused.
-constexpr const char* kUnsupported[] = {"structured_outputs",
-                                        "guided_json",
-                                        "guided_regex",
+constexpr const char* kUnsupported[] = {"guided_regex",
                                         "guided_choice",
                                         "guided_grammar",
                                         "guided_decoding_backend",
@@ -28,15 +30,13 @@ constexpr const char* kUnsupported[] = {"structured_outputs",
                                         "use_beam_search",
                                         "kv_transfer_params",
                                         "logits_processors",
-                                        "audio",
                                         "prompt_embeds",
                                         "chat_template",
                                         "functions",
                                         "logprob_token_ids",
                                         "repetition_detection",
                                         "media_io_kwargs",
-                                        "mm_processor_kwargs",
-                                        "web_search_options"};
+                                        "mm_processor_kwargs"};
 
 ApiResult<void> CheckResponseFormat(const json& format) {
   const json type = format.is_object() ? format.value("type", json()) : json();
@@ -90,6 +90,9 @@ ApiResult<void> CheckNamedTool(const json& choice, const json& tools) {
 
 ApiResult<void> CheckUnsupported(const JsonBody& body) {
   const json& fields = body.fields();
+  for (const char* name : kUnsupportedEvenEmpty) {
+    if (body.Has(name)) return BadRequest(name, "{} is not supported yet", name);
+  }
   for (const char* name : kUnsupported) {
     if (body.Has(name) && !IsNeutral(fields[name])) {
       return BadRequest(name, "{} is not supported yet", name);
