@@ -204,11 +204,26 @@ TEST_F(BenchTest, APlansMistakesNameTheirLine) {
                        "plan.yaml:8: unknown key 'flag' of a server (did you mean flags?)"));
   EXPECT_TRUE(Contains(error("  - name: s\n    flags: {max-num-sequences: 3}\n", good_load),
                        "plan.yaml:7: unknown flag --max-num-sequences"));
+  EXPECT_TRUE(Contains(error("  - name: s\n    flags: {max-num-seqs: none}\n", good_load),
+                       "plan.yaml:7: --max-num-seqs is"));
   EXPECT_TRUE(Contains(error(good_server, "  - name: l\n    flags: {num-promts: 3}\n"),
                        "plan.yaml:9: unknown flag --num-promts (did you mean --num-prompts?)"));
   EXPECT_TRUE(Contains(error(good_server, "  - name: l\n    flags: {burstiness: 0}\n"),
                        "plan.yaml:9: --burstiness is 0"));
   EXPECT_FALSE(std::filesystem::exists(folder_ + "out/rows.jsonl"));
+}
+
+TEST_F(BenchTest, AValueThatTheServerRefusesIsAMistakeAndNotForLater) {
+  const std::string plan = Plan("  - name: s\n    flags: {max-model-len: 999999}\n",
+                                "  - name: l\n    flags: {num-prompts: 1}\n");
+  const Finished finished = Run(Sweep(plan));
+  EXPECT_EQ(finished.exit_code, 1);
+  const std::vector<json> rows = Rows();
+  ASSERT_EQ(rows.size(), 1u) << finished.err;
+  EXPECT_EQ(rows[0]["status"], "failed");
+  EXPECT_TRUE(Contains(rows[0]["reason"], "--max-model-len")) << rows[0]["reason"];
+  EXPECT_FALSE(rows[0]["identity"].contains("git"));
+  EXPECT_TRUE(Contains(Run({"--version"}).out, rows[0]["identity"]["version"]));
 }
 
 TEST_F(BenchTest, ThePlansOfTheRepositoryAreWellFormed) {

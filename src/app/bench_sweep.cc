@@ -12,6 +12,7 @@
 #include "app/standard_output.h"
 #include "bench/load/sweep/report.h"
 #include "bench/load/sweep/runner.h"
+#include "bench/load/sweep/server.h"
 
 namespace moebius::app {
 namespace {
@@ -21,10 +22,7 @@ namespace {
 Status CheckOwnWords(const std::vector<std::string>& words) {
   const auto line = ParseCommandLine(words);
   if (line) return {};
-  const std::string& message = line.error().message();
-  const bool is_mistake = message.find("unknown flag") != std::string::npos ||
-                          message.find("unknown command") != std::string::npos ||
-                          words.front() == "bench";
+  const bool is_mistake = words.front() == "bench" || !load::IsNotYet(line.error().message());
   return is_mistake ? Status(tl::unexpected<Error>(line.error())) : Status();
 }
 
@@ -94,6 +92,7 @@ Result<int> BenchSweepCommand(const BenchSweepOptions& options, Interrupt& inter
   load::RunnerOptions runner;
   std::error_code error;
   runner.program = std::filesystem::read_symlink("/proc/self/exe", error).string();
+  runner.version = MOEBIUS_VERSION;
   runner.output_dir = folder.string();
   runner.only = options.only;
   runner.fresh = options.fresh;

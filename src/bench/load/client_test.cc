@@ -43,7 +43,7 @@ class FakeServer {
     options.host = "127.0.0.1";
     options.port = port;
     auto server = net::HttpServer::Start(
-        options, [this](net::HttpRequest request, std::shared_ptr<net::Exchange> exchange) {
+        options, [this](net::HttpRequest request, const std::shared_ptr<net::Exchange>& exchange) {
           Answer(request, exchange);
         });
     EXPECT_TRUE(server) << server.error().message();

@@ -149,20 +149,4 @@ Result<int> FreePort() {
   return MakeError(ErrorCode::kUnavailable, "no free port: {}", std::strerror(errno));
 }
 
-std::string OutputOf(const std::vector<std::string>& words) {
-  std::string path = "/tmp/moebius_output_XXXXXX";
-  const int fd = mkstemp(path.data());
-  if (fd < 0) return "";
-  close(fd);
-  std::string text;
-  auto process = Process::Start(words, {}, path);
-  if (process && process->Wait(std::chrono::seconds(5)) == 0) {
-    std::ifstream file(path, std::ios::binary);
-    text.assign(std::istreambuf_iterator<char>(file), {});
-    while (text.ends_with('\n')) text.pop_back();
-  }
-  unlink(path.c_str());
-  return text;
-}
-
 }  // namespace moebius::load

@@ -51,7 +51,4 @@ bool EndNamedProcess(const std::string& name,
 // A TCP port of 127.0.0.1 that was free a moment ago.
 Result<int> FreePort();
 
-// What a short command writes to standard output, without its last newline; empty if it fails.
-std::string OutputOf(const std::vector<std::string>& words);
-
 }  // namespace moebius::load

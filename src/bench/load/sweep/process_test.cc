@@ -102,12 +102,10 @@ TEST_F(ProcessTest, ARunningListEndsWhatItsForerunnerLeft) {
   EXPECT_TRUE(process->Wait(5s).has_value());
 }
 
-TEST(Processes, PortsAndOutput) {
+TEST(Processes, PortsAreFree) {
   const auto port = FreePort();
   ASSERT_TRUE(port);
   EXPECT_GT(*port, 0);
-  EXPECT_EQ(OutputOf({"echo", "a b"}), "a b");
-  EXPECT_EQ(OutputOf({"false"}), "");
 }
 
 }  // namespace

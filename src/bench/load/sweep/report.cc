@@ -122,12 +122,12 @@ std::string SweepMarkdown(const SweepPlan& plan, const std::vector<SweepRow>& ro
 std::string SweepCsv(const std::vector<SweepRow>& rows) {
   std::string out;
   for (const Column& column : CommonColumns()) out += CsvField(column.name) + ",";
-  out += "hash,git,machine,date,server_command,bench_command\n";
+  out += "hash,version,machine,date,server_command,bench_command\n";
   for (const SweepRow& row : rows) {
     const CellFigures figures = FiguresOf(row);
     for (const Column& column : CommonColumns()) out += CsvField(column.value(row, figures)) + ",";
-    out += fmt::format("{},{},{},{},{},{}\n", row.hash, row.git, CsvField(row.machine), row.date,
-                       CsvField(row.server_command), CsvField(row.bench_command));
+    out += fmt::format("{},{},{},{},{},{}\n", row.hash, row.version, CsvField(row.machine),
+                       row.date, CsvField(row.server_command), CsvField(row.bench_command));
   }
   return out;
 }

@@ -15,17 +15,17 @@ double NumberAt(const json& root, const std::string& pointer) {
   return root.contains(at) && root[at].is_number() ? root[at].get<double>() : NAN;
 }
 
-std::string CommitOf(const SweepRow& row) { return row.git.empty() ? "unknown" : row.git; }
+std::string VersionOf(const SweepRow& row) { return row.version.empty() ? "unknown" : row.version; }
 
 // Of the rows that ran, in their order, each once.
-std::vector<std::string> CommitsOf(const std::vector<SweepRow>& rows) {
-  std::vector<std::string> commits;
+std::vector<std::string> VersionsOf(const std::vector<SweepRow>& rows) {
+  std::vector<std::string> versions;
   for (const SweepRow& row : rows) {
     if (row.status == CellStatus::kNotYet) continue;
-    if (std::ranges::count(commits, CommitOf(row)) == 0) commits.push_back(CommitOf(row));
+    if (std::ranges::count(versions, VersionOf(row)) == 0) versions.push_back(VersionOf(row));
   }
-  if (commits.empty()) commits.push_back(CommitOf(rows.front()));
-  return commits;
+  if (versions.empty()) versions.push_back(VersionOf(rows.front()));
+  return versions;
 }
 
 constexpr Column kColumns[] = {
@@ -94,9 +94,9 @@ std::span<const Column> CommonColumns() { return kColumns; }
 
 std::vector<Column> ColumnsOf(const std::vector<SweepRow>& rows) {
   std::vector<Column> columns(std::begin(kColumns), std::end(kColumns));
-  if (!rows.empty() && CommitsOf(rows).size() > 1) {
+  if (!rows.empty() && VersionsOf(rows).size() > 1) {
     columns.push_back(
-        {"commit", [](const SweepRow& row, const CellFigures&) { return CommitOf(row); }});
+        {"version", [](const SweepRow& row, const CellFigures&) { return VersionOf(row); }});
   }
   return columns;
 }
@@ -104,9 +104,9 @@ std::vector<Column> ColumnsOf(const std::vector<SweepRow>& rows) {
 std::string Identity(const std::vector<SweepRow>& rows) {
   if (rows.empty()) return "";
   const auto last = std::ranges::max_element(rows, {}, &SweepRow::date);
-  const std::vector<std::string> commits = CommitsOf(rows);
-  return fmt::format("{}; commit{} {}; last cell {}", last->machine, commits.size() > 1 ? "s" : "",
-                     fmt::join(commits, ", "), last->date);
+  const std::vector<std::string> versions = VersionsOf(rows);
+  return fmt::format("{}; moebius {}; last cell {}", last->machine, fmt::join(versions, ", "),
+                     last->date);
 }
 
 std::vector<Missing> MissingOf(const std::vector<SweepRow>& rows) {

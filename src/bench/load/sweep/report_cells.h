@@ -36,10 +36,10 @@ struct Column {
   std::string (*value)(const SweepRow&, const CellFigures&);
 };
 std::span<const Column> CommonColumns();
-// And the commit, where not all rows are of one.
+// And the version, where not all rows are of one.
 std::vector<Column> ColumnsOf(const std::vector<SweepRow>& rows);
 
-// The machine, the commits, the last date.
+// The machine, the versions, the last date.
 std::string Identity(const std::vector<SweepRow>& rows);
 
 // What there is not yet, once a reason: {"tp2", "one rank for now", 6 cells}.

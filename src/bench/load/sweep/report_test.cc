@@ -66,15 +66,15 @@ TEST(SweepReport, WhatIsNotThereLeavesNoBlankLines) {
   EXPECT_NE(SweepHtml(plan, Rows(), "a<b").find("<b>a&lt;b</b>"), std::string::npos);
 }
 
-TEST(SweepReport, CommitsThatDifferAreShownByRow) {
+TEST(SweepReport, VersionsThatDifferAreShownByRow) {
   std::vector<SweepRow> rows = Rows();
-  for (SweepRow& row : rows) row.git = "aaa";
-  EXPECT_EQ(SweepMarkdown({}, rows).find("| commit |"), std::string::npos);
-  EXPECT_NE(SweepMarkdown({}, rows).find("; commit aaa;"), std::string::npos);
-  rows[3].git = "bbb";
+  for (SweepRow& row : rows) row.version = "aaa";
+  EXPECT_EQ(SweepMarkdown({}, rows).find("| version |"), std::string::npos);
+  EXPECT_NE(SweepMarkdown({}, rows).find("; moebius aaa;"), std::string::npos);
+  rows[3].version = "bbb";
   const std::string text = SweepMarkdown({}, rows);
-  EXPECT_NE(text.find("| commit |"), std::string::npos);
-  EXPECT_NE(text.find("; commits aaa, bbb;"), std::string::npos);
+  EXPECT_NE(text.find("| version |"), std::string::npos);
+  EXPECT_NE(text.find("; moebius aaa, bbb;"), std::string::npos);
   EXPECT_NE(text.find("| bbb |"), std::string::npos);
   EXPECT_NE(SweepHtml({}, rows).find("bbb</td>"), std::string::npos);
 }

@@ -29,7 +29,7 @@ std::string ToJsonLine(const SweepRow& row) {
                        {"reason", row.reason}};
   json["identity"] = {{"server_command", row.server_command},
                       {"bench_command", row.bench_command},
-                      {"git", row.git},
+                      {"version", row.version},
                       {"machine", row.machine},
                       {"date", row.date}};
   json["result"] =
@@ -57,7 +57,7 @@ std::vector<SweepRow> ReadRows(const std::string& path) {
     const ordered_json identity = json.value("identity", ordered_json::object());
     row.server_command = TextOf(identity, "server_command");
     row.bench_command = TextOf(identity, "bench_command");
-    row.git = TextOf(identity, "git");
+    row.version = TextOf(identity, "version");
     row.machine = TextOf(identity, "machine");
     row.date = TextOf(identity, "date");
     if (json.contains("result") && json["result"].is_object()) row.result = json["result"].dump();

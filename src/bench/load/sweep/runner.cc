@@ -68,7 +68,6 @@ class Runner {
   const SweepPlan& plan_;
   const RunnerOptions& options_;
   const std::stop_token stop_;
-  std::string git_;
   std::string machine_;
   std::vector<SweepRow> rows_;
   Status written_;  // the first failure to
@@ -93,7 +92,7 @@ SweepRow Runner::RowOf(const Cell& cell) const {
   row.load = plan_.loads[cell.load].name;
   row.repeat = cell.repeat;
   row.hash = cell.hash;
-  row.git = git_;
+  row.version = options_.version;
   row.machine = machine_;
   row.date = Now();
   return row;
@@ -217,7 +216,6 @@ Status Runner::Run() {
   for (const SweepRow& row : ReadRows(RowsPath())) PutRow(row, rows_);
   MOEBIUS_TRY(WriteRows(RowsPath(), rows_));  // or nobody need measure
   const std::vector<Cell> cells = Unfinished();
-  git_ = OutputOf({"git", "rev-parse", "--short=12", "HEAD"});
   machine_ = Machine();
   for (size_t at = 0; at < cells.size() && !stop_.stop_requested();) {
     std::vector<Cell> of_server;

@@ -15,6 +15,7 @@ namespace moebius::load {
 
 struct RunnerOptions {
   std::string program;                          // this program's path
+  std::string version;                          // and version
   std::string output_dir;                       // rows.jsonl, logs/ and results/ go there
   std::string only;                             // cells whose name holds it; empty: all
   bool fresh = false;                           // finished cells, too
@@ -35,7 +36,7 @@ struct SweepRow {
   std::string reason;  // of a cell that is not ok
   std::string server_command;
   std::string bench_command;
-  std::string git;  // commit of the working folder; empty: none
+  std::string version;  // of this program; empty: unknown
   std::string machine;
   std::string date;
   std::string result;  // JSON text; empty: none

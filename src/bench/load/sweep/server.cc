@@ -16,7 +16,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// A program that was asked for something it does not take ends so (as most do, ours included).
+// A program that was asked for something it does not take ends so (as most do, ours included), be
+// it a mistake or what there is not yet.
 constexpr int kUsageExitCode = 2;
 
 bool IsReady(const std::string& url) {
@@ -32,7 +33,7 @@ tl::expected<void, Failure> WaitUntilReady(RunningServer& server, double timeout
   while (!IsReady(server.url)) {
     if (server.process) {
       if (const auto code = server.process->Poll()) {
-        const bool refused = *code == kUsageExitCode;
+        const bool refused = *code == kUsageExitCode && IsNotYet(LastWords(server.log));
         return tl::unexpected(
             Failure{refused ? CellStatus::kNotYet : CellStatus::kFailed,
                     fmt::format("{}{}", refused ? "" : fmt::format("exit code {}: ", *code),
@@ -86,6 +87,10 @@ tl::expected<RunningServer, Failure> StartServer(const ServerSpec& spec, const S
   if (auto ready = WaitUntilReady(server, start.timeout_sec, stop); !ready)
     return tl::unexpected(ready.error());
   return server;
+}
+
+bool IsNotYet(std::string_view words) {
+  return words.find(" for now") != words.npos || words.find(" not supported") != words.npos;
 }
 
 std::string ReadWholeFile(const std::string& path) {

@@ -6,6 +6,7 @@
 #include <optional>
 #include <stop_token>
 #include <string>
+#include <string_view>
 #include <tl/expected.hpp>
 
 #include "bench/load/sweep/process.h"
@@ -34,10 +35,14 @@ struct ServerStart {
   std::function<void(pid_t)> started;  // its process, before it is ready
 };
 // Starts it on a free port and waits until GET /health/ready (or, where there is none, /v1/models)
-// says 200. A server that ends with exit code 2, as programs do that refuse their flags, is not
-// there yet; whatever else ends it is a failure. The reason is its log's last word.
+// says 200. A server that ends with exit code 2, as programs do that refuse their flags, and words
+// that are IsNotYet is not there yet; whatever else ends it is a failure. The reason is its log's
+// last word.
 tl::expected<RunningServer, Failure> StartServer(const ServerSpec& spec, const ServerStart& start,
                                                  const std::stop_token& stop);
+
+// Whether a refusal is of what the program cannot do yet, in its words; else somebody was mistaken.
+bool IsNotYet(std::string_view words);
 
 std::string ReadWholeFile(const std::string& path);  // empty: there is none
 // The last line of a log that speaks of an error, else the last line.
