@@ -89,6 +89,17 @@ TEST_F(ScriptTest, TheDemosModelIsForCommandsThatNameNone) {
   const Finished bare = Run({"What is Moebius?"});
   EXPECT_EQ(bare.exit_code, 2);
   EXPECT_TRUE(Contains(bare.err, "-p TEXT")) << bare.err;
+  // A file's model, or a flag's, is not replaced by the demo's; a file without one leaves it.
+  const std::string file = Write("named.yaml", "model: /no/such/model\n");
+  const std::string silent = Write("silent.yaml", "max-model-len: 64\n");
+  for (const Args& named :
+       {Args{"--config", file}, Args{"--config=" + file}, Args{"--model", "/no/such/model"}}) {
+    const Finished other = Run(Args{"serve", "--dry-run"} + named);
+    EXPECT_NE(other.exit_code, 0) << other.out;
+    EXPECT_TRUE(Contains(other.err, "/no/such/model")) << other.err;
+  }
+  const Finished demo = Run({"serve", "--dry-run", "--config", silent});
+  EXPECT_TRUE(Contains(demo.out, "demo as one rank on ")) << demo.err;
 }
 
 }  // namespace

@@ -398,14 +398,18 @@ TEST_F(ServeTest, DryRunsJudge) {
       << own.out;
   EXPECT_TRUE(Contains(own.out, " M parameters, ")) << own.out;
   // What a start refuses is refused.
-  for (const Args& flags : {Args{"--max-model-len", "999999"}, Args{"--max-num-seqs", "0"},
-                            Args{"--chat-template", "/no/such/file"}}) {
+  for (const Args& flags :
+       {Args{"--max-model-len", "999999"}, Args{"--max-num-seqs", "0"},
+        Args{"--chat-template", "/no/such/file"}, Args{"--step-log", "/nonexistent/x"}}) {
     const Finished start = Run(Args{"serve", kDemo, "--port", "0"} + flags);
     const Finished dry = Run(Args{"serve", kDemo, "--port", "0", "--dry-run"} + flags);
     EXPECT_NE(dry.exit_code, 0) << flags[0];
     EXPECT_EQ(dry.exit_code, start.exit_code) << flags[0];
     EXPECT_EQ(dry.err, start.err);
   }
+  const std::string log = folder_ + "steps.jsonl";
+  EXPECT_EQ(Run({"serve", kDemo, "--dry-run", "--step-log", log}).exit_code, 0);
+  EXPECT_FALSE(std::filesystem::exists(log));
   const Finished planned = Run({"serve", "openai/gpt-oss-120b", "--dry-run", "--device", "h200"});
   EXPECT_EQ(planned.exit_code, 0) << planned.err;
   EXPECT_TRUE(Contains(planned.out, "This engine can plan the model but not serve it: ") &&

@@ -14,6 +14,7 @@
 #include "frontend/open.h"
 #include "plan/report.h"
 #include "platform/memory.h"
+#include "serve/step_log.h"
 
 namespace moebius::app {
 namespace {
@@ -145,6 +146,16 @@ Verdict Judge(const plan::PlanReport& report, int64_t tokens) {
   return verdict;
 }
 
+// Whether the file can be written to, without leaving one that was not there.
+Status CheckStepLog(const std::string& path) {
+  std::error_code error;
+  const std::filesystem::file_status status = std::filesystem::status(path, error);
+  if (std::filesystem::is_fifo(status)) return {};  // would wait for its reader
+  MOEBIUS_TRY(serve::StepLog::Open(path));
+  if (!std::filesystem::exists(status)) std::filesystem::remove(path, error);
+  return {};
+}
+
 // Refuses what a start would refuse before it reads weights. A model that can be planned but not
 // served is none of that: a line of `lines` says so.
 Status CheckStart(const ServeOptions& options, std::vector<std::string>& lines) {
@@ -156,6 +167,7 @@ Status CheckStart(const ServeOptions& options, std::vector<std::string>& lines) 
   }
   open.load_format = "dummy";  // a known name will do
   MOEBIUS_ASSIGN(const ModelFolder folder, ModelFolder::Find(open));
+  if (!options.step_log.empty()) MOEBIUS_TRY(CheckStepLog(options.step_log));
   open.load_format = options.open.load_format;
   const auto prepared = folder.Named(frontend::Prepare(open));
   if (prepared) return {};

@@ -33,9 +33,10 @@ Result<std::vector<TokenId>> ParseIds(const std::string& flag, const std::string
 }
 
 void AddModel(CLI::App* app, std::string& model) {
-  app->add_option("MODEL", model, "Folder of the model in the Hugging Face layout");
-  // Users of vLLM also write it as a flag (and YAML files can).
+  // Users of vLLM also write it as a flag (and YAML files can, over which MODEL wins: it is filled
+  // after the flag).
   AddText(app, "--model", model, "The same")->group("");
+  app->add_option("MODEL", model, "Folder of the model in the Hugging Face layout");
 }
 
 constexpr const char* kModel = "Model";

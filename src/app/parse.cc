@@ -45,9 +45,12 @@ Result<Words> Normalise(const std::vector<std::string>& args) {
         return MakeError(ErrorCode::kInvalidArgument, "--config needs a file");
       words.config_files.push_back(args[++i]);
     } else {
-      for (std::string& word : LongNames(arg)) out.push_back(std::move(word));
+      out.push_back(LongName(arg));
     }
   }
+  std::vector<std::string> joined;
+  for (size_t i = 0; i < out.size(); ++i) joined.push_back(JoinNumbers(out, i));
+  out = std::move(joined);
   size_t& count = words.num_command;
   while (count < out.size() && out[count].rfind('-', 0) != 0 && (count == 0 || out[0] == "bench") &&
          count < 2) {
@@ -320,7 +323,19 @@ Status CheckValues(const CLI::App& app, const std::vector<std::string>& args) {
   return {};
 }
 
-Result<CommandLine> ParseWords(Parser& parser, std::vector<std::string> args) {
+// MODEL and --model of one command line (`given`: its flags) that differ.
+Status CheckOneModel(const CLI::App& app, const std::set<std::string>& given) {
+  const CLI::Option* positional = app.get_option_no_throw("MODEL");
+  if (positional == nullptr || positional->count() == 0 || !given.contains("--model")) return {};
+  const std::string model = positional->results().back();
+  const std::string flag = app.get_option("--model")->results().back();
+  if (model == flag) return {};
+  return MakeError(ErrorCode::kInvalidArgument,
+                   "MODEL is '{}' and --model is '{}': expected one model", model, flag);
+}
+
+Result<CommandLine> ParseWords(Parser& parser, const std::vector<std::string>& command,
+                               const std::set<std::string>& given, std::vector<std::string> args) {
   try {
     args = JoinDottedFlags(args);
     if (!args.empty() && args[0] == "serve") {
@@ -338,6 +353,7 @@ Result<CommandLine> ParseWords(Parser& parser, std::vector<std::string> args) {
   } catch (const CLI::ParseError& error) {
     return MakeError(ErrorCode::kInvalidArgument, "{}", error.what());
   }
+  MOEBIUS_TRY(CheckOneModel(*Find(parser.main, command), given));
   return parser.Chosen();
 }
 
@@ -423,7 +439,7 @@ Result<CommandLine> ParseCommandLine(const std::vector<std::string>& raw_args,
         fmt::format("{}: of other commands: {}", path, CLI::detail::join(skipped, ", ")));
   }
   args.insert(args.end(), end, words.args.end());
-  auto line = ParseWords(parser, std::move(args));
+  auto line = ParseWords(parser, command, given, std::move(args));
   if (!line) return line;
   line->debug_notes = std::move(debug_notes);
   AddKeys(environment, *line);

@@ -361,6 +361,28 @@ TEST(Parse, ConfigFileHasTheSameKeysAndTheCommandLineWins) {
   EXPECT_NE(ParseError({"run", "M", "-p", "x", "--config", path}).find(path), std::string::npos);
 }
 
+TEST(Parse, TheCommandLinesModelWinsOverAFiles) {
+  const std::string path = testing::TempDir() + "moebius_parse_model.yaml";
+  std::ofstream(path) << "model: F\n";
+  EXPECT_EQ(ParsedRun({"-p", "x", "--config", path}).open.model, "F");
+  EXPECT_EQ(ParsedRun({"M", "-p", "x", "--config", path}).open.model, "M");
+  EXPECT_EQ(ParsedRun({"--config", path, "-p", "x", "M"}).open.model, "M");
+  EXPECT_EQ(ParsedRun({"--model", "M", "-p", "x", "--config", path}).open.model, "M");
+  EXPECT_EQ(ParsedRun({"--model=M", "M", "-p", "x", "--config", path}).open.model, "M");
+  for (const char* command : {"serve", "chat", "inspect", "plan"}) {
+    EXPECT_EQ(ParseError({command, "M", "--model", "N", "--config", path}),
+              "MODEL is 'M' and --model is 'N': expected one model");
+    EXPECT_TRUE(ParseCommandLine({command, "M", "--config", path}));
+  }
+  const auto plan = ParseCommandLine({"plan", "M", "--gpus", "8", "--config", path});
+  ASSERT_TRUE(plan) << plan.error().message();
+  EXPECT_EQ(std::get<PlanOptions>(plan->command).model, "M");
+  const auto serve = ParseCommandLine({"serve", "--config", path, "--api-key", "a", "b"});
+  std::remove(path.c_str());
+  ASSERT_TRUE(serve) << serve.error().message();
+  EXPECT_EQ(std::get<ServeOptions>(serve->command).open.model, "F");
+}
+
 TEST(Parse, BenchCommands) {
   const auto latency =
       ParseCommandLine({"bench", "latency", "M", "--input-len", "7", "--batch-size", "2"});
@@ -521,6 +543,44 @@ TEST(ParseServe, LaterFlagsOfVllmAreTakenWithALineEach) {
     }
   }
   EXPECT_TRUE(ParseCommandLine({"serve", "M", "-O3"}));
+  const Args more = {"--cudagraph-capture-sizes",
+                     "1",
+                     "2",
+                     "4",
+                     "--cuda-graph-sizes",
+                     "8",
+                     "16",
+                     "--disable-hybrid-kv-cache-manager",
+                     "--ubatch-size",
+                     "4",
+                     "--hf-config-path",
+                     "x",
+                     "--config-format",
+                     "hf",
+                     "--trust-request-chat-template",
+                     "--tokens-only",
+                     "-cc.level=3",
+                     R"(-sc={"a": 1})",
+                     "-ac.backend=X",
+                     "-tp=1",
+                     "-dp=1",
+                     "--numa-bind-nodes",
+                     "0",
+                     "1"};
+  for (const char* command : {"serve", "chat"}) {
+    Args args = {command};
+    args.insert(args.end(), more.begin(), more.end());
+    args.emplace_back("M");  // which no list takes
+    const auto line = ParseCommandLine(args);
+    ASSERT_TRUE(line) << line.error().message();
+    EXPECT_EQ(line->notes.size(), 12u);
+  }
+  EXPECT_TRUE(ParseCommandLine({"serve", "M", "--no-enable-elastic-ep"}));
+  EXPECT_NE(ParseError({"chat", "M", "-tp=2"}).find("--tensor-parallel-size is 2"),
+            std::string::npos);
+  EXPECT_NE(ParseError({"serve", "M", "--default-chat-template-kwargs", R"({"a": 1})"})
+                .find("chat_template_kwargs"),
+            std::string::npos);
   for (const Args& words : {Args{"--rope-scaling", R"({"factor": 2})"},
                             Args{R"(--rope-scaling={"factor": 2})"}, Args{"--rope-theta=1e6"}}) {
     Args args = {"serve", "M"};

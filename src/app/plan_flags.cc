@@ -58,11 +58,12 @@ class Flags {
 }  // namespace
 
 void AddPlanFlags(CLI::App* app, PlanOptions& options) {
-  app->add_option("MODEL", options.model,
-                  "Folder, config.json or hub name (--list-models); no weight is read");
   Flags flags(app);
   flags.Group("");
+  // MODEL is filled after it, so that it wins over a file's.
   flags.Add("--model", options.model, "The same");
+  app->add_option("MODEL", options.model,
+                  "Folder, config.json or hub name (--list-models); no weight is read");
   flags.Group("Machines");
   flags.Add("--gpus,--num-gpus", options.gpus, "How many: 8, or several: 8-64, 8,16");
   flags.Add("--nodes", options.nodes, "How many nodes, instead of --gpus");

@@ -1,5 +1,7 @@
 #include "app/vllm_flags.h"
 
+#include <algorithm>
+#include <iterator>
 #include <sstream>
 #include <string>
 #include <utility>
@@ -16,6 +18,7 @@ constexpr const char* kAlways = "long prompts always run in chunks (--max-num-ba
 
 constexpr const char* kAllHere = "one rank holds every expert";
 constexpr const char* kOneTokenizer = "the tokeniser of MODEL's folder is used";
+constexpr const char* kOneConfig = "config.json of MODEL's folder is read";
 constexpr const char* kByCpu = "kernels are chosen by the CPU; see moebius doctor";
 constexpr const char* kNoRequestLog = "requests are not logged";
 constexpr const char* kNoStatistics = "there is no periodic statistics line";
@@ -39,6 +42,7 @@ constexpr NeutralFlag kNeutral[] = {
     {"--trust-remote-code", kSwitch, kNoCode},
     {"--compilation-config", kValue, kNoGraphs},
     {"--cuda-graph-sizes", kValue, kNoGraphs},
+    {"--cudagraph-capture-sizes", kValue, kNoGraphs},
     {"--max-seq-len-to-capture", kValue, kNoGraphs},
     {"--optimization-level", kValue, kNoGraphs},
     {"--swap-space", kValue, kNoGpu},
@@ -64,7 +68,9 @@ constexpr NeutralFlag kNeutral[] = {
     {"--enable-dbo", kSwitch, "one rank has no exchange to hide behind computation"},
     {"--dbo-decode-token-threshold", kValue, "one rank has no exchange to hide"},
     {"--dbo-prefill-token-threshold", kValue, "one rank has no exchange to hide"},
+    {"--ubatch-size", kValue, "one rank has no exchange to hide"},
     {"--enable-expert-parallel", kSwitch, kAllHere},
+    {"--enable-elastic-ep", kSwitch, kAllHere},
     {"--enable-ep-weight-filter", kSwitch, kAllHere},
     {"--expert-placement-strategy", kValue, kAllHere},
     {"--enable-eplb", kSwitch, kAllHere},
@@ -84,6 +90,9 @@ constexpr NeutralFlag kNeutral[] = {
      "fcfs priority"},
     {"--prefix-caching-hash-algo", kValue, "the prefix cache compares hashes and lengths"},
     {"--disable-cascade-attn", kSwitch, kByCpu},
+    {"--disable-hybrid-kv-cache-manager", kSwitch, "every layer keeps the KV of all tokens"},
+    {"--hf-config-path", kValue, kOneConfig},
+    {"--config-format", kValue, kOneConfig},
     {"--tokenizer", kValue, kOneTokenizer},
     {"--tokenizer-mode", kValue, kOneTokenizer},
     {"--skip-tokenizer-init", kSwitch, kOneTokenizer},
@@ -143,6 +152,9 @@ constexpr NeutralFlag kNeutral[] = {
     {"--structured-outputs-config", kValue, kServer, nullptr, kNoGrammar},
     {"--chat-template-content-format", kValue, kServer, nullptr,
      "content may be a string or a list of parts"},
+    {"--trust-request-chat-template", kSwitch, kServer, nullptr,
+     "requests that bring a template are refused"},
+    {"--tokens-only", kSwitch, kServer, nullptr, "requests may bring token ids, or text"},
     {"--response-role", kValue, kServer, nullptr, "answers come from the assistant"},
     {"--root-path", kValue, kServer, nullptr, "paths are served as they are"},
     {"--allow-credentials", kSwitch, kServer, nullptr, "keys are sent in headers, not in cookies"},
@@ -199,6 +211,8 @@ constexpr RefusedFlag kRefused[] = {
     {"--logits-processors", "no Python is run here"},
     {"--rope-scaling", kByOverrides},
     {"--rope-theta", kByOverrides},
+    {"--default-chat-template-kwargs",
+     "it would change every answer; requests say it themselves (chat_template_kwargs)"},
     {"--enable-lora", kNoLora},
     {"--lora-modules", kNoLora},
 };
@@ -232,7 +246,18 @@ constexpr std::pair<const char*, const char*> kShort[] = {
     {"-pcp", "--prefill-context-parallel-size"},
     {"-n", "--nnodes"},
     {"-r", "--node-rank"},
+    {"-cc", "--compilation-config"},
+    {"-sc", "--speculative-config"},
+    {"-ac", "--attention-config"},
 };
+
+// Of several whole numbers, one word each.
+constexpr std::string_view kLists[] = {"--cudagraph-capture-sizes", "--cuda-graph-sizes",
+                                       "--numa-bind-nodes"};
+
+bool IsWhole(std::string_view word) {
+  return !word.empty() && word.find_first_not_of("0123456789") == std::string_view::npos;
+}
 
 }  // namespace
 
@@ -249,16 +274,27 @@ std::span<const NeutralFlag> NeutralFlags() { return kNeutral; }
 std::span<const RefusedFlag> RefusedFlags() { return kRefused; }
 std::span<const char* const> ParallelFlags() { return kParallel; }
 
-std::vector<std::string> LongNames(const std::string& arg) {
+std::string JoinNumbers(const std::vector<std::string>& args, size_t& at) {
+  std::string joined = args[at];
+  if (std::find(std::begin(kLists), std::end(kLists), joined) == std::end(kLists)) return joined;
+  char before = '=';
+  for (; at + 1 < args.size() && IsWhole(args[at + 1]); before = ' ') {
+    joined += before + args[++at];
+  }
+  return joined;
+}
+
+std::string LongName(const std::string& arg) {
+  const std::string word = arg.substr(0, arg.find_first_of("=."));
   for (const auto& [name, long_name] : kShort) {
-    if (arg == name) return {long_name};
+    if (word == name) return long_name + arg.substr(word.size());
   }
   constexpr const char* kLevel = "--optimization-level";
-  if (arg == "-O") return {kLevel};
-  if (arg.rfind("-O.", 0) == 0) return {"--compilation-config" + arg.substr(2)};
+  if (arg == "-O") return kLevel;
+  if (arg.rfind("-O.", 0) == 0) return "--compilation-config" + arg.substr(2);
   if (arg.size() == 3 && arg.rfind("-O", 0) == 0 && arg[2] >= '0' && arg[2] <= '9')
-    return {std::string(kLevel) + "=" + arg[2]};
-  return {arg};
+    return std::string(kLevel) + "=" + arg[2];
+  return arg;
 }
 
 }  // namespace moebius::app

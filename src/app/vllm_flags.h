@@ -37,9 +37,13 @@ std::span<const RefusedFlag> RefusedFlags();
 // Sizes of parallel groups: 1 is what this build runs, more is an error that says so.
 std::span<const char* const> ParallelFlags();
 
-// An argument with a short spelling of several letters written out ("-tp" as
-// "--tensor-parallel-size", "-O3" as "--optimization-level=3", "-O.level=3" as
+// An argument with a short spelling of several letters written out ("-tp=2" as
+// "--tensor-parallel-size=2", "-O3" as "--optimization-level=3", "-cc.level=3" as
 // "--compilation-config.level=3"); any other as it is.
-std::vector<std::string> LongNames(const std::string& arg);
+std::string LongName(const std::string& arg);
+
+// args[at]; a flag of several numbers with those that follow it, as one word
+// ("--numa-bind-nodes=0 1"), so that it takes no MODEL. `at` moves to the last word that is used.
+std::string JoinNumbers(const std::vector<std::string>& args, size_t& at);
 
 }  // namespace moebius::app
