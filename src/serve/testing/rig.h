@@ -30,7 +30,7 @@ inline ServerOptions TestOptions() {
   return options;
 }
 
-// True once `condition` is; false after ten seconds.
+// True once `condition` is; false after a minute.
 inline bool Eventually(const std::function<bool()>& condition) {
   // Sanitizers on a busy machine are slow; what never comes is worth a minute.
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::minutes(1);
