@@ -164,42 +164,74 @@ struct Parser {
   LogLevel log_level = LogLevel::kWarning;
   std::vector<std::string> notes;
 
-  Parser() {
+  // command: the words of the one that is asked for; the others have no flags then. There are
+  // hundreds a command, of which CLI11 compares each with all.
+  explicit Parser(std::optional<std::vector<std::string>> command = std::nullopt)
+      : command_(std::move(command)) {
     main.set_version_flag("--version", kVersion);
     main.require_subcommand(0, 1);
     main.footer(
         "moebius COMMAND --help lists the flags of a command. --config FILE.yaml takes the same "
         "keys.");
-    CLI::App* sub = Sub(&main, "run", "Answer one prompt, or a file of them");
-    AddRunFlags(sub, run);
-    AddVllmFlags(sub, notes);
-    sub = Sub(&main, "chat", "A conversation on the terminal");
-    AddChatFlags(sub, chat);
-    AddVllmFlags(sub, notes);
-    sub = Sub(&main, "serve", "A server that speaks OpenAI's API, with a page");
-    AddServeFlags(sub, serve, notes);
-    AddVllmFlags(sub, notes, /*serves=*/true);
-    sub = Sub(&main, "inspect", "Configuration, parameters and bytes of a model");
-    AddInspectFlags(sub, inspect, notes);
-    AddVllmFlags(sub, notes);
-    CLI::App* bench = Sub(&main, "bench", "Measure this machine with a model");
-    throughput.throughput = true;
-    sub = Sub(bench, "latency", "Time to the first token and between tokens of one batch");
-    AddBenchFlags(sub, latency);
-    AddVllmFlags(sub, notes);
-    sub = Sub(bench, "throughput", "Tokens a second over many requests");
-    AddBenchFlags(sub, throughput);
-    AddVllmFlags(sub, notes);
-    AddBenchServeFlags(Sub(bench, "serve", "Any server of OpenAI's API under load"), bench_serve,
-                       notes);
-    AddBenchSweepFlags(Sub(bench, "sweep", "A plan of servers and loads, cell by cell"),
-                       bench_sweep);
-    AddPlanFlags(Sub(&main, "plan",
-                     "Which parallel layouts a model can take on given GPUs, and which to use"),
-                 plan);
+    if (auto* sub = Sub(&main, "run", "Answer one prompt, or a file of them")) {
+      AddRunFlags(sub, run);
+      AddVllmFlags(sub, notes);
+    }
+    if (auto* sub = Sub(&main, "chat", "A conversation on the terminal")) {
+      AddChatFlags(sub, chat);
+      AddVllmFlags(sub, notes);
+    }
+    if (auto* sub = Sub(&main, "serve", "A server that speaks OpenAI's API, with a page")) {
+      AddServeFlags(sub, serve, notes);
+      AddVllmFlags(sub, notes, /*serves=*/true);
+    }
+    if (auto* sub = Sub(&main, "inspect", "Configuration, parameters and bytes of a model")) {
+      AddInspectFlags(sub, inspect, notes);
+      AddVllmFlags(sub, notes);
+    }
+    AddBench(Named(&main, "bench", "Measure this machine with a model"));
+    if (auto* sub =
+            Sub(&main, "plan",
+                "Which parallel layouts a model can take on given GPUs, and which to use")) {
+      AddPlanFlags(sub, plan);
+    }
     Sub(&main, "doctor", "What this machine has, and what to fix");
   }
+
+  Result<CommandLine> Chosen();
+
+ private:
+  void AddBench(CLI::App* bench) {
+    throughput.throughput = true;
+    if (auto* sub =
+            Sub(bench, "latency", "Time to the first token and between tokens of one batch")) {
+      AddBenchFlags(sub, latency);
+      AddVllmFlags(sub, notes);
+    }
+    if (auto* sub = Sub(bench, "throughput", "Tokens a second over many requests")) {
+      AddBenchFlags(sub, throughput);
+      AddVllmFlags(sub, notes);
+    }
+    if (auto* sub = Sub(bench, "serve", "Any server of OpenAI's API under load")) {
+      AddBenchServeFlags(sub, bench_serve, notes);
+    }
+    if (auto* sub = Sub(bench, "sweep", "A plan of servers and loads, cell by cell")) {
+      AddBenchSweepFlags(sub, bench_sweep);
+    }
+  }
+
+  // Null: another one is asked for.
   CLI::App* Sub(CLI::App* parent, const char* name, const char* help) {
+    CLI::App* app = Named(parent, name, help);
+    if (!command_) return app;
+    const bool is_asked = parent == &main
+                              ? command_->size() == 1 && command_->front() == name
+                              : command_->size() == 2 && command_->front() == parent->get_name() &&
+                                    command_->back() == name;
+    return is_asked ? app : nullptr;
+  }
+
+  CLI::App* Named(CLI::App* parent, const char* name, const char* help) {
     CLI::App* app = parent->add_subcommand(name, help);
     AddLogLevel(app, log_level);
     // Normalise has taken it out; here it is for the help.
@@ -209,7 +241,7 @@ struct Parser {
     return app;
   }
 
-  Result<CommandLine> Chosen();
+  const std::optional<std::vector<std::string>> command_;
 };
 
 // The first word that names no subcommand, before CLI11 takes it for something else.
@@ -364,12 +396,12 @@ Status AddConfig(const std::string& path, const std::vector<std::string>& comman
                  const std::set<std::string>& given, std::vector<std::string>& args,
                  std::vector<std::string>& skipped) {
   MOEBIUS_ASSIGN(const std::vector<ConfigEntry> entries, ReadConfigFile(path));
+  const Parser all;
   for (const ConfigEntry& entry : entries) {
-    Parser parser;
+    Parser parser(command);
     const CLI::App& app = *Find(parser.main, command);
     const std::string flag = entry.flag.substr(0, entry.flag.find('.'));
-    if (flag == "--config" || flag == "--help" || flag == "--version" ||
-        !HasFlag(parser.main, flag)) {
+    if (flag == "--config" || flag == "--help" || flag == "--version" || !HasFlag(all.main, flag)) {
       return MakeError(ErrorCode::kInvalidArgument, "{}: unknown key {}{}", entry.where,
                        entry.flag.substr(2), DidYouMean(flag, FlagNames(app)));
     }
@@ -415,14 +447,14 @@ void AddKeys(const VllmEnvironment& environment, CommandLine& line) {
 Result<CommandLine> ParseCommandLine(const std::vector<std::string>& raw_args,
                                      const std::vector<std::string>& raw_environment) {
   MOEBIUS_ASSIGN(Words words, Normalise(raw_args));
-  Parser parser;
+  const auto end = words.args.begin() + static_cast<ptrdiff_t>(words.num_command);
+  const std::vector<std::string> command(words.args.begin(), end);
+  Parser parser(command);
   MOEBIUS_TRY(CheckCommandWord(parser.main, words.args, 0));
   if (!words.args.empty() && words.args[0] == "bench") {
     MOEBIUS_TRY(CheckCommandWord(*parser.main.get_subcommand("bench"), words.args, 1));
   }
   // What stands on the command line comes after the files', and the last of two wins.
-  const auto end = words.args.begin() + static_cast<ptrdiff_t>(words.num_command);
-  const std::vector<std::string> command(words.args.begin(), end);
   std::vector<std::string> args = command;
   const VllmEnvironment environment = ReadVllmEnvironment(raw_environment);
   const bool serves = !command.empty() && command[0] == "serve";
