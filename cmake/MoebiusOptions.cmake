@@ -3,7 +3,7 @@ set(CMAKE_CXX_STANDARD 20)
 set(CMAKE_CXX_STANDARD_REQUIRED ON)
 set(CMAKE_CXX_EXTENSIONS OFF)
 set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
-# Compiling is most of a sanitizer's run: the tests themselves are not optimised, the rooms are (MoebiusRoom.cmake).
+# Compiling is most of a sanitizer's run: programs are not optimised, the rooms are (MoebiusRoom.cmake).
 set(CMAKE_CXX_FLAGS_SANITIZE "-O0 -g1 -fno-omit-frame-pointer")
 set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1")
 # The same code as the tests ran; kernels have flags of their own. (And ccache compiles it once for both.)
