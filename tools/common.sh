@@ -57,12 +57,13 @@ build() {
     # A checkout that was moved or copied: CMake refuses its cache.
     [[ $home == "$PWD" ]] || rm -rf "$folder"
   fi
-  if [[ ! -f $folder/build.ninja ]]; then
+  if [[ ! -f $folder/build.ninja || CMakePresets.json -nt $folder/build.ninja ]]; then
     say "configuring $folder"
     if ! output=$(cmake --preset "$preset" 2>&1); then
       printf '%s\n' "$output" >&2
       return 1
     fi
+    touch "$folder/build.ninja"
   fi
   # Lines of a no-op build are noise; grep's status says only whether anything was left.
   cmake --build "$folder" "${targets[@]}" -- -j "$(build_jobs)" 2>&1 |
