@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <limits>
+#include <optional>
 #include <set>
 #include <string_view>
 
@@ -223,12 +224,9 @@ struct Parser {
   // Null: another one is asked for.
   CLI::App* Sub(CLI::App* parent, const char* name, const char* help) {
     CLI::App* app = Named(parent, name, help);
-    if (!command_) return app;
-    const bool is_asked = parent == &main
-                              ? command_->size() == 1 && command_->front() == name
-                              : command_->size() == 2 && command_->front() == parent->get_name() &&
-                                    command_->back() == name;
-    return is_asked ? app : nullptr;
+    std::vector<std::string> words = {name};
+    if (parent != &main) words.insert(words.begin(), parent->get_name());
+    return !command_ || *command_ == words ? app : nullptr;
   }
 
   CLI::App* Named(CLI::App* parent, const char* name, const char* help) {
