@@ -1,7 +1,7 @@
 # The CUDA back end, built only with MOEBIUS_CUDA: one static library of every .cu file of src/kernels/cuda/*/ and
 # src/platform/cuda/, for Hopper alone (sm_90a: its tensor-core and copy-engine instructions have no other target).
-# A file NAME_test.cu or NAME_bench.cu becomes the program NAME_test or NAME_bench in <build>/cuda/ (target cuda_programs
-# builds them all). Tests need a GPU, so CTest knows them only by the label cuda.
+# A file NAME_test.cu becomes the program NAME_test in <build>/cuda/ (target cuda_programs builds them all). Tests need a
+# GPU, so CTest knows them only by the label cuda. Files NAME_bench.cu are the library of `moebius bench`.
 # Only the CUDA run time is linked, statically; the driver's own functions are looked up at run time, so a program starts
 # on a host without a driver and can say so.
 if(MOEBIUS_CUDA)
@@ -31,7 +31,9 @@ function(moebius_cuda_kernels)
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/kernels/cuda/*/*.cu
     ${CMAKE_SOURCE_DIR}/src/platform/cuda/*.cu)
   set(programs ${sources})
-  list(FILTER programs INCLUDE REGEX "_(test|bench)\\.cu$")
+  list(FILTER programs INCLUDE REGEX "_test\\.cu$")
+  set(benches ${sources})
+  list(FILTER benches INCLUDE REGEX "_bench\\.cu$")
   list(FILTER sources EXCLUDE REGEX "_(test|bench)\\.cu$")
   if(NOT sources)
     return()
@@ -46,6 +48,9 @@ function(moebius_cuda_kernels)
     target_include_directories(moebius_tuning PUBLIC ${CMAKE_SOURCE_DIR}/src)
     target_link_libraries(moebius_kernels_cuda PUBLIC moebius_tuning)
   endif()
+  add_library(moebius_cuda_benches STATIC ${benches})
+  moebius_cuda_target(moebius_cuda_benches)
+  target_link_libraries(moebius_cuda_benches PUBLIC moebius_kernels_cuda)
   add_custom_target(cuda_programs)
   foreach(file ${programs})
     get_filename_component(program ${file} NAME_WE)
@@ -54,7 +59,7 @@ function(moebius_cuda_kernels)
     target_link_libraries(${program} PRIVATE moebius_kernels_cuda)
     set_target_properties(${program} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/cuda)
     add_dependencies(cuda_programs ${program})
-    if(MOEBIUS_TESTS AND program MATCHES "_test$")
+    if(MOEBIUS_TESTS)
       add_test(NAME ${program} COMMAND ${program})
       set_tests_properties(${program} PROPERTIES LABELS cuda)
     endif()

@@ -37,7 +37,14 @@ function(moebius_room name)
   endif()
   if(MOEBIUS_CUDA AND name STREQUAL "platform")
     find_package(CUDAToolkit REQUIRED)
-    target_link_libraries(moebius_platform PUBLIC CUDA::cudart_static)
+    target_link_libraries(moebius_platform PUBLIC $<LINK_ONLY:CUDA::cudart_static>)
+  endif()
+  # CUDA's headers are for these rooms alone: the others are compiled (and cached) as without it.
+  if(MOEBIUS_CUDA AND name MATCHES "^(platform|kernels)$")
+    target_include_directories(moebius_${name} SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
+  endif()
+  if(MOEBIUS_CUDA AND name STREQUAL "bench")
+    target_link_libraries(moebius_bench PUBLIC moebius_cuda_benches)
   endif()
   if(MOEBIUS_CUDA AND name STREQUAL "kernels")
     target_link_libraries(moebius_kernels PUBLIC moebius_kernels_cuda ${CMAKE_DL_LIBS})
@@ -49,6 +56,9 @@ function(moebius_room name)
   endif()
   if(MOEBIUS_TESTS AND tests)
     moebius_test(${name}_test SOURCES ${tests} DEPS moebius_${name} ${ARG_PRIVATE})
+    if(MOEBIUS_CUDA AND name MATCHES "^(platform|kernels)$")
+      target_include_directories(${name}_test SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
+    endif()
   endif()
 endfunction()
 
@@ -62,6 +72,22 @@ function(moebius_embed room file)
   add_custom_command(OUTPUT ${output} DEPENDS ${CMAKE_SOURCE_DIR}/${file} ${script}
     COMMAND ${CMAKE_COMMAND} -DFILE=${CMAKE_SOURCE_DIR}/${file} -DNAME=${name} -DOUTPUT=${output} -P ${script})
   target_sources(moebius_${room} PRIVATE ${output})
+endfunction()
+
+# moebius_protobuf(ROOM FILE): the messages of FILE (src/ROOM/NAME.proto). Only src/ROOM/NAME_*.cc can include the generated
+# "ROOM/NAME.pb.h".
+function(moebius_protobuf room file)
+  get_filename_component(name ${file} NAME_WE)
+  set(folder ${CMAKE_BINARY_DIR}/proto)
+  set(output ${folder}/${room}/${name}.pb.cc)
+  add_custom_command(OUTPUT ${output} ${folder}/${room}/${name}.pb.h DEPENDS ${CMAKE_SOURCE_DIR}/${file}
+    COMMAND ${CMAKE_COMMAND} -E make_directory ${folder}
+    COMMAND protobuf::protoc --cpp_out=${folder} --proto_path=${CMAKE_SOURCE_DIR}/src ${CMAKE_SOURCE_DIR}/${file})
+  add_custom_target(${name} DEPENDS ${folder}/${room}/${name}.pb.h)
+  target_sources(moebius_${room} PRIVATE ${output})
+  file(GLOB users CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${room}/${name}_*.cc)
+  set_source_files_properties(${output} PROPERTIES COMPILE_OPTIONS "-isystem;${folder};-w")
+  set_source_files_properties(${users} PROPERTIES COMPILE_OPTIONS "-isystem;${folder}")
 endfunction()
 
 # moebius_test(NAME SOURCES files... DEPS targets... [LABELS labels...]): a gtest program, one CTest entry a program.

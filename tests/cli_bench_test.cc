@@ -1,5 +1,5 @@
 // `moebius bench serve` and `moebius bench sweep` as a user runs them: against the real server on
-// the demo model.
+// the demo model; and `bench kernels` and `bench exchange`.
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
@@ -48,7 +48,7 @@ int NumServers(const std::string& marker) {
 TEST_F(BenchTest, ASweepRunsWhatItCanAndMarksTheRest) {
   const std::string plan = Plan(
       "  - name: good\n    flags: {served-model-name: sweep-marker-one}\n"
-      "  - name: refused\n    flags: {tensor-parallel-size: 2}\n"
+      "  - name: refused\n    flags: {nnodes: 2}\n"
       "  - name: planned\n    not-yet: later\n"
       "  - name: dies\n    command: [\"false\"]\n",
       "  - name: c\n    matrix: {max-concurrency: [1, 4]}\n    flags: {num-prompts: 8}\n");
@@ -64,7 +64,7 @@ TEST_F(BenchTest, ASweepRunsWhatItCanAndMarksTheRest) {
     EXPECT_EQ(rows[i]["result"]["max_concurrency"], i == 0 ? 1 : 4);
     EXPECT_NE(rows[i]["identity"]["machine"], "");
     EXPECT_EQ(rows[2 + i]["status"], "not yet");
-    EXPECT_TRUE(Contains(rows[2 + i]["reason"], "--tensor-parallel-size is 2")) << rows[2 + i];
+    EXPECT_TRUE(Contains(rows[2 + i]["reason"], "--nnodes is 2")) << rows[2 + i];
     EXPECT_EQ(rows[4 + i]["reason"], "later");
     EXPECT_EQ(rows[6 + i]["status"], "failed");
   }
@@ -125,6 +125,60 @@ TEST_F(BenchTest, AnInterruptedSweepLeavesNoServerAndGoesOn) {
   EXPECT_EQ(rows[1]["cell"], "s / long");
   EXPECT_GT(rows[1]["result"]["completed"], 2);
   EXPECT_FALSE(Contains(ReadFile(folder_ + "out/report.md"), "Interrupted"));
+}
+
+std::vector<json> JsonLines(const std::string& path) {
+  std::vector<json> rows;
+  std::istringstream lines(ReadFile(path));
+  for (std::string line; std::getline(lines, line);) rows.push_back(json::parse(line));
+  return rows;
+}
+
+TEST_F(BenchTest, KernelsAreMeasuredAndChecked) {
+  const std::string out = folder_ + "kernels.jsonl";
+  const Finished finished =
+      Run({"bench", "kernels", "--part", "small", "--part", "sample", "--json", out});
+  EXPECT_EQ(finished.exit_code, 0) << finished.err << finished.out;
+  EXPECT_TRUE(Contains(finished.out, "memory streams ")) << finished.out;
+  const std::vector<json> rows = JsonLines(out);
+  ASSERT_EQ(rows.size(), 11u);
+  for (const json& row : rows) {
+    EXPECT_GT(row["us"], 0) << row;
+    EXPECT_EQ(row["correct"], true) << row;
+    EXPECT_GT(row["memory_bytes_per_second"], 1e8) << row;
+  }
+  const Finished wrong = Run({"bench", "kernels", "--part", "smal"});
+  EXPECT_EQ(wrong.exit_code, 2);
+  EXPECT_TRUE(Contains(wrong.err,
+                       "--part is 'smal', expected one of decode, prefill, attention, sample, "
+                       "small"))
+      << wrong.err;
+}
+
+TEST_F(BenchTest, TheExchangeIsMeasuredAndChecked) {
+  const std::string out = folder_ + "exchange.jsonl";
+  const Finished finished =
+      Run({"bench", "exchange", "--ranks", "2", "--hidden", "128", "--json", out});
+  EXPECT_EQ(finished.exit_code, 0) << finished.err << finished.out;
+  const std::vector<json> rows = JsonLines(out);
+  ASSERT_EQ(rows.size(), 21u);
+  for (const json& row : rows) {
+    EXPECT_GT(row["us"], 0) << row;
+    EXPECT_EQ(row["correct"], true) << row;
+    EXPECT_EQ(row["ranks"], 2) << row;
+  }
+  const Finished three = Run({"bench", "exchange", "--ranks", "3"});
+  EXPECT_EQ(three.exit_code, 2);
+  EXPECT_TRUE(Contains(three.err, "--ranks is 3, expected 2, 4 or 8")) << three.err;
+}
+
+TEST_F(BenchTest, WithoutAGpuItsBenchmarksSaySo) {
+  if (std::filesystem::exists("/dev/nvidiactl")) GTEST_SKIP() << "there is one";
+  for (const char* name : {"kernels", "exchange"}) {
+    const Finished finished = Run({"bench", name, "--device", "cuda"});
+    EXPECT_EQ(finished.exit_code, 2) << name;
+    EXPECT_TRUE(Contains(finished.err, "--device is 'cuda', but ")) << finished.err;
+  }
 }
 
 TEST_F(BenchTest, OnlyOfNoCellIsAnErrorThatNamesThem) {

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
+#include <set>
 #include <sstream>
 #include <string>
 
@@ -103,6 +104,37 @@ TEST_F(PlanTest, FoldersConfigFilesAndLists) {
   const Finished published = Run({"plan", "--published"});
   EXPECT_EQ(published.exit_code, 0);
   EXPECT_TRUE(Contains(published.out, "median error"));
+}
+
+TEST_F(PlanTest, ThisMachinesCpusAreMeasured) {
+  const Args own = {"plan", std::string(MOEBIUS_SOURCE_DIR) + "/tests/golden/deepseek_v3",
+                    "--device", "cpu"};
+  const json plan =
+      Json(own + Args{"--gpus", "2", "--concurrency", "4", "--isl", "32", "--osl", "8"});
+  EXPECT_EQ(plan["device"]["name"], "cpu");
+  // Whatever machine this is: more than a disk, less than ten GPUs.
+  EXPECT_GT(plan["device"]["hbm_bytes_per_s"], 1e8);
+  EXPECT_LT(plan["device"]["hbm_bytes_per_s"], 1e14);
+  EXPECT_GT(plan["device"]["bf16_flops"], 1e8);
+  EXPECT_TRUE(plan["width"].empty());
+  std::set<std::string> names;
+  for (const json& layout : plan["layouts"]) {
+    names.insert(layout["layout"]);
+    EXPECT_GT(layout["output_tokens_per_s"], 0) << layout;
+  }
+  for (const char* name : {"TP2", "TP2+EP", "DP2", "DP2+EP", "PP2"}) {
+    EXPECT_TRUE(names.contains(name)) << name;
+  }
+  const Finished one = Run(own + Args{"--tensor-parallel-size", "2", "--enable-expert-parallel"});
+  EXPECT_EQ(one.exit_code, 0) << one.err;
+  EXPECT_TRUE(Contains(one.out, " TFLOP/s, ") && Contains(one.out, "all-to-all")) << one.out;
+  EXPECT_TRUE(Contains(Run({"plan", "--list-devices"}).out, "cpu\n"));
+  for (const Args& wrong : {Args{"--nodes", "1"}, Args{"--gpus", "1-4"}}) {
+    const Finished refused = Run(own + wrong);
+    EXPECT_NE(refused.exit_code, 0);
+    EXPECT_TRUE(Contains(refused.err, "--device cpu") && Contains(refused.err, "expected"))
+        << refused.err;
+  }
 }
 
 TEST_F(PlanTest, ExpertCountsAreChecked) {

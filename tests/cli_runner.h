@@ -54,6 +54,25 @@ inline std::string ReadFile(const std::string& path) {
   return text.str();
 }
 
+// A zombie is not.
+inline bool IsAlive(pid_t pid) {
+  const std::string line = ReadFile("/proc/" + std::to_string(pid) + "/stat");
+  const size_t end = line.rfind(')');
+  return end != std::string::npos && line[end + 2] != 'Z' && line[end + 2] != 'X';
+}
+
+// In the order in which they were started.
+inline std::vector<pid_t> ChildrenOf(pid_t parent) {
+  std::vector<pid_t> children;
+  std::error_code gone;
+  for (const auto& task :
+       std::filesystem::directory_iterator("/proc/" + std::to_string(parent) + "/task", gone)) {
+    std::istringstream text(ReadFile(task.path() / "children"));
+    for (pid_t child = 0; text >> child;) children.push_back(child);
+  }
+  return children;
+}
+
 class CliTest : public testing::Test {
  protected:
   void SetUp() override {

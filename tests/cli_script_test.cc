@@ -49,7 +49,30 @@ TEST_F(ScriptTest, TheDemoAnswersAndEndsItsServer) {
   const Finished demo = Run({});
   EXPECT_EQ(demo.exit_code, 0) << demo.err;
   EXPECT_TRUE(Contains(demo.out, "> What is 47 * 36?\n47 * 36 = ")) << demo.out;
-  EXPECT_TRUE(Contains(demo.LastLine(), "which ends now")) << demo.out;
+  // Eight ranks, four experts each, all of which had something to do.
+  const size_t table =
+      demo.out.find(" tokens came to experts: 4 of 32 take each token, in each of ");
+  ASSERT_NE(table, std::string::npos) << demo.out;
+  std::istringstream lines(demo.out.substr(table));
+  std::string line;
+  std::getline(lines, line);
+  std::getline(lines, line);
+  int64_t all_own = 0;
+  for (int rank = 0; rank < 8; ++rank) {
+    std::string to;
+    int number = -1, first = -1, last = -1;
+    int64_t own = -1, tokens = 0;
+    ASSERT_TRUE(std::getline(lines, line));
+    std::istringstream(line) >> number >> own >> first >> to >> last >> tokens;
+    EXPECT_EQ(number, rank) << line;
+    EXPECT_GE(own, 0) << line;
+    all_own += own;
+    EXPECT_EQ(first, 4 * rank) << line;
+    EXPECT_EQ(last, 4 * rank + 3) << line;
+    EXPECT_GT(tokens, 0) << line;
+  }
+  EXPECT_GT(all_own, 100) << "tokens of the demo's prompts and answers";
+  EXPECT_TRUE(Contains(demo.LastLine(), "8 ranks")) << demo.out;
 }
 
 TEST_F(ScriptTest, AKilledDemoLeavesNoServer) {
@@ -64,6 +87,16 @@ TEST_F(ScriptTest, AKilledDemoLeavesNoServer) {
       if (early || Contains(ReadFile(folder_ + "stdout"), ">")) children = ChildrenOf(script);
     }
     EXPECT_GE(children.size(), 2u) << ReadFile(folder_ + "stderr");
+    const size_t num_own = children.size();
+    for (size_t i = 0; i < num_own; ++i) {  // the server's ranks, started by a thread of it
+      const fs::path tasks = "/proc/" + std::to_string(children[i]) + "/task";
+      std::error_code gone;
+      for (const auto& task : fs::directory_iterator(tasks, gone)) {
+        std::istringstream text(ReadFile(task.path() / "children"));
+        for (pid_t rank = 0; text >> rank;) children.push_back(rank);
+      }
+    }
+    EXPECT_TRUE(early || children.size() >= num_own + 8) << children.size();
     kill(script, SIGKILL);
     EXPECT_EQ(Wait(script), 128 + SIGKILL);
     for (const pid_t child : children) {

@@ -199,7 +199,7 @@ TEST_F(CliTest, ErrorsNameWhatIsWrong) {
       {{"run", v3, "What is it?"}, 2, "one argument too many; a question is asked with -p"},
       {{"What is it?"}, 2, "a question is asked with moebius run MODEL -p TEXT"},
       {{"run", v3, "--prompt-ids", "5", "--dtype", "int3"}, 2, "--dtype"},
-      {{"run", v3, "--prompt-ids", "5", "-tp", "2"}, 2, "one rank"},
+      {{"run", v3, "--prompt-ids", "5", "-tp", "3"}, 2, "the nearest layout that is"},
       {{"run", folder_ + "nowhere", "--prompt-ids", "5"}, 1, "nowhere"},
       {{"run", folder_, "--prompt-ids", "5"}, 1, "config.json"},
       {{"run", v3, "-p", "hello"}, 1, "tokenizer.json"},

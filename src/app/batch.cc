@@ -12,6 +12,7 @@
 
 #include "app/batch_file.h"
 #include "app/commands.h"
+#include "app/load_table.h"
 #include "app/output_file.h"
 #include "app/session.h"
 #include "app/standard_output.h"
@@ -135,6 +136,7 @@ Result<int> RunBatch(const RunOptions& options, Interrupt& interrupt) {
               file ? file->name() : "standard output", interrupt.Begin());
   const Result<int> num_failed = batch.Run();
   interrupt.End();
+  if (options.parallel.print_load) PrintLoad(session.model);
   if (!num_failed) return tl::unexpected(num_failed.error());
   if (file) MOEBIUS_TRY(file->Finish());
   if (*num_failed > 0) {

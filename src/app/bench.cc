@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <thread>
 
 #include "app/commands.h"
+#include "app/load_table.h"
 #include "app/model_folder.h"
 #include "app/output_file.h"
 #include "app/standard_output.h"
@@ -15,12 +17,14 @@
 #include "bench/load.h"
 #include "bench/streaming.h"
 #include "frontend/open.h"
+#include "frontend/open_ranks.h"
 #include "kernels/backend.h"
 #include "model/inspect.h"
 #include "platform/bandwidth.h"
 #include "platform/cpu_features.h"
 #include "platform/thread_pool.h"
 #include "platform/topology.h"
+#include "rank/rank_device.h"
 
 namespace moebius::app {
 namespace {
@@ -34,10 +38,17 @@ using nlohmann::ordered_json;
 Result<double> MeasureBandwidth(const frontend::OpenOptions& open) {
   if (open.device == "cuda") {
     MOEBIUS_ASSIGN(const kernels::Backend* backend, kernels::CudaBackend());
-    return backend->memory->CopyRate();
+    MOEBIUS_ASSIGN(const int num_devices, rank::NumRankDevices());
+    const int num_used = std::min(num_devices, open.parallel.num_gpus());
+    return backend->memory->CopyRate().map([&](double of_one) { return of_one * num_used; });
   }
-  MOEBIUS_ASSIGN(const std::unique_ptr<platform::ThreadPool> pool,
-                 frontend::MakePool(open.threads));
+  int threads = open.threads;
+  if (open.parallel.num_gpus() > 1) {
+    MOEBIUS_ASSIGN(const int of_rank, frontend::ThreadsOfRank(open));
+    threads = std::min(of_rank * open.parallel.num_gpus(),
+                       static_cast<int>(platform::AllowedCpus().size()));
+  }
+  MOEBIUS_ASSIGN(const std::unique_ptr<platform::ThreadPool> pool, frontend::MakePool(threads));
   platform::BandwidthOptions options;
   options.seconds_each = 0.3;
   return platform::MeasureReadBandwidth(*pool, options).map([](const platform::Bandwidth& found) {
@@ -57,13 +68,20 @@ int NumRequests(const BenchOptions& options) {
   return options.throughput ? options.num_prompts : options.batch_size;
 }
 
+// What ranks in other processes say of themselves is as old as this at most.
+engine::EngineStats FreshStats(const BenchOptions& options, const engine::EngineClient& engine) {
+  constexpr auto kOld = std::chrono::milliseconds(250);
+  if (options.open.parallel.num_gpus() > 1) std::this_thread::sleep_for(kOld);
+  return engine.Stats();
+}
+
 Result<Measured> RunIterations(const BenchOptions& options, engine::EngineClient& engine) {
   const int num_warmup = options.throughput ? 0 : options.num_iters_warmup;
   Progress progress("measuring", int64_t{num_warmup} + options.num_iters);
   Measured measured;
   engine::EngineStats before;
   for (int i = 0; i < num_warmup + options.num_iters; ++i) {
-    if (i == num_warmup) before = engine.Stats();
+    if (i == num_warmup) before = FreshStats(options, engine);
     bench::Workload workload;
     workload.num_requests = NumRequests(options);
     workload.input_len = options.input_len;
@@ -75,8 +93,10 @@ Result<Measured> RunIterations(const BenchOptions& options, engine::EngineClient
     if (i >= num_warmup) measured.traces.push_back(std::move(trace));
     progress.Advance();
   }
-  const engine::EngineStats after = engine.Stats();
-  measured.num_steps = after.num_steps - before.num_steps;
+  const engine::EngineStats after = FreshStats(options, engine);
+  // Data-parallel ranks count each their own.
+  measured.num_steps =
+      (after.num_steps - before.num_steps) / options.open.parallel.data_parallel_size;
   measured.num_rows = after.num_prefill_tokens + after.num_output_tokens -
                       before.num_prefill_tokens - before.num_output_tokens;
   measured.load = engine.ExpertLoad();
@@ -156,6 +176,7 @@ ordered_json ToJson(const BenchOptions& options, const frontend::OpenedModel& op
   json["device"] = options.open.device;
   json["cpu"] = platform::DetectCpu().model;
   json["threads"] = opened.num_threads;
+  json["ranks"] = opened.parallel.num_gpus();
   json["input_len"] = options.input_len;
   json["output_len"] = options.output_len;
   json[options.throughput ? "num_prompts" : "batch_size"] = NumRequests(options);
@@ -226,12 +247,15 @@ void PrintHeader(const BenchOptions& options, const frontend::OpenedModel& opene
   std::string repeats =
       fmt::format("{} iteration{}", options.num_iters, options.num_iters == 1 ? "" : "s");
   if (!options.throughput) repeats += fmt::format(" after {} to warm up", options.num_iters_warmup);
-  fmt::print("{} of {}: {}{}, {} thread{}, {} {}, input length {}, output length {}, {}\n\n",
-             options.throughput ? "throughput" : "latency", options.open.model,
-             DTypeName(inspection.activations),
-             options.open.load_format == "dummy" ? " with random weights" : "", opened.num_threads,
-             opened.num_threads == 1 ? "" : "s", options.throughput ? "prompts" : "batch size",
-             NumRequests(options), options.input_len, options.output_len, repeats);
+  fmt::print(
+      "{} of {}: {}{}, {}{} thread{}, {} {}, input length {}, output length {}, {}\n\n",
+      options.throughput ? "throughput" : "latency", options.open.model,
+      DTypeName(inspection.activations),
+      options.open.load_format == "dummy" ? " with random weights" : "",
+      opened.parallel.num_gpus() == 1 ? "" : fmt::format("{} ranks, ", opened.parallel.num_gpus()),
+      opened.num_threads, opened.num_threads == 1 ? "" : "s",
+      options.throughput ? "prompts" : "batch size", NumRequests(options), options.input_len,
+      options.output_len, repeats);
   FlushStandardOutput();
 }
 
@@ -287,7 +311,11 @@ Result<int> BenchCommand(const BenchOptions& given) {
   Report report =
       MakeReport(options, measured, bench::BytesOf(inspection), std::max(before, after));
   MOEBIUS_TRY(SettleShare(options, report));
+  if (opened.parallel.num_gpus() > 1 && report.note.empty()) {
+    report.note = "ranks also read copies of what is not cut: the share is the least it can be";
+  }
   Print(options, report);
+  if (options.parallel.print_load) PrintLoad(opened);
   if (file) {
     fmt::print(file->Begin(), "{}\n", ToJson(options, opened, report).dump(2));
     MOEBIUS_TRY(file->Finish());

@@ -5,11 +5,11 @@
 
 #include "app/bench_serve.h"
 #include "app/flag_kinds.h"
+#include "app/numbers.h"
 
 namespace moebius::app {
 namespace {
 
-constexpr int64_t kMostTokens = int64_t{1} << 24;
 constexpr int64_t kMostRequests = int64_t{1} << 24;
 
 constexpr const char* kServer = "Server";

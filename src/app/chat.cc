@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "app/commands.h"
+#include "app/load_table.h"
 #include "app/remote.h"
 #include "app/session.h"
 #include "base/suggest.h"
@@ -24,6 +25,7 @@ using Messages = std::vector<text::ChatMessage>;
 struct Partner {
   std::function<Result<std::string>(const Messages&)> answer;  // printed as it comes
   std::function<bool(const Messages&)> is_full;                // they leave no room for an answer
+  std::function<bool()> is_gone;                               // for good
 };
 
 class Chat {
@@ -43,6 +45,7 @@ class Chat {
         if (!Obey(line)) break;
       } else {
         Turn(line);
+        if (exit_code_ != kExitOk && partner_.is_gone()) break;
       }
     }
     return exit_code_;
@@ -116,7 +119,8 @@ Partner LocalPartner(const Session& session, Interrupt& interrupt) {
     return ids &&
            static_cast<int64_t>(ids->size()) >= session.frontend().engine().limits().max_model_len;
   };
-  return {answer, is_full};
+  const auto is_gone = [&session] { return !session.frontend().engine().Health(); };
+  return {answer, is_full, is_gone};
 }
 
 Result<int> RemoteChat(const ChatOptions& options, Interrupt& interrupt) {
@@ -129,7 +133,8 @@ Result<int> RemoteChat(const ChatOptions& options, Interrupt& interrupt) {
     return std::move(remote.text);
   };
   // The server's error says so itself.
-  return Chat({answer, [](const Messages&) { return false; }}, options.system).Loop();
+  const auto never = [](const auto&...) { return false; };
+  return Chat({answer, never, never}, options.system).Loop();
 }
 
 }  // namespace
@@ -145,7 +150,9 @@ Result<int> ChatCommand(const ChatOptions& options, Interrupt& interrupt) {
   // What every turn would fail of should not wait for a model to load.
   MOEBIUS_TRY(CheckPrompt(plan, QuestionPrompt(options.system, "?")));
   MOEBIUS_ASSIGN(const Session session, OpenSession(std::move(plan)));
-  return Chat(LocalPartner(session, interrupt), options.system).Loop();
+  const int exit_code = Chat(LocalPartner(session, interrupt), options.system).Loop();
+  if (options.parallel.print_load) PrintLoad(session.model);
+  return exit_code;
 }
 
 }  // namespace moebius::app

@@ -19,6 +19,8 @@ Result<int> InspectCommand(const InspectOptions& options);
 Result<int> BenchCommand(const BenchOptions& options);
 Result<int> BenchServeCommand(const BenchServeOptions& options, Interrupt& interrupt);
 Result<int> BenchSweepCommand(const BenchSweepOptions& options, Interrupt& interrupt);
+Result<int> BenchKernelsCommand(const BenchKernelsOptions& options);
+Result<int> BenchExchangeCommand(const BenchExchangeOptions& options);
 Result<int> PlanCommand(const PlanOptions& options);
 Result<int> ServeCommand(const ServeOptions& options, Interrupt& interrupt);
 Result<int> DryRun(const ServeOptions& options);  // serve --dry-run

@@ -29,6 +29,15 @@ nlohmann::json ToJson(const YAML::Node& node) {
                                                                  : value;
 }
 
+void ListKeys(const std::string& path, const std::string& before, const YAML::Node& map,
+              std::vector<ConfigKey>* keys) {
+  for (const auto& entry : map) {
+    const std::string name = before + entry.first.Scalar();
+    keys->push_back({fmt::format("{}:{}", path, entry.first.Mark().line + 1), name});
+    if (entry.second.IsMap()) ListKeys(path, name + ".", entry.second, keys);
+  }
+}
+
 Result<ConfigEntry> ReadEntry(const std::string& path, const YAML::Node& key,
                               const YAML::Node& value) {
   ConfigEntry entry;
@@ -49,6 +58,7 @@ Result<ConfigEntry> ReadEntry(const std::string& path, const YAML::Node& key,
   }
   if (value.IsMap()) {
     entry.args.push_back(entry.flag + "=" + ToJson(value).dump());
+    ListKeys(path, "", value, &entry.keys);
     return entry;
   }
   for (const YAML::Node& item : value) {

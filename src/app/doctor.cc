@@ -34,14 +34,7 @@ std::string CacheSize(uint64_t bytes, int count) {
   return count > 1 ? fmt::format("{} x {}", count, size) : size;
 }
 
-std::string ReadText(const std::string& path) {
-  std::ifstream file(path);
-  std::ostringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
-
-std::string RunCommand(const std::string& command) {
+std::string OutputOf(const std::string& command) {
   const auto close = [](std::FILE* pipe) { pclose(pipe); };
   const std::unique_ptr<std::FILE, decltype(close)> pipe(
       popen(("timeout 10 " + command + " 2>/dev/null").c_str(), "r"), close);
@@ -75,6 +68,13 @@ Finding CheckKernelsOfThisMachine() {
 }
 
 }  // namespace
+
+std::string ReadText(const std::string& path) {
+  std::ifstream file(path);
+  std::ostringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
 
 Finding CheckCpu(const platform::CpuFeatures& features,
                  const Result<platform::Topology>& topology) {
@@ -262,7 +262,7 @@ Finding CheckNuma(const Result<platform::Topology>& topology) {
 
 std::vector<Finding> Diagnose(const DoctorOptions& given) {
   DoctorOptions options = given;
-  if (!options.run) options.run = RunCommand;
+  if (!options.run) options.run = OutputOf;
   const platform::CpuFeatures& features = platform::DetectCpu();
   const Result<platform::Topology> topology = platform::DetectTopology();
   std::vector<Finding> findings = {

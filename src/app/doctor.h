@@ -41,6 +41,9 @@ struct DoctorOptions {
 // All checks of this machine, in the order of printing.
 std::vector<Finding> Diagnose(const DoctorOptions& options);
 
+// The text of a file of the system; empty: none that can be read.
+std::string ReadText(const std::string& path);
+
 // "ok    memory            23.0 GiB of 23.5 GiB available", the remedy on a line of its own, and a
 // closing count.
 void PrintFindings(const std::vector<Finding>& findings, std::FILE* out);

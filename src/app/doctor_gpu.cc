@@ -19,19 +19,12 @@ namespace fs = std::filesystem;
 constexpr int kMinDriver =
     575;  // multi-node NVLink, and the CUDA 12.9 runtime that wide EP is built with
 
-std::string ReadText(const std::string& path) {
-  std::ifstream file(path);
-  std::ostringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
-
 bool Exists(const std::string& path) {
   std::error_code error;
   return fs::exists(path, error);
 }
 
-std::vector<std::string> Words(const std::string& line) {
+std::vector<std::string> WordsOf(const std::string& line) {
   std::istringstream stream(line);
   std::vector<std::string> words;
   for (std::string word; stream >> word;) words.push_back(word);
@@ -99,7 +92,7 @@ std::vector<std::string> GpuNames(const std::string& root) {
 }
 
 std::string DriverVersion(const std::string& version_file) {
-  for (const std::string& word : Words(Field(version_file, "NVRM version"))) {
+  for (const std::string& word : WordsOf(Field(version_file, "NVRM version"))) {
     if (IsVersion(word)) return word;
   }
   return "";
@@ -127,7 +120,7 @@ GpuLinks ParseGpuLinks(const std::string& topology) {
   std::istringstream stream(topology);
   for (std::string line; std::getline(stream, line);) {
     // A row begins with its own name; the heading is indented.
-    if (line.compare(0, 3, "GPU") == 0) rows.push_back(Words(line));
+    if (line.compare(0, 3, "GPU") == 0) rows.push_back(WordsOf(line));
   }
   links.num_gpus = static_cast<int>(rows.size());
   for (size_t row = 0; row < rows.size(); ++row) {

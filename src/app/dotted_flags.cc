@@ -18,7 +18,7 @@ size_t DotOf(const std::string& arg) {
   return dot != std::string::npos && dot > 2 && arg[dot] == '.' ? dot : std::string::npos;
 }
 
-json ValueOf(const std::string& text) {
+json JsonOf(const std::string& text) {
   json value = json::parse(text, nullptr, false);
   return value.is_discarded() ? json(text) : value;
 }
@@ -54,9 +54,9 @@ std::vector<std::string> JoinDottedFlags(const std::vector<std::string>& args) {
     const std::string keys = args[i].substr(dot + 1, equals - dot - 1);
     json value = true;
     if (equals != std::string::npos) {
-      value = ValueOf(args[i].substr(equals + 1));
+      value = JsonOf(args[i].substr(equals + 1));
     } else if (i + 1 < args.size() && args[i + 1].rfind('-', 0) != 0) {
-      value = ValueOf(args[++i]);
+      value = JsonOf(args[++i]);
     }
     const auto [entry, is_new] = joined.try_emplace(name, Joined{out.size(), json::object()});
     if (is_new) out.push_back(name);

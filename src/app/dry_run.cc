@@ -11,9 +11,10 @@
 #include "app/doctor_gpu.h"
 #include "app/model_folder.h"
 #include "app/plan_input.h"
+#include "app/this_cpu.h"
 #include "frontend/open.h"
+#include "frontend/open_ranks.h"
 #include "plan/report.h"
-#include "platform/memory.h"
 #include "serve/step_log.h"
 
 namespace moebius::app {
@@ -28,19 +29,6 @@ std::string DeviceOf(std::string gpu) {
     if (name.size() > best.size() && gpu.find(name) != std::string::npos) best = name;
   }
   return best;
-}
-
-// The ranks share the machine's memory.
-Result<plan::Device> ThisCpu(int num_ranks) {
-  MOEBIUS_ASSIGN(const platform::SystemMemory memory, platform::ReadSystemMemory());
-  const uint64_t total = memory.limit > 0 ? std::min(memory.limit, memory.total) : memory.total;
-  plan::Device device;
-  device.name = "cpu";
-  device.title = num_ranks == 1 ? "this machine's memory"
-                                : fmt::format("this machine's memory, shared by {}", num_ranks);
-  device.hbm_bytes = static_cast<double>(total) / num_ranks;
-  device.gpus_per_node = num_ranks;
-  return device;
 }
 
 // What --device names, or what this machine has: its first GPU, or its memory.
@@ -69,7 +57,9 @@ Result<plan::Device> FindDevice(const ServeOptions& options, int num_ranks) {
 
 // The plan's options that serve's own flags say.
 PlanOptions PlanOf(const ServeOptions& options) {
-  PlanOptions plan = options.plan;
+  PlanOptions plan;
+  static_cast<LayoutOptions&>(plan) = options.parallel;
+  plan.kv_cache_dtype = options.kv_cache_dtype;
   plan.model = options.open.model;
   plan.hf_overrides = options.open.hf_overrides;
   plan.max_num_batched_tokens = options.open.engine.max_num_batched_tokens;
@@ -79,7 +69,7 @@ PlanOptions PlanOf(const ServeOptions& options) {
 
 plan::Estimate EstimateMemory(const plan::PlanInput& input, const layout::ParallelConfig& config,
                               const ServeOptions& options, int64_t tokens) {
-  const bool is_cpu = input.device.hbm_bandwidth == 0;
+  const bool is_cpu = config.own_ranks;
   plan::Estimate estimate;
   estimate.requests_per_rank = options.open.engine.max_num_seqs;
   estimate.concurrency = estimate.requests_per_rank * config.data_parallel_size;
@@ -93,7 +83,13 @@ plan::Estimate EstimateMemory(const plan::PlanInput& input, const layout::Parall
   memory.max_batched_tokens = input.max_batched_tokens;
   memory.max_decode_tokens = estimate.requests_per_rank;
   memory.context = tokens;
-  if (is_cpu) memory.runtime_bytes = memory.communicator_bytes = 0;
+  const frontend::OpenOptions& open = options.open;
+  memory.deterministic = open.deterministic;
+  if (open.dtype == "float32") memory.activation_bytes = 4;
+  memory.num_threads = frontend::ThreadsOfRank(open).value_or(1);
+  if (open.max_moe_tokens > 0) {
+    memory.max_moe_rows = std::max<int64_t>(1, open.max_moe_tokens / config.expert_group());
+  }
   estimate.memory = plan::PlanMemory(input.model, estimate.layout, memory);
   estimate.traffic = plan::PlanTraffic(input.model, estimate.layout, estimate.requests_per_rank,
                                        input.model.weight_bytes);
@@ -168,6 +164,9 @@ Status CheckStart(const ServeOptions& options, std::vector<std::string>& lines) 
   open.load_format = "dummy";  // a known name will do
   MOEBIUS_ASSIGN(const ModelFolder folder, ModelFolder::Find(open));
   if (!options.step_log.empty()) MOEBIUS_TRY(CheckStepLog(options.step_log));
+  const auto threads = frontend::ThreadsOfRank(open);
+  // Without --device it is about this machine.
+  if (!options.device && !threads) return tl::unexpected(threads.error());
   open.load_format = options.open.load_format;
   const auto prepared = folder.Named(frontend::Prepare(open));
   if (prepared) return {};
@@ -186,9 +185,9 @@ Result<int> DryRun(const ServeOptions& options) {
   MOEBIUS_ASSIGN(report.named, NamedLayout(plan_options, {}));
   const int num_ranks = report.named.num_gpus();
   MOEBIUS_ASSIGN(plan::Device device, FindDevice(options, num_ranks));
-  if (options.num_nodes > 1) {
-    device.gpus_per_node =
-        static_cast<int>((num_ranks + options.num_nodes - 1) / options.num_nodes);
+  const int64_t num_nodes = options.parallel.num_nodes;
+  if (num_nodes > 1) {
+    device.gpus_per_node = static_cast<int>((num_ranks + num_nodes - 1) / num_nodes);
   }
   MOEBIUS_ASSIGN(report.input, MakePlanInput(plan_options, std::move(device)));
   MOEBIUS_ASSIGN(report.named, NamedLayout(plan_options, report.input.parallel));
@@ -211,9 +210,8 @@ Result<int> DryRun(const ServeOptions& options) {
   report.decision.ranked.push_back(EstimateMemory(report.input, report.named, options, tokens));
   const Verdict verdict = Judge(report, tokens);
   lines.insert(lines.begin(), verdict.lines.begin(), verdict.lines.end());
-  if (num_ranks > 1) {
-    lines.push_back(fmt::format(
-        "This build serves with one rank: without --dry-run the {} ranks are refused.", num_ranks));
+  if (num_ranks > 1 && (report.input.device.name != "cpu" || num_nodes > 1)) {
+    lines.emplace_back(plan::kWhatRuns);
   }
   // First, since all that follows is about this machine.
   if (!options.device && report.input.device.name == "cpu" && num_ranks > 1) {

@@ -4,12 +4,14 @@
 
 #include <CLI/CLI.hpp>
 #include <charconv>
+#include <chrono>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
 
 #include "app/flag_kinds.h"
+#include "app/parallel_flags.h"
 #include "app/vllm_flags.h"
 
 namespace moebius::app {
@@ -75,7 +77,27 @@ void AddLoadOptions(CLI::App* app, frontend::OpenOptions& open) {
 }
 
 void AddDevice(CLI::App* app, frontend::OpenOptions& open) {
-  AddChoice(app, "--device", open.device, {"cpu", "cuda"}, "Where the model runs")->group(kEngine);
+  AddChoice(app, "--device", open.device, {"cpu", "cuda"},
+            "Where the model runs; on GPUs each rank has one")
+      ->group(kEngine);
+}
+
+void AddStepTimeout(CLI::App* app, engine::EngineOptions& engine) {
+  const auto take = [&engine](const std::string& text) -> Status {
+    constexpr double kMostSeconds = 1e7;
+    MOEBIUS_ASSIGN(const double seconds, ParseReal<double>("--step-timeout", text));
+    if (!(seconds >= 0.001 && seconds <= kMostSeconds)) {
+      return MakeError(ErrorCode::kInvalidArgument,
+                       "--step-timeout is {}, expected seconds from 0.001 to {:.0f}", text,
+                       kMostSeconds);
+    }
+    engine.step_timeout =
+        std::chrono::round<std::chrono::milliseconds>(std::chrono::duration<double>(seconds));
+    return {};
+  };
+  AddValue(app, "--step-timeout", "A step that takes longer has failed (default 600)", take,
+           "SECONDS")
+      ->group(kEngine);
 }
 
 // How the model is run, but for the device, whose flag says more where a server is planned.
@@ -111,9 +133,17 @@ void AddEngineOptions(CLI::App* app, frontend::OpenOptions& open) {
   AddFlag(app, "--enforce-eager", "On a GPU: no CUDA graphs", [&engine](bool on) {
     engine.device_graphs = !on;
   })->group(kEngine);
-  AddNumber(app, "--threads", open.threads, "CPU threads; 0: every cpu allowed", 0)->group(kEngine);
+  AddNumber(app, "--threads", open.threads,
+            "CPU threads of a rank; 0: every cpu allowed, shared out to the ranks", 0)
+      ->group(kEngine);
   AddSwitch(app, "enable-prefix-caching", "", "Do not reuse the KV of equal beginnings", kEngine,
             [&engine](bool on) { engine.enable_prefix_caching = on; });
+  AddNumber(app, "--prefill-interval", engine.prefill_interval,
+            "Compute prompts in one of so many steps, the others stay short")
+      ->group(kEngine);
+  AddStepTimeout(app, engine);
+  AddText(app, "--trace", open.trace, "File of a trace for Perfetto or chrome://tracing")
+      ->group(kEngine);
   AddSwitch(app, "async-scheduling", "", "Plan a step only when the one before is done", kEngine,
             [&engine](bool on) { engine.async_scheduling = on; });
 }
@@ -185,20 +215,23 @@ void AddRemote(CLI::App* app, RemoteOptions& remote) {
 
 }  // namespace
 
-void AddEngineAndModel(CLI::App* app, frontend::OpenOptions& open) {
+void AddEngineAndModel(CLI::App* app, frontend::OpenOptions& open, ParallelOptions& parallel,
+                       std::vector<std::string>& notes) {
+  AddTrtllmFlags(app, parallel, open, notes);
   AddLoadOptions(app, open);
   AddEngineOptions(app, open);
 }
 
-void AddRunFlags(CLI::App* app, RunOptions& options) {
+void AddRunFlags(CLI::App* app, RunOptions& options, std::vector<std::string>& notes) {
   app->footer(
       "Lines of --input-file (sampling fields are named as the flags, with _):\n"
       "  {\"id\": \"a\", \"prompt\": \"What is 2 + 3?\", \"max_tokens\": 20}\n"
       "  {\"id\": \"b\", \"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}], "
       "\"temperature\": 0}\n"
       "OpenAI's batch lines ({\"custom_id\": ..., \"body\": {...}}) are taken, too.");
-  AddEngineAndModel(app, options.open);
+  AddEngineAndModel(app, options.open, options.parallel, notes);
   AddDevice(app, options.open);
+  AddParallelFlags(app, options.parallel);
   AddSampling(app, options);
   AddText(app, "-p,--prompt", options.prompt, "The question; - reads it from standard input");
   AddValue(app, "--prompt-ids", "Token ids instead of text: 5,6,7",
@@ -219,13 +252,14 @@ void AddRunFlags(CLI::App* app, RunOptions& options) {
   AddRemote(app, options.remote);
 }
 
-void AddBenchFlags(CLI::App* app, BenchOptions& options) {
+void AddBenchFlags(CLI::App* app, BenchOptions& options, std::vector<std::string>& notes) {
   constexpr int kMaxTokens = 1 << 24;
   constexpr int kMaxRequests = 1 << 20;
   constexpr int kMaxRepeats = 1 << 20;
   if (options.throughput) options.num_iters = 1;
-  AddEngineAndModel(app, options.open);
+  AddEngineAndModel(app, options.open, options.parallel, notes);
   AddDevice(app, options.open);
+  AddParallelFlags(app, options.parallel);
   AddNumber(app, "--input-len", options.input_len, "Tokens of a prompt", 1, kMaxTokens);
   AddNumber(app, "--output-len", options.output_len, "Tokens of an answer", 1, kMaxTokens);
   AddNumber(app, "--num-iters", options.num_iters, "Measured repeats", 1, kMaxRepeats);
@@ -242,9 +276,10 @@ void AddBenchFlags(CLI::App* app, BenchOptions& options) {
   }
 }
 
-void AddChatFlags(CLI::App* app, ChatOptions& options) {
-  AddEngineAndModel(app, options.open);
+void AddChatFlags(CLI::App* app, ChatOptions& options, std::vector<std::string>& notes) {
+  AddEngineAndModel(app, options.open, options.parallel, notes);
   AddDevice(app, options.open);
+  AddParallelFlags(app, options.parallel);
   AddSampling(app, options);
   AddRemote(app, options.remote);
 }
@@ -256,8 +291,11 @@ void AddInspectFlags(CLI::App* app, InspectOptions& options, std::vector<std::st
   CLI::App engine;
   engine.set_help_flag();
   frontend::OpenOptions unused;
+  ParallelOptions unused_parallel;
   AddEngineOptions(&engine, unused);
   AddDevice(&engine, unused);
+  AddTrtllmFlags(&engine, unused_parallel, unused, notes);
+  AddParallelFlags(&engine, unused_parallel);
   for (const CLI::Option* option : engine.get_options()) {
     std::string names;  // CLI11 names no hidden one
     for (const std::string& name : option->get_lnames()) {
@@ -280,8 +318,8 @@ void AddInspectFlags(CLI::App* app, InspectOptions& options, std::vector<std::st
 Status CheckRemoteFlags(const CLI::App& app) {
   for (const CLI::Option* option : app.get_options()) {
     const std::string& group = option->get_group();
-    const bool is_local =
-        group == kModel || group == kEngine || option->check_lname("generation-config");
+    const bool is_local = group == kModel || group == kEngine || group == kRanksGroup ||
+                          option->check_lname("generation-config");
     if (!is_local || option->count() == 0) continue;
     return MakeError(ErrorCode::kInvalidArgument,
                      "{} goes with a model that is loaded here, but --url asks a server, which has "
@@ -337,15 +375,6 @@ void AddVllmFlags(CLI::App* app, std::vector<std::string>& notes, bool serves) {
         if (on) note(name);
       })->group("");
     }
-  }
-  for (const char* name : ParallelFlags()) {
-    if (has(name)) continue;
-    AddValue(app, name, "", [name](const std::string& text) -> Status {
-      MOEBIUS_ASSIGN(const int32_t size, ParseWhole<int32_t>(name, text, 1));
-      if (size == 1) return {};
-      return MakeError(ErrorCode::kInvalidArgument,
-                       "{} is {}, but this build runs one rank for now: expected 1", name, size);
-    })->group("");
   }
 }
 

@@ -15,6 +15,7 @@
 #include "app/session.h"
 #include "app/standard_output.h"
 #include "base/log.h"
+#include "rank/rank_process.h"
 
 namespace moebius::app {
 namespace {
@@ -37,6 +38,12 @@ struct Dispatch {
   }
   Result<int> operator()(const BenchSweepOptions& options) const {
     return BenchSweepCommand(options, interrupt);
+  }
+  Result<int> operator()(const BenchKernelsOptions& options) const {
+    return BenchKernelsCommand(options);
+  }
+  Result<int> operator()(const BenchExchangeOptions& options) const {
+    return BenchExchangeCommand(options);
   }
   Result<int> operator()(const PlanOptions& options) const { return PlanCommand(options); }
   Result<int> operator()(const ServeOptions& options) const {
@@ -61,12 +68,16 @@ std::vector<std::string> Environment() {
 int ExitCodeOf(const Error& error) {
   const std::string& message = error.message();
   const size_t end = message.find_first_of(" :");
-  const bool is_usage = error.code() == ErrorCode::kInvalidArgument && message.starts_with("--") &&
-                        end != std::string::npos && message[end] == ' ';
+  const bool is_wish =
+      error.code() == ErrorCode::kInvalidArgument || error.code() == ErrorCode::kUnsupported;
+  const bool is_usage =
+      is_wish && message.starts_with("--") && end != std::string::npos && message[end] == ' ';
   return is_usage ? kExitUsage : kExitFailure;
 }
 
 int Main(const std::vector<std::string>& args) {
+  // A deployment's own, not in the help.
+  if (!args.empty() && args[0] == rank::kRankProcessCommand) return rank::RankProcessMain(args);
   // A sweep ends the servers that it started, too.
   const bool terminate_too =
       (!args.empty() && args[0] == "serve") || (args.size() > 1 && args[1] == "sweep");

@@ -1,5 +1,7 @@
 #include "app/numbers.h"
 
+#include <fmt/core.h>
+
 #include <charconv>
 #include <cmath>
 #include <string_view>
@@ -66,6 +68,10 @@ Result<int64_t> ParseSize(const std::string& flag, const std::string& text) {
   return MakeError(ErrorCode::kInvalidArgument,
                    "{} is '{}', expected a whole number, perhaps with a unit: 4096, 32k, 512M, 4G",
                    flag, text);
+}
+
+std::string Count(int64_t count, const char* what) {
+  return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
 }
 
 }  // namespace moebius::app

@@ -10,6 +10,9 @@
 
 namespace moebius::app {
 
+// More tokens than anybody brings, and few enough to be counted and multiplied.
+inline constexpr int64_t kMostTokens = int64_t{1} << 24;
+
 // All of `text` is a whole number from `low` to `high`. T: int32_t, int64_t or uint64_t.
 template <typename T>
 Result<T> ParseWhole(const std::string& flag, const std::string& text,
@@ -21,5 +24,8 @@ Result<T> ParseReal(const std::string& flag, const std::string& text);
 
 // A count that may end in a unit: 32k, 4g (powers of 1000), 32K, 4G, 4Gi, 4GiB (of 1024), 1.5G.
 Result<int64_t> ParseSize(const std::string& flag, const std::string& text);
+
+// "1 token", "2 tokens".
+std::string Count(int64_t count, const char* what);
 
 }  // namespace moebius::app

@@ -7,14 +7,46 @@
 #include <variant>
 #include <vector>
 
+#include "app/bench_micro.h"
 #include "app/bench_serve.h"
 #include "app/bench_sweep.h"
+#include "app/trtllm_blocks.h"
 #include "base/ids.h"
 #include "base/log.h"
 #include "frontend/open.h"
 #include "frontend/sampling_fields.h"
 
 namespace moebius::app {
+
+// How a model is spread over ranks, as it was written. Names are those of vLLM's flags.
+struct LayoutOptions {
+  std::optional<int64_t> tensor_parallel_size;
+  std::optional<int64_t> data_parallel_size;
+  std::optional<int64_t> pipeline_parallel_size;
+  int64_t decode_context_parallel_size = 1;
+  std::optional<bool> enable_expert_parallel;
+  std::string all2all_backend = "auto";
+  std::optional<bool> enable_eplb;
+  int64_t num_redundant_experts = 0;
+  std::optional<bool> enable_dbo;
+  std::string dense_ffn = "auto";
+  std::string lm_head = "auto";
+};
+
+// Ranks that run. parallel_flags.h gives all of it its meaning.
+struct ParallelOptions : LayoutOptions {
+  std::string exchange_mode = "auto";
+  bool deterministic = false;
+  int64_t num_nodes = 1;
+  std::optional<int64_t> data_parallel_size_local;  // none: data_parallel_size
+  bool headless = false;
+  bool print_load = false;  // at the end, what ranks and experts have done
+  // TensorRT-LLM's words.
+  bool enable_attention_dp = false;
+  std::optional<int64_t> moe_expert_parallel_size;
+  std::optional<int64_t> moe_tensor_parallel_size;
+  std::optional<MoeConfig> moe_config;
+};
 
 // A server of OpenAI's API that answers instead of a model in this process.
 struct RemoteOptions {
@@ -25,6 +57,7 @@ struct RemoteOptions {
 struct GenerateOptions {
   frontend::OpenOptions open;  // with a server, model is the name that requests carry; empty: its
                                // first
+  ParallelOptions parallel;
   RemoteOptions remote;
   frontend::SamplingFields sampling;  // what the flags set
   std::string generation_config =
@@ -52,6 +85,7 @@ struct InspectOptions {
 
 struct BenchOptions {
   frontend::OpenOptions open;
+  ParallelOptions parallel;
   bool throughput = false;  // else latency
   int input_len = 32;
   int output_len = 128;
@@ -64,24 +98,13 @@ struct BenchOptions {
 };
 
 // Names and numbers as they were written; app/plan.cc gives them their meaning.
-struct PlanOptions {
+// Without sizes of the layout all are compared; without enable_eplb or enable_dbo cost decides.
+struct PlanOptions : LayoutOptions {
   std::string model;
   std::string hf_overrides;
   std::string device = "h200";
   std::string gpus;  // "8", "8-64", "8,16"; empty: the sizes say
   std::optional<int64_t> nodes;
-  // Sizes: one layout is shown; none: all are compared.
-  std::optional<int64_t> tensor_parallel_size;
-  std::optional<int64_t> data_parallel_size;
-  std::optional<int64_t> pipeline_parallel_size;
-  int64_t decode_context_parallel_size = 1;
-  std::optional<bool> enable_expert_parallel;
-  std::string all2all_backend = "auto";
-  std::optional<bool> enable_eplb;  // neither: a search leaves it to cost
-  int64_t num_redundant_experts = 0;
-  std::optional<bool> enable_dbo;  // likewise
-  std::string dense_ffn = "auto";
-  std::string lm_head = "auto";
   std::string objective = "latency";
   std::optional<double> ttft_ms;
   std::optional<double> tpot_ms;
@@ -105,6 +128,7 @@ struct PlanOptions {
 // Where no default stands, the server's own counts.
 struct ServeOptions {
   frontend::OpenOptions open;
+  ParallelOptions parallel;
   std::string generation_config = "auto";
   frontend::SamplingFields sampling;  // --override-generation-config
 
@@ -127,12 +151,8 @@ struct ServeOptions {
   bool log_requests = false;
   bool page = true;
 
-  // Of these the layout and what decides its memory count; without dry_run it must be one rank.
-  PlanOptions plan;
-  int64_t num_nodes = 1;
-  int64_t data_parallel_size_local = 1;
-  bool headless = false;
-  std::optional<std::string> device;  // of dry_run; none: what this machine has
+  std::string kv_cache_dtype = "auto";  // others of dry_run alone
+  std::optional<std::string> device;    // of dry_run; none: what this machine has
   bool dry_run = false;
 };
 
@@ -144,7 +164,8 @@ struct Help {
 
 struct CommandLine {
   std::variant<Help, RunOptions, ChatOptions, InspectOptions, BenchOptions, PlanOptions,
-               ServeOptions, BenchServeOptions, BenchSweepOptions, DoctorCommand>
+               ServeOptions, BenchServeOptions, BenchSweepOptions, BenchKernelsOptions,
+               BenchExchangeOptions, DoctorCommand>
       command;
   LogLevel log_level = LogLevel::kWarning;
   // One line for each flag and variable that was accepted and means nothing here, or less.

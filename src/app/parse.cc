@@ -12,6 +12,8 @@
 #include "app/dotted_flags.h"
 #include "app/flag_kinds.h"
 #include "app/flags.h"
+#include "app/parallel_flags.h"
+#include "app/trtllm_blocks.h"
 #include "app/vllm_env.h"
 #include "app/vllm_flags.h"
 #include "base/suggest.h"
@@ -140,14 +142,16 @@ Status CheckModel(const std::string& model) {
 }
 
 // A server has its own model and engine, and its own mind about sampling.
-Status CheckGenerate(const CLI::App& app, const GenerateOptions& options,
+Status CheckGenerate(const CLI::App& app, GenerateOptions& options,
                      std::vector<std::string>& notes) {
   if (!options.remote.url.empty()) return CheckRemoteFlags(app);
   if (!options.remote.api_key.empty()) {
     notes.emplace_back("--api-key is ignored: it belongs to a server (--url)");
   }
   MOEBIUS_TRY(CheckModel(options.open.model));
-  return CheckRanges(options.open, options.sampling);
+  MOEBIUS_TRY(CheckRanges(options.open, options.sampling));
+  MOEBIUS_TRY(SettleSizes(options.parallel));
+  return SettleParallel(options.parallel, options.open, notes);
 }
 
 // Everything that the flags can fill, and the CLI11 tree that fills it.
@@ -162,6 +166,8 @@ struct Parser {
   ServeOptions serve;
   BenchServeOptions bench_serve;
   BenchSweepOptions bench_sweep;
+  BenchKernelsOptions bench_kernels;
+  BenchExchangeOptions bench_exchange;
   LogLevel log_level = LogLevel::kWarning;
   std::vector<std::string> notes;
 
@@ -175,11 +181,11 @@ struct Parser {
         "moebius COMMAND --help lists the flags of a command. --config FILE.yaml takes the same "
         "keys.");
     if (auto* sub = Sub(&main, "run", "Answer one prompt, or a file of them")) {
-      AddRunFlags(sub, run);
+      AddRunFlags(sub, run, notes);
       AddVllmFlags(sub, notes);
     }
     if (auto* sub = Sub(&main, "chat", "A conversation on the terminal")) {
-      AddChatFlags(sub, chat);
+      AddChatFlags(sub, chat, notes);
       AddVllmFlags(sub, notes);
     }
     if (auto* sub = Sub(&main, "serve", "A server that speaks OpenAI's API, with a page")) {
@@ -190,7 +196,7 @@ struct Parser {
       AddInspectFlags(sub, inspect, notes);
       AddVllmFlags(sub, notes);
     }
-    AddBench(Named(&main, "bench", "Measure this machine with a model"));
+    AddBench(Named(&main, "bench", "Measure this machine, with a model or in parts"));
     if (auto* sub =
             Sub(&main, "plan",
                 "Which parallel layouts a model can take on given GPUs, and which to use")) {
@@ -206,11 +212,11 @@ struct Parser {
     throughput.throughput = true;
     if (auto* sub =
             Sub(bench, "latency", "Time to the first token and between tokens of one batch")) {
-      AddBenchFlags(sub, latency);
+      AddBenchFlags(sub, latency, notes);
       AddVllmFlags(sub, notes);
     }
     if (auto* sub = Sub(bench, "throughput", "Tokens a second over many requests")) {
-      AddBenchFlags(sub, throughput);
+      AddBenchFlags(sub, throughput, notes);
       AddVllmFlags(sub, notes);
     }
     if (auto* sub = Sub(bench, "serve", "Any server of OpenAI's API under load")) {
@@ -218,6 +224,12 @@ struct Parser {
     }
     if (auto* sub = Sub(bench, "sweep", "A plan of servers and loads, cell by cell")) {
       AddBenchSweepFlags(sub, bench_sweep);
+    }
+    if (auto* sub = Sub(bench, "kernels", "Operations alone, beside what the memory could give")) {
+      AddBenchKernelsFlags(sub, bench_kernels);
+    }
+    if (auto* sub = Sub(bench, "exchange", "What ranks move together, beside plain copies")) {
+      AddBenchExchangeFlags(sub, bench_exchange);
     }
   }
 
@@ -275,6 +287,8 @@ Result<CommandLine> Parser::Chosen() {
   }
   MOEBIUS_TRY(CheckLeftOver(*app));
   const std::string name = app->get_name();
+  if (name == "kernels") return CommandLine{bench_kernels, log_level, notes, {}};
+  if (name == "exchange") return CommandLine{bench_exchange, log_level, notes, {}};
   if (name == "sweep") return CommandLine{bench_sweep, log_level, notes, {}};
   if (name == "serve" && app->get_parent() != &main) {
     MOEBIUS_TRY(CheckBenchServe(bench_serve));
@@ -305,9 +319,11 @@ Result<CommandLine> Parser::Chosen() {
     MOEBIUS_TRY(CheckGenerate(*app, run, notes));
     return CommandLine{run, log_level, notes, {}};
   }
-  const BenchOptions& bench = name == "latency" ? latency : throughput;
+  BenchOptions& bench = name == "latency" ? latency : throughput;
   MOEBIUS_TRY(CheckModel(bench.open.model));
   MOEBIUS_TRY(CheckRanges(bench.open));
+  MOEBIUS_TRY(SettleSizes(bench.parallel));
+  MOEBIUS_TRY(SettleParallel(bench.parallel, bench.open, notes));
   return CommandLine{bench, log_level, notes, {}};
 }
 
@@ -403,6 +419,10 @@ Status AddConfig(const std::string& path, const std::vector<std::string>& comman
       return MakeError(ErrorCode::kInvalidArgument, "{}: unknown key {}{}", entry.where,
                        entry.flag.substr(2), DidYouMean(flag, FlagNames(app)));
     }
+    for (const ConfigKey& key : entry.keys) {
+      const Status known = CheckBlockKey(flag, key.name);
+      if (!known) return tl::unexpected(known.error().WithContext(key.where));
+    }
     if (app.get_option_no_throw(flag) == nullptr) {
       skipped.push_back(entry.flag.substr(2));
       continue;
@@ -456,9 +476,13 @@ Result<CommandLine> ParseCommandLine(const std::vector<std::string>& raw_args,
   std::vector<std::string> args = command;
   const VllmEnvironment environment = ReadVllmEnvironment(raw_environment);
   const bool serves = !command.empty() && command[0] == "serve";
-  if (serves) args.insert(args.end(), environment.args.begin(), environment.args.end());
   std::set<std::string> given;
   for (auto arg = end; arg != words.args.end(); ++arg) given.insert(arg->substr(0, arg->find('=')));
+  const bool has_ranks =
+      Find(parser.main, command)->get_option_no_throw("--all2all-backend") != nullptr;
+  if (has_ranks && !given.contains("--url")) {
+    args.insert(args.end(), environment.args.begin(), environment.args.end());
+  }
   MOEBIUS_TRY(CheckValues(*Find(parser.main, command), {end, words.args.end()}));
   std::vector<std::string> debug_notes;
   for (const std::string& path : words.config_files) {

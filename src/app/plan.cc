@@ -9,6 +9,7 @@
 
 #include "app/commands.h"
 #include "app/plan_input.h"
+#include "app/this_cpu.h"
 #include "plan/report.h"
 
 namespace moebius::app {
@@ -75,6 +76,30 @@ Result<std::vector<int>> GpuCounts(const PlanOptions& options, const plan::Devic
   }
   if (options.gpus.empty()) return std::vector<int>();
   return ParseGpuCounts(options.gpus);
+}
+
+// "cpu": this machine's, which as many ranks share as are asked about.
+Result<plan::Device> DeviceAskedFor(const PlanOptions& options) {
+  if (options.device != "cpu") return plan::LoadDevice(options.device);
+  if (options.nodes) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "--device cpu is one machine, expected --gpus N (how many ranks share it) "
+                     "instead of --nodes");
+  }
+  MOEBIUS_ASSIGN(const layout::ParallelConfig named, NamedLayout(options, {}));
+  int num_ranks = named.num_gpus();
+  if (!options.gpus.empty()) {
+    MOEBIUS_ASSIGN(const std::vector<int> counts, ParseGpuCounts(options.gpus));
+    if (counts.size() > 1) {
+      return MakeError(
+          ErrorCode::kInvalidArgument,
+          "--gpus is '{}' with --device cpu, expected one number: how many ranks share "
+          "the machine",
+          options.gpus);
+    }
+    num_ranks = counts.front();
+  }
+  return MeasureThisCpu(num_ranks);
 }
 
 plan::PlaybookReport AskPlaybook(const plan::PlanReport& report, int num_gpus) {
@@ -169,7 +194,10 @@ void PrintNames(const std::vector<std::string>& names) {
 
 Result<int> PlanCommand(const PlanOptions& options) {
   if (options.list_models || options.list_devices) {
-    PrintNames(options.list_models ? plan::KnownModels() : plan::KnownDevices());
+    std::vector<std::string> names =
+        options.list_models ? plan::KnownModels() : plan::KnownDevices();
+    if (options.list_devices) names.emplace_back("cpu");  // this machine's
+    PrintNames(names);
     return kExitOk;
   }
   MOEBIUS_ASSIGN(const plan::ReportFormat format, plan::ParseReportFormat(options.format));
@@ -178,7 +206,7 @@ Result<int> PlanCommand(const PlanOptions& options) {
     return kExitOk;
   }
   plan::PlanReport report;
-  MOEBIUS_ASSIGN(plan::Device device, plan::LoadDevice(options.device));
+  MOEBIUS_ASSIGN(plan::Device device, DeviceAskedFor(options));
   MOEBIUS_ASSIGN(report.input, MakePlanInput(options, std::move(device)));
   MOEBIUS_ASSIGN(report.question, MakeQuestion(options));
   MOEBIUS_ASSIGN(report.question.gpu_counts, GpuCounts(options, report.input.device));

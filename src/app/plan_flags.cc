@@ -3,14 +3,14 @@
 #include <string>
 
 #include "app/flags.h"
+#include "app/numbers.h"
 #include "layout/parallel_layout.h"
 
 namespace moebius::app {
 namespace {
 
 // Above these nothing is planned: figures would overflow long before they meant anything.
-constexpr int64_t kMostRequests = 1'000'000;
-constexpr int64_t kMostTokens = int64_t{1} << 24;
+constexpr int64_t kMostConcurrent = 1'000'000;
 constexpr double kMostMilliseconds = 1e9;
 constexpr double kMostDollars = 1e6;
 constexpr double kMostZipf = 16;
@@ -67,7 +67,8 @@ void AddPlanFlags(CLI::App* app, PlanOptions& options) {
   flags.Group("Machines");
   flags.Add("--gpus,--num-gpus", options.gpus, "How many: 8, or several: 8-64, 8,16");
   flags.Add("--nodes", options.nodes, "How many nodes, instead of --gpus");
-  flags.Add("--device", options.device, "Name (--list-devices) or YAML file");
+  flags.Add("--device", options.device,
+            "Name (--list-devices; cpu: this machine's, measured) or YAML file");
   flags.Add("--gpu-memory-utilization", options.gpu_memory_utilization, "Share of memory to use");
   flags.Add("--gpu-hour-price", options.gpu_hour_price, "Dollars, for the cost of tokens");
   flags.Group("Load");
@@ -129,7 +130,7 @@ Status CheckPlanOptions(const PlanOptions& options) {
                                   options.decode_context_parallel_size, 1, kMostGpus));
   MOEBIUS_TRY(CheckRange<int64_t>("--num-redundant-experts", options.num_redundant_experts, 0,
                                   layout::kMaxRedundantExperts));
-  MOEBIUS_TRY(CheckRange<int64_t>("--concurrency", options.concurrency, 1, kMostRequests));
+  MOEBIUS_TRY(CheckRange<int64_t>("--concurrency", options.concurrency, 1, kMostConcurrent));
   MOEBIUS_TRY(CheckRange<int64_t>("--isl", options.isl, 1, kMostTokens));
   MOEBIUS_TRY(CheckRange<int64_t>("--osl", options.osl, 1, kMostTokens));
   MOEBIUS_TRY(CheckRange<int64_t>("--max-num-batched-tokens", options.max_num_batched_tokens, 1,

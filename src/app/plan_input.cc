@@ -97,10 +97,13 @@ Result<plan::PlanInput> MakePlanInput(const PlanOptions& options, plan::Device d
   parallel.decode_context_parallel_size = static_cast<int>(options.decode_context_parallel_size);
   parallel.enable_dbo = options.enable_dbo.value_or(false);
   parallel.gpus_per_node = input.device.gpus_per_node;
+  // CPUs have no other ranks than ours, and their exchange.
+  parallel.own_ranks = input.device.name == "cpu";
+  if (parallel.own_ranks) parallel.exchange_kernel = layout::ExchangeKernel::kOwn;
   return input;
 }
 
-Result<layout::ParallelConfig> NamedLayout(const PlanOptions& options,
+Result<layout::ParallelConfig> NamedLayout(const LayoutOptions& options,
                                            layout::ParallelConfig parallel) {
   const auto size = [](const std::optional<int64_t>& value) {
     return static_cast<int>(value.value_or(1));

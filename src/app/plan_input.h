@@ -1,5 +1,5 @@
-// From the flags that describe a layout to what src/plan reckons with: for `moebius plan` and for
-// `serve --dry-run`. Plain functions, any thread; errors name the flag.
+// From the flags that describe a layout to what src/plan reckons with: for `moebius plan`,
+// `serve --dry-run` and ranks that run. Plain functions, any thread; errors name the flag.
 #pragma once
 
 #include "app/options.h"
@@ -12,7 +12,7 @@ namespace moebius::app {
 Result<plan::PlanInput> MakePlanInput(const PlanOptions& options, plan::Device device);
 
 // `parallel` with the sizes that the flags name.
-Result<layout::ParallelConfig> NamedLayout(const PlanOptions& options,
+Result<layout::ParallelConfig> NamedLayout(const LayoutOptions& options,
                                            layout::ParallelConfig parallel);
 
 }  // namespace moebius::app

@@ -7,6 +7,7 @@
 #include <stop_token>
 #include <utility>
 
+#include "app/numbers.h"
 #include "app/session.h"
 #include "app/standard_output.h"
 #include "bench/load/answer_reader.h"
@@ -150,10 +151,6 @@ class StreamPrinter {
   bool done_ = false;
   char last_ = '\n';
 };
-
-std::string Count(int64_t count, const char* what) {
-  return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
-}
 
 void PrintFigures(const RemoteAnswer& answer) {
   std::string line = Count(answer.num_prompt_tokens, "prompt token");

@@ -7,6 +7,7 @@
 #include <iterator>
 
 #include "app/commands.h"
+#include "app/load_table.h"
 #include "app/remote.h"
 #include "app/session.h"
 #include "app/standard_output.h"
@@ -146,9 +147,11 @@ Result<int> RunCommand(const RunOptions& options, Interrupt& interrupt) {
   // A bad request should not wait for a model to load.
   for (const frontend::Prompt& prompt : prompts) MOEBIUS_TRY(CheckPrompt(plan, prompt));
   MOEBIUS_ASSIGN(const Session session, OpenSession(std::move(plan)));
-  return AnswerEach(options, texts, prompts.size(), [&](size_t i) {
+  auto answered = AnswerEach(options, texts, prompts.size(), [&](size_t i) {
     return AnswerOne(session, options, std::move(prompts[i]), interrupt);
   });
+  if (options.parallel.print_load) PrintLoad(session.model);
+  return answered;
 }
 
 }  // namespace moebius::app

@@ -12,10 +12,12 @@
 
 #include "app/commands.h"
 #include "app/last_patience.h"
+#include "app/load_table.h"
 #include "app/model_folder.h"
 #include "app/session.h"
 #include "app/standard_output.h"
 #include "base/log.h"
+#include "frontend/open_ranks.h"
 #include "serve/step_log.h"
 
 namespace moebius::app {
@@ -26,6 +28,7 @@ using std::chrono::milliseconds;
 // For the threads to end once nothing is to be done: a step of a large model, and no device that
 // hangs.
 constexpr milliseconds kPatience{5000};
+constexpr milliseconds kRanksPatience{20000};  // each has a process to end
 
 milliseconds Milliseconds(double seconds) {
   return std::chrono::duration_cast<milliseconds>(std::chrono::duration<double>(seconds));
@@ -122,7 +125,13 @@ Status WaitForEnd(const engine::EngineClient& engine, const std::stop_token& sto
 
 void PrintReady(const ServeOptions& options, const serve::ServerOptions& server_options, int port) {
   const std::string url = UrlOf(options.host, port);
-  fmt::print("Moebius serves {}: API at {}/v1", server_options.served_model_names.front(), url);
+  const layout::ParallelConfig& parallel = options.open.parallel;
+  const std::string ranks =
+      parallel.num_gpus() == 1
+          ? ""
+          : fmt::format(" on {} ranks ({})", parallel.num_gpus(), layout::ConfigName(parallel));
+  fmt::print("Moebius serves {}{}: API at {}/v1", server_options.served_model_names.front(), ranks,
+             url);
   if (server_options.page) fmt::print(", page at {}/", url);
   fmt::print("\n");
   FlushStandardOutput();
@@ -145,6 +154,12 @@ Result<int> ServeCommand(const ServeOptions& options, Interrupt& interrupt) {
   LastPatience patience;  // outlives the engine and the server
   MOEBIUS_ASSIGN(frontend::PreparedModel prepared, folder.Named(frontend::Prepare(open)));
   MOEBIUS_TRY(CheckAddress(server_options.http));
+  if (open.parallel.num_gpus() > 1) {
+    fmt::print(stderr, "moebius: {}\n", frontend::DescribeRanks(open, prepared.config));
+    for (const std::string& line : frontend::DescribeBinding(open)) {
+      fmt::print(stderr, "moebius: {}\n", line);
+    }
+  }
   MOEBIUS_ASSIGN(const frontend::OpenedModel opened,
                  folder.Named(frontend::Load(std::move(prepared))));
 
@@ -168,7 +183,8 @@ Result<int> ServeCommand(const ServeOptions& options, Interrupt& interrupt) {
   if (const Status drained = server->Drain(); !drained) {
     fmt::print(stderr, "moebius: {}\n", drained.error().message());
   }
-  patience.Begin(kPatience, "the engine");
+  if (options.parallel.print_load) PrintLoad(opened);
+  patience.Begin(opened.parallel.num_gpus() > 1 ? kRanksPatience : kPatience, "the engine");
   return kExitOk;
 }
 

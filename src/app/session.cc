@@ -3,15 +3,14 @@
 #include <cstdio>
 #include <utility>
 
+#include "app/numbers.h"
 #include "app/standard_output.h"
+#include "base/log.h"
+#include "frontend/open_ranks.h"
 #include "text/unicode.h"
 
 namespace moebius::app {
 namespace {
-
-std::string Count(int64_t count, const char* what) {
-  return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
-}
 
 void PrintFigures(const frontend::GenerateOutput& output) {
   const frontend::Timing& timing = output.timing;
@@ -69,6 +68,11 @@ Status CheckPrompt(const SessionPlan& plan, const frontend::Prompt& prompt) {
 }
 
 Result<Session> OpenSession(SessionPlan plan) {
+  const frontend::OpenOptions& open = plan.model.options;
+  if (open.parallel.num_gpus() > 1) {
+    LogInfo("{}", DescribeRanks(open, plan.model.config));
+    for (const std::string& line : DescribeBinding(open)) LogInfo("{}", line);
+  }
   MOEBIUS_ASSIGN(frontend::OpenedModel model,
                  plan.folder.Named(frontend::Load(std::move(plan.model))));
   return Session{std::move(model), std::move(plan.sampling)};

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <string_view>
 
+#include "app/vllm_notes.h"
+
 namespace moebius::app {
 namespace {
 
@@ -13,15 +15,15 @@ struct Variable {
   const char* why;
 };
 
-constexpr const char* kByCpu = "kernels are chosen by the CPU; see moebius doctor";
-constexpr const char* kOneRank = "this build runs one rank";
-constexpr const char* kOneProcess = "one process serves, there are no others to talk to";
+constexpr const char* kOwnRanks =
+    "the program starts its ranks itself and needs no address for them";
 constexpr const char* kNoTransfer = "prefill and decoding share one KV cache";
-constexpr const char* kNoGraphs = "there are no CUDA graphs or compiled graphs here";
 constexpr const char* kNoDownload = "models are local folders, nothing is downloaded";
 constexpr const char* kLog = "--log-level says what is logged";
 constexpr const char* kNoReport = "nothing is ever reported to anybody";
 constexpr const char* kDummy = "--load-format dummy takes --routing uniform or zipf:A";
+
+constexpr const char* kStepTimeout = "--step-timeout says how long a step may take";
 
 constexpr Variable kVariables[] = {
     {"VLLM_ROCM_", kByCpu},
@@ -50,26 +52,26 @@ constexpr Variable kVariables[] = {
     {"VLLM_DISABLE_SHARED_EXPERTS_STREAM", kByCpu},
     {"VLLM_MOE_ROUTING_SIMULATION_STRATEGY", kDummy},
     {"VLLM_RANDOMIZE_DP_DUMMY_INPUTS", kDummy},
-    {"VLLM_DEEPEP_", kOneRank},
-    {"VLLM_DBO_COMM_SMS", kOneRank},
-    {"VLLM_DP_", kOneRank},
-    {"VLLM_PP_LAYER_PARTITION", kOneRank},
-    {"VLLM_RAY_", kOneRank},
-    {"VLLM_USE_RAY_", kOneRank},
-    {"VLLM_WORKER_MULTIPROC_METHOD", kOneProcess},
-    {"VLLM_ENABLE_V1_MULTIPROCESSING", kOneProcess},
-    {"VLLM_HOST_IP", kOneProcess},
-    {"VLLM_PORT", kOneProcess},
-    {"VLLM_RPC_", kOneProcess},
-    {"VLLM_LOOPBACK_IP", kOneProcess},
-    {"VLLM_ENGINE_ITERATION_TIMEOUT_S", kOneProcess},
-    {"VLLM_ENGINE_READY_TIMEOUT_S", kOneProcess},
-    {"VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS", kOneProcess},
+    {"VLLM_DEEPEP_", kSharedMemory},
+    {"VLLM_DBO_COMM_SMS", kSharedMemory},
+    {"VLLM_DP_", "--data-parallel-size says it, and one command starts all ranks"},
+    {"VLLM_PP_LAYER_PARTITION", "pipeline stages have as many layers each as goes"},
+    {"VLLM_RAY_", "there is no Ray here"},
+    {"VLLM_USE_RAY_", "there is no Ray here"},
+    {"VLLM_WORKER_MULTIPROC_METHOD", kOwnRanks},
+    {"VLLM_ENABLE_V1_MULTIPROCESSING", kOwnRanks},
+    {"VLLM_HOST_IP", kOwnRanks},
+    {"VLLM_PORT", kOwnRanks},
+    {"VLLM_RPC_", kOwnRanks},
+    {"VLLM_LOOPBACK_IP", kOwnRanks},
+    {"VLLM_ENGINE_ITERATION_TIMEOUT_S", kStepTimeout},
+    {"VLLM_ENGINE_READY_TIMEOUT_S", "a rank may load for 30 minutes"},
+    {"VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS", kStepTimeout},
     {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE", "idle connections are closed after 75 s"},
-    {"VLLM_SKIP_P2P_CHECK", kOneRank},
-    {"VLLM_ALLREDUCE_USE_SYMM_MEM", kOneRank},
-    {"VLLM_NCCL_", kOneRank},
-    {"VLLM_DISABLE_PYNCCL", kOneRank},
+    {"VLLM_SKIP_P2P_CHECK", kSharedMemory},
+    {"VLLM_ALLREDUCE_USE_SYMM_MEM", kSharedMemory},
+    {"VLLM_NCCL_", kSharedMemory},
+    {"VLLM_DISABLE_PYNCCL", kSharedMemory},
     {"VLLM_NIXL_", kNoTransfer},
     {"VLLM_MOONCAKE_", kNoTransfer},
     {"VLLM_KV_", kNoTransfer},
@@ -97,7 +99,7 @@ constexpr Variable kVariables[] = {
     {"VLLM_ALLOW_LONG_MAX_MODEL_LEN", "--max-model-len may be what the model's positions allow"},
     {"VLLM_ALLOW_RUNTIME_LORA_UPDATING", "LoRA adapters are not supported"},
     {"VLLM_PLUGINS", "there are no plug-ins"},
-    {"VLLM_TARGET_DEVICE", "this build computes on the CPU"},
+    {"VLLM_TARGET_DEVICE", "--device says what computes here"},
     {"VLLM_CPU_", "--threads and --kv-cache-memory-bytes say what the CPU back end takes"},
     {"VLLM_IMAGE_FETCH_TIMEOUT", "only text is read"},
     {"VLLM_VIDEO_FETCH_TIMEOUT", "only text is read"},

@@ -6,28 +6,30 @@
 #include <string>
 #include <utility>
 
+#include "app/vllm_notes.h"
+
 namespace moebius::app {
 namespace {
 
 constexpr const char* kNoCode = "no code of a checkpoint is ever run";
-constexpr const char* kNoGraphs = "there are no CUDA graphs or compiled graphs here";
-constexpr const char* kNoGpu = "this build computes on the CPU";
-constexpr const char* kOneRank = "this build runs one rank";
+constexpr const char* kNoGpu = "it is of vLLM's GPUs; --device says what computes here";
+constexpr const char* kOneMachine =
+    "ranks are processes of this machine, and one command starts all";
+constexpr const char* kDeadlines = "every wait between ranks has its step's deadline";
+constexpr const char* kNoOverlap = "two halves of a batch are not overlapped yet";
 constexpr const char* kLocal = "models are local folders, nothing is downloaded";
 constexpr const char* kAlways = "long prompts always run in chunks (--max-num-batched-tokens)";
 
-constexpr const char* kAllHere = "one rank holds every expert";
 constexpr const char* kOneTokenizer = "the tokeniser of MODEL's folder is used";
 constexpr const char* kOneConfig = "config.json of MODEL's folder is read";
-constexpr const char* kByCpu = "kernels are chosen by the CPU; see moebius doctor";
 constexpr const char* kNoRequestLog = "requests are not logged";
 constexpr const char* kNoStatistics = "there is no periodic statistics line";
 constexpr const char* kMetrics = "there is no periodic statistics line; /metrics has the figures";
 
-constexpr const char* kServer = "it belongs to a server";
+constexpr const char* kOfServer = "it belongs to a server";
 constexpr const char* kTextOnly = "only text is read";
 constexpr const char* kOneProcess =
-    "one process serves; --text-threads and --http-threads widen it";
+    "one process speaks HTTP; --text-threads and --http-threads widen it";
 constexpr const char* kNoTools =
     "tools are not supported yet, requests that bring some are refused";
 constexpr const char* kNoGrammar = "structured output is not supported yet";
@@ -49,33 +51,28 @@ constexpr NeutralFlag kNeutral[] = {
     {"--kv-offloading-size", kValue, "KV that is thrown out is computed anew"},
     {"--kv-offloading-backend", kValue, "KV that is thrown out is computed anew"},
     {"--cpu-offload-gb", kValue, kNoGpu},
-    {"--disable-custom-all-reduce", kSwitch, kOneRank},
-    {"--distributed-executor-backend", kValue, kOneRank},
-    {"--distributed-timeout-seconds", kValue, kOneRank},
-    {"--cpu-distributed-timeout-seconds", kValue, kOneRank},
+    {"--disable-custom-all-reduce", kSwitch, kSharedMemory},
+    {"--distributed-executor-backend", kValue, kOneMachine},
+    {"--distributed-timeout-seconds", kValue, kDeadlines},
+    {"--cpu-distributed-timeout-seconds", kValue, kDeadlines},
     {"--fully-sharded-loras", kSwitch, "LoRA adapters are not supported"},
     {"--numa-bind", kSwitch, "threads stay on the CPUs that the process may use (numactl)"},
     {"--numa-bind-nodes", kValue, "threads stay on the CPUs that the process may use (numactl)"},
     {"--numa-bind-cpus", kValue, "threads stay on the CPUs that the process may use (numactl)"},
-    {"--disable-nccl-for-dp-synchronization", kSwitch, kOneRank},
-    {"--all2all-backend", kValue, kOneRank},
-    {"--node-rank", kValue, kOneRank},
-    {"--master-addr", kValue, kOneRank},
-    {"--master-port", kValue, kOneRank},
-    {"--worker-cls", kValue, kOneRank},
-    {"--worker-extension-cls", kValue, kOneRank},
-    {"--ray-workers-use-nsight", kSwitch, kOneRank},
-    {"--enable-dbo", kSwitch, "one rank has no exchange to hide behind computation"},
-    {"--dbo-decode-token-threshold", kValue, "one rank has no exchange to hide"},
-    {"--dbo-prefill-token-threshold", kValue, "one rank has no exchange to hide"},
-    {"--ubatch-size", kValue, "one rank has no exchange to hide"},
-    {"--enable-expert-parallel", kSwitch, kAllHere},
-    {"--enable-elastic-ep", kSwitch, kAllHere},
-    {"--enable-ep-weight-filter", kSwitch, kAllHere},
-    {"--expert-placement-strategy", kValue, kAllHere},
-    {"--enable-eplb", kSwitch, kAllHere},
-    {"--eplb-config", kValue, kAllHere},
-    {"--num-redundant-experts", kValue, kAllHere},
+    {"--disable-nccl-for-dp-synchronization", kSwitch, kSharedMemory},
+    {"--node-rank", kValue, kOneMachine},
+    {"--master-addr", kValue, kOneMachine},
+    {"--master-port", kValue, kOneMachine},
+    {"--worker-cls", kValue, "no Python is run here"},
+    {"--worker-extension-cls", kValue, "no Python is run here"},
+    {"--ray-workers-use-nsight", kSwitch, "there is no Ray here"},
+    {"--dbo-decode-token-threshold", kValue, kNoOverlap},
+    {"--dbo-prefill-token-threshold", kValue, kNoOverlap},
+    {"--ubatch-size", kValue, kNoOverlap},
+    {"--enable-elastic-ep", kSwitch, "the number of ranks stays what it is at the start"},
+    {"--enable-ep-weight-filter", kSwitch, "a rank reads its own experts alone"},
+    {"--expert-placement-strategy", kValue, "a rank holds experts that follow each other (linear)",
+     "linear"},
     {"--moe-backend", kValue, kByCpu},
     {"--attention-backend", kValue, kByCpu},
     {"--attention-config", kValue, kByCpu},
@@ -121,61 +118,63 @@ constexpr NeutralFlag kNeutral[] = {
     {"--enable-log-outputs", kSwitch, kNoRequestLog, nullptr, "what answers say is never logged"},
     {"--max-log-len", kValue, kNoRequestLog, nullptr, "what requests say is never logged"},
     {"--print-iter-log", kSwitch, kNoStatistics, nullptr, "--step-log FILE tells of every step"},
-    {"--host", kValue, kServer},
-    {"--port", kValue, kServer},
-    {"--api-key", kValue, kServer},
-    {"--reasoning-parser", kValue, kServer},
-    {"--uvicorn-log-level", kValue, kServer, nullptr, kThisLog},
-    {"--log-config-file", kValue, kServer, nullptr, kThisLog},
-    {"--log-error-stack", kSwitch, kServer, nullptr, kThisLog},
-    {"--disable-uvicorn-access-log", kSwitch, kServer, nullptr,
+    {"--host", kValue, kOfServer},
+    {"--port", kValue, kOfServer},
+    {"--api-key", kValue, kOfServer},
+    {"--reasoning-parser", kValue, kOfServer},
+    {"--uvicorn-log-level", kValue, kOfServer, nullptr, kThisLog},
+    {"--log-config-file", kValue, kOfServer, nullptr, kThisLog},
+    {"--log-error-stack", kSwitch, kOfServer, nullptr, kThisLog},
+    {"--disable-uvicorn-access-log", kSwitch, kOfServer, nullptr,
      "requests are logged with --enable-log-requests alone"},
-    {"--api-server-count", kValue, kServer, nullptr, kOneProcess},
-    {"--disable-frontend-multiprocessing", kSwitch, kServer, nullptr, kOneProcess},
-    {"--data-parallel-address", kValue, kServer, nullptr, kOneRank},
-    {"--data-parallel-rpc-port", kValue, kServer, nullptr, kOneRank},
-    {"--data-parallel-backend", kValue, kServer, nullptr, kOneRank},
-    {"--data-parallel-rank", kValue, kServer, nullptr, kOneRank},
-    {"--data-parallel-start-rank", kValue, kServer, nullptr, kOneRank},
-    {"--data-parallel-hybrid-lb", kSwitch, kServer, nullptr, kOneRank},
-    {"--data-parallel-external-lb", kSwitch, kServer, nullptr, kOneRank},
-    {"--headless", kSwitch, kServer},
-    {"--stream-interval", kValue, kServer, nullptr,
+    {"--api-server-count", kValue, kOfServer, nullptr, kOneProcess},
+    {"--disable-frontend-multiprocessing", kSwitch, kOfServer, nullptr, kOneProcess},
+    {"--data-parallel-address", kValue, kOfServer, nullptr, kOneMachine},
+    {"--data-parallel-rpc-port", kValue, kOfServer, nullptr, kOneMachine},
+    {"--data-parallel-backend", kValue, kOfServer, nullptr, kOneMachine},
+    {"--data-parallel-rank", kValue, kOfServer, nullptr, kOneMachine},
+    {"--data-parallel-start-rank", kValue, kOfServer, nullptr, kOneMachine},
+    {"--data-parallel-hybrid-lb", kSwitch, kOfServer, nullptr, kOneMachine},
+    {"--data-parallel-external-lb", kSwitch, kOfServer, nullptr, kOneMachine},
+    {"--headless", kSwitch, kOfServer},
+    {"--stream-interval", kValue, kOfServer, nullptr,
      "an event has whatever is new when it can be sent"},
-    {"--enable-reasoning", kSwitch, kServer, nullptr, "--reasoning-parser says it"},
-    {"--tool-call-parser", kValue, kServer, nullptr, kNoTools},
-    {"--tool-parser-plugin", kValue, kServer, nullptr, kNoTools},
-    {"--tool-server", kValue, kServer, nullptr, kNoTools},
-    {"--enable-auto-tool-choice", kSwitch, kServer, nullptr, kNoTools},
-    {"--exclude-tools-when-tool-choice-none", kSwitch, kServer, nullptr, kNoTools},
-    {"--guided-decoding-backend", kValue, kServer, nullptr, kNoGrammar},
-    {"--structured-outputs-config", kValue, kServer, nullptr, kNoGrammar},
-    {"--chat-template-content-format", kValue, kServer, nullptr,
+    {"--enable-reasoning", kSwitch, kOfServer, nullptr, "--reasoning-parser says it"},
+    {"--tool-call-parser", kValue, kOfServer, nullptr, kNoTools},
+    {"--tool-parser-plugin", kValue, kOfServer, nullptr, kNoTools},
+    {"--tool-server", kValue, kOfServer, nullptr, kNoTools},
+    {"--enable-auto-tool-choice", kSwitch, kOfServer, nullptr, kNoTools},
+    {"--exclude-tools-when-tool-choice-none", kSwitch, kOfServer, nullptr, kNoTools},
+    {"--guided-decoding-backend", kValue, kOfServer, nullptr, kNoGrammar},
+    {"--structured-outputs-config", kValue, kOfServer, nullptr, kNoGrammar},
+    {"--chat-template-content-format", kValue, kOfServer, nullptr,
      "content may be a string or a list of parts"},
-    {"--trust-request-chat-template", kSwitch, kServer, nullptr,
+    {"--trust-request-chat-template", kSwitch, kOfServer, nullptr,
      "requests that bring a template are refused"},
-    {"--tokens-only", kSwitch, kServer, nullptr, "requests may bring token ids, or text"},
-    {"--response-role", kValue, kServer, nullptr, "answers come from the assistant"},
-    {"--root-path", kValue, kServer, nullptr, "paths are served as they are"},
-    {"--allow-credentials", kSwitch, kServer, nullptr, "keys are sent in headers, not in cookies"},
-    {"--allowed-methods", kValue, kServer, nullptr, kAnyMethod},
-    {"--allowed-headers", kValue, kServer, nullptr, kAnyMethod},
-    {"--enable-request-id-headers", kSwitch, kServer, nullptr, "X-Request-Id is always sent back"},
-    {"--enable-prompt-tokens-details", kSwitch, kServer, nullptr, "usage always tells them"},
-    {"--enable-force-include-usage", kSwitch, kServer, nullptr,
+    {"--tokens-only", kSwitch, kOfServer, nullptr, "requests may bring token ids, or text"},
+    {"--response-role", kValue, kOfServer, nullptr, "answers come from the assistant"},
+    {"--root-path", kValue, kOfServer, nullptr, "paths are served as they are"},
+    {"--allow-credentials", kSwitch, kOfServer, nullptr,
+     "keys are sent in headers, not in cookies"},
+    {"--allowed-methods", kValue, kOfServer, nullptr, kAnyMethod},
+    {"--allowed-headers", kValue, kOfServer, nullptr, kAnyMethod},
+    {"--enable-request-id-headers", kSwitch, kOfServer, nullptr,
+     "X-Request-Id is always sent back"},
+    {"--enable-prompt-tokens-details", kSwitch, kOfServer, nullptr, "usage always tells them"},
+    {"--enable-force-include-usage", kSwitch, kOfServer, nullptr,
      "streams end with usage where stream_options asks for it"},
-    {"--enable-server-load-tracking", kSwitch, kServer, nullptr, "/load always tells"},
-    {"--enable-tokenizer-info-endpoint", kSwitch, kServer, nullptr,
+    {"--enable-server-load-tracking", kSwitch, kOfServer, nullptr, "/load always tells"},
+    {"--enable-tokenizer-info-endpoint", kSwitch, kOfServer, nullptr,
      "/tokenizer_info is always there"},
-    {"--return-tokens-as-token-ids", kSwitch, kServer, nullptr, "requests ask for it themselves"},
-    {"--disable-fastapi-docs", kSwitch, kServer, nullptr, "there are none"},
-    {"--h11-max-incomplete-event-size", kValue, kServer, nullptr, "headers may take 64 KiB"},
-    {"--h11-max-header-count", kValue, kServer, nullptr, "headers may take 64 KiB"},
-    {"--otlp-traces-endpoint", kValue, kServer, nullptr, kNoTraces},
-    {"--collect-detailed-traces", kValue, kServer, nullptr, kNoTraces},
-    {"--show-hidden-metrics-for-version", kValue, kServer, nullptr, "/metrics hides none"},
-    {"--kv-events-config", kValue, kServer, nullptr, "there are no KV events"},
-    {"--enable-sleep-mode", kSwitch, kServer, nullptr, "a server that is not needed is stopped"},
+    {"--return-tokens-as-token-ids", kSwitch, kOfServer, nullptr, "requests ask for it themselves"},
+    {"--disable-fastapi-docs", kSwitch, kOfServer, nullptr, "there are none"},
+    {"--h11-max-incomplete-event-size", kValue, kOfServer, nullptr, "headers may take 64 KiB"},
+    {"--h11-max-header-count", kValue, kOfServer, nullptr, "headers may take 64 KiB"},
+    {"--otlp-traces-endpoint", kValue, kOfServer, nullptr, kNoTraces},
+    {"--collect-detailed-traces", kValue, kOfServer, nullptr, kNoTraces},
+    {"--show-hidden-metrics-for-version", kValue, kOfServer, nullptr, "/metrics hides none"},
+    {"--kv-events-config", kValue, kOfServer, nullptr, "there are no KV events"},
+    {"--enable-sleep-mode", kSwitch, kOfServer, nullptr, "a server that is not needed is stopped"},
     {"--speculative-config", kValue, "no token is drafted here"},
     {"--kv-transfer-config", kValue, "prefill and decoding share one KV cache"},
     {"--additional-config", kValue, "there is no plug-in that reads it"},
@@ -187,10 +186,26 @@ constexpr NeutralFlag kNeutral[] = {
     {"--disable-mm-preprocessor-cache", kSwitch, kTextOnly},
     {"--allowed-local-media-path", kValue, kTextOnly},
     // Blocks of TensorRT-LLM's YAML files.
-    {"--moe-config", kValue,
-     "the CPU's expert kernels are used, and one rank has no experts to balance"},
     {"--cuda-graph-config", kValue, kNoGraphs},
-    {"--enable-attention-dp", kSwitch, kOneRank},
+    {"--attention-dp-config", kValue,
+     "a data-parallel rank is chosen by the tokens that it has to compute"},
+    {"--enable-lm-head-tp-in-adp", kSwitch, "a data-parallel rank has an LM head of its own"},
+    {"--moe-cluster-parallel-size", kValue, kOneMachine, "1"},
+    {"--gpus-per-node", kValue, kOneMachine},
+    {"--context-parallel-size", kValue, "prompts are not cut over ranks", "1"},
+    {"--cp-config", kValue, "prompts are not cut over ranks"},
+    {"--max-beam-width", kValue, "there is no beam search", "1"},
+    {"--allreduce-strategy", kValue, kSharedMemory},
+    {"--scheduler-config", kValue, kAlways},
+    {"--cache-transceiver-config", kValue, "prefill and decoding share one KV cache"},
+    {"--num-postprocess-workers", kValue, kOfServer, nullptr, kOneProcess},
+    {"--enable-autotuner", kSwitch, kByCpu},
+    {"--enable-iter-perf-stats", kSwitch, kNoStatistics, nullptr,
+     "--step-log FILE tells of every step"},
+    {"--enable-iter-req-stats", kSwitch, kNoStatistics, nullptr, kMetrics},
+    {"--batch-wait-timeout-ms", kValue, "a step starts as soon as there is work"},
+    {"--batch-wait-timeout-iters", kValue, "a step starts as soon as there is work"},
+    {"--prefill-context-parallel-size", kValue, "prompts are not cut over ranks", "1"},
 };
 
 constexpr const char* kNoTls = "TLS is not spoken here; put a proxy that does before the server";
@@ -215,16 +230,6 @@ constexpr RefusedFlag kRefused[] = {
      "it would change every answer; requests say it themselves (chat_template_kwargs)"},
     {"--enable-lora", kNoLora},
     {"--lora-modules", kNoLora},
-};
-
-constexpr const char* kParallel[] = {
-    "--tensor-parallel-size",
-    "--pipeline-parallel-size",
-    "--data-parallel-size",
-    "--data-parallel-size-local",
-    "--prefill-context-parallel-size",
-    "--decode-context-parallel-size",
-    "--nnodes",
 };
 
 constexpr std::pair<const char*, const char*> kShort[] = {
@@ -272,7 +277,6 @@ bool IsAccepted(const NeutralFlag& flag, std::string_view value) {
 
 std::span<const NeutralFlag> NeutralFlags() { return kNeutral; }
 std::span<const RefusedFlag> RefusedFlags() { return kRefused; }
-std::span<const char* const> ParallelFlags() { return kParallel; }
 
 std::string JoinNumbers(const std::vector<std::string>& args, size_t& at) {
   std::string joined = args[at];

@@ -34,9 +34,6 @@ struct RefusedFlag {
 };
 std::span<const RefusedFlag> RefusedFlags();
 
-// Sizes of parallel groups: 1 is what this build runs, more is an error that says so.
-std::span<const char* const> ParallelFlags();
-
 // An argument with a short spelling of several letters written out ("-tp=2" as
 // "--tensor-parallel-size=2", "-O3" as "--optimization-level=3", "-cc.level=3" as
 // "--compilation-config.level=3"); any other as it is.

@@ -3,13 +3,20 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 #include "base/result.h"
 #include "engine/model_runner.h"
+#include "engine/rank_load.h"
 #include "engine/step_runner.h"
+#include "engine/step_sync.h"
 #include "model/model.h"
 #include "platform/thread_pool.h"
+
+namespace moebius::platform::cuda {
+class Stream;
+}
 
 namespace moebius::engine {
 
@@ -22,5 +29,42 @@ uint64_t DeviceWorkspaceBytes(const model::Model& model, const ModelRunnerOption
 Result<std::unique_ptr<StepRunner>> MakeDeviceRunner(std::unique_ptr<model::Model> model,
                                                      std::unique_ptr<platform::ThreadPool> pool,
                                                      const ModelRunnerOptions& options);
+
+// What a rank of several brings along. What it points to outlives the runner.
+struct DeviceRank {
+  int device = 0;                                  // current for the thread that makes the runner
+  const platform::cuda::Stream* stream = nullptr;  // that its collectives are queued on
+  // Steps may be padded with rows: ranks need not know the others' rows but for a bound.
+  bool pads = true;
+  // Steps that only decode may run as graphs. Not where ranks share a GPU: making a graph may wait
+  // for kernels that wait for this rank.
+  bool graphs = true;
+  // Where its steps are counted; null: nobody else reads them.
+  RankCounters* counters = nullptr;
+  // What the collectives have met; ends the kernels' waits where another rank has failed.
+  std::function<Status()> status;
+};
+
+// The same for a rank that runs its steps together with others: a thread of the runner agrees on
+// them with the peers and queues them.
+Result<std::unique_ptr<StepRunner>> MakeSharedDeviceRunner(
+    std::unique_ptr<model::Model> model, std::unique_ptr<platform::ThreadPool> pool,
+    const ModelRunnerOptions& options, const DeviceRank& rank, std::unique_ptr<StepSync> sync);
+
+// A rank that plans nothing. One thread, whose current device is the rank's.
+class DeviceFollower {
+ public:
+  virtual ~DeviceFollower() = default;
+  // Queues a step whose collectives' step has begun, when the one before the last is done; its
+  // draws give the tokens that the leader's give. An error may be that of an earlier step.
+  virtual Status Run(const StepPlan& plan, const SharedStep& shared) = 0;
+  // All steps are done.
+  virtual Status Finish() = 0;
+  // What it has routed, as StepRunner has it.
+  virtual moe::ExpertStats ExpertLoad() const = 0;
+};
+Result<std::unique_ptr<DeviceFollower>> MakeDeviceFollower(
+    std::unique_ptr<model::Model> model, std::unique_ptr<platform::ThreadPool> pool,
+    const ModelRunnerOptions& options, const DeviceRank& rank);
 
 }  // namespace moebius::engine

@@ -17,15 +17,20 @@ double SecondsSince(Clock::time_point begin) {
 }  // namespace
 
 Engine::Engine(const EngineConfig& config, StepRunner* runner)
-    : config_(config), runner_(runner), scheduler_(config.scheduler) {
+    : config_(config),
+      runner_(runner),
+      scheduler_(config.scheduler),
+      trace_(config.trace, TraceThread::kEngine) {
   PublishStats();
 }
 
 void Engine::Run() {
   while (ApplyCommands()) {
-    LaunchSteps();
+    const bool has_launched = LaunchSteps();
     PublishStats();
-    if (steps_.empty() || is_dead_) {
+    if (!has_launched) {
+      AwaitTimeToPlan();
+    } else if (steps_.empty() || is_dead_) {
       WaitForCommands();
     } else {
       FinishOldestStep();
@@ -114,23 +119,52 @@ void Engine::WaitForCommands() {
   commanded_.wait(lock, [&] { return is_stopping_ || !submissions_.empty() || !cancels_.empty(); });
 }
 
-void Engine::LaunchSteps() {
-  const size_t depth = config_.async_scheduling ? kMaxStepsInFlight : 1;
-  while (!is_dead_ && steps_.size() < depth) {
+// Ranks that share steps compute prompts in the same ones, so the others stay short on all of them.
+// Where steps of others come between, the one foreseen may always be another: then the plan waits
+// for its step (StepSync::MayBegin).
+bool Engine::MayPrefill() {
+  if (config_.prefill_interval <= 1) return true;
+  const bool may = runner_->NextStep() % config_.prefill_interval == 0 ||
+                   num_plans_without_prefill_ >= config_.prefill_interval;
+  num_plans_without_prefill_ = may ? 0 : num_plans_without_prefill_ + 1;
+  return may;
+}
+
+bool Engine::LaunchSteps() {
+  const bool runs_ahead = config_.async_scheduling || config_.scheduler.num_micro_batches > 1;
+  const int depth = runs_ahead ? scheduler_.max_steps_in_flight() : 1;
+  while (!is_dead_ && scheduler_.num_steps_in_flight() < depth) {
+    if (!runner_->IsTimeToPlan()) return false;
     const Clock::time_point begin = Clock::now();
-    const StepPlan* plan = scheduler_.Plan();
+    const StepPlan* plan = scheduler_.Plan(MayPrefill());
     plan_seconds_ += SecondsSince(begin);
-    if (plan == nullptr) break;
+    if (plan == nullptr) {
+      if (steps_.empty()) runner_->HasNoPlan();
+      break;
+    }
+    trace_.Add("plan", begin, plan->step_id, plan->num_rows());
     steps_.push_back(runner_->Launch(*plan));
   }
   // Nothing in flight can make room, so nothing would ever run.
   MOEBIUS_CHECK(!steps_.empty() || is_dead_ || scheduler_.num_waiting() == 0);
+  return true;
+}
+
+void Engine::AwaitTimeToPlan() {
+  const Clock::time_point begin = Clock::now();
+  if (Status status = runner_->WaitUntilTimeToPlan(config_.step_timeout); !status) {
+    BecomeUnhealthy(status.error());
+  }
+  if (steps_.empty()) return;  // a peer's step is none of ours
+  wait_seconds_ += SecondsSince(begin);
+  trace_.Add("wait", begin, steps_.front().step_id);
 }
 
 void Engine::FinishOldestStep() {
   const Clock::time_point begin = Clock::now();
   const Result<StepOutput> output = runner_->Wait(steps_.front(), config_.step_timeout);
-  const double wait = SecondsSince(begin);
+  const double wait = std::exchange(wait_seconds_, 0) + SecondsSince(begin);
+  trace_.Add("wait", begin, steps_.front().step_id);
   wait_time_.Add(wait);
   has_progressed_ = true;
   if (!output) {
@@ -144,6 +178,8 @@ void Engine::FinishOldestStep() {
   const StepRows rows = scheduler_.Commit(*output);
   const double schedule = std::exchange(plan_seconds_, 0) + SecondsSince(done);
   plan_time_.Add(schedule);
+  trace_.Add("commit", done, output->step_id);
+  trace_.Flush();
   PublishStats();
   if (config_.on_step) TellObserver(*output, rows, schedule, wait);
 }
@@ -165,11 +201,11 @@ void Engine::TellObserver(const StepOutput& output, const StepRows& rows, double
   record.schedule = schedule;
   record.wait = wait;
   record.device = output.device_seconds;
-  record.attention = output.parts.attention;
-  record.experts = output.parts.experts;
-  record.other = output.parts.other;
-  record.head = output.parts.head;
-  record.sampling = output.parts.sampling;
+  record.parts = output.parts;
+  record.dispatch_bytes = output.dispatch_bytes;
+  record.combine_bytes = output.combine_bytes;
+  record.exchange_mode = static_cast<int64_t>(output.exchange_mode);
+  record.dp_rows = output.dp_rows;
   record.expert_counts = output.expert_counts;
   record.num_experts = output.num_experts;
   config_.on_step(record);

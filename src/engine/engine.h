@@ -1,7 +1,7 @@
 // The loop between requests and steps: takes in what clients ask, plans step n + 1 while step n
-// runs, commits what comes back. One thread runs Run; any thread may call the rest. They meet in
-// one queue of commands (`submissions_`, at most max_num_waiting, and `cancels_`, merged by
-// request) under one mutex.
+// runs (as late as the runner allows, so that it knows what came meanwhile), commits what comes
+// back. One thread runs Run; any thread may call the rest. They meet in one queue of commands
+// (`submissions_`, at most max_num_waiting, and `cancels_`, merged by request) under one mutex.
 //
 // A failed step fails the requests that had rows in it; the others go on. The engine is unhealthy,
 // and stays so, once a step passed its deadline (the device may hang) or kMaxFailuresInARow steps
@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "base/trace.h"
 #include "engine/engine_stats.h"
 #include "engine/request.h"
 #include "engine/scheduler.h"
@@ -31,6 +32,8 @@ struct EngineConfig {
   SchedulerConfig scheduler;
   int64_t max_num_waiting = 4096;
   bool async_scheduling = true;
+  int64_t prefill_interval = 1;  // of steps, one in so many computes prompts
+  TraceTarget trace;
   std::chrono::milliseconds step_timeout{std::chrono::minutes(10)};
   StepObserver on_step;
 };
@@ -62,7 +65,10 @@ class Engine {
 
   bool ApplyCommands();
   void WaitForCommands();
-  void LaunchSteps();
+  bool MayPrefill();
+  // False: it is not yet time to plan the next one.
+  bool LaunchSteps();
+  void AwaitTimeToPlan();
   void FinishOldestStep();
   void HandleFault(const Error& error);
   void BecomeUnhealthy(const Error& error);
@@ -74,8 +80,11 @@ class Engine {
   const EngineConfig config_;
   StepRunner* runner_;
   Scheduler scheduler_;
-  std::deque<StepHandle> steps_;  // in flight, oldest first
-  double plan_seconds_ = 0;       // since the last step was done
+  std::deque<StepHandle> steps_;           // in flight, oldest first
+  int64_t num_plans_without_prefill_ = 0;  // since one might have had some
+  Trace trace_;
+  double plan_seconds_ = 0;  // since the last step was done
+  double wait_seconds_ = 0;  // the same
   DurationStats plan_time_;
   DurationStats device_time_;
   DurationStats wait_time_;

@@ -9,6 +9,7 @@
 #include "base/ids.h"
 #include "base/result.h"
 #include "engine/engine_stats.h"
+#include "engine/rank_load.h"
 #include "engine/request.h"
 #include "moe/expert_stats.h"
 
@@ -22,6 +23,7 @@ struct EngineLimits {
   // Of those that have not begun, more are refused.
   int64_t max_num_waiting = std::numeric_limits<int64_t>::max();
   std::vector<TokenId> eos_token_ids;  // end a request unless ignore_eos
+  int64_t data_parallel_size = 1;      // ranks that a request may ask for
 };
 
 class EngineClient {
@@ -44,6 +46,10 @@ class EngineClient {
   virtual EngineStats Stats() const = 0;
   // Assignments since the start, as of a moment ago.
   virtual moe::ExpertStats ExpertLoad() const = 0;
+
+  // What each rank of the deployment has done since the start, in the order of ranks; an engine in
+  // this process is one. Empty: this is only a part of one, or it does not say.
+  virtual std::vector<RankLoad> RankLoads() const { return {}; }
 
   // OK, or why the engine takes no more requests.
   virtual Status Health() const = 0;

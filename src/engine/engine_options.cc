@@ -8,6 +8,7 @@ constexpr int64_t kMaxBlockSize = int64_t{1} << 20;
 constexpr int64_t kMaxKvBlocks = (int64_t{1} << 31) - 8;  // what block ids can name
 constexpr int64_t kMaxModelLen = int64_t{1} << 31;
 constexpr int64_t kMaxRows = int64_t{1} << 24;  // of a step; one sequence has at least one
+constexpr int64_t kMaxPrefillInterval = 1 << 20;
 
 Status CheckRange(const char* flag, int64_t value, int64_t low, int64_t high) {
   if (value >= low && value <= high) return {};
@@ -38,9 +39,10 @@ Status Validate(const EngineOptions& o) {
                      "running request may need a row of the step",
                      o.max_num_batched_tokens, o.max_num_seqs);
   }
+  MOEBIUS_TRY(CheckRange("--prefill-interval", o.prefill_interval, 1, kMaxPrefillInterval));
   MOEBIUS_TRY(CheckRange("max_num_waiting", o.max_num_waiting, 1, kMaxRows));
   if (o.step_timeout.count() < 1) {
-    return MakeError(ErrorCode::kInvalidArgument, "step_timeout is {} ms, expected at least 1",
+    return MakeError(ErrorCode::kInvalidArgument, "--step-timeout is {} ms, expected at least 1",
                      o.step_timeout.count());
   }
   return {};

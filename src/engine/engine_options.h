@@ -8,6 +8,7 @@
 
 #include "base/ids.h"
 #include "base/result.h"
+#include "base/trace.h"
 #include "engine/step_record.h"
 
 namespace moebius::engine {
@@ -28,15 +29,26 @@ struct EngineOptions {
 
   bool enable_prefix_caching = true;
   bool async_scheduling = true;  // plan step n + 1 while step n runs
-  bool device_graphs = true;     // on a GPU: steps that only decode run as graphs
+  // Prompts are computed in one of so many steps, the same on all ranks that share steps: the
+  // others stay short.
+  int64_t prefill_interval = 1;
+  // Pipeline stages: so many steps, of disjoint requests, run at once. Not the user's to choose.
+  int num_micro_batches = 1;
+  bool device_graphs = true;   // on a GPU: steps that only decode run as graphs
+  bool deterministic = false;  // on a GPU: the same bits for any batch and layout, slowly
 
   std::optional<uint64_t> seed;        // of requests that bring none; none: of the random device
   std::vector<TokenId> eos_token_ids;  // the model's end tokens
 
+  // Where spans of what happens when are written; nowhere: nothing is measured for it.
+  TraceTarget trace;
+
   // Hears of every step that was done; empty: nobody does, and nothing is measured for it.
   StepObserver on_step;
 
-  // A step that takes longer is given up: its requests fail and the engine is unhealthy.
+  // A step that takes longer is given up: its requests fail and the engine is unhealthy. Of ranks
+  // each wait for another has that bound, or a shorter one that steps have taught
+  // (rank/step_bound.h).
   std::chrono::milliseconds step_timeout{std::chrono::minutes(10)};
 };
 

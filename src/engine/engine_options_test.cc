@@ -36,6 +36,8 @@ TEST(EngineOptions, WhatIsOutOfRangeIsNamedByItsFlag) {
               "--max-num-seqs" + found + "1 to 16777216");
     EXPECT_EQ(ErrorOf([&](EngineOptions& o) { o.block_size = wrong; }),
               "--block-size" + found + "1 to 1048576");
+    EXPECT_EQ(ErrorOf([&](EngineOptions& o) { o.prefill_interval = wrong; }),
+              "--prefill-interval" + found + "1 to 1048576");
     EXPECT_EQ(ErrorOf([&](EngineOptions& o) { o.num_kv_blocks = wrong; }),
               "--num-kv-blocks" + found + "1 to 2147483640");
     EXPECT_EQ(ErrorOf([&](EngineOptions& o) { o.max_model_len = wrong; }),

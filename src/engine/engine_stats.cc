@@ -58,4 +58,43 @@ void DurationStats::Add(double seconds) {
             std::begin(kBounds)];
 }
 
+void DurationStats::Add(const DurationStats& other) {
+  count += other.count;
+  sum += other.sum;
+  max = std::max(max, other.max);
+  for (int i = 0; i < kNumBuckets; ++i) buckets[i] += other.buckets[i];
+}
+
+void Add(const EngineStats& stats, EngineStats* total) {
+  // A new field belongs into one of the lists.
+  static_assert(sizeof(EngineStats) == 18 * sizeof(int64_t) + 13 * sizeof(Histogram) +
+                                           2 * sizeof(double) + 3 * sizeof(DurationStats));
+  for (int64_t EngineStats::* number :
+       {&EngineStats::num_running, &EngineStats::num_waiting, &EngineStats::num_kv_blocks,
+        &EngineStats::num_used_kv_blocks, &EngineStats::num_cached_kv_blocks,
+        &EngineStats::num_steps, &EngineStats::num_failed_steps, &EngineStats::num_prefill_tokens,
+        &EngineStats::num_output_tokens, &EngineStats::num_dropped_tokens,
+        &EngineStats::num_prompt_tokens, &EngineStats::num_cached_tokens,
+        &EngineStats::num_preemptions, &EngineStats::num_finished_stop,
+        &EngineStats::num_finished_length, &EngineStats::num_cancelled, &EngineStats::num_failed,
+        &EngineStats::num_corrupted}) {
+    total->*number += stats.*number;
+  }
+  for (Histogram EngineStats::* histogram :
+       {&EngineStats::time_to_first_token, &EngineStats::inter_token_latency,
+        &EngineStats::time_per_output_token, &EngineStats::e2e_latency, &EngineStats::queue_time,
+        &EngineStats::prefill_time, &EngineStats::decode_time, &EngineStats::inference_time,
+        &EngineStats::step_tokens, &EngineStats::prompt_length, &EngineStats::output_length,
+        &EngineStats::max_tokens, &EngineStats::computed_prompt_tokens}) {
+    (total->*histogram).Add(stats.*histogram);
+  }
+  for (DurationStats EngineStats::* times :
+       {&EngineStats::plan_time, &EngineStats::device_time, &EngineStats::wait_time}) {
+    (total->*times).Add(stats.*times);
+  }
+  total->has_work |= stats.has_work;
+  total->seconds_without_progress =
+      std::max(total->seconds_without_progress, stats.seconds_without_progress);
+}
+
 }  // namespace moebius::engine

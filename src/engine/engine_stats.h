@@ -21,6 +21,7 @@ struct DurationStats {
   int64_t buckets[kNumBuckets] = {};  // not cumulative
 
   void Add(double seconds);
+  void Add(const DurationStats& other);
 };
 
 struct EngineStats {
@@ -77,5 +78,9 @@ struct EngineStats {
 // Empties the histograms and gives them their bounds: those of vllm's metrics, with finer ones
 // below 10 ms; lengths up to max_model_len.
 void SetBounds(int64_t max_model_len, EngineStats* stats);
+
+// What another engine of the same deployment says, into the total: gauges, counters and durations
+// add, the longest time without progress stays.
+void Add(const EngineStats& stats, EngineStats* total);
 
 }  // namespace moebius::engine

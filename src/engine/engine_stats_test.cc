@@ -165,10 +165,13 @@ TEST_F(EngineTest, AnObserverHearsOfEveryStep) {
     EXPECT_EQ(record.num_kv_blocks, 64);
     EXPECT_GE(record.device, 0.001);
     EXPECT_GT(record.schedule, 0);
-    EXPECT_GT(record.sampling, 0);
-    EXPECT_GE(record.other, 0.001);  // the model sleeps outside of its parts
-    EXPECT_NEAR(record.attention + record.experts + record.other + record.head + record.sampling,
-                record.device, 1e-9);
+    EXPECT_GT(record.parts.sampling, 0);
+    EXPECT_GE(record.parts.other, 0.001);  // the model sleeps outside of its parts
+    double sum = 0;
+    for (const StepPart& part : kStepParts) sum += record.parts.*part.seconds;
+    EXPECT_NEAR(sum, record.device, 1e-9);
+    EXPECT_EQ(record.parts.wait, 0);
+    EXPECT_TRUE(record.dp_rows.empty());
     EXPECT_EQ(record.num_experts, 4);
     ASSERT_EQ(record.counts.size(), 4u);
     // This model counts one assignment a row.
@@ -176,6 +179,14 @@ TEST_F(EngineTest, AnObserverHearsOfEveryStep) {
               record.num_prefill_tokens + record.num_decode_tokens);
   }
   EXPECT_EQ(num_prefill, stats.num_prefill_tokens);
+  const std::vector<RankLoad> ranks = client->RankLoads();
+  ASSERT_EQ(ranks.size(), 1u);
+  EXPECT_EQ(ranks[0].num_steps, stats.num_steps);
+  EXPECT_EQ(ranks[0].last_step, records.back().step_id);
+  EXPECT_EQ(ranks[0].num_rows, static_cast<int64_t>(stats.step_tokens.sum()));
+  EXPECT_EQ(ranks[0].num_empty_steps, 0);
+  EXPECT_NEAR(ranks[0].seconds, stats.device_time.sum, 1e-6);
+  EXPECT_GT(ranks[0].parts.sampling, 0);
   EXPECT_EQ(records.back().num_used_kv_blocks, 0);
   EXPECT_EQ(records.back().num_running, 0);
 }

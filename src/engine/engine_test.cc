@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <map>
+#include <mutex>
 #include <random>
 #include <thread>
 
@@ -86,6 +87,32 @@ TEST_F(EngineTest, ABatchGivesWhatEachRequestGivesAlone) {
       EXPECT_EQ(stats.plan_time.count, stats.num_steps);
     }
   }
+}
+
+// The next step is planned when the one that runs is about to end.
+TEST_F(EngineTest, ARequestThatComesDuringAStepIsInTheNext) {
+  EngineOptions options = SmallOptions();
+  std::mutex mutex;
+  std::map<int64_t, int64_t> prefills;  // by step
+  options.on_step = [&](const StepRecord& record) {
+    const std::lock_guard lock(mutex);
+    prefills[record.step_id] = record.num_prefill_tokens;
+  };
+  const auto client = Start(options);
+  hooks_.hangs = true;
+  const TokenStream first;
+  const TokenStream second;
+  ASSERT_TRUE(client->Submit(Make({1, 2, 3}, 8), first.Sink()));
+  while (client->Stats().num_running == 0) std::this_thread::sleep_for(milliseconds(1));
+  ASSERT_TRUE(client->Submit(Make({4, 6, 7, 8}, 8), second.Sink()));
+  hooks_.hangs = false;
+  ASSERT_TRUE(TokenStream(first).Collect(kLong));
+  ASSERT_TRUE(TokenStream(second).Collect(kLong));
+  StatsAtRest(*client, 2);
+  const std::lock_guard lock(mutex);
+  EXPECT_EQ(prefills[0], 3);
+  EXPECT_EQ(prefills[1], 4);
+  EXPECT_EQ(prefills[2], 0);
 }
 
 TEST_F(EngineTest, LogprobsAreOfTheRawLogitsAndBestFirst) {

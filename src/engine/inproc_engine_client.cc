@@ -7,9 +7,7 @@
 #include <utility>
 
 #include "base/log.h"
-#include "engine/device_runner.h"
 #include "engine/engine.h"
-#include "engine/kv_memory.h"
 #include "engine/model_runner.h"
 #include "model/model_config.h"
 #include "platform/memory.h"
@@ -34,18 +32,6 @@ Status Validate(const model::ModelConfig& model, const EngineOptions& options) {
   return {};
 }
 
-Result<KvMemoryPlan> PlanMemory(const model::Model& model, const ModelRunnerOptions& runner,
-                                int num_threads, const EngineOptions& options) {
-  KvMemoryInput input;
-  input.block_bytes = KvBlockBytes(model.KvLayers(), runner.activations, options.block_size);
-  input.workspace_bytes = model.backend().on_host
-                              ? ModelRunner::WorkspaceBytes(model, runner, num_threads)
-                              : DeviceWorkspaceBytes(model, runner);
-  input.max_position = model.config().max_position;
-  MOEBIUS_ASSIGN(input.available_bytes, model.backend().memory->AvailableBytes());
-  return PlanKvMemory(input, options);
-}
-
 EngineConfig MakeConfig(int64_t vocab_size, const KvMemoryPlan& plan,
                         const EngineOptions& options) {
   EngineConfig config;
@@ -58,8 +44,11 @@ EngineConfig MakeConfig(int64_t vocab_size, const KvMemoryPlan& plan,
   config.scheduler.enable_prefix_caching = options.enable_prefix_caching;
   config.scheduler.seed = options.seed ? *options.seed : RandomSeed();
   config.scheduler.eos_token_ids = options.eos_token_ids;
+  config.scheduler.num_micro_batches = options.num_micro_batches;
   config.max_num_waiting = options.max_num_waiting;
   config.async_scheduling = options.async_scheduling;
+  config.prefill_interval = options.prefill_interval;
+  config.trace = options.trace;
   config.step_timeout = options.step_timeout;
   config.on_step = options.on_step;
   return config;
@@ -100,25 +89,29 @@ class InprocEngineClient::Impl {
 Result<std::unique_ptr<InprocEngineClient>> InprocEngineClient::Create(
     std::unique_ptr<model::Model> model, const kernels::Backend* backend,
     std::unique_ptr<platform::ThreadPool> pool, const EngineOptions& options) {
+  MOEBIUS_ASSIGN(const KvMemoryPlan plan, PlanRankMemory(*model, options, pool->num_threads()));
+  LogInfo("{}", plan.Describe(options.block_size));
+  return Create(std::move(model), backend, std::move(pool), options, plan, nullptr);
+}
+
+Result<std::unique_ptr<InprocEngineClient>> InprocEngineClient::Create(
+    std::unique_ptr<model::Model> model, const kernels::Backend* backend,
+    std::unique_ptr<platform::ThreadPool> pool, const EngineOptions& options,
+    const KvMemoryPlan& plan, std::unique_ptr<StepSync> sync, const DeviceRank& rank) {
   const int64_t vocab_size = model->config().vocab_size;
   MOEBIUS_TRY(Validate(model->config(), options));
-  ModelRunnerOptions runner_options;
-  runner_options.vocab_size = vocab_size;
-  runner_options.activations = model->activations();
-  runner_options.block_size = options.block_size;
-  runner_options.max_rows = options.max_num_batched_tokens;
-  runner_options.max_samples = options.max_num_seqs;
-  runner_options.measures_parts = static_cast<bool>(options.on_step);
-  MOEBIUS_ASSIGN(const KvMemoryPlan plan,
-                 PlanMemory(*model, runner_options, pool->num_threads(), options));
-  LogInfo("{}", plan.Describe(options.block_size));
-  runner_options.num_blocks = plan.num_blocks;
-  runner_options.max_model_len = plan.max_model_len;
-  runner_options.device_graphs = options.device_graphs;
+  const ModelRunnerOptions runner_options = RunnerOptionsOf(*model, options, plan);
   std::unique_ptr<StepRunner> runner;
   if (backend->on_host) {
-    MOEBIUS_ASSIGN(runner,
-                   ModelRunner::Create(std::move(model), backend, std::move(pool), runner_options));
+    MOEBIUS_ASSIGN(
+        std::unique_ptr<StepExecutor> executor,
+        StepExecutor::Create(std::move(model), backend, std::move(pool), runner_options));
+    auto on_host = std::make_unique<ModelRunner>(std::move(executor), std::move(sync));
+    MOEBIUS_TRY(on_host->binding());
+    runner = std::move(on_host);
+  } else if (sync != nullptr) {
+    MOEBIUS_ASSIGN(runner, MakeSharedDeviceRunner(std::move(model), std::move(pool), runner_options,
+                                                  rank, std::move(sync)));
   } else {
     MOEBIUS_ASSIGN(runner, MakeDeviceRunner(std::move(model), std::move(pool), runner_options));
   }
@@ -149,6 +142,12 @@ void InprocEngineClient::Cancel(RequestId request, FinishReason reason) {
 EngineStats InprocEngineClient::Stats() const { return impl_->engine().Stats(); }
 
 moe::ExpertStats InprocEngineClient::ExpertLoad() const { return impl_->runner().ExpertLoad(); }
+
+std::vector<RankLoad> InprocEngineClient::RankLoads() const {
+  RankLoad load = impl_->runner().Load();
+  load.expert_rank = 0;
+  return {load};
+}
 
 Status InprocEngineClient::Health() const { return impl_->engine().Health(); }
 

@@ -6,8 +6,11 @@
 #include <memory>
 
 #include "base/result.h"
+#include "engine/device_runner.h"
 #include "engine/engine_client.h"
 #include "engine/engine_options.h"
+#include "engine/rank_memory.h"
+#include "engine/step_sync.h"
 #include "kernels/backend.h"
 #include "model/model.h"
 #include "platform/thread_pool.h"
@@ -22,6 +25,12 @@ class InprocEngineClient : public EngineClient {
   static Result<std::unique_ptr<InprocEngineClient>> Create(
       std::unique_ptr<model::Model> model, const kernels::Backend* backend,
       std::unique_ptr<platform::ThreadPool> pool, const EngineOptions& options);
+  // A rank of several, with the memory that they agreed on; sync: what it settles with the others;
+  // rank: what it has on a GPU.
+  static Result<std::unique_ptr<InprocEngineClient>> Create(
+      std::unique_ptr<model::Model> model, const kernels::Backend* backend,
+      std::unique_ptr<platform::ThreadPool> pool, const EngineOptions& options,
+      const KvMemoryPlan& plan, std::unique_ptr<StepSync> sync, const DeviceRank& rank = {});
   ~InprocEngineClient() override;
 
   const EngineLimits& limits() const override;
@@ -29,6 +38,7 @@ class InprocEngineClient : public EngineClient {
   void Cancel(RequestId request, FinishReason reason = FinishReason::kCancelled) override;
   EngineStats Stats() const override;
   moe::ExpertStats ExpertLoad() const override;
+  std::vector<RankLoad> RankLoads() const override;
   Status Health() const override;
 
  private:

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/math.h"
+
 namespace moebius::engine {
 namespace {
 
@@ -22,6 +24,11 @@ uint64_t Saturating(uint64_t a, uint64_t b) {
   return __builtin_mul_overflow(a, b, &product) ? UINT64_MAX : product;
 }
 
+size_t CacheBytes(DType dtype, int64_t num_rows, int64_t width) {
+  constexpr size_t kAlignment = 256;
+  return RoundUp(static_cast<size_t>(num_rows * width) * SizeOf(dtype), kAlignment);
+}
+
 }  // namespace
 
 std::string KvMemoryPlan::Describe(int64_t block_size) const {
@@ -36,6 +43,32 @@ uint64_t KvBlockBytes(std::span<const model::KvLayerSpec> layers, DType dtype, i
     bytes += static_cast<uint64_t>((layer.width_k + layer.width_v) * block_size) * SizeOf(dtype);
   }
   return bytes;
+}
+
+size_t KvCacheBytes(std::span<const model::KvLayerSpec> layers, DType dtype, int64_t num_rows) {
+  size_t bytes = 0;
+  for (const model::KvLayerSpec& layer : layers) {
+    bytes += CacheBytes(dtype, num_rows, layer.width_k);
+    bytes += CacheBytes(dtype, num_rows, layer.width_v);
+  }
+  return bytes;
+}
+
+std::vector<model::Model::KvLayer> LayOutKv(std::byte* memory,
+                                            std::span<const model::KvLayerSpec> layers, DType dtype,
+                                            int64_t num_rows) {
+  const auto take = [&](int64_t width) {
+    if (width == 0) return Mat();
+    const Mat cache(memory, dtype, num_rows, width);
+    memory += CacheBytes(dtype, num_rows, width);
+    return cache;
+  };
+  std::vector<model::Model::KvLayer> caches;
+  for (const model::KvLayerSpec& layer : layers) {
+    const Mat k = take(layer.width_k);
+    caches.push_back({k, take(layer.width_v)});
+  }
+  return caches;
 }
 
 Result<KvMemoryPlan> PlanKvMemory(const KvMemoryInput& input, const EngineOptions& options) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "engine/engine_options.h"
@@ -34,6 +35,14 @@ struct KvMemoryPlan {
 
 // Bytes of `block_size` tokens of KV in all layers.
 uint64_t KvBlockBytes(std::span<const model::KvLayerSpec> layers, DType dtype, int64_t block_size);
+
+// Where the caches of all layers lie in one piece of memory, a CPU's or a GPU's: layer after layer,
+// k before v, each from a multiple of 256 bytes on. `memory` holds KvCacheBytes and begins at such
+// a multiple; num_rows: tokens.
+size_t KvCacheBytes(std::span<const model::KvLayerSpec> layers, DType dtype, int64_t num_rows);
+std::vector<model::Model::KvLayer> LayOutKv(std::byte* memory,
+                                            std::span<const model::KvLayerSpec> layers, DType dtype,
+                                            int64_t num_rows);
 
 // kInvalidArgument: max_model_len exceeds the model's. kOutOfMemory: it does not fit; the message
 // has the figures and says what to change.

@@ -90,5 +90,22 @@ TEST(KvMemory, MoreThanThereIsIsRefused) {
   EXPECT_EQ(PlanKvMemory(tiny, {}).error().code(), ErrorCode::kOutOfMemory);
 }
 
+// Every cache has its place, at a multiple of 256 bytes, and the last ends where the memory does.
+TEST(KvMemory, CachesLieOneAfterTheOther) {
+  const std::vector<model::KvLayerSpec> layers = {{.width_k = 24, .width_v = 40}, {.width_k = 7}};
+  constexpr int64_t kRows = 5;
+  alignas(256) static std::byte memory[2048];
+  const size_t num_bytes = KvCacheBytes(layers, DType::kBF16, kRows);
+  EXPECT_EQ(num_bytes, size_t{256 + 512 + 256});  // 240, 400 and 70 bytes
+  const auto caches = LayOutKv(memory, layers, DType::kBF16, kRows);
+  ASSERT_EQ(caches.size(), 2U);
+  EXPECT_EQ(caches[0].k.data, memory);
+  EXPECT_EQ(caches[0].v.data, memory + 256);
+  EXPECT_EQ(caches[1].k.data, memory + 768);
+  EXPECT_EQ(caches[1].v.data, nullptr);
+  EXPECT_EQ(caches[0].v.rows, kRows);
+  EXPECT_EQ(caches[0].v.cols, 40);
+}
+
 }  // namespace
 }  // namespace moebius::engine

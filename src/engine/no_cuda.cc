@@ -2,6 +2,15 @@
 #include "engine/device_runner.h"
 
 namespace moebius::engine {
+namespace {
+
+tl::unexpected<Error> NoCuda() {
+  return MakeError(
+      ErrorCode::kUnsupported,
+      "a model is on a device, but this build has no CUDA: build with the preset cuda");
+}
+
+}  // namespace
 
 uint64_t DeviceWorkspaceBytes(const model::Model& /*model*/,
                               const ModelRunnerOptions& /*options*/) {
@@ -11,9 +20,20 @@ uint64_t DeviceWorkspaceBytes(const model::Model& /*model*/,
 Result<std::unique_ptr<StepRunner>> MakeDeviceRunner(std::unique_ptr<model::Model> /*model*/,
                                                      std::unique_ptr<platform::ThreadPool> /*pool*/,
                                                      const ModelRunnerOptions& /*options*/) {
-  return MakeError(
-      ErrorCode::kUnsupported,
-      "a model is on a device, but this build has no CUDA: build with the preset cuda");
+  return NoCuda();
+}
+
+Result<std::unique_ptr<StepRunner>> MakeSharedDeviceRunner(
+    std::unique_ptr<model::Model> /*model*/, std::unique_ptr<platform::ThreadPool> /*pool*/,
+    const ModelRunnerOptions& /*options*/, const DeviceRank& /*rank*/,
+    std::unique_ptr<StepSync> /*sync*/) {
+  return NoCuda();
+}
+
+Result<std::unique_ptr<DeviceFollower>> MakeDeviceFollower(
+    std::unique_ptr<model::Model> /*model*/, std::unique_ptr<platform::ThreadPool> /*pool*/,
+    const ModelRunnerOptions& /*options*/, const DeviceRank& /*rank*/) {
+  return NoCuda();
 }
 
 }  // namespace moebius::engine

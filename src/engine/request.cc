@@ -40,6 +40,12 @@ Status Validate(const RequestInput& input, const EngineLimits& limits) {
     return MakeError(ErrorCode::kInvalidArgument, "priority is {}, expected a number from {} to {}",
                      input.priority, -kMaxPriority, kMaxPriority);
   }
+  if (input.data_parallel_rank &&
+      (*input.data_parallel_rank < 0 || *input.data_parallel_rank >= limits.data_parallel_size)) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "data_parallel_rank is {}, expected a rank from 0 to {}",
+                     *input.data_parallel_rank, limits.data_parallel_size - 1);
+  }
   return Validate(input.sampling, limits.vocab_size);
 }
 

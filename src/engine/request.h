@@ -33,6 +33,9 @@ struct RequestInput {
 
   std::shared_ptr<TokenConstraint> constraint;  // null: any token
 
+  // Which of the data-parallel ranks, from 0, is to answer; none: the best one.
+  std::optional<int> data_parallel_rank;
+
   // When its user sent it: times to the first token and to the end count from here.
   std::chrono::steady_clock::time_point arrival = std::chrono::steady_clock::now();
 };

@@ -6,11 +6,6 @@
 namespace moebius::engine {
 namespace {
 
-template <typename T>
-std::span<const T> View(const std::vector<T>& all, PlannedSample::Slice slice) {
-  return std::span(all).subspan(static_cast<size_t>(slice.begin), static_cast<size_t>(slice.count));
-}
-
 // A copy of `list` with `extra` at its end.
 template <typename T>
 std::span<T> Extend(std::span<const T> list, T extra, std::deque<std::vector<T>>* all) {

@@ -31,7 +31,9 @@ bool Precedes(const Sequence* a, const Sequence* b) { return a->precedence < b->
 }  // namespace
 
 Scheduler::Scheduler(const SchedulerConfig& config)
-    : config_(config), cache_(config.num_blocks, config.block_size, config.enable_prefix_caching) {
+    : config_(config),
+      cache_(config.num_blocks, config.block_size, config.enable_prefix_caching),
+      steps_(static_cast<size_t>(std::max(config.num_micro_batches, kMaxStepsInFlight))) {
   MOEBIUS_CHECK_GE(config.max_num_batched_tokens, config.max_num_seqs);
   MOEBIUS_CHECK_GE(config.num_blocks * config.block_size, config.max_model_len);
   SetBounds(config.max_model_len, &stats_);
@@ -89,8 +91,8 @@ void Scheduler::EndAll(FinishReason reason, const Error* error) {
   for (Sequence* sequence : all) End(*sequence, reason, error, {});
 }
 
-const StepPlan* Scheduler::Plan() {
-  MOEBIUS_CHECK_LT(num_steps_, kMaxStepsInFlight);
+const StepPlan* Scheduler::Plan(bool with_prefill) {
+  MOEBIUS_CHECK_LT(num_steps_, max_steps_in_flight());
   ++num_steps_;
   Step& step = Youngest();
   step.items.clear();
@@ -98,9 +100,12 @@ const StepPlan* Scheduler::Plan() {
   is_short_of_blocks_ = false;
   int64_t budget = config_.max_num_batched_tokens;
   SelectDecodes(step, &budget);
-  SelectPrefills(step, &budget);
-  // Blocks that become free belong to those who run already.
-  if (!is_short_of_blocks_) Admit(step, &budget);
+  const size_t num_decodes = step.items.size();
+  if (with_prefill || !AnyoneDraws()) {
+    SelectPrefills(step, &budget);
+    // Blocks that become free belong to those who run already.
+    if (!is_short_of_blocks_) Admit(step, &budget);
+  }
   if (step.items.empty()) {
     --num_steps_;
     return nullptr;
@@ -108,15 +113,30 @@ const StepPlan* Scheduler::Plan() {
   BuildPlan(step.items, config_.vocab_size, config_.block_size, &step.plan);
   step.plan.step_id = next_step_id_++;
   step.plan.previous_step = step.plan.step_id - 1;
+  step.plan.has_prefill = step.items.size() > num_decodes;
   return &step.plan;
 }
 
+// Of so many requests, those of one micro-batch.
+int64_t Scheduler::ShareOf(int64_t count) const {
+  return (count + config_.num_micro_batches - 1) / config_.num_micro_batches;
+}
+
+bool Scheduler::AnyoneDraws() const {
+  return std::ranges::any_of(running_, [](const Sequence* sequence) {
+    return sequence->num_pending > 0 || sequence->num_unplanned() == 1;
+  });
+}
+
 void Scheduler::SelectDecodes(Step& step, int64_t* budget) {
+  const bool is_shared_out = config_.num_micro_batches > 1;
+  const int64_t share = ShareOf(static_cast<int64_t>(running_.size()));
   // By index: making room removes sequences from the end.
   for (size_t i = 0; i < running_.size(); ++i) {
     Sequence& sequence = *running_[i];
     if (sequence.num_unplanned() != 1 || sequence.is_full()) continue;
-    if (sequence.needs_last_token && sequence.num_pending > 0) continue;
+    if ((sequence.needs_last_token || is_shared_out) && sequence.num_pending > 0) continue;
+    if (static_cast<int64_t>(step.items.size()) == share) return;
     const int64_t num_new = cache_.NumBlocksFor(sequence.num_planned + 1) -
                             static_cast<int64_t>(sequence.blocks.size());
     if (num_new > 0 && !MakeRoom(sequence, num_new)) continue;
@@ -136,7 +156,9 @@ void Scheduler::SelectPrefills(Step& step, int64_t* budget) {
 }
 
 void Scheduler::Admit(Step& step, int64_t* budget) {
-  while (*budget > 0 && !waiting_.empty() &&
+  const int64_t num_requests = static_cast<int64_t>(running_.size() + waiting_.size());
+  const int64_t share = ShareOf(std::min(num_requests, config_.max_num_seqs));
+  while (*budget > 0 && !waiting_.empty() && static_cast<int64_t>(step.items.size()) < share &&
          static_cast<int64_t>(running_.size()) < config_.max_num_seqs) {
     Sequence& sequence = *waiting_.begin()->second;
     if (!TryAdmit(sequence)) return;

@@ -2,10 +2,14 @@
 // prefix-cache hits on admission, preemption by recompute. Knows nothing of devices and never
 // waits. Owned by the engine, its thread only.
 //
-// A plan is committed or taken back as a whole. Up to kMaxStepsInFlight plans are out at once: step
+// A plan is committed or taken back as a whole. Up to max_steps_in_flight() plans are out: step
 // n + 1 is planned before the tokens of step n are known, so a request that ends in step n may have
 // a row in step n + 1. That row is dropped when it comes, and only then are the request's blocks
 // freed: no block changes hands while a step that uses it is out.
+//
+// With num_micro_batches > 1 (pipeline stages) so many plans are out at once, of disjoint requests:
+// one whose token is not known yet is in no further plan, and each plan takes an even share of
+// those that run. Chunks of one prompt need no drawn token: they may follow each other.
 //
 // A request whose next draw depends on the token before it (a constraint, a bad word of several
 // tokens) is planned when that token is known; so it sits out every other plan.
@@ -19,7 +23,6 @@
 // request alone fits into the KV blocks.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -44,6 +47,7 @@ struct SchedulerConfig {
   int64_t max_model_len = 0;
   int64_t max_num_seqs = 256;
   int64_t max_num_batched_tokens = 2048;  // >= max_num_seqs
+  int num_micro_batches = 1;
   bool enable_prefix_caching = true;
   uint64_t seed = 0;  // of requests that bring none
   std::vector<TokenId> eos_token_ids;
@@ -71,8 +75,9 @@ class Scheduler {
   void EndAll(FinishReason reason, const Error* error);
 
   // The next step, or null: nothing can run before a step in flight is committed, or nothing is
-  // there. The plan lives until its Commit, Fail or TakeBack.
-  const StepPlan* Plan();
+  // there. Without prefill no prompts are computed, unless nobody would be held up: no request
+  // draws. The plan lives until its Commit, Fail or TakeBack.
+  const StepPlan* Plan(bool with_prefill = true);
 
   // The oldest plan's step is done: tokens go to their sinks, full blocks become shareable.
   StepRows Commit(const StepOutput& output);
@@ -85,6 +90,7 @@ class Scheduler {
   void TakeBack();
 
   int num_steps_in_flight() const { return num_steps_; }
+  int max_steps_in_flight() const { return static_cast<int>(steps_.size()); }
   // Requests that have not ended, or have blocks in a step in flight.
   int64_t num_requests() const { return static_cast<int64_t>(sequences_.size()); }
   int64_t num_waiting() const { return static_cast<int64_t>(waiting_.size()); }
@@ -105,6 +111,8 @@ class Scheduler {
   };
 
   // Planning.
+  int64_t ShareOf(int64_t count) const;
+  bool AnyoneDraws() const;
   void SelectDecodes(Step& step, int64_t* budget);
   void SelectPrefills(Step& step, int64_t* budget);
   void Admit(Step& step, int64_t* budget);
@@ -131,7 +139,7 @@ class Scheduler {
 
   Step& Oldest() { return steps_[static_cast<size_t>(first_step_)]; }
   Step& Youngest() {
-    return steps_[static_cast<size_t>((first_step_ + num_steps_ - 1) % kMaxStepsInFlight)];
+    return steps_[static_cast<size_t>((first_step_ + num_steps_ - 1) % max_steps_in_flight())];
   }
 
   SchedulerConfig config_;
@@ -141,7 +149,7 @@ class Scheduler {
   std::vector<Sequence*> running_;  // by precedence
   int64_t num_arrivals_ = 0;
 
-  std::array<Step, kMaxStepsInFlight> steps_;
+  std::vector<Step> steps_;
   int first_step_ = 0;
   int num_steps_ = 0;
   int64_t next_step_id_ = 0;

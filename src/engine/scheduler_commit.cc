@@ -23,7 +23,7 @@ StepRows Scheduler::Commit(const StepOutput& output) {
   }
   stats_.num_prefill_tokens += rows.prefill;
   stats_.step_tokens.Observe(static_cast<double>(rows.prefill + rows.decode));
-  first_step_ = (first_step_ + 1) % kMaxStepsInFlight;
+  first_step_ = (first_step_ + 1) % max_steps_in_flight();
   --num_steps_;
   return rows;
 }

@@ -56,6 +56,82 @@ TEST(Scheduler, TheNextStepIsPlannedBeforeTheTokenIsKnown) {
   EXPECT_EQ(harness.records()[RequestId(0)].tokens.size(), 2u);
 }
 
+std::vector<int64_t> NumSeqs(const std::vector<const StepPlan*>& plans) {
+  std::vector<int64_t> counts;
+  for (const StepPlan* plan : plans) counts.push_back(plan == nullptr ? 0 : plan->num_seqs());
+  return counts;
+}
+
+TEST(Scheduler, MicroBatchesShareOutTheRequests) {
+  SchedulerConfig config = SmallConfig();
+  config.num_micro_batches = 2;
+  Harness harness(config, 2, 0);
+  Scheduler& scheduler = harness.scheduler();
+  FakeDevice device(64, 4, kVocabSize);
+  for (TokenId first = 1; first <= 5; ++first) {
+    RequestInput input = MakeRequest({first, 2, 3}, 6);
+    input.sampling.ignore_eos = true;
+    harness.Add(input);
+  }
+  std::vector<const StepPlan*> plans = {scheduler.Plan(), scheduler.Plan()};
+  EXPECT_EQ(NumSeqs(plans), (std::vector<int64_t>{3, 2}));
+  EXPECT_EQ(scheduler.num_waiting(), 0);
+  for (int turn = 0; turn < 4; ++turn) {
+    const StepPlan* oldest = plans.front();
+    scheduler.Commit(device.Run(*oldest));
+    // Those whose tokens have come, and none of the others.
+    plans = {plans.back(), scheduler.Plan()};
+    for (const TokenId token : plans.back()->tokens) EXPECT_FALSE(IsPreviousRow(token));
+    EXPECT_EQ(NumSeqs(plans),
+              turn % 2 == 0 ? (std::vector<int64_t>{2, 3}) : (std::vector<int64_t>{3, 2}));
+    EXPECT_FALSE(plans.back()->has_prefill);
+  }
+  for (const StepPlan* plan : plans) scheduler.Commit(device.Run(*plan));
+  while (const StepPlan* plan = scheduler.Plan()) scheduler.Commit(device.Run(*plan));
+  harness.CheckEnd();
+}
+
+TEST(Scheduler, ChunksOfAPromptFollowEachOtherThroughTheStages) {
+  SchedulerConfig config = SmallConfig();
+  config.num_micro_batches = 3;
+  config.max_num_batched_tokens = 8;
+  Harness harness(config, 3, 0);
+  Scheduler& scheduler = harness.scheduler();
+  FakeDevice device(64, 4, kVocabSize);
+  harness.Add(MakeRequest(Repeat(20), 1));
+  std::vector<const StepPlan*> plans;
+  for (int i = 0; i < 3; ++i) plans.push_back(scheduler.Plan());
+  std::vector<int64_t> rows;
+  for (const StepPlan* plan : plans) rows.push_back(plan->num_rows());
+  EXPECT_EQ(rows, (std::vector<int64_t>{8, 8, 4}));
+  EXPECT_EQ(plans[2]->num_samples(), 1);
+  for (const StepPlan* plan : plans) scheduler.Commit(device.Run(*plan));
+  harness.CheckEnd();
+}
+
+TEST(Scheduler, PromptsWaitWhereOthersDraw) {
+  Harness harness(SmallConfig(), 1, 0);
+  Scheduler& scheduler = harness.scheduler();
+  RequestInput input = MakeRequest({1, 2, 3}, 10);
+  input.sampling.ignore_eos = true;
+  harness.Add(input);
+  const StepPlan* plan = scheduler.Plan(false);  // nobody is held up by it
+  ASSERT_NE(plan, nullptr);
+  EXPECT_TRUE(plan->has_prefill);
+  scheduler.TakeBack();
+  ASSERT_TRUE(harness.Step());
+  harness.Add(MakeRequest(Repeat(20), 1));
+  plan = scheduler.Plan(false);
+  EXPECT_EQ(plan->num_rows(), 1);
+  EXPECT_FALSE(plan->has_prefill);
+  scheduler.TakeBack();
+  plan = scheduler.Plan(true);
+  EXPECT_EQ(plan->num_rows(), 21);
+  EXPECT_TRUE(plan->has_prefill);
+  scheduler.TakeBack();
+  harness.RunToEnd(100);
+}
+
 TEST(Scheduler, AStopSeenOneStepLateDropsTheRowAndKeepsItsBlocksUntilThen) {
   Harness harness(SmallConfig(), 2, 0);
   RequestInput input = MakeRequest({1, 2, 3}, 30);
@@ -202,7 +278,7 @@ TEST(Scheduler, EndAllEndsEverybodyOnce) {
   harness.RunToEnd(3);
 }
 
-class EvenTokens : public TokenConstraint {
+class CountedEvenTokens : public TokenConstraint {
  public:
   void FillMask(std::span<uint32_t> mask) override {
     std::ranges::fill(mask, 0x55555555u);
@@ -217,7 +293,7 @@ TEST(Scheduler, AConstraintSeesEveryTokenBeforeItsNextMask) {
   Harness harness(SmallConfig(), 2, 0);
   RequestInput input = MakeRequest({1, 2, 3}, 5);
   input.sampling.ignore_eos = true;
-  const auto constraint = std::make_shared<EvenTokens>();
+  const auto constraint = std::make_shared<CountedEvenTokens>();
   input.constraint = constraint;
   harness.Add(input);
   for (int i = 0; i < 5; ++i) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "base/ids.h"
@@ -34,9 +35,15 @@ struct PlannedSample {
   Slice mask;    // in masks
 };
 
+template <typename T>
+std::span<const T> View(const std::vector<T>& all, PlannedSample::Slice slice) {
+  return std::span(all).subspan(static_cast<size_t>(slice.begin), static_cast<size_t>(slice.count));
+}
+
 struct StepPlan {
   int64_t step_id = -1;
   int64_t previous_step = -1;  // the step that PreviousRow tokens mean
+  bool has_prefill = false;    // rows of prompts: a long step. For whoever plans alone
 
   // By row. Rows of a sequence are adjacent and in order; decodes come before prefill chunks.
   std::vector<TokenId> tokens;
@@ -75,6 +82,7 @@ struct StepPlan {
     ids.clear();
     counts.clear();
     masks.clear();
+    has_prefill = false;
   }
 };
 

@@ -5,10 +5,13 @@
 #include <functional>
 #include <span>
 
+#include "engine/rank_load.h"
+
 namespace moebius::engine {
 
 struct StepRecord {
   int64_t step_id = 0;
+  int64_t dp_rank = 0;   // whose step this is
   double unix_time = 0;  // when it was committed
   // Rows.
   int64_t num_prefill_tokens = 0;
@@ -24,15 +27,20 @@ struct StepRecord {
   double schedule = 0;  // planning and committing
   double wait = 0;      // the engine thread waiting for the step
   double device = 0;    // the whole step on the device, of which:
-  double attention = 0;
-  double experts = 0;  // routing, exchange and expert products
-  double other = 0;    // embedding, dense layers, norms
-  double head = 0;     // logits
-  double sampling = 0;
+  StepParts parts;
+  // Of this rank's rows and results that went to others.
+  int64_t dispatch_bytes = 0;
+  int64_t combine_bytes = 0;
+  int64_t exchange_mode = 0;  // moe::ExchangeMode; 0: nothing was exchanged
+  // Rows of each data-parallel rank in the step that they took together; empty: they take none so.
+  // Lives until the observer returns.
+  std::span<const int64_t> dp_rows;
   // Assignments of this step, [num_layers, num_experts] of the MoE layers; empty: not counted.
   // Lives until the observer returns.
   std::span<const int32_t> expert_counts;
   int64_t num_experts = 0;
+  // That whole experts are spread over, the first ones on the first; 0: they are not.
+  int64_t num_expert_ranks = 0;
 };
 
 // Called on the engine's thread: it must be quick. As a TokenSink it may call Submit and Cancel.

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "engine/engine_client.h"
+#include "frontend/request.h"
 #include "text/tokenizer.h"
 
 namespace moebius::frontend {
@@ -66,5 +67,11 @@ class FakeEngine : public engine::EngineClient {
   std::vector<Cancelled> cancelled_;
   std::vector<std::thread> threads_;
 };
+
+inline GenerateRequest TextRequest(const std::string& text) {
+  GenerateRequest request;
+  request.prompt = text;
+  return request;
+}
 
 }  // namespace moebius::frontend

@@ -12,8 +12,9 @@ namespace {
 
 using engine::FinishReason;
 
-struct Rig {
-  explicit Rig(Script script, bool with_tokenizer = true, const std::string& chat_template = "")
+struct FrontendRig {
+  explicit FrontendRig(Script script, bool with_tokenizer = true,
+                       const std::string& chat_template = "")
       : fake(new FakeEngine(std::move(script))) {
     Result<text::ChatTemplate> parsed = MakeError(ErrorCode::kNotFound, "no template");
     if (!chat_template.empty()) parsed = text::ChatTemplate::FromSource(chat_template);
@@ -25,15 +26,9 @@ struct Rig {
   std::unique_ptr<Frontend> frontend;
 };
 
-GenerateRequest TextRequest(const std::string& text) {
-  GenerateRequest request;
-  request.prompt = text;
-  return request;
-}
-
 TEST(Frontend, TextGoesInAndComesOutWhole) {
   const std::string answer = "Grüße, 世界 🌍!";
-  Rig rig({.tokens = Ids(answer)});
+  FrontendRig rig({.tokens = Ids(answer)});
   std::string streamed;
   std::vector<TokenId> streamed_ids;
   const auto output = rig.frontend->Generate(TextRequest("hi"), [&](const Delta& delta) {
@@ -57,7 +52,7 @@ TEST(Frontend, TextGoesInAndComesOutWhole) {
 }
 
 TEST(Frontend, AnUnfinishedCharacterAtTheEndIsReplaced) {
-  Rig rig({.tokens = Ids("a\xe4\xb8")});
+  FrontendRig rig({.tokens = Ids("a\xe4\xb8")});
   const auto output = rig.frontend->Generate(TextRequest("x"));
   ASSERT_TRUE(output);
   EXPECT_EQ(output->text, "a\xef\xbf\xbd");
@@ -65,7 +60,7 @@ TEST(Frontend, AnUnfinishedCharacterAtTheEndIsReplaced) {
 
 TEST(Frontend, AStopStringEndsTheRequestAndIsNotShown) {
   for (const int late : {0, 3}) {
-    Rig rig({.tokens = Ids("one two. "), .endless = true, .late_tokens = late});
+    FrontendRig rig({.tokens = Ids("one two. "), .endless = true, .late_tokens = late});
     GenerateRequest request = TextRequest("x");
     request.stop = {"two. one", "zzz"};
     std::string streamed;
@@ -83,13 +78,13 @@ TEST(Frontend, AStopStringEndsTheRequestAndIsNotShown) {
 }
 
 TEST(Frontend, IncludeStopStrShowsStopStringAndStopToken) {
-  Rig by_text({.tokens = Ids("ab END cd")});
+  FrontendRig by_text({.tokens = Ids("ab END cd")});
   GenerateRequest request = TextRequest("x");
   request.stop = {"END"};
   request.include_stop_str_in_output = true;
   EXPECT_EQ(by_text.frontend->Generate(request)->text, "ab END");
 
-  Rig by_token({.tokens = Ids("ab!"), .finish = FinishReason::kStop});
+  FrontendRig by_token({.tokens = Ids("ab!"), .finish = FinishReason::kStop});
   EXPECT_EQ(by_token.frontend->Generate(request)->text, "ab!");
   request.include_stop_str_in_output = false;
   const auto output = by_token.frontend->Generate(request);
@@ -101,7 +96,7 @@ TEST(Frontend, IncludeStopStrShowsStopStringAndStopToken) {
 TEST(Frontend, SpecialTokensAreSkippedUnlessWanted) {
   std::vector<TokenId> tokens = Ids("ab");
   tokens.insert(tokens.begin() + 1, kEndToken);
-  Rig rig({.tokens = tokens});
+  FrontendRig rig({.tokens = tokens});
   GenerateRequest request = TextRequest("x");
   EXPECT_EQ(rig.frontend->Generate(request)->text, "ab");
   request.skip_special_tokens = false;
@@ -109,7 +104,7 @@ TEST(Frontend, SpecialTokensAreSkippedUnlessWanted) {
 }
 
 TEST(Frontend, StopStringsDoNotCountBeforeMinTokens) {
-  Rig rig({.tokens = Ids("abcabcabc")});
+  FrontendRig rig({.tokens = Ids("abcabcabc")});
   GenerateRequest request = TextRequest("x");
   request.stop = {"bc"};
   request.sampling.min_tokens = 4;
@@ -135,7 +130,7 @@ TEST(Frontend, TextIsTheSameForEveryChunking) {
       best_end = begin + stop.size();
       expected = answer.substr(0, begin);
     }
-    Rig rig({.tokens = Ids(answer), .tokens_per_event = 1 + random() % 7});
+    FrontendRig rig({.tokens = Ids(answer), .tokens_per_event = 1 + random() % 7});
     GenerateRequest request = TextRequest("x");
     request.stop = stops;
     const auto output = rig.frontend->Generate(request);
@@ -145,9 +140,9 @@ TEST(Frontend, TextIsTheSameForEveryChunking) {
 }
 
 TEST(Frontend, MessagesPassThroughTheChatTemplate) {
-  Rig rig({.tokens = Ids("ok")}, true,
-          "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
-          "{% if add_generation_prompt %}[assistant]{% endif %}");
+  FrontendRig rig({.tokens = Ids("ok")}, true,
+                  "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+                  "{% if add_generation_prompt %}[assistant]{% endif %}");
   GenerateRequest request;
   request.prompt = MakeConversation({{"user", "hi"}});
   ASSERT_TRUE(rig.frontend->Generate(request));
@@ -155,7 +150,7 @@ TEST(Frontend, MessagesPassThroughTheChatTemplate) {
 }
 
 TEST(Frontend, ABrokenChatTemplateFailsConversationsOnly) {
-  Rig rig({.tokens = Ids("ok")}, true, "{% for %}");
+  FrontendRig rig({.tokens = Ids("ok")}, true, "{% for %}");
   EXPECT_TRUE(rig.frontend->encoder().has_chat_template());
   EXPECT_TRUE(rig.frontend->Generate(TextRequest("hi")));
   GenerateRequest request;
@@ -166,7 +161,7 @@ TEST(Frontend, ABrokenChatTemplateFailsConversationsOnly) {
 }
 
 TEST(Frontend, WithoutATokenizerIdsStillWork) {
-  Rig rig({.tokens = {7, 8, 9}}, false);
+  FrontendRig rig({.tokens = {7, 8, 9}}, false);
   GenerateRequest request;
   request.prompt = std::vector<TokenId>{5, 6};
   const auto output = rig.frontend->Generate(request);
@@ -185,7 +180,7 @@ TEST(Frontend, WithoutATokenizerIdsStillWork) {
 }
 
 TEST(Frontend, BadRequestsNameTheField) {
-  Rig rig({.tokens = Ids("x")});
+  FrontendRig rig({.tokens = Ids("x")});
   GenerateRequest request = TextRequest("");
   EXPECT_NE(rig.frontend->Generate(request).error().message().find("prompt"), std::string::npos);
   request = TextRequest("a");
@@ -198,7 +193,7 @@ TEST(Frontend, BadRequestsNameTheField) {
 }
 
 TEST(Frontend, CancelKeepsWhatCame) {
-  Rig rig({.tokens = Ids("ab"), .endless = true});
+  FrontendRig rig({.tokens = Ids("ab"), .endless = true});
   std::stop_source source;
   size_t seen = 0;
   const auto output = rig.frontend->Generate(
@@ -215,9 +210,9 @@ TEST(Frontend, CancelKeepsWhatCame) {
 }
 
 TEST(Frontend, FailuresOnTheWayCarryTheReason) {
-  Rig rig({.tokens = Ids("ab"),
-           .finish = FinishReason::kError,
-           .error = Error(ErrorCode::kInternal, "boom")});
+  FrontendRig rig({.tokens = Ids("ab"),
+                   .finish = FinishReason::kError,
+                   .error = Error(ErrorCode::kInternal, "boom")});
   const auto output = rig.frontend->Generate(TextRequest("x"));
   ASSERT_TRUE(output);
   EXPECT_EQ(output->finish, FinishReason::kError);
@@ -226,7 +221,7 @@ TEST(Frontend, FailuresOnTheWayCarryTheReason) {
 }
 
 TEST(Frontend, ADeadEngineDoesNotHangTheCaller) {
-  Rig rig({.tokens = Ids("ab"), .finish = FinishReason::kError});
+  FrontendRig rig({.tokens = Ids("ab"), .finish = FinishReason::kError});
   rig.fake->SetUnhealthy();
   const auto output = rig.frontend->Generate(TextRequest("x"));
   ASSERT_FALSE(output);
@@ -235,7 +230,7 @@ TEST(Frontend, ADeadEngineDoesNotHangTheCaller) {
 
 TEST(Frontend, ManyThreadsAtOnce) {
   const std::string answer = "the answer, 世界";
-  Rig rig({.tokens = Ids(answer), .tokens_per_event = 3});
+  FrontendRig rig({.tokens = Ids(answer), .tokens_per_event = 3});
   std::vector<std::thread> threads;
   std::atomic<int> num_right = 0;
   for (int i = 0; i < 16; ++i) {

@@ -14,8 +14,8 @@ namespace {
 using engine::FinishReason;
 using engine::News;
 
-struct Rig {
-  explicit Rig(Script script) : fake(new FakeEngine(std::move(script))) {
+struct AnswerRig {
+  explicit AnswerRig(Script script) : fake(new FakeEngine(std::move(script))) {
     frontend = std::make_unique<Frontend>(
         std::unique_ptr<engine::EngineClient>(fake),
         PromptEncoder(MakeByteTokenizer(), MakeError(ErrorCode::kNotFound, "no template")));
@@ -37,12 +37,6 @@ struct Rig {
   std::atomic<int> num_news{0};
 };
 
-GenerateRequest TextRequest(const std::string& text) {
-  GenerateRequest request;
-  request.prompt = text;
-  return request;
-}
-
 template <typename Condition>
 bool Eventually(const Condition& condition) {
   for (int i = 0; i < 10000; ++i) {
@@ -53,7 +47,7 @@ bool Eventually(const Condition& condition) {
 }
 
 TEST(LiveAnswer, ComesInPiecesOnePerPoll) {
-  Rig rig({.tokens = Ids("Grüße, 世界!")});
+  AnswerRig rig({.tokens = Ids("Grüße, 世界!")});
   const auto answer = rig.Start(TextRequest("hi"));
   std::string text;
   ASSERT_TRUE(Eventually([&] {
@@ -74,7 +68,7 @@ TEST(LiveAnswer, ComesInPiecesOnePerPoll) {
 
 // Nobody polls: one call, however much comes; and it all comes with the next poll.
 TEST(LiveAnswer, NewsIsToldOnceUntilThePoll) {
-  Rig rig({.tokens = Ids("abc"), .endless = true});
+  AnswerRig rig({.tokens = Ids("abc"), .endless = true});
   const auto answer = rig.Start(TextRequest("hi"));
   ASSERT_TRUE(Eventually([&] { return rig.num_news == 1; }));
   std::this_thread::sleep_for(std::chrono::milliseconds(5));
@@ -86,7 +80,7 @@ TEST(LiveAnswer, NewsIsToldOnceUntilThePoll) {
 }
 
 TEST(LiveAnswer, NewsOfTheEndOnlyUnlessSomebodyMustLookForStops) {
-  Rig rig({.tokens = Ids("one two three")});
+  AnswerRig rig({.tokens = Ids("one two three")});
   const auto answer = rig.Start(TextRequest("hi"), News::kEnd);
   ASSERT_TRUE(Eventually([&] { return rig.num_news > 0; }));
   EXPECT_EQ(rig.num_news, 1);
@@ -94,7 +88,7 @@ TEST(LiveAnswer, NewsOfTheEndOnlyUnlessSomebodyMustLookForStops) {
   EXPECT_TRUE(answer->finished());
   EXPECT_EQ(answer->TakeOutput().text, "one two three");
 
-  Rig endless({.tokens = Ids("one two "), .endless = true});
+  AnswerRig endless({.tokens = Ids("one two "), .endless = true});
   GenerateRequest request = TextRequest("x");
   request.stop = {"two"};
   const auto stopped = endless.Start(request, News::kEnd);
@@ -107,7 +101,7 @@ TEST(LiveAnswer, NewsOfTheEndOnlyUnlessSomebodyMustLookForStops) {
 }
 
 TEST(LiveAnswer, DestroyingItCancelsAndSilences) {
-  Rig rig({.tokens = Ids("abc"), .endless = true, .late_tokens = 5});
+  AnswerRig rig({.tokens = Ids("abc"), .endless = true, .late_tokens = 5});
   auto answer = rig.Start(TextRequest("hi"));
   ASSERT_TRUE(Eventually([&] { return answer->Poll().has_value(); }));
   answer.reset();
@@ -118,7 +112,7 @@ TEST(LiveAnswer, DestroyingItCancelsAndSilences) {
 }
 
 TEST(LiveAnswer, CancelShowsAtItsEndAndARefusalAtOnce) {
-  Rig rig({.tokens = Ids("abc"), .endless = true});
+  AnswerRig rig({.tokens = Ids("abc"), .endless = true});
   const auto answer = rig.Start(TextRequest("hi"));
   answer->Cancel();
   ASSERT_TRUE(Eventually([&] {
@@ -134,7 +128,7 @@ TEST(LiveAnswer, CancelShowsAtItsEndAndARefusalAtOnce) {
 
 // Two choices of a call share what may wait; whoever finds no room ends, the other goes on.
 TEST(LiveAnswer, WhatWaitsBeyondTheBudgetEndsIt) {
-  Rig rig({.tokens = Ids("abcdefg"), .endless = true, .late_tokens = 3});
+  AnswerRig rig({.tokens = Ids("abcdefg"), .endless = true, .late_tokens = 3});
   const auto budget = std::make_shared<ReadBudget>(50 * TokenBytes(false, 0) + 3);
   const auto answer = rig.StartWithin(budget);
   ASSERT_TRUE(Eventually([&] { return rig.fake->cancels().size() == 1; }));
@@ -149,19 +143,20 @@ TEST(LiveAnswer, WhatWaitsBeyondTheBudgetEndsIt) {
   EXPECT_EQ(budget->unread_bytes(), 0);
   std::this_thread::sleep_for(std::chrono::milliseconds(2));
   EXPECT_FALSE(answer->Poll());  // nothing of what was under way
-  // Somebody who reads has no limit.
-  const auto read = rig.StartWithin(budget);
+  // Somebody who reads has no limit; the room is for what comes while a busy machine delays us.
+  constexpr int64_t kRoom = 1000;
+  const auto read = rig.StartWithin(std::make_shared<ReadBudget>(kRoom * TokenBytes(false, 0)));
   size_t num_tokens = 0;
   ASSERT_TRUE(Eventually([&] {
     if (const auto more = read->Poll()) num_tokens += more->tokens.size();
-    return num_tokens > 200;
+    return num_tokens > 2 * kRoom;
   }));
 }
 
 TEST(LiveAnswer, ABacklogComesInSlices) {
   std::string text;
   for (int i = 0; i < 20000; ++i) text += static_cast<char>('a' + i % 23);
-  Rig rig({.tokens = Ids(text), .tokens_per_event = 1000});
+  AnswerRig rig({.tokens = Ids(text), .tokens_per_event = 1000});
   const auto budget = std::make_shared<ReadBudget>(1 << 20);
   const auto answer = rig.StartWithin(budget);
   const int64_t all = 20000 * TokenBytes(false, 0);

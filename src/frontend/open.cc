@@ -10,7 +10,9 @@
 #include "base/log.h"
 #include "engine/inproc_engine_client.h"
 #include "engine/kv_memory.h"
+#include "frontend/open_ranks.h"
 #include "kernels/backend.h"
+#include "model/inspect.h"
 #include "moe/forced_routing.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
@@ -74,9 +76,17 @@ Status CheckVocabulary(const std::string& folder, const text::Tokenizer& tokeniz
 }
 
 void WarnOfIdleSwitches(const OpenOptions& options, const model::ModelConfig& config) {
+  if (options.num_slots > 0 && options.num_slots != config.moe.num_experts) {
+    LogWarning(
+        "moe_config.load_balancer.num_slots is {}, but experts are not balanced yet: each of the "
+        "{} has one slot, and stays there",
+        options.num_slots, config.moe.num_experts);
+  }
   if (config.moe.num_experts > 0) return;
-  for (const auto& [flag, is_given] : {std::pair("--moe-mode dense", options.moe_mode == "dense"),
-                                       std::pair("--routing", !options.routing.empty())}) {
+  for (const auto& [flag, is_given] :
+       {std::pair("--moe-mode dense", options.moe_mode == "dense"),
+        std::pair("--routing", !options.routing.empty()),
+        std::pair("--enable-expert-parallel", options.parallel.enable_expert_parallel)}) {
     if (is_given) LogWarning("{} has no effect: {} has no experts", flag, options.model);
   }
 }
@@ -143,6 +153,7 @@ Result<PreparedModel> Prepare(const OpenOptions& options) {
     MOEBIUS_TRY(CheckVocabulary(options.model, *tokenizer, config.vocab_size));
   }
   WarnOfIdleSwitches(options, config);
+  MOEBIUS_TRY(CheckRanks(options, config));
   OpenOptions settled = options;
   settled.engine = WithEndTokens(options.engine, config, tokenizer.get());
   MOEBIUS_ASSIGN(engine::EngineLimits limits, LimitsOf(settled.engine, config));
@@ -158,23 +169,51 @@ Result<PreparedModel> Prepare(const OpenOptions& options) {
       std::move(defaults), std::move(limits)};
 }
 
+namespace {
+
+// One rank, in this process.
+Result<std::unique_ptr<engine::EngineClient>> StartOne(const PreparedModel& prepared,
+                                                       OpenedModel* opened) {
+  MOEBIUS_ASSIGN(std::unique_ptr<platform::ThreadPool> pool, MakePool(prepared.options.threads));
+  opened->num_threads = pool->num_threads();
+  model::LoadOptions load = prepared.load;
+  load.shard.max_moe_rows = prepared.options.max_moe_tokens;
+  MOEBIUS_ASSIGN(std::unique_ptr<model::Model> model, model::LoadModel(load, *pool));
+  opened->config = model->config();
+  opened->weight_bytes = model->weight_bytes();
+  return engine::InprocEngineClient::Create(std::move(model), load.backend, std::move(pool),
+                                            prepared.options.engine);
+}
+
+Result<std::unique_ptr<engine::EngineClient>> StartMany(const PreparedModel& prepared,
+                                                        OpenedModel* opened) {
+  MOEBIUS_ASSIGN(const int threads, ThreadsOfRank(prepared.options));
+  opened->num_threads = threads * prepared.options.parallel.num_gpus();
+  MOEBIUS_ASSIGN(const model::Inspection inspection, model::InspectModel(prepared.load));
+  opened->config = inspection.config;
+  opened->weight_bytes = inspection.packed_bytes;
+  return StartRanks(prepared.options, prepared.load);
+}
+
+}  // namespace
+
 Result<OpenedModel> Load(PreparedModel prepared) {
   const auto start = std::chrono::steady_clock::now();
   const OpenOptions& options = prepared.options;
-  MOEBIUS_ASSIGN(const kernels::Backend* backend,
+  MOEBIUS_ASSIGN(prepared.load.backend,
                  options.device == "cuda" ? kernels::CudaBackend() : kernels::ChooseBackend());
-  prepared.load.backend = backend;
-  MOEBIUS_ASSIGN(std::unique_ptr<platform::ThreadPool> pool, MakePool(options.threads));
-
   OpenedModel opened;
-  opened.num_threads = pool->num_threads();
-  MOEBIUS_ASSIGN(std::unique_ptr<model::Model> model, model::LoadModel(prepared.load, *pool));
-  opened.config = model->config();
-  opened.weight_bytes = model->weight_bytes();
+  if (!options.trace.empty()) {
+    auto file = TraceFile::Create(options.trace);
+    if (!file) return tl::unexpected(file.error().WithContext("--trace"));
+    opened.trace.emplace(std::move(*file));
+    prepared.options.engine.trace.descriptor = opened.trace->descriptor();
+  }
+  opened.parallel = options.parallel;
+  MOEBIUS_ASSIGN(std::unique_ptr<engine::EngineClient> engine, options.parallel.num_gpus() == 1
+                                                                   ? StartOne(prepared, &opened)
+                                                                   : StartMany(prepared, &opened));
   opened.defaults = std::move(prepared.defaults);
-  MOEBIUS_ASSIGN(std::unique_ptr<engine::InprocEngineClient> engine,
-                 engine::InprocEngineClient::Create(std::move(model), backend, std::move(pool),
-                                                    options.engine));
   if (const int64_t fits = engine->limits().max_model_len; fits < prepared.limits.max_model_len) {
     const bool unasked = fits == engine::kMostUnaskedModelLen;
     LogWarning("requests may have {} tokens, not the model's {}: {}", fits,

@@ -73,6 +73,7 @@ Result<engine::RequestInput> PromptEncoder::MakeInput(const GenerateRequest& req
   MOEBIUS_TRY(AddBadWords(request.bad_words, input.sampling));
   input.cache_salt = request.cache_salt;
   input.priority = request.priority;
+  input.data_parallel_rank = request.data_parallel_rank;
   input.arrival = request.arrival;
   return input;
 }

@@ -43,6 +43,7 @@ struct GenerateRequest {
   std::vector<std::string> bad_words;
   std::string cache_salt;
   int32_t priority = 0;
+  std::optional<int> data_parallel_rank;
   std::chrono::steady_clock::time_point arrival = std::chrono::steady_clock::now();
 };
 

@@ -36,6 +36,7 @@ struct Backend {
   void (*attention)(ExecContext&, const AttentionArgs&) = nullptr;
   void (*mla_attention)(ExecContext&, const MlaAttentionArgs&) = nullptr;
   void (*sample)(ExecContext&, const SampleArgs&) = nullptr;
+  void (*copy_rows)(ExecContext&, const CopyRowsArgs&) = CopyRowsOnHost;
   // One launch where a launch costs more than its work.
   void (*prepare_heads)(ExecContext&, const PrepareHeadsArgs&) = PrepareHeadsInSteps;
   void (*prepare_latents)(ExecContext&, const PrepareLatentsArgs&) = PrepareLatentsInSteps;

@@ -64,9 +64,11 @@ void GroupedMlp(ExecContext& ctx, const GroupedMlpArgs& args) {
 
 void GroupedMlpInSteps(ExecContext& ctx, const GroupedMlpArgs& args) {
   GroupedSwiGlu(ctx, args.first);
-  GroupedGemm(
-      ctx,
-      {.a = args.first.out, .offsets = args.first.offsets, .weights = args.down, .out = args.out});
+  GroupedGemm(ctx, {.a = args.first.out,
+                    .offsets = args.first.offsets,
+                    .weights = args.down,
+                    .out = args.out,
+                    .likely_places = args.first.likely_places});
 }
 
 void PrepareHeads(ExecContext& ctx, const PrepareHeadsArgs& args) {

@@ -1,6 +1,7 @@
 #include "kernels/ops.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "base/check.h"
@@ -95,6 +96,20 @@ void Add(ExecContext& ctx, const AddArgs& args) {
   CheckF32(args.x, args.y.rows, args.y.cols);
   CheckAct(args.y, args.x.rows, args.x.cols);
   if (args.x.rows > 0) ctx.backend->add(ctx, args);
+}
+
+void CopyRows(ExecContext& ctx, const CopyRowsArgs& args) {
+  CheckMat(args.to, args.from.rows, args.from.cols);
+  CheckMat(args.from, args.to.rows, args.to.cols);
+  CheckSameDType(args.from, args.to);
+  if (args.to.rows > 0 && args.to.cols > 0) ctx.backend->copy_rows(ctx, args);
+}
+
+void CopyRowsOnHost(ExecContext& /*ctx*/, const CopyRowsArgs& args) {
+  const auto bytes = static_cast<size_t>(args.to.cols) * SizeOf(args.to.dtype);
+  for (int64_t row = 0; row < args.to.rows; ++row) {
+    std::memcpy(args.to.RowBytes(row), args.from.RowBytes(row), bytes);
+  }
 }
 
 void Rope(ExecContext& ctx, const RopeArgs& args) {

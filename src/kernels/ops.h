@@ -91,6 +91,14 @@ struct AddArgs {
 };
 void Add(ExecContext& ctx, const AddArgs& args);
 
+// to = from, of one dtype and shape.
+struct CopyRowsArgs {
+  Mat from;
+  Mat to;
+};
+void CopyRows(ExecContext& ctx, const CopyRowsArgs& args);
+void CopyRowsOnHost(ExecContext& ctx, const CopyRowsArgs& args);
+
 // Rotates `dim` columns from `offset` in each of `num_heads` heads of width `head_stride`, in
 // place, by the angles of the row's position: table row p holds cos (dim / 2 values) then sin.
 // Interleaved: pairs (2i, 2i + 1); else (i, i + dim / 2). The interleaved form with `deinterleave`
@@ -227,6 +235,9 @@ struct GroupedSwiGluArgs {
   std::span<const float> row_scale;       // by pair
   std::span<const PackedWeight> weights;  // host [S]: gated, one format and shape
   Mat out;                                // [T * k, I] act
+  // Host: how many of out's rows are probably places, where it is far from all; 0: all. Only speed
+  // depends on it.
+  int64_t likely_places = 0;
 };
 void GroupedSwiGlu(ExecContext& ctx, const GroupedSwiGluArgs& args);
 
@@ -236,6 +247,7 @@ struct GroupedGemmArgs {
   std::span<const int32_t> offsets;       // [S + 1]
   std::span<const PackedWeight> weights;  // host [S]
   Mat out;                                // [places, N] act
+  int64_t likely_places = 0;              // as above
 };
 void GroupedGemm(ExecContext& ctx, const GroupedGemmArgs& args);
 

@@ -131,6 +131,27 @@ TEST(OpsRows, AddAgreesWithRef) {
   }
 }
 
+TEST(OpsRows, CopyRowsLeavesWhatLiesBetween) {
+  for (const DType act : kActs) {
+    Random random(3);
+    TestMat from(act, 5, 24, 4);
+    from.Fill(random);
+    TestMat to(act, 7, 40, 1);
+    to.Fill(random);
+    const TestMat before(to);
+    TestContext context(&RefBackend());
+    CopyRows(context.ctx(), {.from = from.view(), .to = to.view().Rows(1, 5).Cols(8, 24)});
+    for (int64_t row = 0; row < 7; ++row) {
+      for (int64_t column = 0; column < 40; ++column) {
+        const bool copied = row >= 1 && row < 6 && column >= 8 && column < 32;
+        const float want = copied ? LoadFloat(from.view().RowBytes(row - 1), act, column - 8)
+                                  : LoadFloat(before.view().RowBytes(row), act, column);
+        EXPECT_EQ(LoadFloat(to.view().RowBytes(row), act, column), want) << row << ", " << column;
+      }
+    }
+  }
+}
+
 TEST(OpsRows, RopeAgreesWithRef) {
   for (const Backend* backend : VectorBackends()) {
     for (const DType act : kActs) {

@@ -6,11 +6,10 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/math.h"
 
 namespace moebius::kernels {
 namespace {
-
-int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 size_t ElementBytes(WeightFormat format) {
   switch (format) {

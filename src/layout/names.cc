@@ -12,9 +12,11 @@ struct NamedBackend {
 };
 using enum ExchangeBackend;
 using enum ExchangeKernel;
-constexpr std::array<NamedBackend, 14> kBackends = {{
+constexpr std::array<NamedBackend, 16> kBackends = {{
     {"auto", ExchangeBackend::kAuto, kOwn},
     {"all2all", kAllToAll, kOwn},
+    {"shm", kAllToAll, kOwn},     // what carries it between processes of a machine,
+    {"inproc", kAllToAll, kOwn},  // between threads of a process
     {"allgather_reducescatter", kAllGatherReduceScatter, kOwn},
     {"deepep_low_latency", kAllToAll, kDeepEpLowLatency},
     {"deepep_high_throughput", kAllToAll, kDeepEpHighThroughput},

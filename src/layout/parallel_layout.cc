@@ -18,6 +18,10 @@ struct Context {
   bool moe;
   bool ep;
   bool cutting;
+  bool own;  // own ranks: outputs are cut and gathered
+
+  // What a TP group does with slices.
+  Collective joins() const { return own ? Collective::kAllGather : Collective::kAllReduce; }
 };
 
 std::string Fraction(int ways) { return ways == 1 ? "all" : fmt::format("1/{}", ways); }
@@ -42,8 +46,19 @@ PartLayout InTpGroup(const Context& c, Part part, Collective after, const std::s
   return row;
 }
 
+// The same by own ranks: each brings its share of the rows, and everyone gets all of them, then all
+// columns.
+PartLayout CutByOutputs(const Context& c, Part part, const std::string& of_what) {
+  PartLayout row{.part = part, .holding = Holding::kSharded, .ways = c.group};
+  row.before = row.after = Collective::kAllGather;
+  row.group = c.group;
+  row.text = fmt::format("1/{} of {}, for the tokens of all {} ranks", c.group, of_what, c.group);
+  return row;
+}
+
 // A part that is cut over the whole flattened group: tokens of all DP ranks are gathered for it.
 PartLayout OverGroup(const Context& c, Part part, Collective after, const std::string& of_what) {
+  if (c.own && c.moe && c.group > 1) return CutByOutputs(c, part, of_what);
   if (c.dp == 1) return InTpGroup(c, part, Collective::kAllReduce, of_what);
   PartLayout row{.part = part, .holding = Holding::kSharded, .ways = c.group};
   row.before = Collective::kAllGather;
@@ -58,7 +73,7 @@ PartLayout OverGroup(const Context& c, Part part, Collective after, const std::s
 }
 
 PartLayout Attention(const Context& c) {
-  PartLayout row = InTpGroup(c, Part::kAttention, Collective::kAllReduce,
+  PartLayout row = InTpGroup(c, Part::kAttention, c.joins(),
                              fmt::format("the {} query heads", c.model.num_heads));
   if (c.model.mla && c.tp > 1) row.text += "; the projections into the latent are copied";
   return row;
@@ -86,7 +101,7 @@ PartLayout RoutedExperts(const Context& c) {
   if (c.config.num_redundant_experts > 0) {
     row.text += fmt::format(" (+{} redundant)", c.config.num_redundant_experts);
   }
-  if (c.dp == 1) {
+  if (c.dp == 1 && !c.own) {
     // Tokens are on every TP rank already: each adds what its own experts give.
     row.after = Collective::kAllReduce;
     return row;
@@ -106,13 +121,15 @@ PartLayout SharedExperts(const Context& c) {
   if (c.model.shared_intermediate_size == 0) {
     return {.part = Part::kSharedExperts, .holding = Holding::kNone, .text = "none"};
   }
+  const std::string of_what = "the shared experts' width";
+  if (c.own && !c.ep && c.group > 1) return CutByOutputs(c, Part::kSharedExperts, of_what);
   if (c.cutting) {
     return {.part = Part::kSharedExperts,
             .holding = Holding::kCopied,
             .copies = c.group,
             .text = "all of the shared experts (the tokens are cut instead)"};
   }
-  return InTpGroup(c, Part::kSharedExperts, Collective::kAllReduce, "the shared experts' width");
+  return InTpGroup(c, Part::kSharedExperts, Collective::kAllReduce, of_what);
 }
 
 PartLayout DenseFfn(const Context& c) {
@@ -120,14 +137,14 @@ PartLayout DenseFfn(const Context& c) {
     return {.part = Part::kDenseFfn, .holding = Holding::kNone, .text = "none"};
   }
   const std::string of_what = "the dense FFN's width";
-  if (c.moe && c.config.dense_ffn == PartPlacement::kTp) {
+  if (c.moe && !c.own && c.config.dense_ffn == PartPlacement::kTp) {
     return OverGroup(c, Part::kDenseFfn, Collective::kReduceScatter, of_what);
   }
-  return InTpGroup(c, Part::kDenseFfn, Collective::kAllReduce, of_what);
+  return InTpGroup(c, Part::kDenseFfn, c.joins(), of_what);
 }
 
 PartLayout LmHead(const Context& c) {
-  if (c.moe && c.dp > 1 && c.config.lm_head == PartPlacement::kTp) {
+  if (c.moe && !c.own && c.dp > 1 && c.config.lm_head == PartPlacement::kTp) {
     // Each rank has a slice of the vocabulary for all tokens and needs all of it for its own.
     PartLayout row = OverGroup(c, Part::kLmHead, Collective::kAllToAll, "the vocabulary");
     if (c.tp > 1) row.last = Collective::kAllGather;
@@ -174,23 +191,25 @@ ParallelLayout MakeLayout(const ParallelConfig& config, const ModelNumbers& mode
             config.expert_group(),
             moe,
             moe && config.expert_parallel_active(),
-            false};
-  c.cutting = c.ep && c.tp > 1 && c.dp > 1;
+            false,
+            config.own_ranks};
+  c.cutting = c.ep && c.tp > 1 && (c.dp > 1 || c.own);
 
   ParallelLayout layout;
   layout.config = config;
   layout.expert_parallel_size = c.ep ? c.group : 1;
   layout.expert_tensor_parallel_size = c.ep || !moe ? 1 : c.group;
-  layout.exchanges = c.ep && c.dp > 1;
+  layout.exchanges = c.ep && (c.dp > 1 || c.own);
   layout.token_cutting = c.cutting;
   if (config.pipeline_parallel_size > 1) layout.between_stages = Collective::kSendRecv;
-  layout.parts = {Attention(c),
-                  RoutedExperts(c),
-                  SharedExperts(c),
-                  DenseFfn(c),
-                  InTpGroup(c, Part::kEmbedding, Collective::kAllReduce, "the vocabulary"),
-                  LmHead(c),
-                  KvCache(c)};
+  layout.parts = {
+      Attention(c),
+      RoutedExperts(c),
+      SharedExperts(c),
+      DenseFfn(c),
+      InTpGroup(c, Part::kEmbedding, c.joins(), c.own ? "the hidden columns" : "the vocabulary"),
+      LmHead(c),
+      KvCache(c)};
   if (c.ep) {
     layout.slots_per_rank =
         ExpertsPerRank(model.num_experts + config.num_redundant_experts, c.group);

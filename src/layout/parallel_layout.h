@@ -58,6 +58,10 @@ struct ParallelConfig {
   bool enable_dbo = false;  // two-batch overlap
   PartPlacement dense_ffn = PartPlacement::kAuto;
   PartPlacement lm_head = PartPlacement::kAuto;
+  // As Moebius's own ranks run a layout (model/shard.h), not as the large GPU stacks do: no sum is
+  // cut, so matrices are cut by their outputs and columns are gathered; whole experts are reached
+  // through the exchange under TP alone, too; shared experts go with the routed ones, whole or cut.
+  bool own_ranks = false;
   int gpus_per_node = 8;
 
   // Of sizes that are at least 1, without overflow.
@@ -158,10 +162,11 @@ struct ParallelLayout {
   ParallelConfig config;
   int expert_parallel_size = 1;         // EP: ranks that share out whole experts
   int expert_tensor_parallel_size = 1;  // else: in how many slices each expert is cut
-  bool exchanges = false;      // experts under EP with DP > 1: dispatch and combine (all-to-all or
-                               // gather and scatter)
-  bool token_cutting = false;  // TP, DP and EP meet: each TP rank takes 1/TP of the tokens into the
-                               // MoE and gathers them afterwards; shared experts are then copied
+  bool exchanges = false;      // experts under EP with DP > 1 (own ranks: under any EP): dispatch
+                               // and combine (all-to-all or gather and scatter)
+  bool token_cutting = false;  // TP, DP and EP meet (own ranks: TP and EP): each TP rank takes 1/TP
+                               // of the tokens into the MoE and gathers them afterwards; shared
+                               // experts are then copied
   Collective between_stages = Collective::kNone;  // kSendRecv under PP
   std::vector<PartLayout> parts;                  // kNumParts, in the order of Part
   // Of a MoE layer, redundant ones included; by flattened rank.

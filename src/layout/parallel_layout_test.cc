@@ -99,6 +99,36 @@ TEST(Assertions, A9_LinearPlacementAndUnevenExperts) {
   EXPECT_EQ(next, 10);
 }
 
+// As moe_layer.cc, decoder_model.cc and links.cc have it.
+TEST(OwnRanks, CutOutputsAndGather) {
+  const auto own = [](int tp, int dp, bool ep) {
+    ParallelConfig config = Sizes(tp, dp, 1, ep);
+    config.own_ranks = true;
+    config.lm_head = config.dense_ffn = PartPlacement::kTp;  // for plans of others
+    EXPECT_TRUE(IsLegal(CheckRules(config, DeepseekV3())));
+    return MakeLayout(config, DeepseekV3());
+  };
+  const ParallelLayout tp_ep = own(4, 1, true);
+  EXPECT_TRUE(tp_ep.exchanges && tp_ep.token_cutting);
+  EXPECT_EQ(Around(Experts(tp_ep)), "all-to-all>all-to-all@4>all-gather@4");
+  EXPECT_EQ(tp_ep.part(Part::kSharedExperts).ways, 1);
+  EXPECT_EQ(tp_ep.part(Part::kSharedExperts).copies, 4);
+  EXPECT_EQ(tp_ep.part(Part::kAttention).after, kAllGather);
+  EXPECT_EQ(tp_ep.part(Part::kDenseFfn).ways, 4);
+
+  const ParallelLayout cut = own(2, 4, false);
+  EXPECT_FALSE(cut.exchanges || cut.token_cutting);
+  EXPECT_EQ(Around(Experts(cut)), "all-gather>all-gather@8>none@1");
+  EXPECT_EQ(cut.part(Part::kSharedExperts).ways, 8);
+  EXPECT_EQ(cut.part(Part::kDenseFfn).ways, 2);
+  EXPECT_EQ(cut.part(Part::kLmHead).ways, 2);
+  EXPECT_EQ(cut.part(Part::kEmbedding).after, kAllGather);
+
+  const ParallelLayout dp_ep = own(1, 8, true);
+  EXPECT_TRUE(dp_ep.exchanges && !dp_ep.token_cutting);
+  EXPECT_EQ(dp_ep.part(Part::kSharedExperts).holding, Holding::kCopied);
+}
+
 TEST(Combinations, Tp) {
   const ParallelLayout layout = Plan(8, 1, 1, false);
   EXPECT_EQ(Experts(layout).holding, Holding::kSharded);

@@ -100,7 +100,8 @@ constexpr std::array kExperts = {
          }},
     Rule{"dp-gathers", Severity::kInfo,
          [](const RuleInput& in) {
-           return in.moe() && in.dp() > 1 && !in.config.enable_expert_parallel;
+           return in.moe() && in.dp() > 1 && !in.config.enable_expert_parallel &&
+                  !in.config.own_ranks;
          },
          [](const RuleInput& in) {
            return fmt::format(
@@ -108,8 +109,19 @@ constexpr std::array kExperts = {
                "slices, tokens are all-gathered before the MoE and reduce-scattered after it",
                in.dp(), in.group());
          }},
+    Rule{"own-ranks-gather", Severity::kInfo,
+         [](const RuleInput& in) {
+           return in.config.own_ranks && in.moe() && in.group() > 1 &&
+                  !in.config.enable_expert_parallel;
+         },
+         [](const RuleInput& in) {
+           return fmt::format(
+               "without enable_expert_parallel every expert is cut by its outputs into {} slices: "
+               "rows are gathered before the MoE, columns between its products and after it",
+               in.group());
+         }},
     Rule{"tp-ep-reduces", Severity::kInfo,
-         [](const RuleInput& in) { return in.ep() && in.dp() == 1; },
+         [](const RuleInput& in) { return in.ep() && in.dp() == 1 && !in.exchanges(); },
          [](const RuleInput& in) {
            return fmt::format(
                "enable_expert_parallel with data_parallel_size 1: the {} TP ranks have all tokens "
@@ -117,12 +129,12 @@ constexpr std::array kExperts = {
                in.tp());
          }},
     Rule{"token-cutting", Severity::kInfo,
-         [](const RuleInput& in) { return in.ep() && in.dp() > 1 && in.tp() > 1; },
+         [](const RuleInput& in) { return in.exchanges() && in.tp() > 1; },
          [](const RuleInput& in) {
            return fmt::format(
-               "TP, DP and EP meet: each TP rank takes 1/{} of the tokens into the MoE and gathers "
+               "TP{} and EP meet: each TP rank takes 1/{} of the tokens into the MoE and gathers "
                "them afterwards; shared experts are copied on every rank",
-               in.tp());
+               in.dp() > 1 ? ", DP" : "", in.tp());
          }},
 };
 

@@ -33,7 +33,7 @@ bool TpCrossesNodes(const RuleInput& in) {
   return in.config.num_gpus() > node && in.tp() > 1 && (in.tp() > node || node % in.tp() != 0);
 }
 
-constexpr std::array kBackends = {
+constexpr std::array kBackendRules = {
     Rule{"backend-removed", Severity::kWarning,
          [](const RuleInput& in) { return in.config.exchange_kernel == ExchangeKernel::kRemoved; },
          [](const RuleInput&) {
@@ -169,7 +169,7 @@ constexpr std::array kMachine = {
 
 }  // namespace
 
-std::span<const Rule> BackendRules() { return kBackends; }
+std::span<const Rule> BackendRules() { return kBackendRules; }
 std::span<const Rule> MachineRules() { return kMachine; }
 
 }  // namespace moebius::layout

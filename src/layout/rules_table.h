@@ -20,13 +20,14 @@ struct RuleInput {
   int group() const { return config.expert_group(); }
   bool moe() const { return model.num_experts > 0; }
   bool ep() const { return moe() && config.expert_parallel_active(); }
-  bool exchanges() const { return ep() && dp() > 1; }
+  bool exchanges() const { return ep() && (dp() > 1 || config.own_ranks); }
   // In how many slices each expert, the dense FFN, the shared experts and the head are cut.
   int expert_slices() const { return moe() && !ep() ? group() : 1; }
   int dense_slices() const {
     return moe() && config.dense_ffn == PartPlacement::kTp ? group() : tp();
   }
-  int shared_slices() const { return ep() && dp() > 1 ? 1 : tp(); }
+  // Where tokens are cut instead, every rank has all of the shared experts.
+  int shared_slices() const { return exchanges() ? 1 : tp(); }
   int head_slices() const { return moe() && config.lm_head == PartPlacement::kTp ? group() : tp(); }
   int64_t slots() const { return model.num_experts + config.num_redundant_experts; }
 };

@@ -125,6 +125,8 @@ std::vector<Case> SizeCases() {
       {"fp8-shared-block", Sizes(32, 1, 1, true), DeepseekV3(),
        "error: Shared experts' intermediate size (2048) in 32 slices is 64 a slice, expected a "
        "multiple of the fp8 block (128): use a smaller tensor_parallel_size"},
+      {"fp8-shared-block", With(Sizes(32, 1, 1, true), [](auto& c) { c.own_ranks = true; }),
+       DeepseekV3(), ""},
       {"fp8-dense-block", Sizes(32, 1, 1, true), DeepseekV3(),
        "error: Dense intermediate size (18432) in 32 slices is 576 a slice, expected a multiple of "
        "the fp8 block (128): use a smaller tensor_parallel_size"},
@@ -169,6 +171,11 @@ std::vector<Case> ExpertCases() {
       {"dp-gathers", Sizes(1, 8, 1, false), DeepseekV3(),
        "info: data_parallel_size 8 without enable_expert_parallel: each expert is cut into 8 "
        "slices, tokens are all-gathered before the MoE and reduce-scattered after it"},
+      {"own-ranks-gather", With(Sizes(2, 4, 1, false), [](auto& c) { c.own_ranks = true; }),
+       DeepseekV3(),
+       "info: without enable_expert_parallel every expert is cut by its outputs into 8 slices: "
+       "rows "
+       "are gathered before the MoE, columns between its products and after it"},
       {"tp-ep-reduces", Sizes(8, 1, 1, true), DeepseekV3(),
        "info: enable_expert_parallel with data_parallel_size 1: the 8 TP ranks have all tokens "
        "already, so the MoE ends in an all-reduce and nothing is exchanged"},

@@ -4,30 +4,63 @@
 
 #include "base/check.h"
 #include "model/rope.h"
-#include "moe/exchange/local.h"
 
 namespace moebius::model {
 
 using kernels::ExecContext;
 
+namespace {
+
+// The heads of a rank: KV heads that are fewer than ranks are on several.
+AttentionConfig HeadsOf(AttentionConfig attention, int tp) {
+  attention.num_heads /= tp;
+  attention.num_kv_heads = std::max<int64_t>(1, attention.num_kv_heads / tp);
+  return attention;
+}
+
+// MoE layers among the first `count`.
+int CountMoe(const ModelConfig& config, int64_t count) {
+  return static_cast<int>(std::count_if(config.layers.begin(), config.layers.begin() + count,
+                                        [](const LayerConfig& layer) { return layer.moe; }));
+}
+
+}  // namespace
+
 DecoderModel::DecoderModel(const ModelConfig& config, const DecoderOptions& options,
                            WeightPlan& plan)
-    : config_(config), options_(options) {
+    : config_(config),
+      options_(options),
+      attention_(HeadsOf(config.attention, options.shard.tp.size)) {
+  const Shard& shard = options_.shard;
   const std::string embedding = config_.tensor_prefix + "model.embed_tokens.weight";
-  plan.Table(Part::kEmbedding, embedding, config_.vocab_size, config_.hidden_size, &embedding_);
-  // A tied head reads the embedding's tensor, but in packed form: the table cannot serve both.
-  plan.Packed(
-      Part::kHead,
-      WholeMatrix(config_.tie_embeddings ? embedding : config_.tensor_prefix + "lm_head.weight",
-                  config_.vocab_size, config_.hidden_size, false),
-      &head_);
-  DeclareNorm(plan, config_.tensor_prefix + "model.norm.weight", config_.hidden_size,
-              config_.rms_norm_eps, &final_norm_);
+  if (shard.is_first_stage()) DeclareEmbedding(plan, Part::kEmbedding, embedding, &embedding_);
+  if (shard.is_last_stage()) {
+    // A tied head reads the embedding's tensor, but in packed form: the table cannot serve both.
+    DeclareSplit(
+        plan, Part::kHead,
+        WholeMatrix(config_.tie_embeddings ? embedding : config_.tensor_prefix + "lm_head.weight",
+                    config_.vocab_size, config_.hidden_size, false),
+        shard.tp, &head_);
+    DeclareNorm(plan, config_.tensor_prefix + "model.norm.weight", config_.hidden_size,
+                config_.rms_norm_eps, &final_norm_);
+  }
+  num_moe_declared_ = CountMoe(config_, shard.first_layer);
+  PrepareMoe();
+}
+
+void DecoderModel::PrepareMoe() {
+  const Shard& shard = options_.shard;
   const int num_experts = static_cast<int>(config_.moe.num_experts);
   const int num_moe_layers = static_cast<int>(config_.num_moe_layers() + config_.num_mtp_layers);
+  const bool cut = shard.cut_experts;
   moe_.config = config_.moe;
-  moe_.placement = moe::Placement::Identity(num_experts);
-  moe_.exchange = std::make_unique<moe::LocalExchange>();
+  moe_.shard = shard;
+  moe_.placement =
+      *moe::Placement::Create(num_experts, LinearSlots(num_experts, cut ? 1 : shard.experts.size));
+  moe_.exchange = cut || shard.exchange == nullptr ? &local_exchange_ : shard.exchange;
+  const GroupPlace group = cut ? shard.experts : GroupPlace();
+  moe_.inner = SplitOf(group, config_.moe.intermediate_size);
+  moe_.outer = SplitOf(group, config_.hidden_size);
   moe_.stats = moe::ExpertStats(num_experts > 0 ? num_moe_layers : 0, num_experts);
   if (options_.routing && num_experts > 0) {
     moe_.forced_routing =
@@ -45,35 +78,86 @@ void DecoderModel::DeclareNorm(WeightPlan& plan, const std::string& name, int64_
   plan.Vector(Part::kNorms, name, n, 1.0f, &norm->weight);
 }
 
-void DecoderModel::DeclareMlp(WeightPlan& plan, Part part, const std::string& prefix,
-                              int64_t intermediate, Mlp* mlp) {
-  const int64_t hidden = config_.hidden_size;
-  plan.Gated(part, WholeMatrix(prefix + "gate_proj.weight", intermediate, hidden),
-             WholeMatrix(prefix + "up_proj.weight", intermediate, hidden), &mlp->gate_up);
-  plan.Packed(part, WholeMatrix(prefix + "down_proj.weight", hidden, intermediate), &mlp->down);
+// Panels stay whole, and with them the block scales of fp8; a GPU keeps fp8 only by whole blocks.
+Split DecoderModel::SplitOf(const GroupPlace& group, int64_t outputs) const {
+  const bool blocks = options_.backend->weight_layout == kernels::WeightLayout::kRows;
+  return SplitOver(group, outputs, blocks ? kernels::kScaleBlock : kernels::kPanelRows);
 }
 
-void DecoderModel::DeclareRouter(WeightPlan& plan, const std::string& name, MoeLayer* layer) {
-  layer->index = num_moe_declared_++;
-  plan.Packed(Part::kRouter, WholeMatrix(name, config_.moe.num_experts, config_.hidden_size, false),
-              &layer->router);
+void DecoderModel::DeclareSplit(WeightPlan& plan, Part part, const Matrix& matrix,
+                                const GroupPlace& group, SplitWeight* weight) {
+  weight->split = SplitOf(group, matrix.shape.front());
+  plan.Packed(part, RowsOf(matrix, weight->split.first(), weight->split.count()), &weight->weight);
+}
+
+void DecoderModel::DeclareEmbedding(WeightPlan& plan, Part part, const std::string& name,
+                                    SplitTable* table) {
+  table->split = SplitOf(options_.shard.tp, config_.hidden_size);
+  plan.Table(part,
+             ColumnsOf(WholeMatrix(name, config_.vocab_size, config_.hidden_size, false),
+                       table->split.first(), table->split.count()),
+             &table->table);
+}
+
+void DecoderModel::DeclareMlp(WeightPlan& plan, Part part, const std::string& prefix,
+                              int64_t intermediate, const GroupPlace& group, Mlp* mlp) {
+  const int64_t hidden = config_.hidden_size;
+  const Split inner = SplitOf(group, intermediate);
+  mlp->gate_up.split = inner;
+  const auto slice = [&](const char* name) {
+    return RowsOf(WholeMatrix(prefix + name, intermediate, hidden), inner.first(), inner.count());
+  };
+  plan.Gated(part, slice("gate_proj.weight"), slice("up_proj.weight"), &mlp->gate_up.weight);
+  DeclareSplit(plan, part, WholeMatrix(prefix + "down_proj.weight", hidden, intermediate), group,
+               &mlp->down);
+}
+
+void DecoderModel::DeclareSharedExpert(WeightPlan& plan, const std::string& prefix,
+                                       MoeLayer* layer) {
+  DeclareMlp(plan, Part::kSharedExperts, prefix, config_.moe.shared_intermediate_size,
+             moe_.inner.group, &layer->shared.emplace());
 }
 
 void DecoderModel::DeclareExperts(WeightPlan& plan, const std::string& prefix,
                                   const ExpertNames& names, MoeLayer* layer) {
   const int64_t hidden = config_.hidden_size;
-  const int64_t intermediate = config_.moe.intermediate_size;
+  const int64_t inner = config_.moe.intermediate_size;
+  const auto matrices_of = [&](int64_t e) -> ExpertMatrices {
+    const std::string expert = fmt::format("{}experts.{}.", prefix, e);
+    return {WholeMatrix(expert + names.gate + ".weight", inner, hidden),
+            WholeMatrix(expert + names.up + ".weight", inner, hidden),
+            WholeMatrix(expert + names.down + ".weight", hidden, inner)};
+  };
+  DeclareExpertMatrices(plan, prefix + "gate.weight", matrices_of, layer);
+}
+
+void DecoderModel::DeclareExpertMatrices(
+    WeightPlan& plan, const std::string& router,
+    const std::function<ExpertMatrices(int64_t expert)>& matrices_of, MoeLayer* layer) {
   if (!plan.status()) return;  // experts are many: no work for a checkpoint that is refused
-  DeclareRouter(plan, prefix + "gate.weight", layer);
+  layer->index = num_moe_declared_++;
+  plan.Packed(Part::kRouter,
+              WholeMatrix(router, config_.moe.num_experts, config_.hidden_size, false),
+              &layer->router);
+  const Shard& shard = options_.shard;
+  const int num_slots = moe_.placement.num_slots();
+  const int slots_a_rank = shard.cut_experts ? num_slots : num_slots / shard.experts.size;
+  const auto add = [](const Matrix& matrix, const Split& split, bool held,
+                      std::vector<Matrix>& list) {
+    list.push_back(RowsOf(matrix, split.first(), split.count()));
+    list.back().held = held;
+  };
   std::vector<Matrix> gates;
   std::vector<Matrix> ups;
   std::vector<Matrix> downs;
-  for (int slot = 0; slot < moe_.placement.num_slots(); ++slot) {
-    const std::string expert =
-        fmt::format("{}experts.{}.", prefix, moe_.placement.expert(SlotId(slot)).value());
-    gates.push_back(WholeMatrix(expert + names.gate + ".weight", intermediate, hidden));
-    ups.push_back(WholeMatrix(expert + names.up + ".weight", intermediate, hidden));
-    downs.push_back(WholeMatrix(expert + names.down + ".weight", hidden, intermediate));
+  for (int slot = 0; slot < num_slots; ++slot) {
+    const ExpertId expert = moe_.placement.expert(SlotId(slot));
+    if (expert.value() < 0) continue;
+    const bool held = shard.cut_experts || slot / slots_a_rank == shard.experts.rank;
+    const ExpertMatrices matrices = matrices_of(expert.value());
+    add(matrices.gate, moe_.inner, held, gates);
+    add(matrices.up, moe_.inner, held, ups);
+    add(matrices.down, moe_.outer, held, downs);
   }
   plan.GatedGroup(Part::kRoutedExperts, gates, ups, &layer->gate_up);
   plan.Group(Part::kRoutedExperts, downs, &layer->down);
@@ -155,8 +239,9 @@ Status DecoderModel::PreparePositions(int64_t positions, platform::ThreadPool& p
 }
 
 std::vector<KvLayerSpec> DecoderModel::KvLayers() const {
-  return std::vector<KvLayerSpec>(static_cast<size_t>(config_.num_layers + config_.num_mtp_layers),
-                                  KvSpec());
+  const Shard& shard = options_.shard;
+  const int64_t num_layers = shard.end_layer - shard.first_layer + config_.num_mtp_layers;
+  return std::vector<KvLayerSpec>(static_cast<size_t>(num_layers), KvSpec());
 }
 
 void DecoderModel::BindKv(std::vector<KvLayer> layers) {
@@ -198,11 +283,25 @@ size_t DecoderModel::WorkspaceBytes(int64_t max_rows, int64_t max_logit_rows) co
                 attention.num_heads * (mla ? attention.v_head_dim : attention.head_dim)});
   limits.gated_width = std::max(config_.intermediate_size, config_.moe.shared_intermediate_size);
   if (config_.moe.num_experts > 0) {
-    limits.places = MoeChunkRows(config_.moe, max_rows) * config_.moe.top_k;
+    limits.places = MoePlaces(moe_, max_rows);
     limits.expert_inputs = hidden;
     limits.expert_width = config_.moe.intermediate_size;
   }
-  return arena.peak() + options_.backend->workspace_bytes(limits) + Arena::kAlignment;
+  return arena.peak() + OwnColumnsBytes(max_rows, max_logit_rows) +
+         options_.backend->workspace_bytes(limits) + Arena::kAlignment;
+}
+
+// The widest columns that a rank of several computes beside the matrix that they are gathered in.
+size_t DecoderModel::OwnColumnsBytes(int64_t max_rows, int64_t max_logit_rows) const {
+  if (options_.shard.tp.size == 1 || options_.backend->on_host) return 0;
+  const AttentionConfig& attention = config_.attention;
+  const int64_t head =
+      attention.kind == AttentionKind::kMla ? attention.v_head_dim : attention.head_dim;
+  const int64_t widest =
+      std::max({config_.hidden_size, attention.num_heads * head, config_.intermediate_size});
+  const auto logits = static_cast<size_t>(max_logit_rows * config_.vocab_size);
+  return std::max(static_cast<size_t>(max_rows * widest), logits) * sizeof(float) +
+         2 * Arena::kAlignment;
 }
 
 void DecoderModel::FinishStream(Step& step, const Norm& norm, Mat out) {
@@ -215,7 +314,7 @@ void DecoderModel::FinishStream(Step& step, const Norm& norm, Mat out) {
 }
 
 void DecoderModel::RunHead(ExecContext& ctx, const ForwardBatch& batch, Mat hidden,
-                           const kernels::PackedWeight& head, Mat logits) {
+                           const SplitWeight& head, Mat logits) {
   const auto num_wanted = static_cast<int64_t>(batch.logit_rows.size());
   MOEBIUS_CHECK(batch.take_logits ? logits.rows > 0 || num_wanted == 0 : logits.rows == num_wanted);
   for (int64_t first = 0; first < num_wanted; first += logits.rows) {
@@ -236,16 +335,45 @@ void DecoderModel::RunHead(ExecContext& ctx, const ForwardBatch& batch, Mat hidd
   }
 }
 
+void DecoderModel::EmbedTokens(ExecContext& ctx, const ForwardBatch& batch, const SplitTable& table,
+                               Mat out) {
+  if (table.table.cols > 0) {
+    kernels::Embed(ctx,
+                   {.tokens = batch.tokens, .table = table.table, .out = table.split.Mine(out)});
+  }
+  table.split.Gather(out);
+}
+
 void DecoderModel::Forward(ExecContext& ctx, const ForwardBatch& batch, Mat logits, Mat hidden) {
-  if (batch.tokens.empty()) return;
+  const Shard& shard = options_.shard;
+  if (batch.tokens.empty() && alone()) return;
   const ArenaScope scope(*ctx.workspace);
   Step step(ctx, batch, options_.act, config_.hidden_size);
-  kernels::Embed(ctx, {.tokens = batch.tokens, .table = embedding_, .out = step.stream});
-  for (int64_t layer = 0; layer < config_.num_layers; ++layer) RunLayer(step, layer);
+  const std::span stream(step.stream.RowBytes(0),
+                         static_cast<size_t>(step.rows * step.stream.cols) * sizeof(float));
+  if (shard.is_first_stage()) {
+    EmbedTokens(ctx, batch, embedding_, step.stream);
+  } else {
+    const TraceSpan span(batch.trace, "receive");
+    shard.pipeline.comm->Receive(shard.pipeline.rank - 1, stream);
+  }
+  {
+    const TraceSpan span(batch.trace, "layers");
+    for (int64_t layer = shard.first_layer; layer < shard.end_layer; ++layer) RunLayer(step, layer);
+  }
+  if (batch.after_layers) batch.after_layers();
+  if (!shard.is_last_stage()) {
+    // The sum that the next stage's norm would begin with: half the bytes, and the same bits.
+    if (step.has_delta) kernels::Add(ctx, {.x = step.stream, .y = step.delta});
+    const TraceSpan span(batch.trace, "send");
+    shard.pipeline.comm->Send(shard.pipeline.rank + 1, stream);
+    return;
+  }
   const Mat normed = hidden.data != nullptr
                          ? hidden
                          : ctx.workspace->AllocMat(DType::kF32, step.rows, config_.hidden_size);
   FinishStream(step, final_norm_, normed);
+  const TraceSpan span(batch.trace, "head");
   RunHead(ctx, batch, normed, head_, logits);
 }
 

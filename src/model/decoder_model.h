@@ -12,7 +12,9 @@
 #include "model/layers.h"
 #include "model/model.h"
 #include "model/model_config.h"
+#include "model/shard.h"
 #include "model/weight_plan.h"
+#include "moe/exchange/local.h"
 #include "platform/memory_space.h"
 #include "platform/thread_pool.h"
 
@@ -22,6 +24,7 @@ struct DecoderOptions {
   DType act = DType::kF32;                    // of activations and KV: float32 or bfloat16
   std::optional<moe::RoutingSpec> routing;    // instead of the router's choice
   const kernels::Backend* backend = nullptr;  // that will run it; never null
+  Shard shard;                                // checked
 };
 
 class DecoderModel : public Model {
@@ -36,6 +39,7 @@ class DecoderModel : public Model {
   DType activations() const override { return options_.act; }
   size_t weight_bytes() const override;
   const kernels::Backend& backend() const override { return *options_.backend; }
+  int num_head_parts() const override { return options_.shard.tp.size; }
   std::vector<KvLayerSpec> KvLayers() const override;
   void BindKv(std::vector<KvLayer> layers) override;
   Status PreparePositions(int64_t num_positions, platform::ThreadPool& pool) override;
@@ -45,19 +49,37 @@ class DecoderModel : public Model {
   void ForwardMtp(kernels::ExecContext& ctx, const ForwardBatch& batch, Mat hidden,
                   Mat logits) override;
   moe::ExpertStats& expert_stats() override;
+  int64_t NumMoeChunks(int64_t rows) const override {
+    return config_.moe.num_experts > 0 ? model::NumMoeChunks(moe_, rows) : 1;
+  }
   std::span<const int64_t> expert_counts() const override { return moe_.counts; }
+  const moe::Exchange* exchange() const override {
+    return config_.moe.num_experts > 0 ? moe_.exchange : nullptr;
+  }
 
  protected:
   virtual KvLayerSpec KvSpec() const = 0;
-  virtual void RunLayer(Step& step, int64_t layer) = 0;
+  virtual void RunLayer(Step& step, int64_t layer) = 0;  // one of this rank's
   // Takes what one attention block takes from an arena that only counts.
   virtual void ReserveAttention(Arena& arena, int64_t rows) const = 0;
 
   // Declaring: names are completed with config.tensor_prefix.
   std::string LayerPrefix(int64_t layer) const;  // "model.layers.3."
   void DeclareNorm(WeightPlan& plan, const std::string& name, int64_t n, double eps, Norm* norm);
+  // Of `group` each rank has its share of the outputs.
+  Split SplitOf(const GroupPlace& group, int64_t outputs) const;
+  void DeclareSplit(WeightPlan& plan, Part part, const Matrix& matrix, const GroupPlace& group,
+                    SplitWeight* weight);
   void DeclareMlp(WeightPlan& plan, Part part, const std::string& prefix, int64_t intermediate,
-                  Mlp* mlp);
+                  const GroupPlace& group, Mlp* mlp);
+  // Cut where routed experts are, else whole on every rank.
+  void DeclareSharedExpert(WeightPlan& plan, const std::string& prefix, MoeLayer* layer);
+  // An embedding table: each rank has some columns.
+  struct SplitTable {
+    Mat table;
+    Split split;
+  };
+  void DeclareEmbedding(WeightPlan& plan, Part part, const std::string& name, SplitTable* table);
   // Router `prefix`gate.weight and experts `prefix`experts.<e>.<gate>.weight, ...
   struct ExpertNames {
     const char* gate = "gate_proj";
@@ -66,27 +88,45 @@ class DecoderModel : public Model {
   };
   void DeclareExperts(WeightPlan& plan, const std::string& prefix, const ExpertNames& names,
                       MoeLayer* layer);
-  void DeclareRouter(WeightPlan& plan, const std::string& name, MoeLayer* layer);
+  // The same from whole matrices of each expert.
+  struct ExpertMatrices {
+    Matrix gate;
+    Matrix up;
+    Matrix down;
+  };
+  void DeclareExpertMatrices(WeightPlan& plan, const std::string& router,
+                             const std::function<ExpertMatrices(int64_t expert)>& matrices_of,
+                             MoeLayer* layer);
 
+  bool alone() const { return options_.shard.alone(); }
+  const Model::KvLayer& KvOf(int64_t layer) const {
+    return kv_[static_cast<size_t>(layer - options_.shard.first_layer)];
+  }
+  void EmbedTokens(kernels::ExecContext& ctx, const ForwardBatch& batch, const SplitTable& table,
+                   Mat out);
   // stream += delta; `out` [T, H] = final norm of the stream.
   void FinishStream(Step& step, const Norm& norm, Mat out);
   // logits of batch.logit_rows of `hidden` [T, H], which is normed; in pieces if the batch takes
   // them so.
   void RunHead(kernels::ExecContext& ctx, const ForwardBatch& batch, Mat hidden,
-               const kernels::PackedWeight& head, Mat logits);
+               const SplitWeight& head, Mat logits);
 
   const ModelConfig config_;
   const DecoderOptions options_;
+  const AttentionConfig attention_;  // of this rank's heads
   MoeShared moe_;
   RopeTables rope_tables_;
-  Mat embedding_;
-  kernels::PackedWeight head_;
+  SplitTable embedding_;
+  SplitWeight head_;
   Norm final_norm_;
   std::vector<KvLayer> kv_;
 
  private:
+  void PrepareMoe();
+  size_t OwnColumnsBytes(int64_t max_rows, int64_t max_logit_rows) const;
   Status LoadMoeTables();
 
+  moe::LocalExchange local_exchange_;
   std::unique_ptr<platform::Memory> weights_;
   std::unique_ptr<platform::Memory> tables_;
   std::unique_ptr<platform::Memory> moe_tables_;  // of a device

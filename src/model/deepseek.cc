@@ -21,6 +21,7 @@ namespace {
 // is.
 constexpr double kLatentEps = 1e-6;
 
+// Of this rank's heads; the way into the latent, and so the cache, is every rank's.
 struct LatentAttention {
   Linear down;  // x -> [q latent |] c | r
   Norm q_norm;
@@ -29,7 +30,8 @@ struct LatentAttention {
   std::vector<kernels::PackedWeight> q_rope;  // each head's reads the same input
   std::vector<kernels::PackedWeight> w_uk;    // each [kv_lora_rank, qk_nope]
   std::vector<kernels::PackedWeight> w_uv;    // each [v, kv_lora_rank]
-  kernels::PackedWeight output;
+  Split heads;                                // the columns of all heads
+  SplitWeight output;
 };
 
 struct Layer {
@@ -47,8 +49,6 @@ struct Mtp {
   kernels::PackedWeight eh_proj;
   Layer layer;
   Norm head_norm;
-  Mat embedding;               // data null: the main one
-  kernels::PackedWeight head;  // data null: the main one
 };
 
 class Deepseek final : public DecoderModel {
@@ -58,7 +58,7 @@ class Deepseek final : public DecoderModel {
         layers_(config.layers.size()),
         softmax_scale_(MlaSoftmaxScale(
             config.rope, config.attention.qk_nope_head_dim + config.attention.qk_rope_head_dim)) {
-    for (int64_t i = 0; i < config_.num_layers; ++i) {
+    for (int64_t i = options_.shard.first_layer; i < options_.shard.end_layer; ++i) {
       const auto idx = static_cast<size_t>(i);
       DeclareLayer(plan, LayerPrefix(i), config_.layers[idx].moe, &layers_[idx]);
     }
@@ -76,7 +76,7 @@ class Deepseek final : public DecoderModel {
   // x += attention(norm(x)); x += mlp(norm(x)).
   void RunLayer(Step& step, int64_t layer_idx) override {
     const auto idx = static_cast<size_t>(layer_idx);
-    Run(step, layers_[idx], kv_[idx].k);
+    Run(step, layers_[idx], KvOf(layer_idx).k);
   }
   void Run(Step& step, const Layer& layer, Mat cache) {
     AddAndNorm(step, layer.attention_norm);
@@ -85,28 +85,28 @@ class Deepseek final : public DecoderModel {
     if (layer.moe) {
       RunMoe(step, moe_, *layer.moe);
     } else {
-      RunMlp(step, layer.mlp, 0, step.delta);
+      RunMlp(step, layer.mlp, step.normed, step.delta);
     }
   }
 
   void Attend(Step& step, const LatentAttention& attention, Mat cache);
   void ReserveAttention(Arena& arena, int64_t rows) const override {
-    Buffers(arena, rows, options_.act, config_.attention);
+    Buffers(arena, rows, options_.act, attention_, config_.attention.num_heads);
   }
 
  private:
   struct Buffers {
-    Buffers(Arena& arena, int64_t rows, DType act, const AttentionConfig& c)
+    Buffers(Arena& arena, int64_t rows, DType act, const AttentionConfig& c, int64_t all_heads)
         : down(arena.AllocMat(act, rows, c.q_lora_rank + c.kv_lora_rank + c.qk_rope_head_dim)),
           q_nope(arena.AllocMat(act, rows, c.num_heads * c.qk_nope_head_dim)),
           q(arena.AllocMat(act, rows, c.num_heads * (c.kv_lora_rank + c.qk_rope_head_dim))),
           latent_out(arena.AllocMat(act, rows, c.num_heads * c.kv_lora_rank)),
-          heads(arena.AllocMat(act, rows, c.num_heads * c.v_head_dim)) {}
+          heads(arena.AllocMat(act, rows, all_heads * c.v_head_dim)) {}
     Mat down;
     Mat q_nope;
     Mat q;  // each head: latent part, then rotated part
     Mat latent_out;
-    Mat heads;
+    Mat heads;  // of all ranks
   };
 
   void DeclareLayer(WeightPlan& plan, const std::string& prefix, bool moe, Layer* layer);
@@ -115,16 +115,19 @@ class Deepseek final : public DecoderModel {
 
   std::vector<Layer> layers_;
   Mtp mtp_;
+  std::optional<SplitTable> mtp_embedding_;  // none: the main one
+  std::optional<SplitWeight> mtp_head_;      // likewise
   float softmax_scale_;
 };
 
 void Deepseek::Attend(Step& step, const LatentAttention& attention, Mat cache) {
+  if (step.rows == 0) return;
   const PartTimer timer(step.batch.times, &PartTimes::attention);
   const ArenaScope scope(step.arena());
   kernels::ExecContext& ctx = step.ctx;
-  const AttentionConfig& c = config_.attention;
+  const AttentionConfig& c = attention_;
   const int64_t cache_width = c.kv_lora_rank + c.qk_rope_head_dim;
-  const Buffers b(step.arena(), step.rows, step.act, c);
+  const Buffers b(step.arena(), step.rows, step.act, c, config_.attention.num_heads);
 
   Project(ctx, step.normed, attention.down, b.down);
   const Mat kv = b.down.Cols(c.q_lora_rank, cache_width);
@@ -172,11 +175,13 @@ void Deepseek::Attend(Step& step, const LatentAttention& attention, Mat cache) {
                               .rope_dim = c.qk_rope_head_dim,
                               .scale = softmax_scale_,
                               .out = b.latent_out});
+  const Mat heads = OwnColumns(ctx, attention.heads, b.heads);
   kernels::HeadGemm(ctx, {.a = b.latent_out,
                           .a_head_stride = c.kv_lora_rank,
                           .weights = attention.w_uv,
-                          .out = b.heads,
+                          .out = heads,
                           .out_head_stride = c.v_head_dim});
+  attention.heads.Gather(heads, b.heads);
   Project(ctx, b.heads, attention.output, step.delta);
   step.has_delta = true;
 }
@@ -184,7 +189,7 @@ void Deepseek::Attend(Step& step, const LatentAttention& attention, Mat cache) {
 void Deepseek::ForwardMtp(kernels::ExecContext& ctx, const ForwardBatch& batch, Mat hidden,
                           Mat logits) {
   MOEBIUS_CHECK_EQ(config_.num_mtp_layers, 1);
-  if (batch.tokens.empty()) return;
+  if (batch.tokens.empty() && alone()) return;
   const ArenaScope scope(*ctx.workspace);
   const int64_t width = config_.hidden_size;
   Step step(ctx, batch, options_.act, width);
@@ -192,9 +197,7 @@ void Deepseek::ForwardMtp(kernels::ExecContext& ctx, const ForwardBatch& batch, 
     const ArenaScope input_scope(*ctx.workspace);
     const Mat embedded = ctx.workspace->AllocMat(DType::kF32, step.rows, width);
     const Mat joined = ctx.workspace->AllocMat(options_.act, step.rows, 2 * width);
-    kernels::Embed(ctx, {.tokens = batch.tokens,
-                         .table = mtp_.embedding.data != nullptr ? mtp_.embedding : embedding_,
-                         .out = embedded});
+    EmbedTokens(ctx, batch, mtp_embedding_ ? *mtp_embedding_ : embedding_, embedded);
     NormRows(ctx, embedded, mtp_.e_norm, joined.Cols(0, width));
     NormRows(ctx, hidden, mtp_.h_norm, joined.Cols(width, width));
     Project(ctx, joined, mtp_.eh_proj, step.stream);
@@ -202,12 +205,13 @@ void Deepseek::ForwardMtp(kernels::ExecContext& ctx, const ForwardBatch& batch, 
   Run(step, mtp_.layer, kv_.back().k);
   const Mat normed = ctx.workspace->AllocMat(DType::kF32, step.rows, width);
   FinishStream(step, mtp_.head_norm, normed);
-  RunHead(ctx, batch, normed, mtp_.head.data != nullptr ? mtp_.head : head_, logits);
+  RunHead(ctx, batch, normed, mtp_head_ ? *mtp_head_ : head_, logits);
 }
 
 void Deepseek::DeclareAttention(WeightPlan& plan, const std::string& prefix,
                                 LatentAttention* attention) {
   const AttentionConfig& c = config_.attention;
+  const GroupPlace& tp = options_.shard.tp;
   const int64_t hidden = config_.hidden_size;
   const int64_t qk_dim = c.qk_nope_head_dim + c.qk_rope_head_dim;
   const int64_t kv_dim = c.qk_nope_head_dim + c.v_head_dim;
@@ -226,7 +230,10 @@ void Deepseek::DeclareAttention(WeightPlan& plan, const std::string& prefix,
               &attention->kv_norm);
 
   const Matrix kv = WholeMatrix(prefix + "kv_b_proj.weight", c.num_heads * kv_dim, c.kv_lora_rank);
-  const auto rows = [](Matrix matrix, int64_t begin, int64_t count, bool transposed) {
+  const int64_t first_head = tp.rank * attention_.num_heads;
+  const auto rows = [&](int64_t head, Matrix matrix, int64_t begin, int64_t count,
+                        bool transposed) {
+    matrix.held = head >= first_head && head < first_head + attention_.num_heads;
     matrix.select = [=](const kernels::WeightSource& whole) {
       const kernels::WeightSource part = whole.Rows(begin, count);
       return transposed ? part.Transposed() : part;
@@ -238,18 +245,19 @@ void Deepseek::DeclareAttention(WeightPlan& plan, const std::string& prefix,
   std::vector<Matrix> w_uk;
   std::vector<Matrix> w_uv;
   for (int64_t h = 0; h < c.num_heads; ++h) {
-    q_nope.push_back(rows(q, h * qk_dim, c.qk_nope_head_dim, false));
-    q_rope.push_back(rows(q, h * qk_dim + c.qk_nope_head_dim, c.qk_rope_head_dim, false));
-    w_uk.push_back(rows(kv, h * kv_dim, c.qk_nope_head_dim, true));
-    w_uv.push_back(rows(kv, h * kv_dim + c.qk_nope_head_dim, c.v_head_dim, false));
+    q_nope.push_back(rows(h, q, h * qk_dim, c.qk_nope_head_dim, false));
+    q_rope.push_back(rows(h, q, h * qk_dim + c.qk_nope_head_dim, c.qk_rope_head_dim, false));
+    w_uk.push_back(rows(h, kv, h * kv_dim, c.qk_nope_head_dim, true));
+    w_uv.push_back(rows(h, kv, h * kv_dim + c.qk_nope_head_dim, c.v_head_dim, false));
   }
   plan.Stacked(Part::kAttention, q_nope, &attention->q_nope);
   plan.Heads(Part::kAttention, q_rope, &attention->q_rope);
   plan.Heads(Part::kAttention, w_uk, &attention->w_uk);
   plan.Heads(Part::kAttention, w_uv, &attention->w_uv);
-  plan.Packed(Part::kAttention,
-              WholeMatrix(prefix + "o_proj.weight", hidden, c.num_heads * c.v_head_dim),
-              &attention->output);
+  const int64_t width = c.num_heads * c.v_head_dim;
+  attention->heads = SplitOver(tp, width, attention_.num_heads * c.v_head_dim);
+  DeclareSplit(plan, Part::kAttention, WholeMatrix(prefix + "o_proj.weight", hidden, width), tp,
+               &attention->output);
 }
 
 void Deepseek::DeclareLayer(WeightPlan& plan, const std::string& prefix, bool moe, Layer* layer) {
@@ -260,7 +268,8 @@ void Deepseek::DeclareLayer(WeightPlan& plan, const std::string& prefix, bool mo
   DeclareNorm(plan, prefix + "post_attention_layernorm.weight", config_.hidden_size, eps,
               &layer->mlp_norm);
   if (!moe) {
-    DeclareMlp(plan, Part::kDenseMlp, prefix + "mlp.", config_.intermediate_size, &layer->mlp);
+    DeclareMlp(plan, Part::kDenseMlp, prefix + "mlp.", config_.intermediate_size, options_.shard.tp,
+               &layer->mlp);
     return;
   }
   layer->moe.emplace();
@@ -270,8 +279,7 @@ void Deepseek::DeclareLayer(WeightPlan& plan, const std::string& prefix, bool mo
                 0.0f, &layer->moe->bias);
   }
   if (config_.moe.shared_intermediate_size > 0) {
-    DeclareMlp(plan, Part::kSharedExperts, prefix + "mlp.shared_experts.",
-               config_.moe.shared_intermediate_size, &layer->moe->shared.emplace());
+    DeclareSharedExpert(plan, prefix + "mlp.shared_experts.", &*layer->moe);
   }
 }
 
@@ -289,11 +297,12 @@ void Deepseek::DeclareMtp(WeightPlan& plan) {
   // DeepSeek's files repeat the embedding and the head here; others leave them out.
   const std::string embedding = prefix + "embed_tokens.weight";
   if (plan.source().Has(embedding)) {
-    plan.Table(Part::kMtp, embedding, config_.vocab_size, hidden, &mtp_.embedding);
+    DeclareEmbedding(plan, Part::kMtp, embedding, &mtp_embedding_.emplace());
   }
   const std::string head = prefix + "shared_head.head.weight";
   if (plan.source().Has(head)) {
-    plan.Packed(Part::kMtp, WholeMatrix(head, config_.vocab_size, hidden, false), &mtp_.head);
+    DeclareSplit(plan, Part::kMtp, WholeMatrix(head, config_.vocab_size, hidden, false),
+                 options_.shard.tp, &mtp_head_.emplace());
   }
   plan.set_mtp(false);
 }

@@ -25,11 +25,11 @@ class GqaModel : public DecoderModel {
   };
 
   KvLayerSpec KvSpec() const override {
-    const int64_t width = config_.attention.num_kv_heads * config_.attention.head_dim;
+    const int64_t width = attention_.num_kv_heads * attention_.head_dim;
     return {.width_k = width, .width_v = width};
   }
   void ReserveAttention(Arena& arena, int64_t rows) const override {
-    ReserveGqa(arena, rows, options_.act, config_.attention);
+    ReserveGqa(arena, rows, options_.act, attention_, config_.attention.num_heads);
   }
 
   // x += attention(norm(x)); x += mlp(norm(x)).
@@ -37,12 +37,12 @@ class GqaModel : public DecoderModel {
     const auto idx = static_cast<size_t>(layer_idx);
     const Layer& layer = layers_[idx];
     AddAndNorm(step, layer.attention_norm);
-    RunGqa(step, config_.attention, rope_tables_, layer.attention, kv_[idx]);
+    RunGqa(step, attention_, rope_tables_, layer.attention, KvOf(layer_idx));
     AddAndNorm(step, layer.mlp_norm);
     if (layer.moe) {
       RunMoe(step, moe_, *layer.moe);
     } else {
-      RunMlp(step, layer.mlp, 0, step.delta);
+      RunMlp(step, layer.mlp, step.normed, step.delta);
     }
   }
 
@@ -57,13 +57,23 @@ class GqaModel : public DecoderModel {
     layer.attention.layer = config_.layers[static_cast<size_t>(layer_idx)];
     DeclareNorm(plan, prefix + "input_layernorm.weight", hidden, config_.rms_norm_eps,
                 &layer.attention_norm);
+    // This rank's queries, and the KV heads that they read.
+    const GroupPlace& tp = options_.shard.tp;
+    layer.attention.heads = SplitOver(tp, q_width, attention_.num_heads * attention_.head_dim);
+    const int64_t first_kv = attention.num_kv_heads * tp.rank / tp.size;
+    const auto heads = [&](const char* name, int64_t width, int64_t first, int64_t count) {
+      return RowsOf(WholeMatrix(prefix + name, width, hidden), first * attention.head_dim,
+                    count * attention.head_dim);
+    };
     plan.Stacked(Part::kAttention,
-                 {WholeMatrix(prefix + "self_attn.q_proj.weight", q_width, hidden),
-                  WholeMatrix(prefix + "self_attn.k_proj.weight", kv_width, hidden),
-                  WholeMatrix(prefix + "self_attn.v_proj.weight", kv_width, hidden)},
+                 {heads("self_attn.q_proj.weight", q_width, tp.rank * attention_.num_heads,
+                        attention_.num_heads),
+                  heads("self_attn.k_proj.weight", kv_width, first_kv, attention_.num_kv_heads),
+                  heads("self_attn.v_proj.weight", kv_width, first_kv, attention_.num_kv_heads)},
                  &layer.attention.qkv);
-    plan.Packed(Part::kAttention, WholeMatrix(prefix + "self_attn.o_proj.weight", hidden, q_width),
-                &layer.attention.output);
+    DeclareSplit(plan, Part::kAttention,
+                 WholeMatrix(prefix + "self_attn.o_proj.weight", hidden, q_width), tp,
+                 &layer.attention.output);
     DeclareNorm(plan, prefix + "post_attention_layernorm.weight", hidden, config_.rms_norm_eps,
                 &layer.mlp_norm);
   }

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "kernels/backend.h"
+
 namespace moebius::model {
 
 using kernels::ExecContext;
@@ -37,6 +39,7 @@ void NormRows(ExecContext& ctx, Mat x, const Norm& norm, Mat out, int64_t group)
 }
 
 void Project(ExecContext& ctx, Mat a, const kernels::PackedWeight& weight, Mat out) {
+  if (weight.n == 0) return;  // a rank of many without a share
   kernels::GemmArgs args;
   args.a = a;
   args.w = &weight;
@@ -52,9 +55,22 @@ void Project(ExecContext& ctx, Mat a, const Linear& linear, Mat out) {
   }
 }
 
-void ReserveGqa(Arena& arena, int64_t rows, DType act, const AttentionConfig& config) {
+Mat OwnColumns(ExecContext& ctx, const Split& split, Mat all) {
+  if (split.group.size == 1 || ctx.backend->on_host) return split.Mine(all);
+  return ctx.workspace->AllocMat(all.dtype, all.rows, split.count());
+}
+
+void Project(ExecContext& ctx, Mat a, const SplitWeight& weight, Mat out) {
+  const ArenaScope scope(*ctx.workspace);
+  const Mat mine = OwnColumns(ctx, weight.split, out);
+  Project(ctx, a, weight.weight, mine);
+  weight.split.Gather(mine, out);
+}
+
+void ReserveGqa(Arena& arena, int64_t rows, DType act, const AttentionConfig& config,
+                int64_t all_heads) {
   arena.AllocMat(act, rows, (config.num_heads + 2 * config.num_kv_heads) * config.head_dim);
-  arena.AllocMat(act, rows, config.num_heads * config.head_dim);
+  arena.AllocMat(act, rows, all_heads * config.head_dim);
 }
 
 namespace {
@@ -117,6 +133,7 @@ void PrepareHeads(Step& step, const AttentionConfig& config, const RopeTables& t
 
 void RunGqa(Step& step, const AttentionConfig& config, const RopeTables& tables,
             const GqaAttention& attention, const Model::KvLayer& cache) {
+  if (step.rows == 0) return;
   const PartTimer timer(step.batch.times, &PartTimes::attention);
   const ArenaScope scope(step.arena());
   ExecContext& ctx = step.ctx;
@@ -124,7 +141,8 @@ void RunGqa(Step& step, const AttentionConfig& config, const RopeTables& tables,
   const int64_t q_width = config.num_heads * head_dim;
   const int64_t kv_width = config.num_kv_heads * head_dim;
   const Mat qkv = step.arena().AllocMat(step.act, step.rows, q_width + 2 * kv_width);
-  const Mat heads = step.arena().AllocMat(step.act, step.rows, q_width);
+  const Mat all_heads = step.arena().AllocMat(step.act, step.rows, attention.output.weight.k);
+  const Mat heads = OwnColumns(ctx, attention.heads, all_heads);
   Project(ctx, step.normed, attention.qkv, qkv);
   PrepareHeads(step, config, tables, attention, cache, qkv);
   kernels::Attention(ctx, {.batch = step.batch.attention,
@@ -139,7 +157,8 @@ void RunGqa(Step& step, const AttentionConfig& config, const RopeTables& tables,
                            .window = attention.layer.window,
                            .chunk = attention.layer.chunk,
                            .out = heads});
-  Project(ctx, heads, attention.output, step.delta);
+  attention.heads.Gather(heads, all_heads);
+  Project(ctx, all_heads, attention.output, step.delta);
   step.has_delta = true;
 }
 
@@ -147,13 +166,25 @@ void ReserveMlp(Arena& arena, int64_t rows, DType act, int64_t intermediate_size
   arena.AllocMat(act, rows, intermediate_size);
 }
 
-void RunMlp(Step& step, const Mlp& mlp, int64_t begin, Mat out) {
+void RunMlpSlice(Step& step, const Mlp& mlp, Mat in, Mat mine) {
   const ArenaScope scope(step.arena());
-  const Mat hidden = step.arena().AllocMat(step.act, out.rows, mlp.gate_up.n);
-  kernels::Mlp(step.ctx,
-               {.first = {.a = step.normed.Rows(begin, out.rows), .w = &mlp.gate_up, .out = hidden},
-                .down = &mlp.down,
-                .out = out});
+  const Mat hidden = step.arena().AllocMat(step.act, in.rows, mlp.down.weight.k);
+  const kernels::SwiGluArgs first = {
+      .a = in, .w = &mlp.gate_up.weight, .out = mlp.gate_up.split.Mine(hidden)};
+  if (mlp.gate_up.split.group.size == 1) {
+    kernels::Mlp(step.ctx, {.first = first, .down = &mlp.down.weight, .out = mine});
+    return;
+  }
+  if (mlp.gate_up.weight.n > 0) kernels::SwiGlu(step.ctx, first);
+  mlp.gate_up.split.Gather(hidden);
+  Project(step.ctx, hidden, mlp.down.weight, mine);
+}
+
+void RunMlp(Step& step, const Mlp& mlp, Mat in, Mat out) {
+  const ArenaScope scope(step.arena());
+  const Mat mine = OwnColumns(step.ctx, mlp.down.split, out);
+  RunMlpSlice(step, mlp, in, mine);
+  mlp.down.split.Gather(mine, out);
   step.has_delta = true;
 }
 

@@ -15,6 +15,7 @@
 #include "kernels/ops.h"
 #include "model/model.h"
 #include "model/model_config.h"
+#include "model/shard.h"
 #include "model/weight_plan.h"
 #include "moe/exchange/exchange.h"
 #include "moe/expert_stats.h"
@@ -56,39 +57,61 @@ void NormRows(kernels::ExecContext& ctx, Mat x, const Norm& norm, Mat out, int64
 void Project(kernels::ExecContext& ctx, Mat a, const kernels::PackedWeight& weight, Mat out);
 void Project(kernels::ExecContext& ctx, Mat a, const Linear& linear, Mat out);
 
+// A weight of which each rank of a group holds some outputs.
+struct SplitWeight {
+  kernels::PackedWeight weight;  // this rank's
+  Split split;
+};
+// The same, whole on every rank afterwards. Collective.
+void Project(kernels::ExecContext& ctx, Mat a, const SplitWeight& weight, Mat out);
+
+// Where this rank's columns of `all` are computed, to be gathered from there: in `all`, or, as a
+// GPU's kernels want rows without gaps, in a matrix of their own that lives with the arena's scope.
+Mat OwnColumns(kernels::ExecContext& ctx, const Split& split, Mat all);
+
 // By position; filled once when a model loads.
 struct RopeTables {
   Mat rope;         // [max_position, rope_dim] float32: cos, sin
   Mat temperature;  // [max_position, 2]: scale, 0 (Llama 4); data null: queries keep their scale
 };
 
-// Grouped-query attention with its projections.
+// Grouped-query attention with its projections: this rank's heads.
 struct GqaAttention {
-  Linear qkv;  // queries, keys, values
-  kernels::PackedWeight output;
+  Linear qkv;   // queries, keys, values
+  Split heads;  // the columns of all heads
+  SplitWeight output;
   Norm q_norm;  // per head, where config.qk_norm says so
   Norm k_norm;
   LayerConfig layer;
 };
+// config: of this rank's heads.
 void RunGqa(Step& step, const AttentionConfig& config, const RopeTables& tables,
             const GqaAttention& attention, const Model::KvLayer& cache);
-void ReserveGqa(Arena& arena, int64_t rows, DType act, const AttentionConfig& config);
+// all_heads: of all ranks together.
+void ReserveGqa(Arena& arena, int64_t rows, DType act, const AttentionConfig& config,
+                int64_t all_heads);
 
 struct Mlp {
-  kernels::PackedWeight gate_up;
-  kernels::PackedWeight down;
+  SplitWeight gate_up;
+  SplitWeight down;
 };
-// out = down(silu(gate(normed)) * up(normed)) for rows [begin, begin + out.rows).
-void RunMlp(Step& step, const Mlp& mlp, int64_t begin, Mat out);
+// out = down(silu(gate(in)) * up(in)), row by row.
+void RunMlp(Step& step, const Mlp& mlp, Mat in, Mat out);
+// The same; `mine` are this rank's columns of it, and nobody's are gathered.
+void RunMlpSlice(Step& step, const Mlp& mlp, Mat in, Mat mine);
 void ReserveMlp(Arena& arena, int64_t rows, DType act, int64_t intermediate_size);
 
 // What all MoE layers of a model share.
 struct MoeShared {
   MoeConfig config;
+  Shard shard;
   moe::Placement placement;
-  std::unique_ptr<moe::Exchange> exchange;
+  moe::Exchange* exchange = nullptr;
   std::unique_ptr<moe::ForcedRouting> forced_routing;  // null: the router decides
   moe::ExpertStats stats;
+  // Of experts that are cut: the columns of their hidden rows and of their results.
+  Split inner;
+  Split outer;
   // In the back end's memory.
   std::span<const int32_t> first_slot;  // [E]: the slot that serves an expert
   std::span<int64_t> counts;            // [MoE layers, E]: what `stats` counts
@@ -97,15 +120,19 @@ struct MoeShared {
 struct MoeLayer {
   int index = 0;  // among the MoE layers
   kernels::PackedWeight router;
-  Mat bias;                                    // [1, E] float32 for the choice; data null: none
-  std::vector<kernels::PackedWeight> gate_up;  // by slot
+  Mat bias;  // [1, E] float32 for the choice; data null: none
+  std::vector<kernels::PackedWeight>
+      gate_up;  // by slot of this rank, but for empty ones at the end
   std::vector<kernels::PackedWeight> down;
   std::optional<Mlp> shared;
 };
-// delta = sum of the chosen experts, weighted, + the shared expert.
-// Rows that one pass of RunMoe's chunks takes of a step of `rows`.
-int64_t MoeChunkRows(const MoeConfig& config, int64_t rows);
+// delta = sum of the chosen experts, weighted, + the shared expert. Long prefills run it in chunks
+// of rows, which bounds its buffers. Collective, with 0 rows too.
 void RunMoe(Step& step, MoeShared& shared, const MoeLayer& layer);
+// Chunks that a step of so many rows takes, of the data-parallel rank that has most.
+int64_t NumMoeChunks(const MoeShared& shared, int64_t rows);
+// Places that the expert products of a chunk of such a step have at most.
+int64_t MoePlaces(const MoeShared& shared, int64_t rows);
 void ReserveMoe(Arena& arena, int64_t rows, DType act, int64_t hidden_size,
                 const MoeShared& shared);
 

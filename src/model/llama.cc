@@ -9,10 +9,10 @@ class Llama final : public GqaModel {
  public:
   Llama(const ModelConfig& config, const DecoderOptions& options, WeightPlan& plan)
       : GqaModel(config, options, plan) {
-    for (int64_t i = 0; i < config_.num_layers; ++i) {
+    for (int64_t i = options_.shard.first_layer; i < options_.shard.end_layer; ++i) {
       DeclareAttention(plan, i);
       DeclareMlp(plan, Part::kDenseMlp, LayerPrefix(i) + "mlp.", config_.intermediate_size,
-                 &layers_[static_cast<size_t>(i)].mlp);
+                 options_.shard.tp, &layers_[static_cast<size_t>(i)].mlp);
     }
   }
 };

@@ -12,19 +12,19 @@ class Llama4 final : public GqaModel {
  public:
   Llama4(const ModelConfig& config, const DecoderOptions& options, WeightPlan& plan)
       : GqaModel(config, options, plan) {
-    for (int64_t i = 0; i < config_.num_layers; ++i) {
+    for (int64_t i = options_.shard.first_layer; i < options_.shard.end_layer; ++i) {
       Layer& layer = layers_[static_cast<size_t>(i)];
       const std::string prefix = LayerPrefix(i) + "feed_forward.";
       DeclareAttention(plan, i);
       layer.attention.q_norm.eps = static_cast<float>(config_.rms_norm_eps);
       layer.attention.k_norm.eps = layer.attention.q_norm.eps;
       if (!layer.attention.layer.moe) {
-        DeclareMlp(plan, Part::kDenseMlp, prefix, config_.intermediate_size, &layer.mlp);
+        DeclareMlp(plan, Part::kDenseMlp, prefix, config_.intermediate_size, options_.shard.tp,
+                   &layer.mlp);
         continue;
       }
       DeclareFusedExperts(plan, prefix, &layer.moe.emplace());
-      DeclareMlp(plan, Part::kSharedExperts, prefix + "shared_expert.",
-                 config_.moe.shared_intermediate_size, &layer.moe->shared.emplace());
+      DeclareSharedExpert(plan, prefix + "shared_expert.", &*layer.moe);
     }
   }
 
@@ -34,28 +34,21 @@ class Llama4 final : public GqaModel {
     const int64_t num_experts = config_.moe.num_experts;
     const int64_t hidden = config_.hidden_size;
     const int64_t inner = config_.moe.intermediate_size;
-    if (!plan.status()) return;
-    DeclareRouter(plan, prefix + "router.weight", layer);
-    const auto part = [](int64_t expert, int64_t inputs, int64_t first, int64_t outputs) {
-      return [=](const kernels::WeightSource& whole) {
+    const auto part = [](std::string name, std::vector<int64_t> shape, int64_t expert,
+                         int64_t first, int64_t outputs) {
+      const int64_t inputs = shape[1];
+      const auto select = [=](const kernels::WeightSource& whole) {
         return whole.Rows(expert * inputs, inputs).Transposed().Rows(first, outputs);
       };
+      return Matrix{std::move(name), std::move(shape), false, select};
     };
-    std::vector<Matrix> gates;
-    std::vector<Matrix> ups;
-    std::vector<Matrix> downs;
-    for (int64_t e = 0; e < num_experts; ++e) {
-      const std::vector<int64_t> gate_up = {num_experts, hidden, 2 * inner};
-      gates.push_back({prefix + "experts.gate_up_proj", gate_up, false, part(e, hidden, 0, inner)});
-      ups.push_back(
-          {prefix + "experts.gate_up_proj", gate_up, false, part(e, hidden, inner, inner)});
-      downs.push_back({prefix + "experts.down_proj",
-                       {num_experts, inner, hidden},
-                       false,
-                       part(e, inner, 0, hidden)});
-    }
-    plan.GatedGroup(Part::kRoutedExperts, gates, ups, &layer->gate_up);
-    plan.Group(Part::kRoutedExperts, downs, &layer->down);
+    const auto matrices_of = [&](int64_t e) -> ExpertMatrices {
+      const std::string gate_up = prefix + "experts.gate_up_proj";
+      const std::vector<int64_t> shape = {num_experts, hidden, 2 * inner};
+      return {part(gate_up, shape, e, 0, inner), part(gate_up, shape, e, inner, inner),
+              part(prefix + "experts.down_proj", {num_experts, inner, hidden}, e, 0, hidden)};
+    };
+    DeclareExpertMatrices(plan, prefix + "router.weight", matrices_of, layer);
   }
 };
 

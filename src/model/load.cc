@@ -21,12 +21,6 @@ void SettleMtp(const Checkpoint& checkpoint, ModelConfig& config) {
   config.num_mtp_layers = 0;
 }
 
-DType Activations(DTypeChoice choice, const ModelConfig& config) {
-  if (choice == DTypeChoice::kFloat32) return DType::kF32;
-  if (choice == DTypeChoice::kBFloat16) return DType::kBF16;
-  return config.dtype == DType::kF32 ? DType::kF32 : DType::kBF16;
-}
-
 // Better a message than the system's killer halfway.
 Status CheckMemory(const LoadOptions& options, const OpenModel& open) {
   const auto available = open.model->backend().memory->AvailableBytes();
@@ -44,7 +38,7 @@ Status CheckMemory(const LoadOptions& options, const OpenModel& open) {
 // hold (vision towers, MTP layers that are not served) is not ours. Rotation frequencies follow
 // from the configuration; fp8 checkpoints may bring scales of activations and of caches, which only
 // fp8 arithmetic needs.
-Status CheckAllRead(const OpenModel& open) {
+Status CheckAllRead(const OpenModel& open, const Shard& shard) {
   const ModelConfig& config = open.model->config();
   const std::string layers = config.tensor_prefix + "model.layers.";
   std::unordered_set<std::string> read;
@@ -56,7 +50,8 @@ Status CheckAllRead(const OpenModel& open) {
     for (const TensorInfo& tensor : file.tensors()) {
       const std::string& name = tensor.name;
       if (!name.starts_with(layers) || read.contains(name)) continue;
-      if (std::atoll(name.c_str() + layers.size()) >= config.num_layers) continue;
+      const int64_t layer = std::atoll(name.c_str() + layers.size());
+      if (layer < shard.first_layer || layer >= shard.end_layer) continue;
       const auto ends = [&](const char* suffix) { return name.ends_with(suffix); };
       if (ends(".inv_freq") || ends(".k_scale") || ends(".v_scale") || ends(".input_scale"))
         continue;
@@ -108,6 +103,12 @@ Result<MoeMode> ParseMoeMode(const std::string& name) {
   return ParseNamed("--moe-mode", name, kNames);
 }
 
+DType ActivationsOf(DTypeChoice choice, const ModelConfig& config) {
+  if (choice == DTypeChoice::kFloat32) return DType::kF32;
+  if (choice == DTypeChoice::kBFloat16) return DType::kBF16;
+  return config.dtype == DType::kF32 ? DType::kF32 : DType::kBF16;
+}
+
 Result<ModelConfig> LoadConfig(const LoadOptions& options) {
   MOEBIUS_ASSIGN(ModelConfig config, LoadModelConfig(options.folder, options.hf_overrides));
   if (options.moe_mode == MoeMode::kDense) {
@@ -152,7 +153,8 @@ Result<OpenModel> OpenModel::Open(const LoadOptions& options) {
     open.source = CheckpointSource(*open.checkpoint, config.fp8_blocks);
   }
   DecoderOptions decoder;
-  decoder.act = Activations(options.dtype, config);
+  decoder.act = ActivationsOf(options.dtype, config);
+  MOEBIUS_ASSIGN(decoder.shard, CheckShard(config, options.shard));
   decoder.routing = options.routing;
   decoder.backend = options.backend != nullptr ? options.backend : &kernels::RefBackend();
   if (options.routing && !decoder.backend->on_host) {
@@ -162,14 +164,16 @@ Result<OpenModel> OpenModel::Open(const LoadOptions& options) {
   }
   open.plan =
       std::make_unique<WeightPlan>(*open.source, decoder.act, decoder.backend->weight_layout);
+  open.plan->set_show_progress(options.show_progress);
   open.model = MakeModel(config, decoder, *open.plan);
   MOEBIUS_TRY(open.plan->status());
-  if (open.checkpoint != nullptr) MOEBIUS_TRY(CheckAllRead(open));
+  if (open.checkpoint != nullptr) MOEBIUS_TRY(CheckAllRead(open, decoder.shard));
   return open;
 }
 
 Result<std::unique_ptr<Model>> LoadModel(const LoadOptions& options, platform::ThreadPool& pool) {
   MOEBIUS_ASSIGN(OpenModel open, OpenModel::Open(options));
+  MOEBIUS_TRY(CheckPeers(open.model->config(), options.shard));
   MOEBIUS_TRY(CheckMemory(options, open));
   MOEBIUS_TRY(open.model->Load(*open.plan, pool));
   return std::move(open.model);

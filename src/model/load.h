@@ -11,6 +11,7 @@
 #include "kernels/backend.h"
 #include "model/model.h"
 #include "model/model_config.h"
+#include "model/shard.h"
 #include "moe/forced_routing.h"
 #include "platform/thread_pool.h"
 
@@ -44,6 +45,8 @@ struct LoadOptions {
   bool mtp = true;  // load the MTP layer where the checkpoint has one
   // That will run the model: decides where the weights go and how they lie there. Null: a CPU's.
   const kernels::Backend* backend = nullptr;
+  Shard shard;  // the part that this rank holds; its peers may be missing where nothing runs
+  bool show_progress = true;  // base/progress.h; of many ranks one is enough
 };
 
 // The names that flags take: "auto", "float32", "bfloat16"; "auto", "dummy"; "sparse", "dense".
@@ -52,8 +55,13 @@ Result<DTypeChoice> ParseDTypeChoice(const std::string& name);
 Result<LoadFormat> ParseLoadFormat(const std::string& name);
 Result<MoeMode> ParseMoeMode(const std::string& name);
 
+// The dtype of activations and KV that a choice means: exchanges between ranks are made before the
+// model.
+DType ActivationsOf(DTypeChoice choice, const ModelConfig& config);
+
 // Errors are those of LoadModelConfig and of the checkpoint's files, each naming field, tensor or
-// file with what was found and expected; kOutOfMemory where the weights exceed what is available.
+// file with what was found and expected; of the shard, where the model cannot be cut so or a peer
+// is missing; kOutOfMemory where the weights exceed what is available.
 Result<std::unique_ptr<Model>> LoadModel(const LoadOptions& options, platform::ThreadPool& pool);
 
 // The configuration LoadModel would use, before the checkpoint's files are looked at.

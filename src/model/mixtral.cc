@@ -10,7 +10,7 @@ class Mixtral final : public GqaModel {
  public:
   Mixtral(const ModelConfig& config, const DecoderOptions& options, WeightPlan& plan)
       : GqaModel(config, options, plan) {
-    for (int64_t i = 0; i < config_.num_layers; ++i) {
+    for (int64_t i = options_.shard.first_layer; i < options_.shard.end_layer; ++i) {
       DeclareAttention(plan, i);
       DeclareExperts(plan, LayerPrefix(i) + "block_sparse_moe.",
                      {.gate = "w1", .up = "w3", .down = "w2"},

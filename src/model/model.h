@@ -3,6 +3,7 @@
 // host nothing and keeps no state between calls but the KV caches bound to it.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -11,10 +12,15 @@
 #include <vector>
 
 #include "base/result.h"
+#include "base/trace.h"
 #include "kernels/backend.h"
 #include "kernels/ops.h"
 #include "moe/expert_stats.h"
 #include "tensor/view.h"
+
+namespace moebius::moe {
+class Exchange;
+}
 
 namespace moebius::model {
 
@@ -27,30 +33,48 @@ struct KvLayerSpec {
 };
 
 // Where a forward pass spends its time: seconds, by the clock of the device thread. What is neither
-// (embedding, dense layers, norms) is not counted here.
+// (embedding, dense layers, norms) is not counted here, nor is what waits for other ranks.
 struct PartTimes {
   double attention = 0;
-  double experts = 0;  // routing, exchange, expert products, the shared expert
-  double head = 0;     // logits
+  double dispatch = 0;  // to experts; of experts that are cut: gathering rows
+  double experts = 0;   // routing, expert products, the shared expert
+  double combine = 0;   // and sharing the results out
+  double head = 0;      // logits
+  // What the rank's waits add to (comm::GroupInfo); null: there is nobody to wait for.
+  const std::atomic<int64_t>* waited_ns = nullptr;
 };
 
-// Adds the time of its life to one part; nothing and no clock where nobody wants to know.
+// Adds the time of its life to one part after the other; nothing and no clock where nobody wants to
+// know.
 class PartTimer {
  public:
-  PartTimer(PartTimes* times, double PartTimes::* part)
-      : sum_(times == nullptr ? nullptr : &(times->*part)) {
-    if (sum_ != nullptr) begin_ = std::chrono::steady_clock::now();
+  PartTimer(PartTimes* times, double PartTimes::* part) : times_(times), part_(part) {
+    if (times_ != nullptr) begin_ = Now();
   }
-  ~PartTimer() {
-    if (sum_ == nullptr) return;
-    *sum_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
-  }
+  ~PartTimer() { Next(part_); }
   PartTimer(const PartTimer&) = delete;
   PartTimer& operator=(const PartTimer&) = delete;
 
+  // What follows is another part.
+  void Next(double PartTimes::* part) {
+    if (times_ == nullptr) return;
+    const std::chrono::nanoseconds now = Now();
+    times_->*part_ += std::chrono::duration<double>(now - begin_).count();
+    begin_ = now;
+    part_ = part;
+  }
+
  private:
-  double* sum_;
-  std::chrono::steady_clock::time_point begin_;
+  // A clock that stands still while the rank waits for others.
+  std::chrono::nanoseconds Now() const {
+    const std::chrono::nanoseconds now = std::chrono::steady_clock::now().time_since_epoch();
+    if (times_->waited_ns == nullptr) return now;
+    return now - std::chrono::nanoseconds(times_->waited_ns->load(std::memory_order_relaxed));
+  }
+
+  PartTimes* times_;
+  double PartTimes::* part_;
+  std::chrono::nanoseconds begin_{};
 };
 
 // The rows of one step. Rows of a sequence are adjacent and in order. Spans are in the memory of
@@ -67,8 +91,17 @@ struct ForwardBatch {
   // It lives until the call returns, which may sample from it with the forward pass's context.
   // Empty: `logits` has room for all.
   std::function<void(int64_t first, Mat logits)> take_logits;
+  // Called when this rank's layers are done and the head is still to come. Empty: nobody asks.
+  std::function<void()> after_layers;
 
   PartTimes* times = nullptr;  // is added to; null: not measured
+  Trace* trace = nullptr;      // of the device thread; null: nobody wants one
+
+  // What ranks have agreed on, where data-parallel ranks share experts: the rows of each, this
+  // one's included, and the chunks that MoE layers take (0: as many as the fullest rank's rows
+  // need).
+  std::span<const int64_t> dp_rows;  // host
+  int64_t moe_chunks = 0;
 };
 
 class Model {
@@ -83,10 +116,13 @@ class Model {
   // Whose memory and layout the weights have.
   virtual const kernels::Backend& backend() const { return kernels::RefBackend(); }
 
-  // Memory that weights and tables take.
+  // Ranks that the attention heads are cut over.
+  virtual int num_head_parts() const { return 1; }
+
+  // Memory that weights and tables of this rank take.
   virtual size_t weight_bytes() const { return 0; }
 
-  // Layers in order; with an MTP layer it comes last.
+  // This rank's layers in order, its KV heads; with an MTP layer it comes last.
   virtual std::vector<KvLayerSpec> KvLayers() const = 0;
 
   // Caches for KvLayers(), [num_blocks * block_size, width] each, of the activation dtype; they
@@ -104,11 +140,14 @@ class Model {
   }
 
   // Workspace that Forward takes at most for this many rows and logit rows of a piece, with what
-  // sampling in take_logits needs.
+  // sampling in take_logits needs. No data-parallel rank may have more rows.
   virtual size_t WorkspaceBytes(int64_t max_rows, int64_t max_logit_rows) const = 0;
 
   // logits [logit_rows.size(), vocab] float32, or less with take_logits. hidden (data may be null):
   // [T, H] float32, the hidden state after the final norm, which the MTP layer takes.
+  // Of many ranks all run it, with 0 rows too; each of a TP group has the same rows, and all
+  // logits. Pipeline stages but the last leave logits and hidden as they are. What went wrong
+  // between ranks the communicators and the exchange know; after it results mean nothing.
   virtual void Forward(kernels::ExecContext& ctx, const ForwardBatch& batch, Mat logits,
                        Mat hidden) = 0;
 
@@ -118,8 +157,12 @@ class Model {
                           Mat logits) = 0;
 
   // Token-expert assignments since the last Clear, by MoE layer; counted by every Forward (the
-  // device thread writes).
+  // device thread writes). Each rank counts what it routes: the sum over ranks has every one once.
   virtual moe::ExpertStats& expert_stats() = 0;
+  // What carries rows to experts, and counts them; null: there are none.
+  virtual const moe::Exchange* exchange() const { return nullptr; }
+  // Chunks that MoE layers take where the fullest data-parallel rank has so many rows.
+  virtual int64_t NumMoeChunks(int64_t /*rows*/) const { return 1; }
   // The same counts where the back end adds to them, [MoE layers, experts]; empty: none.
   virtual std::span<const int64_t> expert_counts() const { return {}; }
 };

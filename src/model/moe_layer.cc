@@ -1,28 +1,23 @@
-// The MoE block: route, dispatch, experts, combine. Long prefills run it in chunks of rows, which
-// bounds its buffers.
+// The MoE block: route, dispatch, experts, combine. Of many ranks, those of a TP group each bring
+// their part of the rows, and share the results out afterwards.
 #include <algorithm>
 
+#include "base/check.h"
+#include "base/math.h"
+#include "kernels/backend.h"
 #include "model/layers.h"
 
 namespace moebius::model {
 namespace {
 
-// (token, choice) pairs a chunk may have: enough rows for each expert that the products stream
-// well.
-constexpr int64_t kMaxPairs = 16384;
-
-// Everything a chunk of rows needs; taken in one order from a real arena or from one that only
-// counts.
-struct MoeBuffers {
-  MoeBuffers(Arena& arena, int64_t rows, DType act, int64_t hidden_size, const MoeConfig& config)
+// What routing a chunk of rows gives. Like all buffers here, taken in one order from a real arena
+// or from one that only counts.
+struct Routed {
+  Routed(Arena& arena, int64_t rows, const MoeConfig& config)
       : logits(arena.AllocMat(DType::kF32, rows, config.num_experts)),
         experts(arena.Alloc<int32_t>(rows * config.top_k), Pairs(rows, config)),
         weights(arena.Alloc<float>(rows * config.top_k), Pairs(rows, config)),
-        slots(arena.Alloc<int32_t>(rows * config.top_k), Pairs(rows, config)),
-        expert_hidden(arena.AllocMat(act, rows * config.top_k, config.intermediate_size)),
-        expert_out(arena.AllocMat(act, rows * config.top_k, hidden_size)) {
-    if (config.shared_intermediate_size > 0) shared_out = arena.AllocMat(act, rows, hidden_size);
-  }
+        slots(arena.Alloc<int32_t>(rows * config.top_k), Pairs(rows, config)) {}
   static size_t Pairs(int64_t rows, const MoeConfig& config) {
     return static_cast<size_t>(rows * config.top_k);
   }
@@ -31,21 +26,54 @@ struct MoeBuffers {
   std::span<int32_t> experts;
   std::span<float> weights;
   std::span<int32_t> slots;
-  Mat expert_hidden;
-  Mat expert_out;
-  Mat shared_out;
 };
 
-void Route(Step& step, MoeShared& shared, const MoeLayer& layer, int64_t begin, Mat rows,
-           MoeBuffers& buffers) {
+// The results of the expert products, by place; `out` of this rank's columns.
+struct ExpertRows {
+  ExpertRows(Arena& arena, int64_t places, DType act, int64_t inner, int64_t outer)
+      : hidden(arena.AllocMat(act, places, inner)), out(arena.AllocMat(act, places, outer)) {}
+
+  Mat hidden;
+  Mat out;
+};
+
+// The rows of all ranks in a chunk of experts that are cut.
+struct GatheredRows {
+  GatheredRows(Arena& arena, int64_t num_rows, DType act, int64_t hidden_size, int64_t k)
+      : rows(arena.AllocMat(act, num_rows, hidden_size)),
+        slots(arena.AllocMat(DType::kI32, num_rows, k)),
+        weights(arena.AllocMat(DType::kF32, num_rows, k)),
+        out(arena.AllocMat(act, num_rows, hidden_size)) {}
+
+  Mat rows;
+  Mat slots;
+  Mat weights;
+  Mat out;
+};
+
+// Of one rank, in a chunk of a step of so many rows.
+int64_t ChunkRows(const MoeShared& shared, int64_t rows) {
+  return std::min(MostMoeRows(shared.config, shared.shard), CeilDiv(rows, shared.shard.tp.size));
+}
+
+// What a TP rank brings into a chunk: of its part of a step's rows, a part.
+RowRange RowsOfChunk(int64_t rows, const GroupPlace& tp, int64_t chunks, int64_t chunk) {
+  const RowRange of_rank = PieceOf(rows, tp.size, tp.rank);
+  const RowRange piece = PieceOf(of_rank.count, chunks, chunk);
+  return {of_rank.begin + piece.begin, piece.count};
+}
+
+void Route(Step& step, MoeShared& shared, const MoeLayer& layer, const RowRange& range,
+           Routed& routed) {
   const MoeConfig& config = shared.config;
+  const Mat rows = step.normed.Rows(range.begin, range.count);
   kernels::RouteTopKArgs args;
-  args.logits = buffers.logits;
+  args.logits = routed.logits;
   args.k = static_cast<int>(config.top_k);
   args.normalize = config.normalize;
   args.scale = static_cast<float>(config.scale);
-  args.experts = buffers.experts;
-  args.weights = buffers.weights;
+  args.experts = routed.experts;
+  args.weights = routed.weights;
   switch (config.router) {
     case RouterKind::kSoftmax:
       args.score = kernels::RouterScore::kSoftmax;
@@ -60,14 +88,14 @@ void Route(Step& step, MoeShared& shared, const MoeLayer& layer, int64_t begin, 
   if (shared.forced_routing != nullptr) {
     // The wished distribution stands for the whole choice: no bias, no groups.
     step.ctx.pool->RunRanges(rows.rows, 8, [&](int64_t from, int64_t to, int /*thread_idx*/) {
-      const auto first = static_cast<size_t>(begin + from);
+      const auto first = static_cast<size_t>(range.begin + from);
       const auto count = static_cast<size_t>(to - from);
       shared.forced_routing->FillLogits(layer.index, step.batch.tokens.subspan(first, count),
                                         step.batch.positions.subspan(first, count),
-                                        buffers.logits.Rows(from, to - from));
+                                        routed.logits.Rows(from, to - from));
     });
   } else {
-    Project(step.ctx, rows, layer.router, buffers.logits);
+    Project(step.ctx, rows, layer.router, routed.logits);
     args.bias = layer.bias;
     if (config.num_top_groups < config.num_groups) {
       args.group_score = config.router == RouterKind::kSigmoidBias ? kernels::GroupScore::kTop2Sum
@@ -80,70 +108,239 @@ void Route(Step& step, MoeShared& shared, const MoeLayer& layer, int64_t begin, 
   kernels::RouteToSlots(
       step.ctx,
       {.route = args,
-       .tokens =
-           step.batch.tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(rows.rows)),
+       .tokens = step.batch.tokens.subspan(static_cast<size_t>(range.begin),
+                                           static_cast<size_t>(rows.rows)),
        .first_slot = shared.first_slot,
        .counts = shared.counts.subspan(static_cast<size_t>(layer.index) * num_experts, num_experts),
-       .slots = buffers.slots});
+       .slots = routed.slots});
 }
 
-void RunChunk(Step& step, MoeShared& shared, const MoeLayer& layer, int64_t begin,
-              int64_t num_rows) {
+// Llama 4 scales what an expert reads, the others what it returns.
+bool ScalesInput(const MoeConfig& config) { return config.router == RouterKind::kSigmoidInput; }
+
+void RunExperts(Step& step, const MoeShared& shared, const MoeLayer& layer,
+                const moe::DispatchedRows& work, const ExpertRows& buffers) {
+  kernels::GroupedSwiGluArgs first;
+  first.a = work.rows;
+  first.offsets = work.offsets.first(layer.gate_up.size() + 1);
+  first.pairs = work.pairs;
+  first.rows_per_pair = work.rows_per_pair;
+  if (ScalesInput(shared.config)) first.row_scale = work.weights;
+  first.likely_places = work.likely_places;
+  first.weights = layer.gate_up;
+  first.out = shared.inner.Mine(buffers.hidden);
+  if (shared.inner.group.size == 1) {
+    kernels::GroupedMlp(step.ctx, {.first = first, .down = layer.down, .out = buffers.out});
+    return;
+  }
+  if (shared.inner.count() > 0) kernels::GroupedSwiGlu(step.ctx, first);
+  shared.inner.Gather(buffers.hidden);
+  if (buffers.out.cols == 0) return;
+  kernels::GroupedGemm(step.ctx, {.a = buffers.hidden,
+                                  .offsets = first.offsets,
+                                  .weights = layer.down,
+                                  .out = buffers.out,
+                                  .likely_places = work.likely_places});
+}
+
+// Whole experts: rows travel to them and back. most_rows: that any rank has in the chunk.
+void RunChunk(Step& step, MoeShared& shared, const MoeLayer& layer, const RowRange& range,
+              int64_t most_rows, PartTimer& timer) {
   const ArenaScope scope(step.arena());
   const MoeConfig& config = shared.config;
-  const Mat rows = step.normed.Rows(begin, num_rows);
-  const Mat out = step.delta.Rows(begin, num_rows);
-  MoeBuffers buffers(step.arena(), num_rows, step.act, rows.cols, config);
-  Route(step, shared, layer, begin, rows, buffers);
-
-  // Llama 4 scales what an expert reads, the others what it returns.
-  const bool scale_input = config.router == RouterKind::kSigmoidInput;
+  const Mat rows = step.normed.Rows(range.begin, range.count);
+  Routed routed(step.arena(), range.count, config);
+  Route(step, shared, layer, range, routed);
+  timer.Next(&PartTimes::dispatch);
   const moe::DispatchedRows work =
       shared.exchange->Dispatch(step.ctx,
                                 {.rows = rows,
-                                 .slots = buffers.slots,
+                                 .slots = routed.slots,
+                                 .weights = routed.weights,
+                                 .k = config.top_k,
+                                 .num_slots = shared.placement.num_slots(),
+                                 .most_rows = most_rows},
+                                step.arena());
+  timer.Next(&PartTimes::experts);
+  const ExpertRows buffers(step.arena(), work.max_places, step.act, config.intermediate_size,
+                           rows.cols);
+  RunExperts(step, shared, layer, work, buffers);
+  moe::CombineArgs combine;
+  combine.expert_rows = buffers.out;
+  combine.weighted = !ScalesInput(config);
+  if (layer.shared) {
+    combine.shared = step.arena().AllocMat(step.act, range.count, rows.cols);
+    RunMlp(step, *layer.shared, rows, combine.shared);
+  }
+  combine.out = step.delta.Rows(range.begin, range.count);
+  timer.Next(&PartTimes::combine);
+  shared.exchange->Combine(step.ctx, combine);
+  timer.Next(&PartTimes::experts);
+}
+
+// Where each rank's rows of a chunk begin among those of all.
+std::vector<int64_t> GatheredBegin(const Step& step, const Shard& shard, int64_t chunks,
+                                   int64_t chunk) {
+  const std::span<const int64_t> dp_rows = step.batch.dp_rows;
+  MOEBIUS_CHECK(shard.data_parallel_size() == 1 || !dp_rows.empty());
+  std::vector<int64_t> begin = {0};
+  for (int rank = 0; rank < shard.experts.size; ++rank) {
+    const GroupPlace tp = {.rank = rank % shard.tp.size, .size = shard.tp.size};
+    const int64_t rows =
+        dp_rows.empty() ? step.rows : dp_rows[static_cast<size_t>(rank / shard.tp.size)];
+    begin.push_back(begin.back() + RowsOfChunk(rows, tp, chunks, chunk).count);
+  }
+  return begin;
+}
+
+// This rank's columns of what all experts give for `rows`, which every rank of the group has, with
+// their slots and weights; then `out` has all columns.
+void RunCutExperts(Step& step, MoeShared& shared, const MoeLayer& layer, Mat rows,
+                   std::span<const int32_t> slots, std::span<const float> weights, Mat out,
+                   PartTimer& timer) {
+  const MoeConfig& config = shared.config;
+  const moe::DispatchedRows work =
+      shared.exchange->Dispatch(step.ctx,
+                                {.rows = rows,
+                                 .slots = slots,
+                                 .weights = weights,
                                  .k = config.top_k,
                                  .num_slots = shared.placement.num_slots()},
                                 step.arena());
-  kernels::GroupedSwiGluArgs first;
-  first.a = work.rows;
-  first.offsets = work.offsets;
-  first.pairs = work.pairs;
-  first.rows_per_pair = work.rows_per_pair;
-  if (scale_input) first.row_scale = buffers.weights;
-  first.weights = layer.gate_up;
-  first.out = buffers.expert_hidden;
-  kernels::GroupedMlp(step.ctx, {.first = first, .down = layer.down, .out = buffers.expert_out});
-  if (layer.shared) RunMlp(step, *layer.shared, begin, buffers.shared_out);
+  timer.Next(&PartTimes::experts);
+  const int64_t width = shared.outer.count();
+  const ExpertRows buffers(step.arena(), work.max_places, step.act, config.intermediate_size,
+                           width);
+  RunExperts(step, shared, layer, work, buffers);
   moe::CombineArgs combine;
-  combine.expert_rows = buffers.expert_out;
-  if (!scale_input) combine.weights = buffers.weights;
-  if (layer.shared) combine.shared = buffers.shared_out;
-  combine.out = out;
-  shared.exchange->Combine(step.ctx, combine);
+  combine.expert_rows = buffers.out;
+  combine.weighted = !ScalesInput(config);
+  if (layer.shared) {
+    combine.shared = step.arena().AllocMat(step.act, rows.rows, width);
+    RunMlpSlice(step, *layer.shared, rows, combine.shared);
+  }
+  combine.out = shared.outer.Mine(out);
+  timer.Next(&PartTimes::combine);
+  if (width > 0) shared.exchange->Combine(step.ctx, combine);
+  shared.outer.Gather(out);
+}
+
+// On a GPU, where a collective costs more than routing: the ranks of one TP group have the same
+// rows, so each routes all of them.
+void RunCutRows(Step& step, MoeShared& shared, const MoeLayer& layer, const RowRange& range,
+                PartTimer& timer) {
+  const ArenaScope scope(step.arena());
+  Routed routed(step.arena(), range.count, shared.config);
+  // One of them counts.
+  const std::span<int64_t> counts = shared.counts;
+  if (shared.shard.tp.rank > 0) {
+    const auto size = static_cast<int64_t>(counts.size());
+    shared.counts = {step.arena().Alloc<int64_t>(size), counts.size()};
+  }
+  Route(step, shared, layer, range, routed);
+  shared.counts = counts;
+  RunCutExperts(step, shared, layer, step.normed.Rows(range.begin, range.count), routed.slots,
+                routed.weights, step.delta.Rows(range.begin, range.count), timer);
+  timer.Next(&PartTimes::experts);
+}
+
+// Experts that are cut: every rank runs its columns of all of them for all ranks' rows. Each rank
+// routes its own rows: what they were routed by (forced routing: tokens) is nowhere else.
+void RunCutChunk(Step& step, MoeShared& shared, const MoeLayer& layer, int64_t chunks,
+                 int64_t chunk, PartTimer& timer) {
+  const ArenaScope scope(step.arena());
+  const MoeConfig& config = shared.config;
+  const Shard& shard = shared.shard;
+  comm::Communicator& comm = *shard.experts.comm;
+  const std::vector<int64_t> row_begin = GatheredBegin(step, shard, chunks, chunk);
+  const int64_t num_rows = row_begin.back();
+  const int64_t k = config.top_k;
+  const RowRange mine = RowsOfChunk(step.rows, shard.tp, chunks, chunk);
+  Routed routed(step.arena(), mine.count, config);
+  Route(step, shared, layer, mine, routed);
+  timer.Next(&PartTimes::dispatch);
+  const GatheredRows all(step.arena(), num_rows, step.act, step.normed.cols, k);
+  comm.AllGatherRows(step.normed.Rows(mine.begin, mine.count), all.rows, row_begin);
+  comm.AllGatherRows(Mat(routed.slots.data(), DType::kI32, mine.count, k), all.slots, row_begin);
+  comm.AllGatherRows(Mat(routed.weights.data(), DType::kF32, mine.count, k), all.weights,
+                     row_begin);
+  const size_t num_pairs = Routed::Pairs(num_rows, config);
+  // After a failure nothing came: no pair has a slot then. (On a device it is so by itself.)
+  if (step.ctx.backend->on_host && !comm.status()) {
+    std::fill_n(all.slots.Row<int32_t>(0), num_pairs, -1);
+  }
+  RunCutExperts(step, shared, layer, all.rows, {all.slots.Row<int32_t>(0), num_pairs},
+                {all.weights.Row<float>(0), num_pairs}, all.out, timer);
+
+  // The rows of this data-parallel rank are on each of its TP ranks.
+  const auto first = static_cast<size_t>(shard.experts.rank - shard.tp.rank);
+  for (int peer = 0; peer < shard.tp.size; ++peer) {
+    const RowRange theirs =
+        RowsOfChunk(step.rows, {.rank = peer, .size = shard.tp.size}, chunks, chunk);
+    const int64_t begin = row_begin[first + static_cast<size_t>(peer)];
+    kernels::CopyRows(step.ctx, {.from = all.out.Rows(begin, theirs.count),
+                                 .to = step.delta.Rows(theirs.begin, theirs.count)});
+  }
+  timer.Next(&PartTimes::experts);
 }
 
 }  // namespace
 
-int64_t MoeChunkRows(const MoeConfig& config, int64_t rows) {
-  return std::min(rows, std::max<int64_t>(1, kMaxPairs / config.top_k));
+int64_t NumMoeChunks(const MoeShared& shared, int64_t rows) {
+  const int64_t of_rank = CeilDiv(rows, shared.shard.tp.size);
+  return std::max<int64_t>(1, CeilDiv(of_rank, MostMoeRows(shared.config, shared.shard)));
 }
 
 void RunMoe(Step& step, MoeShared& shared, const MoeLayer& layer) {
-  const PartTimer timer(step.batch.times, &PartTimes::experts);
-  const int64_t chunk = MoeChunkRows(shared.config, step.rows);
-  for (int64_t begin = 0; begin < step.rows; begin += chunk) {
-    RunChunk(step, shared, layer, begin, std::min(chunk, step.rows - begin));
+  PartTimer timer(step.batch.times, &PartTimes::experts);
+  const std::span<const int64_t> dp_rows = step.batch.dp_rows;
+  const int64_t most = dp_rows.empty() ? step.rows : std::ranges::max(dp_rows);
+  const int64_t chunks =
+      step.batch.moe_chunks > 0 ? step.batch.moe_chunks : NumMoeChunks(shared, most);
+  const GroupPlace& tp = shared.shard.tp;
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    if (shared.shard.cut_experts && shared.shard.data_parallel_size() == 1 &&
+        !step.ctx.backend->on_host) {
+      RunCutRows(step, shared, layer, PieceOf(step.rows, chunks, chunk), timer);
+    } else if (shared.shard.cut_experts) {
+      RunCutChunk(step, shared, layer, chunks, chunk, timer);
+    } else {
+      const int64_t of_rank = CeilDiv(most, tp.size);
+      RunChunk(step, shared, layer, RowsOfChunk(step.rows, tp, chunks, chunk),
+               CeilDiv(of_rank, chunks), timer);
+    }
+  }
+  if (tp.size > 1 && !shared.shard.cut_experts) {
+    timer.Next(&PartTimes::combine);
+    const RowRange mine = PieceOf(step.rows, tp.size, tp.rank);
+    tp.comm->AllGatherRows(step.delta.Rows(mine.begin, mine.count), step.delta,
+                           comm::SplitEvenly(step.rows, tp.size));
   }
   step.has_delta = true;
+}
+
+int64_t MoePlaces(const MoeShared& shared, int64_t rows) {
+  const int64_t chunk = ChunkRows(shared, rows);
+  const int64_t gathered = shared.shard.cut_experts ? chunk * shared.shard.experts.size : chunk;
+  return shared.exchange->MaxPlaces(gathered, shared.config.top_k);
 }
 
 void ReserveMoe(Arena& arena, int64_t rows, DType act, int64_t hidden_size,
                 const MoeShared& shared) {
   const MoeConfig& config = shared.config;
-  const int64_t chunk = MoeChunkRows(config, rows);
-  MoeBuffers(arena, chunk, act, hidden_size, config);
-  arena.Alloc(shared.exchange->ArenaBytes(chunk * config.top_k, shared.placement.num_slots()));
+  const bool cut = shared.shard.cut_experts;
+  int64_t chunk = ChunkRows(shared, rows);
+  Routed(arena, cut ? chunk * shared.shard.tp.size : chunk, config);
+  if (cut) {
+    arena.Alloc<int64_t>(static_cast<int64_t>(shared.counts.size()));
+    chunk *= shared.shard.experts.size;
+    GatheredRows(arena, chunk, act, hidden_size, config.top_k);
+  }
+  arena.Alloc(shared.exchange->ArenaBytes(chunk, config.top_k, shared.placement.num_slots()));
+  const int64_t width = cut ? shared.outer.count() : hidden_size;
+  ExpertRows(arena, MoePlaces(shared, rows), act, config.intermediate_size, width);
+  if (config.shared_intermediate_size == 0) return;
+  arena.AllocMat(act, chunk, width);
   ReserveMlp(arena, chunk, act, config.shared_intermediate_size);
 }
 

@@ -11,7 +11,7 @@ class Qwen final : public GqaModel {
  public:
   Qwen(const ModelConfig& config, const DecoderOptions& options, WeightPlan& plan)
       : GqaModel(config, options, plan) {
-    for (int64_t i = 0; i < config_.num_layers; ++i) {
+    for (int64_t i = options_.shard.first_layer; i < options_.shard.end_layer; ++i) {
       Layer& layer = layers_[static_cast<size_t>(i)];
       const std::string prefix = LayerPrefix(i);
       DeclareAttention(plan, i);
@@ -22,7 +22,8 @@ class Qwen final : public GqaModel {
       if (layer.attention.layer.moe) {
         DeclareExperts(plan, prefix + "mlp.", {}, &layer.moe.emplace());
       } else {
-        DeclareMlp(plan, Part::kDenseMlp, prefix + "mlp.", config_.intermediate_size, &layer.mlp);
+        DeclareMlp(plan, Part::kDenseMlp, prefix + "mlp.", config_.intermediate_size,
+                   options_.shard.tp, &layer.mlp);
       }
     }
   }

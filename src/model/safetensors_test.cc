@@ -9,12 +9,12 @@
 namespace moebius::model {
 namespace {
 
-Result<SafetensorsHeader> Parse(const std::string& file) {
+Result<SafetensorsHeader> ParseHeader(const std::string& file) {
   return ParseSafetensors(std::as_bytes(std::span(file.data(), file.size())), "w.safetensors");
 }
 
 std::string Message(const std::string& file) {
-  const auto parsed = Parse(file);
+  const auto parsed = ParseHeader(file);
   return parsed ? "" : parsed.error().message();
 }
 
@@ -24,7 +24,7 @@ TEST(Safetensors, ReadsWhatIsThere) {
   const std::string bytes = SafetensorsBytes({{"a", MakeTensor({3}, {1, 2, 3}, DType::kBF16)},
                                               {"b", MakeTensor({2, 1}, {4, 5})},
                                               {"empty", MakeTensor({0, 4}, {})}});
-  const auto header = Parse(bytes);
+  const auto header = ParseHeader(bytes);
   ASSERT_TRUE(header) << header.error().message();
   ASSERT_EQ(header->tensors.size(), 3u);
   size_t sum = header->header_bytes;
@@ -91,7 +91,8 @@ TEST(Safetensors, RefusesBadEntries) {
   EXPECT_HAS(Message(WithLength("[]", "")), "no JSON object");
   EXPECT_HAS(Message(WithLength(std::string(100000, '['), "")), "nested 100000 levels deep");
   // A dtype that nobody knows is held, but never as a weight.
-  const auto unknown = Parse(entry(R"("a":{"dtype":"F4","shape":[3],"data_offsets":[0,2]})", 2));
+  const auto unknown =
+      ParseHeader(entry(R"("a":{"dtype":"F4","shape":[3],"data_offsets":[0,2]})", 2));
   ASSERT_TRUE(unknown);
   EXPECT_FALSE(unknown->tensors[0].dtype);
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "base/check.h"
 #include "base/progress.h"
@@ -94,20 +95,33 @@ void WeightPlan::FillRowMajor(const Piece& piece, std::byte* dst) {
     }
     return;
   }
+  FillTable(piece, dst);
+}
+
+void WeightPlan::FillTable(const Piece& piece, std::byte* dst) {
+  const Entry& entry = *piece.entry;
+  const Source& source = entry.sources.front();
+  const kernels::WeightSource part = source.matrix.Rows(piece.begin, piece.count);
+  const size_t element = SizeOf(ElementOf(entry));
+  const size_t row_bytes = static_cast<size_t>(part.k) * element;
   if (source.tensor.file == nullptr) {
-    FillRandom(source.tensor.seed, piece.begin, piece.count, entry.k, ElementOf(entry), 1.0f, dst);
+    // A row of the whole tensor, so that ranks that share its columns agree.
+    std::vector<std::byte> row(static_cast<size_t>(part.n_stride) * element);
+    for (int64_t i = 0; i < part.n; ++i, dst += row_bytes) {
+      FillRandom(source.tensor.seed, part.row0 + i, 1, part.n_stride, ElementOf(entry), 1.0f,
+                 row.data());
+      std::memcpy(dst, row.data() + static_cast<size_t>(part.col0) * element, row_bytes);
+    }
     return;
   }
-  const size_t row_bytes = static_cast<size_t>(entry.k) * SizeOf(matrix.dtype);
-  const std::byte* from =
-      static_cast<const std::byte*>(matrix.data) + static_cast<size_t>(piece.begin) * row_bytes;
   if (entry.as_float32) {
-    kernels::CopyRows(kernels::WeightFormat::kF32, matrix.Rows(piece.begin, piece.count), dst,
-                      nullptr);
+    kernels::CopyRows(kernels::WeightFormat::kF32, part, dst, nullptr);
   } else {
-    std::memcpy(dst, from, static_cast<size_t>(piece.count) * row_bytes);
+    for (int64_t i = 0; i < part.n; ++i, dst += row_bytes) {
+      std::memcpy(dst, part.Rows(i, 1).data, row_bytes);
+    }
   }
-  source.tensor.file->DropPages(from, static_cast<size_t>(piece.count) * row_bytes);
+  source.tensor.file->DropPages(static_cast<const std::byte*>(part.data), SpanBytes(part));
 }
 
 kernels::WeightSource WeightPlan::PieceOf(const Piece& piece, int64_t half, Scratch& scratch) {
@@ -116,9 +130,11 @@ kernels::WeightSource WeightPlan::PieceOf(const Piece& piece, int64_t half, Scra
   kernels::WeightSource part = source.matrix;
   part.n = piece.count;
   part.row0 += piece.begin;
-  // Parts of one tensor differ by where they begin.
-  const uint64_t begin = static_cast<uint64_t>(source.matrix.row0 * 7919 + source.matrix.col0);
-  Randomise(source.tensor.seed + 0x632be59bd9b4e019ull * begin, piece.begin, part,
+  // A row's numbers depend on where it lies in its tensor, not on how ranks cut that: parts of one
+  // tensor differ by their rows, transposed ones by their first column.
+  const uint64_t begin =
+      part.transposed ? static_cast<uint64_t>(part.col0) + 1 : static_cast<uint64_t>(part.col0);
+  Randomise(source.tensor.seed + 0x632be59bd9b4e019ull * begin, part.row0, part,
             scratch.random[half]);
   return part;
 }
@@ -223,7 +239,9 @@ Result<std::unique_ptr<platform::Memory>> WeightPlan::Load(platform::ThreadPool&
   int64_t total = 0;
   for (const Piece& piece : pieces) total += piece_bytes(piece);
   {
-    Progress progress("loading weights", total, DefaultProgressOptions(ProgressUnit::kBytes));
+    ProgressOptions shown = DefaultProgressOptions(ProgressUnit::kBytes);
+    if (!shows_progress_) shown.quiet_seconds = std::numeric_limits<double>::infinity();
+    Progress progress("loading weights", total, shown);
     std::vector<Scratch> scratch(static_cast<size_t>(pool.num_threads()));
     std::vector<Status> done(pieces.size());
     pool.Run(static_cast<int64_t>(pieces.size()), [&](int64_t i, int thread_idx) {

@@ -5,17 +5,6 @@
 #include "tensor/arena.h"
 
 namespace moebius::model {
-namespace {
-
-std::vector<kernels::PackedWeight*> Places(size_t count, std::vector<kernels::PackedWeight>* out) {
-  out->resize(count);
-  std::vector<kernels::PackedWeight*> places;
-  for (kernels::PackedWeight& weight : *out) places.push_back(&weight);
-  return places;
-}
-
-}  // namespace
-
 const char* PartName(Part part) {
   switch (part) {
     case Part::kEmbedding:
@@ -42,6 +31,20 @@ const char* PartName(Part part) {
 
 Matrix WholeMatrix(std::string name, int64_t n, int64_t k, bool quantizable) {
   return Matrix{std::move(name), {n, k}, quantizable, nullptr};
+}
+
+Matrix RowsOf(Matrix matrix, int64_t begin, int64_t count) {
+  matrix.select = [=, select = std::move(matrix.select)](const kernels::WeightSource& whole) {
+    return (select ? select(whole) : whole).Rows(begin, count);
+  };
+  return matrix;
+}
+
+Matrix ColumnsOf(Matrix matrix, int64_t begin, int64_t count) {
+  matrix.select = [=, select = std::move(matrix.select)](const kernels::WeightSource& whole) {
+    return (select ? select(whole) : whole).Transposed().Rows(begin, count).Transposed();
+  };
+  return matrix;
 }
 
 Result<WeightPlan::Source> WeightPlan::Find(Part part, const Matrix& matrix) {
@@ -115,17 +118,17 @@ void WeightPlan::Vector(Part part, const std::string& name, int64_t n, float ran
   Add(std::move(entry), static_cast<size_t>(n) * sizeof(float));
 }
 
-void WeightPlan::Table(Part part, const std::string& name, int64_t n, int64_t k, Mat* out) {
-  const Source* source = Need(part, WholeMatrix(name, n, k, false));
+void WeightPlan::Table(Part part, const Matrix& matrix, Mat* out) {
+  const Source* source = Need(part, matrix);
   if (source == nullptr) return;
   Entry entry;
   entry.kind = Kind::kTable;
   entry.mat = out;
   entry.sources = {*source};
-  entry.n = n;
-  entry.k = k;
+  entry.n = source->matrix.n;
+  entry.k = source->matrix.k;
   entry.as_float32 = layout_ == kernels::WeightLayout::kRows && source->matrix.dtype == DType::kF16;
-  const size_t num_bytes = static_cast<size_t>(n * k) * SizeOf(ElementOf(entry));
+  const size_t num_bytes = static_cast<size_t>(entry.n * entry.k) * SizeOf(ElementOf(entry));
   Add(std::move(entry), num_bytes);
 }
 
@@ -143,30 +146,41 @@ void WeightPlan::Gated(Part part, const Matrix& gate, const Matrix& up,
 
 void WeightPlan::Group(Part part, const std::vector<Matrix>& matrices,
                        std::vector<kernels::PackedWeight>* out) {
-  AddGroup(part, {&matrices}, Places(matrices.size(), out));
+  AddGroup(part, {&matrices}, Places(matrices, out));
 }
 
 void WeightPlan::Heads(Part part, const std::vector<Matrix>& matrices,
                        std::vector<kernels::PackedWeight>* out) {
   const bool fp8 = layout_ == kernels::WeightLayout::kPanels || activations_ != DType::kBF16;
-  AddGroup(part, {&matrices}, Places(matrices.size(), out), fp8);
+  AddGroup(part, {&matrices}, Places(matrices, out), fp8);
 }
 
 void WeightPlan::GatedGroup(Part part, const std::vector<Matrix>& gates,
                             const std::vector<Matrix>& ups,
                             std::vector<kernels::PackedWeight>* out) {
-  AddGroup(part, {&gates, &ups}, Places(gates.size(), out));
+  AddGroup(part, {&gates, &ups}, Places(gates, out));
+}
+
+// One for each matrix that is held.
+std::vector<kernels::PackedWeight*> WeightPlan::Places(const std::vector<Matrix>& matrices,
+                                                       std::vector<kernels::PackedWeight>* out) {
+  const auto is_held = [](const Matrix& matrix) { return matrix.held; };
+  out->resize(static_cast<size_t>(std::count_if(matrices.begin(), matrices.end(), is_held)));
+  std::vector<kernels::PackedWeight*> places;
+  for (kernels::PackedWeight& weight : *out) places.push_back(&weight);
+  return places;
 }
 
 void WeightPlan::AddGroup(Part part, const std::vector<const std::vector<Matrix>*>& halves,
                           const std::vector<kernels::PackedWeight*>& out, bool fp8) {
-  std::vector<Entry> entries(out.size());
+  std::vector<Entry> entries;
   std::optional<kernels::WeightFormat> format;
-  for (size_t i = 0; i < out.size(); ++i) {
+  for (size_t i = 0; i < halves.front()->size(); ++i) {
+    Entry entry;
     for (const std::vector<Matrix>* half : halves) {
       const Source* source = Need(part, (*half)[i]);
       if (source == nullptr) return;
-      entries[i].sources.push_back(*source);
+      entry.sources.push_back(*source);
       kernels::WeightFormat natural = NaturalFormat(source->matrix, activations_, layout_);
       if (natural == kernels::WeightFormat::kFp8Block && !fp8) {
         natural = kernels::WeightFormat::kBF16;
@@ -174,8 +188,9 @@ void WeightPlan::AddGroup(Part part, const std::vector<const std::vector<Matrix>
       // Matrices in two formats meet in the one that holds both without loss.
       format = !format || *format == natural ? natural : kernels::WeightFormat::kF32;
     }
+    if ((*halves.front())[i].held) entries.push_back(std::move(entry));
   }
-  for (size_t i = 0; i < out.size(); ++i) {
+  for (size_t i = 0; i < entries.size(); ++i) {
     Entry& entry = entries[i];
     entry.packed = out[i];
     entry.gated = halves.size() == 2;
@@ -197,6 +212,7 @@ void WeightPlan::Stacked(Part part, const std::vector<Matrix>& matrices, Linear*
                              kernels::WeightFormat::kFp8Block;
   }
   for (const Matrix& matrix : matrices) {
+    if (!matrix.held) continue;
     const Source* source = Need(part, matrix);
     if (source == nullptr) return;
     kernels::WeightFormat format = NaturalFormat(source->matrix, activations_, layout_);

@@ -37,15 +37,21 @@ enum class Part : uint8_t {
 constexpr int kNumParts = 9;
 const char* PartName(Part part);
 
-// A matrix in a checkpoint: a tensor, or what `select` takes of it.
+// A matrix in a checkpoint: a tensor, or what `select` takes of it, which may be nothing.
 struct Matrix {
   std::string name;
   std::vector<int64_t> shape;  // of the whole tensor
   bool quantizable = true;     // fp8 checkpoints may hold it as fp8
   // From the whole (dimensions but the last are rows) to the part; empty: all of it.
   std::function<kernels::WeightSource(const kernels::WeightSource&)> select;
+  // False: another rank's. It is checked and has its say in the format of its group, which so is
+  // the same on every rank, but takes no memory and no place in what is loaded.
+  bool held = true;
 };
 Matrix WholeMatrix(std::string name, int64_t n, int64_t k, bool quantizable = true);
+// Outputs [begin, begin + count) of what `matrix` is; columns (inputs) likewise.
+Matrix RowsOf(Matrix matrix, int64_t begin, int64_t count);
+Matrix ColumnsOf(Matrix matrix, int64_t begin, int64_t count);
 
 // Packed matrices that share an input, stacked by outputs: one where their sizes allow, so that one
 // product serves all.
@@ -74,12 +80,12 @@ class WeightPlan {
   // Declarations. What they point to must stay where it is until Load has filled it. After an error
   // they do nothing. A float32 [1, n] vector; random weights are `random_value`.
   void Vector(Part part, const std::string& name, int64_t n, float random_value, Mat* out);
-  // A table [n, k] in rows, in its own dtype; float16 becomes float32 in the layout kRows, whose
-  // kernels read no other.
-  void Table(Part part, const std::string& name, int64_t n, int64_t k, Mat* out);
+  // A table in rows, in its own dtype; float16 becomes float32 in the layout kRows, whose kernels
+  // read no other. Rows or columns of one, but not transposed.
+  void Table(Part part, const Matrix& matrix, Mat* out);
   void Packed(Part part, const Matrix& matrix, kernels::PackedWeight* out);
   void Gated(Part part, const Matrix& gate, const Matrix& up, kernels::PackedWeight* out);
-  // Matrices for one grouped product: all in one format.
+  // Matrices for one grouped product: all in one format. A place for each that is held.
   void Group(Part part, const std::vector<Matrix>& matrices,
              std::vector<kernels::PackedWeight>* out);
   void GatedGroup(Part part, const std::vector<Matrix>& gates, const std::vector<Matrix>& ups,
@@ -92,6 +98,7 @@ class WeightPlan {
 
   // While set, everything declared counts as the MTP layer's.
   void set_mtp(bool mtp) { mtp_ = mtp; }
+  void set_show_progress(bool show) { shows_progress_ = show; }
   const TensorSource& source() const { return source_; }
 
   // The first error of a declaration.
@@ -140,6 +147,8 @@ class WeightPlan {
   const Source* Need(Part part, const Matrix& matrix);
   void AddGroup(Part part, const std::vector<const std::vector<Matrix>*>& halves,
                 const std::vector<kernels::PackedWeight*>& out, bool fp8 = true);
+  static std::vector<kernels::PackedWeight*> Places(const std::vector<Matrix>& matrices,
+                                                    std::vector<kernels::PackedWeight>* out);
   void Add(Entry entry, size_t num_bytes);
   void AddPacked(std::vector<Entry> entries);
   size_t TakeBytes(size_t num_bytes);
@@ -163,6 +172,7 @@ class WeightPlan {
   static Run RowMajorRun(const Piece& piece);
   static DType ElementOf(const Entry& entry);
   static void FillRowMajor(const Piece& piece, std::byte* dst);
+  static void FillTable(const Piece& piece, std::byte* dst);
   static void FillPacked(const Piece& piece, std::byte* region, Scratch& scratch);
   static kernels::WeightSource PieceOf(const Piece& piece, int64_t half, Scratch& scratch);
   static void DropPages(const Piece& piece, int64_t half, const kernels::WeightSource& part);
@@ -176,6 +186,7 @@ class WeightPlan {
   DType activations_;
   kernels::WeightLayout layout_;
   bool mtp_ = false;
+  bool shows_progress_ = true;
   Status status_;
   Source needed_;
   std::vector<Entry> entries_;

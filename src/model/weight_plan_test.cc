@@ -14,7 +14,7 @@ using kernels::PackedAt;
 using kernels::PackedWeight;
 using kernels::WeightFormat;
 
-platform::ThreadPool& Pool() {
+platform::ThreadPool& LoadingPool() {
   static const auto pool = platform::ThreadPool::Create({0, 0});
   return *pool;
 }
@@ -71,13 +71,13 @@ TEST(WeightPlan, PacksLargeWeightsInPieces) {
   Mat vector;
   PackedWeight packed;
   PackedWeight gated;
-  plan.Table(Part::kEmbedding, "a", n, k, &table);
+  plan.Table(Part::kEmbedding, WholeMatrix("a", n, k, false), &table);
   plan.Vector(Part::kNorms, "z", 3, 1, &vector);
   plan.Packed(Part::kHead, WholeMatrix("a", n, k), &packed);
   plan.Gated(Part::kDenseMlp, WholeMatrix("a", n, k), WholeMatrix("b", n, k), &gated);
   ASSERT_TRUE(plan.status()) << plan.status().error().message();
   ASSERT_EQ(plan.tensors().size(), 3u);  // each once
-  const auto region = plan.Load(Pool());
+  const auto region = plan.Load(LoadingPool());
   ASSERT_TRUE(region) << region.error().message();
   EXPECT_EQ(packed.format, WeightFormat::kBF16);
   ExpectHolds(packed, a, n, k, 0);
@@ -100,7 +100,7 @@ TEST(WeightPlan, StacksByOutputs) {
   plan.Stacked(Part::kAttention,
                {WholeMatrix("a", 32, 40), WholeMatrix("b", 20, 40), WholeMatrix("c", 7, 40)},
                &linear);
-  const auto region = plan.Load(Pool());
+  const auto region = plan.Load(LoadingPool());
   ASSERT_TRUE(region) << region.error().message();
   EXPECT_EQ(linear.n, 59);
   ASSERT_EQ(linear.parts.size(), 2u);  // c cannot follow 52 rows without a seam
@@ -141,7 +141,7 @@ TEST(WeightPlan, KeepsFp8BlocksAndTheirScales) {
     return whole.Rows(100, 300).Transposed();
   };
   plan.Packed(Part::kAttention, part, &transposed);
-  const auto region = plan.Load(Pool());
+  const auto region = plan.Load(LoadingPool());
   ASSERT_TRUE(region) << region.error().message();
   EXPECT_EQ(packed.format, WeightFormat::kFp8Block);
   ExpectHolds(packed, a, n, k, 0, false, 0.25f);
@@ -162,7 +162,7 @@ TEST(WeightPlan, GroupsMeetInOneFormat) {
   WeightPlan plan(*opened.source, DType::kBF16);
   std::vector<PackedWeight> group;
   plan.Group(Part::kRoutedExperts, {WholeMatrix("a", 16, 16), WholeMatrix("b", 16, 16)}, &group);
-  const auto region = plan.Load(Pool());
+  const auto region = plan.Load(LoadingPool());
   ASSERT_TRUE(region);
   ASSERT_EQ(group.size(), 2u);
   for (const PackedWeight& w : group) {
@@ -212,11 +212,11 @@ TEST(WeightPlan, InRows) {
   Matrix part = whole;
   part.select = [](const kernels::WeightSource& all) { return all.Rows(100, 300).Transposed(); };
   plan.Packed(Part::kAttention, part, &transposed);
-  plan.Table(Part::kEmbedding, "c", 144, k, &table);
+  plan.Table(Part::kEmbedding, WholeMatrix("c", 144, k, false), &table);
   Mat half;
-  plan.Table(Part::kEmbedding, "h", 144, k, &half);
+  plan.Table(Part::kEmbedding, WholeMatrix("h", 144, k, false), &half);
   plan.Vector(Part::kNorms, "v", 3, 1, &vector);
-  const auto memory = plan.Load(Pool());
+  const auto memory = plan.Load(LoadingPool());
   ASSERT_TRUE(memory) << memory.error().message();
   const auto wanted = [&](int64_t i, int64_t j) {
     return a[static_cast<size_t>(i * k + j)] *
@@ -252,7 +252,7 @@ std::string Message(const Opened& opened, int64_t n, int64_t k, bool quantizable
   PackedWeight packed;
   plan.Packed(Part::kHead, WholeMatrix("w", n, k, quantizable), &packed);
   plan.Packed(Part::kHead, WholeMatrix("never asked for", n, k), &packed);
-  const auto region = plan.Load(Pool());
+  const auto region = plan.Load(LoadingPool());
   EXPECT_FALSE(region);
   return plan.status() ? "" : plan.status().error().message();
 }
@@ -299,7 +299,7 @@ TEST(RandomWeights, HaveTheWishedDeviationInEveryFormat) {
         return whole.Rows(1000, 200).Transposed();
       };
       plan.Packed(Part::kHead, selected, &part);
-      const auto region = plan.Load(Pool());
+      const auto region = plan.Load(LoadingPool());
       ASSERT_TRUE(region);
       EXPECT_EQ(packed.format == WeightFormat::kFp8Block, fp8);
       EXPECT_EQ(part.n, 600);

@@ -6,6 +6,8 @@
 #include <span>
 #include <vector>
 
+#include "base/check.h"
+
 namespace moebius::moe {
 
 class ExpertStats {
@@ -25,6 +27,14 @@ class ExpertStats {
     for (const int32_t expert : experts) {
       if (expert >= 0) ++counts_[Index(layer, expert)];
     }
+  }
+  // The counts of another rank of the same model; one that has counted nothing yet may be empty.
+  void Add(const ExpertStats& other) {
+    if (other.counts_.empty()) return;
+    if (counts_.empty()) *this = ExpertStats(other.num_layers_, other.num_experts_);
+    MOEBIUS_CHECK_EQ(num_layers_, other.num_layers_);
+    MOEBIUS_CHECK_EQ(num_experts_, other.num_experts_);
+    for (size_t i = 0; i < counts_.size(); ++i) counts_[i] += other.counts_[i];
   }
   std::span<const int64_t> Layer(int layer) const {
     return std::span(counts_).subspan(Index(layer, 0), static_cast<size_t>(num_experts_));

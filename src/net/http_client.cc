@@ -23,7 +23,7 @@ namespace {
 
 constexpr std::chrono::seconds kMaxIdle{30};
 constexpr size_t kScratchBytes = 64 << 10;
-constexpr size_t kYieldBytes = 1 << 20;
+constexpr size_t kReadBeforeYield = 1 << 20;
 
 class Client;
 
@@ -456,7 +456,7 @@ Awaitable<Status> Call::Talk(ResponseReader* reader) {
     if (!interrupted) co_return interrupted;
     if (got != IoOutcome::kOk) {
       co_await Wait(true, written == IoOutcome::kWantWrite || got == IoOutcome::kWantWrite);
-    } else if (num_since_yield_ > kYieldBytes) {
+    } else if (num_since_yield_ > kReadBeforeYield) {
       num_since_yield_ = 0;
       event_.Set();
       co_await event_.Wait();

@@ -90,7 +90,9 @@ TEST(HttpClient, PutsThePrefixBeforeTheTarget) {
   options.base_url = "http://localhost:" + std::to_string(server.port()) + "/v1/";
   auto client = HttpClient::Create(options);
   ASSERT_TRUE(client);
-  EXPECT_EQ((*client)->Fetch(Get("/models"))->body, "GET /v1/models 0");
+  const auto response = (*client)->Fetch(Get("/models"));
+  ASSERT_TRUE(response) << response.error().message();
+  EXPECT_EQ(response->body, "GET /v1/models 0");
 }
 
 TEST(HttpClient, ABodyArrivesInPiecesWithTheirTimes) {

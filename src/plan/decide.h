@@ -109,7 +109,8 @@ struct Decision {
 };
 Decision Decide(const PlanInput& input, const Question& question);
 
-// Rows for the given time per token, or for 25, 33, 50 and 100 ms. Empty for dense models.
+// Rows for the given time per token, or for 25, 33, 50 and 100 ms. Empty for dense models and for
+// own ranks.
 std::vector<WidthRow> WhatWidthBuys(const PlanInput& input, std::optional<double> tpot_ms);
 
 // Points of one legal layout at powers of two, as far as memory goes.

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "base/check.h"
 #include "base/suggest.h"
 #include "plan/device_file.h"
 
@@ -217,6 +218,12 @@ Result<Device> LoadDevice(const std::string& name_or_file) {
   return MakeError(ErrorCode::kInvalidArgument,
                    "--device is '{}'{}, expected one of {}, or a .yaml file", name_or_file,
                    DidYouMean(name_or_file, KnownDevices()), fmt::join(KnownDevices(), ", "));
+}
+
+Device KnownDevice(const std::string& name) {
+  Result<Device> device = LoadDevice(name);
+  MOEBIUS_CHECK(device.has_value());
+  return *std::move(device);
 }
 
 }  // namespace moebius::plan

@@ -48,6 +48,8 @@ struct Device {
 // keys above (`base: h200` starts from a built-in one, `name` is the file's unless given). Errors
 // name file, line, key, what was found and what was expected, and the nearest key or name.
 Result<Device> LoadDevice(const std::string& name_or_file);
+// One that the program brings along: there is no error.
+Device KnownDevice(const std::string& name);
 std::vector<std::string> KnownDevices();
 
 // Whose measured shares "interpolated" stands for on this device, for a legend: "h200 and h800

@@ -5,14 +5,11 @@
 #include <optional>
 #include <string>
 
-#include "base/check.h"
 #include "plan/measured.h"
 #include "plan/share_table.h"
 
 namespace moebius::plan {
 namespace {
-
-constexpr double kMicro = 1e6;
 
 // Bytes that one GPU sends inside its node and out of it.
 struct LinkBytes {
@@ -44,12 +41,6 @@ double ModelUs(const Device& device, const LinkBytes& bytes, bool overlap, doubl
          (overlap ? std::max(near, far) : near + far);
 }
 
-Device Known(const char* name) {
-  Result<Device> device = LoadDevice(name);
-  MOEBIUS_CHECK(device.has_value());
-  return *std::move(device);
-}
-
 OpCost Finish(const Device& device, const LinkBytes& bytes, bool overlap,
               const std::optional<ShareTable::Share>& share) {
   OpCost cost;
@@ -77,7 +68,7 @@ ShareTable::Shape ExchangeAt(double ranks, double tokens) {
 ExchangeTables FillExchange(const std::string& family, bool by_node) {
   ExchangeTables tables;
   for (const ExchangeRow& row : MeasuredExchanges()) {
-    const Device on = Known(row.device);
+    const Device on = KnownDevice(row.device);
     if (on.measured_as != family) continue;
     if (row.by_node != by_node && on.gpus_per_node <= 8) continue;
     ExchangeShape s;
@@ -126,7 +117,7 @@ OpCost Collective(const Device& device, int ranks, int gpus_per_node, double byt
   static const ShareTable nccl = [] {
     ShareTable table;
     for (const AllReduceRow& row : MeasuredAllReduces()) {
-      const Device on = Known(row.device);
+      const Device on = KnownDevice(row.device);
       const LinkBytes sent = CollectiveBytes(row.ranks, on.gpus_per_node, row.bytes, 2);
       table.Add(ExchangeAt(row.ranks, row.bytes), ModelUs(on, sent, false, 1, 1) / row.us,
                 row.device);

@@ -14,6 +14,12 @@ struct Launch {
   std::vector<std::string> moebius;
   std::vector<std::string> vllm;
 };
+
+// Which ranks `moebius serve` runs, for whoever planned others.
+inline constexpr const char* kWhatRuns =
+    "moebius serve runs ranks on one machine: on its CPUs, or each on a Hopper GPU (--device "
+    "cuda), there without pipeline stages.";
+
 Launch LaunchCommands(const PlanInput& input, const Estimate& estimate);
 
 // "--tensor-parallel-size 4 --data-parallel-size 2 --enable-expert-parallel".

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "plan/own_ranks.h"
 #include "plan/workspace.h"
 
 namespace moebius::plan {
@@ -83,8 +84,9 @@ void AddWeights(const ModelShape& model, const layout::ParallelLayout& layout, c
                   Ways(layout, Part::kDenseFfn);
   AddExperts(model, layout, stage, use);
   if (stage.first) use.embedding_and_head += embedding / Ways(layout, Part::kEmbedding);
-  // A tied head is the embedding where both are on one stage.
-  if (stage.last && !(model.tie_embeddings && stage.first)) {
+  // A tied head is the embedding where both are on one stage; own ranks pack it besides.
+  const bool is_one = model.tie_embeddings && stage.first && !layout.config.own_ranks;
+  if (stage.last && !is_one) {
     use.embedding_and_head += embedding / Ways(layout, Part::kLmHead);
   }
   use.router_and_norms = (static_cast<double>(stage.moe * model.RouterParams()) +
@@ -127,6 +129,9 @@ MemoryUse PlanMemory(const ModelShape& model, const layout::ParallelLayout& layo
     MemoryUse use;
     AddWeights(model, layout, stage, use);
     use.exchange_buffers = stage.moe > 0 ? exchange.bytes() : 0;
+    if (layout.config.own_ranks) {
+      use.exchange_buffers += OwnRanksCommunicators(model, layout, input);
+    }
     use.activations = activations;
     use.kv_budget = input.hbm_bytes * input.utilization - use.total_without_kv();
     use.kv_bytes_per_token = KvBytesPerToken(model, layout, stage, input);

@@ -21,6 +21,12 @@ struct MemoryInput {
   // (what AIConfigurator assumes of a GPU).
   double runtime_bytes = 3.5e9;
   double communicator_bytes = 0.4e9;
+  // Of own ranks (ParallelConfig::own_ranks), which take the engine's own sizes instead of these
+  // two; max_decode_tokens are then the requests of a step.
+  double activation_bytes = 0;  // of an element of a row; 0: 4 with weights of 4 bytes, else 2
+  int64_t max_moe_rows = 0;     // of a rank in one chunk of a MoE layer; 0: the engine's own choice
+  bool deterministic = false;   // results come home un-summed
+  int num_threads = 1;          // that compute
 };
 
 // What dispatch and combine keep on one rank, by the backend's own rule.
@@ -34,6 +40,7 @@ struct MemoryInput {
 //    twice, for the largest decode step (also taken for nixl_ep).
 //  deepep_high_throughput and other kernels: a fixed 1 GiB for the node's links and 1 GiB for the
 //  network. gather and scatter: the tokens of all ranks, in and out.
+//  own ranks: the regions and the communicators that the engine shares out (own_ranks.h).
 struct ExchangeMemory {
   double regions = 0;
   double grouped = 0;

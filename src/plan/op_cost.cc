@@ -6,7 +6,6 @@
 #include <string>
 #include <vector>
 
-#include "base/check.h"
 #include "plan/imbalance.h"
 #include "plan/measured.h"
 #include "plan/share_table.h"
@@ -14,19 +13,12 @@
 namespace moebius::plan {
 namespace {
 
-constexpr double kMicro = 1e6;
 constexpr int64_t kExpertProducts = 2;
 constexpr int64_t kExpertMoves = 3;  // permutation, activation, weighted sum
 
 double ModelUs(const Device& device, double peak, double flops, double bytes, int64_t launches) {
   return static_cast<double>(launches) * device.launch_us +
          kMicro * std::max(flops / peak, bytes / device.hbm_bandwidth);
-}
-
-Device Known(const char* name) {
-  Result<Device> device = LoadDevice(name);
-  MOEBIUS_CHECK(device.has_value());
-  return *std::move(device);
 }
 
 OpCost Finish(const Device& device, OpCost cost, double peak,
@@ -61,7 +53,7 @@ const ShareTable& GemmTable(const Device& device) {
   static const ShareTable hopper = [] {
     ShareTable table;
     for (const GemmRow& row : MeasuredGemms()) {
-      const Device on = Known(row.device);
+      const Device on = KnownDevice(row.device);
       const auto m = static_cast<double>(row.m);
       const auto n = static_cast<double>(row.n);
       const auto k = static_cast<double>(row.k);
@@ -103,7 +95,7 @@ OpCost ExpertsMoves(const Device& device, const ExpertsShape& e) {
 void AddExpertsRow(const ExpertsRow& row, ShareTable& table) {
   constexpr int64_t kExperts = 256;
   constexpr int64_t kTopK = 8;
-  const Device on = Known(row.device);
+  const Device on = KnownDevice(row.device);
   Imbalance imbalance;
   imbalance.zipf = kDeepSeekZipf;
   imbalance.balanced = true;
@@ -126,7 +118,7 @@ void AddExpertsRow(const ExpertsRow& row, ShareTable& table) {
 }
 
 void AddGroupedRow(const GroupedGemmRow& row, ShareTable& table) {
-  const Device on = Known(row.device);
+  const Device on = KnownDevice(row.device);
   const auto groups = static_cast<double>(row.groups);
   const auto rows = static_cast<double>(row.rows);
   const double nk = static_cast<double>(row.n) * static_cast<double>(row.k);

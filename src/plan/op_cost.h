@@ -11,6 +11,8 @@
 
 namespace moebius::plan {
 
+inline constexpr double kMicro = 1e6;  // microseconds of a second
+
 struct OpCost {
   double us = 0;
   double flops = 0;

@@ -11,7 +11,7 @@ constexpr const char* kVllmBlog = "vLLM blog, H200, DeepSeek-V3";
 
 // Packed by hand, like published_rows.cc.
 // clang-format off
-constexpr PublishedRow kRows[] = {
+constexpr PublishedRow kOrderingRows[] = {
     {.source = kPlaybook, .device = "mi300x", .compared = Compared::kOutputGain, .figure = 1.52,
      .kind = FigureKind::kOrdering, .tp = 8, .isl = 8000, .osl = 1000, .batch = 64, .eplb = false,
      .note = "lengths assumed; TTFT and output as it gives them for TP against DP",
@@ -65,6 +65,6 @@ constexpr PublishedRow kRows[] = {
 
 }  // namespace
 
-std::span<const PublishedRow> PublishedOrderings() { return kRows; }
+std::span<const PublishedRow> PublishedOrderings() { return kOrderingRows; }
 
 }  // namespace moebius::plan

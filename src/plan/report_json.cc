@@ -45,6 +45,15 @@ ordered_json DeviceJson(const Device& device) {
   json["link_bytes_per_s"] = device.link_bandwidth;
   json["node_bytes_per_s"] = device.node_bandwidth;
   json["gpus_per_node"] = device.gpus_per_node;
+  // By their names in a device file.
+  json["link_latency_us"] = device.link_latency_us;
+  json["node_latency_us"] = device.node_latency_us;
+  json["launch_us"] = device.launch_us;
+  json["memory_efficiency"] = device.memory_efficiency;
+  json["gemm_efficiency"] = device.gemm_efficiency;
+  json["attention_efficiency"] = device.attention_efficiency;
+  json["link_efficiency"] = device.link_efficiency;
+  json["node_efficiency"] = device.node_efficiency;
   return json;
 }
 

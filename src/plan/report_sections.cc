@@ -22,6 +22,20 @@ std::string Routing(const PlanInput& input) {
   return text + fmt::format(" (default: {})", DefaultSkewOf(input.model.numbers).source);
 }
 
+std::string DeviceLine(const PlanInput& input) {
+  const Device& device = input.device;
+  if (input.parallel.own_ranks) {
+    return fmt::format(
+        "device  {}: {:.1f} GB at {:.1f} GB/s, {:.2f} TFLOP/s, {:.1f} GB/s to each other",
+        device.title, device.hbm_bytes / 1e9, device.hbm_bandwidth / 1e9, device.bf16_flops / 1e12,
+        device.link_bandwidth / 1e9);
+  }
+  return fmt::format(
+      "device  {}: {:.0f} GB at {:.2f} TB/s, {:.0f} GB/s to {} GPUs of a node, {:.0f} GB/s beyond",
+      device.title, device.hbm_bytes / 1e9, device.hbm_bandwidth / 1e12,
+      device.link_bandwidth / 1e9, device.gpus_per_node, device.node_bandwidth / 1e9);
+}
+
 Section Head(const PlanReport& report) {
   const PlanInput& input = report.input;
   const layout::ModelNumbers& numbers = input.model.numbers;
@@ -40,11 +54,7 @@ Section Head(const PlanReport& report) {
   head.lines.push_back(fmt::format("model   {} parameters, {} a token; {}; {}",
                                    Parameters(input.model.TotalParams(), 4),
                                    Parameters(input.model.ActiveParams(), 3), experts, attention));
-  head.lines.push_back(fmt::format(
-      "device  {}: {:.0f} GB at {:.2f} TB/s, {:.0f} GB/s to {} GPUs of a node, {:.0f} GB/s beyond",
-      input.device.title, input.device.hbm_bytes / 1e9, input.device.hbm_bandwidth / 1e12,
-      input.device.link_bandwidth / 1e9, input.device.gpus_per_node,
-      input.device.node_bandwidth / 1e9));
+  head.lines.push_back(DeviceLine(input));
   const bool free = !report.question.concurrency &&
                     report.question.objective != Objective::kLatency && !report.one_layout;
   const std::string requests =
@@ -302,8 +312,8 @@ Section Commands(const PlanReport& report) {
   if (report.launch->moebius.empty()) {
     section.lines.emplace_back("moebius serve has no decode context parallelism.");
   } else {
-    section.lines.emplace_back(
-        "moebius serve runs one rank today: --dry-run shows what these flags need.");
+    section.lines.emplace_back(kWhatRuns);
+    section.lines.emplace_back("--dry-run shows what these flags need.");
   }
   const Estimate& estimate = report.decision.ranked.front();
   if (estimate.replicas > 1) {
@@ -403,7 +413,8 @@ Section TrafficSection(const PlanReport& report, const Estimate& estimate) {
   const auto row = [&](const char* name, double bytes) {
     if (bytes > 0) section.grid.rows.push_back({name, fmt::format("{:.1f}", bytes / 1e3)});
   };
-  row("all-reduce after attention", traffic.attention_all_reduce);
+  row(estimate.layout.config.own_ranks ? "gathers after attention" : "all-reduce after attention",
+      traffic.attention_all_reduce);
   row("dispatch to the experts", traffic.moe_dispatch);
   row("combine from the experts", traffic.moe_combine);
   row(dense ? "all-reduce after the FFN" : "all-reduce after the experts", traffic.moe_all_reduce);

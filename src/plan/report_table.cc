@@ -1,4 +1,4 @@
-// The report on a terminal: at most kWidth columns.
+// The report on a terminal: at most kColumns columns.
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -8,7 +8,7 @@
 namespace moebius::plan {
 namespace {
 
-constexpr size_t kWidth = 100;
+constexpr size_t kColumns = 100;
 
 // Breaks at spaces; what continues is indented.
 std::vector<std::string> Wrapped(const std::string& text, size_t width, size_t indent) {
@@ -54,8 +54,8 @@ Columns ColumnsOf(const Grid& grid) {
     for (const size_t width : widths) sum += width + columns.gap;
     return sum - columns.gap;
   };
-  if (total() > kWidth && grid.num_left < 2) columns.gap = 1;
-  while (total() > kWidth) {
+  if (total() > kColumns && grid.num_left < 2) columns.gap = 1;
+  while (total() > kColumns) {
     const auto widest =
         std::max_element(widths.begin(), widths.begin() + static_cast<ptrdiff_t>(grid.num_left));
     if (*widest <= 12) break;
@@ -104,7 +104,7 @@ std::string TableText(const std::vector<Section>& sections, bool with_legend) {
     if (!out.empty()) out += "\n";
     out += section.title + "\n";
     for (const std::string& line : section.lines) {
-      for (const std::string& piece : Wrapped(line, kWidth - 2, 2)) out += "  " + piece + "\n";
+      for (const std::string& piece : Wrapped(line, kColumns - 2, 2)) out += "  " + piece + "\n";
     }
     if (!section.grid.header.empty()) {
       const Columns columns = ColumnsOf(section.grid);
@@ -115,14 +115,14 @@ std::string TableText(const std::vector<Section>& sections, bool with_legend) {
       tagged = with_legend;
     }
     for (const std::string& command : section.code) {
-      const std::vector<std::string> lines = Wrapped(command, kWidth - 4, 4);
+      const std::vector<std::string> lines = Wrapped(command, kColumns - 4, 4);
       for (size_t i = 0; i < lines.size(); ++i) {
         out += "  " + lines[i] + (i + 1 < lines.size() ? " \\" : "") + "\n";
       }
     }
   }
   if (tagged) {
-    for (const std::string& line : Wrapped(kLegend, kWidth, 0)) out += "\n" + line;
+    for (const std::string& line : Wrapped(kLegend, kColumns, 0)) out += "\n" + line;
     out += "\n";
   }
   return out;

@@ -5,13 +5,13 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "base/math.h"
+
 namespace moebius::plan {
 namespace {
 
 // Half of them is a batch still (vLLM's threshold: 32 tokens).
 constexpr int64_t kLeastForTwoBatches = 64;
-
-int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 Imbalance ImbalanceOf(const PlanInput& input, const layout::ParallelLayout& layout) {
   Imbalance imbalance = input.imbalance;
@@ -304,12 +304,14 @@ layout::ParallelLayout SettleLayout(const PlanInput& input, const layout::Parall
     if (config.*field == automatic) settling.Choose(field, first, second);
   };
   const bool dp = config.data_parallel_size > 1;
-  const bool exchanges = config.expert_parallel_active() && dp;
-  if (exchanges) {
+  const bool own = config.own_ranks;
+  const bool exchanges = config.expert_parallel_active() && (dp || own);
+  if (exchanges && !own) {  // theirs is all-to-all unless another is named
     choose(&ParallelConfig::all2all_backend, ExchangeBackend::kAuto, ExchangeBackend::kAllToAll,
            ExchangeBackend::kAllGatherReduceScatter);
   }
-  if (input.settle_eplb && config.expert_parallel_active()) settling.TryEplb();
+  if (input.settle_eplb && config.expert_parallel_active() && !own) settling.TryEplb();
+  if (own) return settling.best();  // they keep the rest where it is
   if (dp && input.model.num_dense_layers > 0 && input.model.numbers.num_experts > 0) {
     choose(&ParallelConfig::dense_ffn, PartPlacement::kAuto, PartPlacement::kDp,
            PartPlacement::kTp);

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <memory>
 
+#include "base/math.h"
 #include "plan/exchange_cost.h"
 #include "plan/op_cost.h"
 
@@ -76,8 +77,6 @@ constexpr std::array<LineName, kNumLines> kLineNames = {{
     {"sampling", OpGroup::kOther},
     {"stage send", OpGroup::kCollective},
 }};
-
-int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Drafted tokens of a request in a step.
 int64_t Drafted(const StepInput& input) {
@@ -225,13 +224,17 @@ class Batch {
   void AddMoe() {
     Add(kRouter, Gemm(device_, tokens_, n_.num_experts, n_.hidden_size, model_.other_bytes));
     Add(kRouter, Elementwise(device_, static_cast<double>(tokens_ * n_.num_experts) * 4, 1));
+    if (IsCutByOutputs()) {
+      AddCutExperts();
+      return;
+    }
     const bool cutting = layout_.token_cutting;
     const int64_t own = cutting ? CeilDiv(tokens_, tp_) : tokens_;
     if (n_.shared_intermediate_size > 0) {
       AddFfn(kShared, own, CeilDiv(n_.shared_intermediate_size, cutting ? 1 : tp_));
     }
     AddExperts(own);
-    if (dp_ == 1) {
+    if (dp_ == 1 && !layout_.exchanges) {
       Add(kMoeReduce, AllReduce(device_, tp_, device_.gpus_per_node, Bytes(tokens_, 2)));
     } else if (layout_.expert_parallel_size > 1) {
       AddExchange(own);
@@ -244,10 +247,34 @@ class Batch {
     }
   }
 
+  bool IsCutByOutputs() const {
+    return layout_.config.own_ranks && layout_.expert_tensor_parallel_size > 1;
+  }
+
+  // Own ranks without EP: rows of all to all, columns between the two products and after them.
+  void AddCutExperts() {
+    const int group = layout_.config.expert_group();
+    const int64_t all = tokens_ * dp_;
+    if (n_.shared_intermediate_size > 0) {
+      AddFfn(kShared, all, CeilDiv(n_.shared_intermediate_size, group));
+    }
+    AddExperts(all);
+    const auto gather = [&](Line line, double elements) {
+      Add(line, AllGather(device_, group, device_.gpus_per_node, elements * 2));
+    };
+    gather(kDispatch, static_cast<double>(all * n_.hidden_size));
+    gather(kCombine, static_cast<double>(all * n_.top_k * n_.expert_intermediate_size));
+    if (n_.shared_intermediate_size > 0) {
+      gather(kCombine, static_cast<double>(all * n_.shared_intermediate_size));
+    }
+    gather(kCombine, static_cast<double>(all * n_.hidden_size));
+  }
+
   void AddExperts(int64_t own) {
     const bool spread = layout_.expert_parallel_size > 1;
+    const bool all_have_all = dp_ == 1 && !layout_.exchanges;  // the ranks of a TP group
     const int64_t tokens =
-        spread ? own * layout_.expert_parallel_size / (dp_ == 1 ? tp_ : 1) : tokens_ * dp_;
+        spread ? own * layout_.expert_parallel_size / (all_have_all ? tp_ : 1) : tokens_ * dp_;
     const auto loads = LoadsOf(input_.imbalance, layout_, n_.num_experts, n_.top_k);
     busiest_ = spread ? loads->BusiestRank(tokens) : 1;
     ExpertsShape e;
@@ -280,9 +307,9 @@ class Batch {
     const OpCost gather = AllGather(device_, s.ranks, s.gpus_per_node, Bytes(all, WireBytes()));
     const OpCost scatter = ReduceScatter(device_, s.ranks, s.gpus_per_node, Bytes(all, 2));
     const ExchangeBackend backend = layout_.config.all2all_backend;
-    const bool collectives =
-        backend == ExchangeBackend::kAllGatherReduceScatter ||
-        (backend == ExchangeBackend::kAuto && gather.us + scatter.us < dispatch.us + combine.us);
+    const bool collectives = backend == ExchangeBackend::kAllGatherReduceScatter ||
+                             (backend == ExchangeBackend::kAuto && !layout_.config.own_ranks &&
+                              gather.us + scatter.us < dispatch.us + combine.us);
     Add(kDispatch, collectives ? gather : dispatch);
     Add(kCombine, collectives ? scatter : combine);
   }
@@ -302,9 +329,14 @@ class Batch {
     AddProjection(line, rows, n_.hidden_size, width);
   }
 
+  // What DP attention leaves free; own ranks keep it with its DP rank.
+  bool GoesOverGroup(PartPlacement placement) const {
+    return dp_ > 1 && n_.num_experts > 0 && placement == PartPlacement::kTp &&
+           !layout_.config.own_ranks;
+  }
+
   void AddDense() {
-    const bool over_group =
-        dp_ > 1 && n_.num_experts > 0 && layout_.config.dense_ffn == PartPlacement::kTp;
+    const bool over_group = GoesOverGroup(layout_.config.dense_ffn);
     const int64_t ways = over_group ? layout_.config.expert_group() : tp_;
     const int64_t rows = over_group ? tokens_ * dp_ : tokens_;
     AddFfn(kDense, rows, CeilDiv(n_.dense_intermediate_size, ways));
@@ -318,8 +350,7 @@ class Batch {
 
   // Embedding, head, sampling and what goes to the next stage: once a step.
   void AddEnds() {
-    const bool over_group =
-        dp_ > 1 && n_.num_experts > 0 && layout_.config.lm_head == PartPlacement::kTp;
+    const bool over_group = GoesOverGroup(layout_.config.lm_head);
     const int64_t own = input_.phase == Phase::kPrefill ? requests_ : tokens_;
     const int64_t rows = over_group ? own * dp_ : own;
     const int64_t ways = over_group ? layout_.config.expert_group() : tp_;
@@ -385,8 +416,8 @@ double TimesOf(Line line, const StageLayers& layers, int64_t drafted) {
 }
 
 // Time of one MoE layer that hides behind something else.
-double HiddenUs(const Batch& batch, const StepInput& input, bool two_batches) {
-  if (!batch.exchanges() || input.plain_sum) return 0;
+double HiddenUs(const Batch& batch, const StepInput& input, bool two_batches, bool own_ranks) {
+  if (!batch.exchanges() || input.plain_sum || own_ranks) return 0;  // own ranks: one by one
   const double share = input.phase == Phase::kDecode ? kDecodeOverlap : kPrefillOverlap;
   const double wire = batch.line(kDispatch).us + batch.line(kCombine).us;
   if (!two_batches) return share * std::min(wire, batch.line(kShared).us);
@@ -431,8 +462,9 @@ const char* OpGroupName(OpGroup group) {
 StepTime EstimateStep(const ModelShape& model, const layout::ParallelLayout& layout,
                       const Device& device, const StepInput& input) {
   const int64_t requests = std::max<int64_t>(1, input.requests_per_rank);
-  const bool split = input.two_batch_overlap && layout.config.data_parallel_size > 1 &&
-                     model.num_moe_layers > 0 && requests > 1;
+  const bool split = input.two_batch_overlap && !layout.config.own_ranks &&
+                     layout.config.data_parallel_size > 1 && model.num_moe_layers > 0 &&
+                     requests > 1;
   const Batch batch(model, layout, device, input, split ? CeilDiv(requests, 2) : requests);
   const int64_t drafted = Drafted(input);
   const StageLayers layers = LayersOf(model, layout.config.pipeline_parallel_size, drafted);
@@ -456,8 +488,8 @@ StepTime EstimateStep(const ModelShape& model, const layout::ParallelLayout& lay
     step.total_us += op.us;
     step.ops.push_back(std::move(op));
   }
-  AddTime("overlapped", OpGroup::kOther, -HiddenUs(batch, input, split) * layers.moe, device.basis,
-          step);
+  AddTime("overlapped", OpGroup::kOther,
+          -HiddenUs(batch, input, split, layout.config.own_ranks) * layers.moe, device.basis, step);
   if (input.plain_sum) return step;
   const double gaps = input.phase == Phase::kDecode ? kDecodeGaps : kPrefillGaps;
   AddTime("gaps and waiting", OpGroup::kOther, step.total_us * gaps, device.basis, step);

@@ -50,6 +50,23 @@ TEST_F(Step, IsTheSumOfItsOperations) {
   EXPECT_EQ(Us(step, "MoE all-reduce"), 0);
 }
 
+TEST_F(Step, OwnRanksExchangeUnderTpAndGatherWithoutEp) {
+  base_.own_ranks = true;
+  const StepTime tp_ep = Run(8, 1, true, Decode(16));
+  EXPECT_GT(Us(tp_ep, "dispatch"), 0);
+  EXPECT_GT(Us(tp_ep, "token gather"), 0);
+  EXPECT_EQ(Us(tp_ep, "MoE all-reduce"), 0);
+  EXPECT_EQ(Us(tp_ep, "overlapped"), 0);
+  // The columns of hidden rows, k of them a token, and results: more than the rows themselves.
+  const StepTime cut = Run(8, 1, false, Decode(512));
+  EXPECT_EQ(Us(cut, "MoE all-reduce"), 0);
+  EXPECT_GT(Us(cut, "combine"), 2 * Us(cut, "dispatch"));
+  EXPECT_GT(Us(cut, "combine"), Us(Run(8, 1, true, Decode(512)), "combine"));
+  // The same experts in all, whoever has them.
+  EXPECT_NEAR(Us(Run(4, 2, false, Decode(256)), "experts"), Us(cut, "experts"),
+              0.01 * Us(cut, "experts"));
+}
+
 TEST_F(Step, EveryLayoutHasItsCollectives) {
   const StepTime tp = Run(8, 1, false, Decode(16));
   EXPECT_GT(Us(tp, "attention all-reduce"), 0);

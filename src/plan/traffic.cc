@@ -40,6 +40,7 @@ Traffic PlanTraffic(const ModelShape& model, const layout::ParallelLayout& layou
   const auto hidden = static_cast<double>(model.numbers.hidden_size);
   const auto tokens = static_cast<double>(tokens_per_rank);
   Traffic traffic;
+  // Own ranks gather heads, then columns: what one all-reduce moves where both are as wide.
   traffic.attention_all_reduce = AllReduceBytes(tp, tokens, hidden);
   if (config.pipeline_parallel_size > 1) traffic.pipeline = tokens * hidden * kBf16;
 
@@ -54,6 +55,18 @@ Traffic PlanTraffic(const ModelShape& model, const layout::ParallelLayout& layou
     traffic.moe_dispatch = copies * sent * hidden * dispatch_element_bytes;
     traffic.moe_combine = copies * sent * hidden * kBf16;
     if (layout.token_cutting) traffic.token_gather = (tp - 1) * sent * hidden * kBf16;
+    return traffic;
+  }
+  if (config.own_ranks && model.numbers.num_experts > 0 && config.expert_group() > 1) {
+    // Each brings its share of the rows to all, then its columns of all rows' hidden rows and
+    // results.
+    const double group = config.expert_group();
+    const double others = group - 1;
+    const double inner =
+        static_cast<double>(model.numbers.top_k * model.numbers.expert_intermediate_size) +
+        static_cast<double>(model.numbers.shared_intermediate_size);
+    traffic.moe_dispatch = others * tokens / tp * hidden * kBf16;
+    traffic.moe_combine = others * (tokens * dp) * (inner + hidden) / group * kBf16;
     return traffic;
   }
   if (model.numbers.num_experts > 0 && dp > 1) {

@@ -93,6 +93,7 @@ class Width {
 }  // namespace
 
 std::vector<WidthRow> WhatWidthBuys(const PlanInput& input, std::optional<double> tpot_ms) {
+  if (input.parallel.own_ranks) return {};
   std::vector<Width> widths;
   for (const int ep : kWidths) {
     if (ep > input.model.numbers.num_experts) break;

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/math.h"
+#include "plan/own_ranks.h"
+
 namespace moebius::plan {
 namespace {
 
@@ -11,8 +14,6 @@ using layout::ExchangeKernel;
 using layout::Part;
 
 constexpr double kGiB = static_cast<double>(int64_t{1} << 30);
-
-int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // fp8 rows travel where the weights are fp8; their scales are 4 bytes a 128.
 double DispatchRowBytes(const ModelShape& model) {
@@ -60,6 +61,7 @@ double LowLatencyBufferBytes(int64_t num_slots, int64_t max_tokens, int64_t hidd
 ExchangeMemory PlanExchangeMemory(const ModelShape& model, const layout::ParallelLayout& layout,
                                   const MemoryInput& input) {
   if (!layout.exchanges) return {};
+  if (layout.config.own_ranks) return OwnRanksExchange(model, layout, input);
   // Cut tokens: each TP rank sends its share.
   const int64_t share = layout.token_cutting ? layout.config.tensor_parallel_size : 1;
   const int64_t decode = CeilDiv(std::max<int64_t>(1, input.max_decode_tokens), share);
@@ -100,6 +102,7 @@ double ActivationBytes(const ModelShape& model, const layout::ParallelLayout& la
                        const MemoryInput& input) {
   const layout::ModelNumbers& numbers = model.numbers;
   const layout::ParallelConfig& config = layout.config;
+  if (config.own_ranks) return OwnRanksWorkspace(model, layout, input);
   const auto tokens = static_cast<double>(input.max_batched_tokens);
   const auto decode = static_cast<double>(input.max_decode_tokens);
   const auto hidden = static_cast<double>(numbers.hidden_size);

@@ -10,13 +10,12 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/math.h"
 
 namespace moebius::platform {
 namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
-
-size_t RoundUp(size_t value, size_t unit) { return (value + unit - 1) / unit * unit; }
 
 // Anonymous memory at a multiple of `alignment`: maps more and gives the ends back.
 std::byte* MapAligned(size_t size, size_t alignment) {

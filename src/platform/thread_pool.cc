@@ -4,8 +4,11 @@
 #include <pthread.h>
 #include <sched.h>
 
+#include <utility>
+
 #include "base/check.h"
 #include "base/log.h"
+#include "platform/binding.h"
 
 namespace moebius::platform {
 namespace {
@@ -27,15 +30,6 @@ constexpr int64_t NumTasks(uint64_t ticket) {
 
 void Relax() { __builtin_ia32_pause(); }
 
-void PinThisThread(int cpu) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  CPU_SET(cpu, &set);
-  if (const int error = pthread_setaffinity_np(pthread_self(), sizeof(set), &set); error != 0) {
-    LogWarning("cannot pin a worker to cpu {} (error {}); it runs unpinned", cpu, error);
-  }
-}
-
 }  // namespace
 
 std::vector<int> AllowedCpus() {
@@ -53,19 +47,44 @@ std::vector<int> AllowedCpus() {
 
 std::unique_ptr<ThreadPool> ThreadPool::Create(std::vector<int> cpus) {
   if (cpus.empty()) cpus = AllowedCpus();
-  return std::unique_ptr<ThreadPool>(new ThreadPool(cpus));
+  const int num_threads = static_cast<int>(cpus.size());
+  return std::unique_ptr<ThreadPool>(new ThreadPool({std::move(cpus), num_threads, false}, false));
 }
 
-ThreadPool::ThreadPool(const std::vector<int>& cpus) {
+std::unique_ptr<ThreadPool> ThreadPool::CreatePlanned(const PoolCpus& cpus) {
+  return std::unique_ptr<ThreadPool>(new ThreadPool(cpus, true));
+}
+
+ThreadPool::ThreadPool(PoolCpus cpus, bool is_planned)
+    : cpus_(std::move(cpus)), is_planned_(is_planned) {
+  MOEBIUS_CHECK(cpus_.is_group || cpus_.cpus.size() == static_cast<size_t>(cpus_.num_threads));
   // Spinning threads that share cores starve each other (a barrier of 8 on 2 cores costs 13 ms).
-  spin_ = cpus.size() <= AllowedCpus().size();
-  for (size_t i = 1; i < cpus.size(); ++i) {
-    workers_.emplace_back([this, cpu = cpus[i], thread_idx = static_cast<int>(i)] {
+  spin_ = !cpus_.is_group && cpus_.cpus.size() <= AllowedCpus().size();
+  for (int thread_idx = 1; thread_idx < cpus_.num_threads; ++thread_idx) {
+    workers_.emplace_back([this, thread_idx] {
       pthread_setname_np(pthread_self(), fmt::format("worker-{}", thread_idx).c_str());
-      PinThisThread(cpu);
       WorkerLoop(thread_idx);
     });
+    const Status bound = BindThread(workers_.back().native_handle(), CpusOf(thread_idx),
+                                    fmt::format("worker {}", thread_idx));
+    if (!bound) LogWarning("{}", bound.error().message());
   }
+}
+
+std::vector<int> ThreadPool::CpusOf(int thread_idx) const {
+  if (cpus_.is_group) return cpus_.cpus;
+  return {cpus_.cpus[static_cast<size_t>(thread_idx)]};
+}
+
+Status ThreadPool::BindCaller(const std::string& who) {
+  if (!is_planned_) return {};
+  MOEBIUS_TRY(BindThread(pthread_self(), CpusOf(0), who));
+  for (int thread_idx = 1; thread_idx < num_threads(); ++thread_idx) {
+    const pthread_t worker = workers_[static_cast<size_t>(thread_idx) - 1].native_handle();
+    MOEBIUS_TRY(CheckBinding("runs on cpus", CpusOfThread(worker), CpusOf(thread_idx),
+                             fmt::format("worker {} of {}", thread_idx, who)));
+  }
+  return {};
 }
 
 ThreadPool::~ThreadPool() {

@@ -10,19 +10,37 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 #include <thread>
 #include <vector>
 
+#include "base/result.h"
+
 namespace moebius::platform {
+
+// Where the threads of a rank's pool run: thread i on cpus[i]; or as a group, each on any of them,
+// which other ranks use, too.
+struct PoolCpus {
+  std::vector<int> cpus;
+  int num_threads = 1;
+  bool is_group = false;
+};
 
 class ThreadPool {
  public:
   // cpus: where to pin, one thread a cpu; the first is the caller's (it is not pinned here). Empty:
   // all allowed cpus of this process. A refused pin is a warning.
   static std::unique_ptr<ThreadPool> Create(std::vector<int> cpus = {});
+  // As planned for a rank, the caller's thread included: BindCaller.
+  static std::unique_ptr<ThreadPool> CreatePlanned(const PoolCpus& cpus);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
+
+  // Binds the calling thread, which will call Run, and asserts where all threads may run:
+  // kUnavailable names the one that is elsewhere, with both. Of a pool that was not planned:
+  // nothing.
+  Status BindCaller(const std::string& who);
 
   int num_threads() const { return static_cast<int>(workers_.size()) + 1; }
 
@@ -59,10 +77,14 @@ class ThreadPool {
     (*static_cast<const Task*>(task))(task_idx, thread_idx);
   }
 
-  explicit ThreadPool(const std::vector<int>& cpus);
+  ThreadPool(PoolCpus cpus, bool is_planned);
+  std::vector<int> CpusOf(int thread_idx) const;
   void RunOnAll(int64_t num_tasks, Trampoline trampoline, const void* task);
   void WorkerLoop(int thread_idx);
   void Drain(int thread_idx);
+
+  const PoolCpus cpus_;
+  const bool is_planned_;
 
   // One list of tasks. Written between lists only: a task that is claimed and not yet done keeps
   // its list from ending, so whoever claimed one may read these.

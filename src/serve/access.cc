@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <random>
 
 namespace moebius::serve {
@@ -61,6 +62,22 @@ std::string RequestIdOf(const net::HttpRequest& request) {
   }();
   const uint64_t high = random();
   return fmt::format("{:016x}{:016x}", high, random());
+}
+
+Result<std::optional<int>> DataParallelRankOf(const net::HttpRequest& request,
+                                              int64_t data_parallel_size) {
+  const std::string* given = request.Find(kDataParallelRankHeader);
+  if (given == nullptr) return std::optional<int>();
+  const std::string_view text = Trim(*given);
+  int rank = 0;
+  const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), rank);
+  if (failure != std::errc() || end != text.data() + text.size() || rank < 0 ||
+      rank >= data_parallel_size) {
+    return MakeError(
+        ErrorCode::kInvalidArgument, "the header {} is \"{}\", expected a rank from 0 to {}",
+        kDataParallelRankHeader, text.substr(0, kMaxRequestIdBytes), data_parallel_size - 1);
+  }
+  return rank;
 }
 
 std::vector<net::HttpHeader> CorsHeaders(const net::HttpRequest& request,

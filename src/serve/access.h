@@ -1,11 +1,14 @@
-// Who may call, from where, and under which name: API keys, CORS, request ids. Pure functions over
-// a request's headers.
+// Who may call, from where, under which name, and who is to answer: API keys, CORS, request ids,
+// data-parallel ranks. Pure functions over a request's headers.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "base/result.h"
 #include "net/http_message.h"
 
 namespace moebius::serve {
@@ -18,6 +21,12 @@ constexpr size_t kMaxRequestIdBytes = 128;
 // X-Request-Id if it is 1 to kMaxRequestIdBytes visible ASCII characters, else a random one: 32
 // hexadecimal digits.
 std::string RequestIdOf(const net::HttpRequest& request);
+
+inline constexpr char kDataParallelRankHeader[] = "X-data-parallel-rank";
+// Which rank that header asks for; none: no header. kInvalidArgument names it unless its value is a
+// rank from 0 to data_parallel_size - 1.
+Result<std::optional<int>> DataParallelRankOf(const net::HttpRequest& request,
+                                              int64_t data_parallel_size);
 
 // What a web page of the request's origin needs to read the answer; none: no origin, or not
 // allowed.

@@ -27,13 +27,14 @@ CallRunner::CallRunner(const CallRunnerOptions& options, const CallEnvironment& 
 
 CallRunner::~CallRunner() { Stop(); }
 
-void CallRunner::Run(ParseCall parse, std::string body, const std::shared_ptr<Reply>& reply) {
+void CallRunner::Run(ParseCall parse, std::string body, const std::shared_ptr<Reply>& reply,
+                     std::optional<int> data_parallel_rank) {
   std::shared_ptr<LiveCall> call;
   {
     const std::lock_guard lock(mutex_);
     if (is_stopping_) return;  // the reply says so
     const int64_t id = next_id_++;
-    call = std::make_shared<LiveCall>(&environment_, id, reply);
+    call = std::make_shared<LiveCall>(&environment_, id, reply, data_parallel_rank);
     calls_.emplace(id, call);
     if (calls_.size() == 1) changed_.notify_one();
   }

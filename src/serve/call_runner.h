@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 #include "serve/live_call.h"
@@ -27,8 +28,10 @@ class CallRunner {
   CallRunner(const CallRunnerOptions& options, const CallEnvironment& environment);
   ~CallRunner();  // Stop
 
-  // Answers `reply` in time: at once with 429 if too many wait.
-  void Run(ParseCall parse, std::string body, const std::shared_ptr<Reply>& reply);
+  // Answers `reply` in time: at once with 429 if too many wait. `data_parallel_rank`: whom the
+  // client wants to answer, if it says.
+  void Run(ParseCall parse, std::string body, const std::shared_ptr<Reply>& reply,
+           std::optional<int> data_parallel_rank = std::nullopt);
 
   int64_t num_calls() const;
   int64_t num_unread_bytes() const;  // of all streams

@@ -28,10 +28,24 @@ ApiError InternalError(const std::exception& error) {
   return {500, std::string("the server failed on this call: ") + error.what(), "", "", {}};
 }
 
-// None: it ended as answers do.
-std::optional<ApiError> FailureOf(const frontend::GenerateOutput& output) {
+// Of a request that no engine took. One that is well had no room for it; try again.
+ApiError RefusalOf(const CallEnvironment& environment, const Error& error) {
+  ApiError api = ToApiError(error);
+  if (error.code() == ErrorCode::kUnavailable && environment.frontend->engine().Health()) {
+    api.status = 429;
+    api.retry_after_s = 1;
+    environment.stats->OnQueueFull();
+  }
+  return api;
+}
+
+// None: it ended as answers do. An engine in another process refuses by such an end, too, before it
+// has counted the prompt.
+std::optional<ApiError> FailureOf(const CallEnvironment& environment,
+                                  const frontend::GenerateOutput& output) {
   if (output.finish == engine::FinishReason::kError) {
-    return ToApiError(output.error.value_or(Error(ErrorCode::kInternal, "the engine failed")));
+    const Error error = output.error.value_or(Error(ErrorCode::kInternal, "the engine failed"));
+    return output.usage.num_prompt_tokens == 0 ? RefusalOf(environment, error) : ToApiError(error);
   }
   if (output.finish == engine::FinishReason::kCancelled) {
     return ApiError{503, "the engine ended the request before it was done", "", "", 1};
@@ -49,10 +63,12 @@ std::vector<frontend::GenerateOutput> TakeOutputs(
 
 }  // namespace
 
-LiveCall::LiveCall(const CallEnvironment* environment, int64_t id, std::shared_ptr<Reply> reply)
+LiveCall::LiveCall(const CallEnvironment* environment, int64_t id, std::shared_ptr<Reply> reply,
+                   std::optional<int> data_parallel_rank)
     : environment_(environment),
       id_(id),
       reply_(std::move(reply)),
+      data_parallel_rank_(data_parallel_rank),
       budget_(std::make_shared<frontend::ReadBudget>(environment->max_unread_bytes)) {}
 
 LiveCall::~LiveCall() = default;
@@ -72,17 +88,7 @@ void LiveCall::Start(std::unique_ptr<ApiCall> api) {
   const bool is_stream = api->is_stream();
   environment_->stats->OnCall(api->n());
   Result<Answers> answers = Submit(*api);
-  if (!answers) {
-    ApiError error = ToApiError(answers.error());
-    // An engine that is well has no room for it; try again.
-    if (answers.error().code() == ErrorCode::kUnavailable &&
-        environment_->frontend->engine().Health()) {
-      error.status = 429;
-      error.retry_after_s = 1;
-      environment_->stats->OnQueueFull();
-    }
-    return Abort(error);
-  }
+  if (!answers) return Abort(RefusalOf(*environment_, answers.error()));
   {
     const std::lock_guard lock(mutex_);
     if (is_over_) return;  // meanwhile; its answers end with this scope
@@ -110,6 +116,7 @@ Result<LiveCall::Answers> LiveCall::Submit(const ApiCall& api) {
   Answers answers;
   for (frontend::GenerateRequest request : api.requests()) {
     request.arrival = arrival();
+    request.data_parallel_rank = data_parallel_rank_;
     MOEBIUS_ASSIGN(answers.emplace_back(),
                    frontend::LiveAnswer::Start(*environment_->frontend, request, on_news, news,
                                                api.is_stream() ? budget_ : nullptr));
@@ -187,7 +194,7 @@ bool LiveCall::PollChoice(size_t choice, std::string* bytes, int64_t* num_tokens
     *bytes += api_->OnDelta(choice, *delta, answer.output());
   }
   if (!answer.finished()) return true;
-  failure_ = FailureOf(answer.output());
+  failure_ = FailureOf(*environment_, answer.output());
   if (failure_) return true;
   *bytes += api_->OnFinish(choice, answer.output());
   has_ended_[choice] = true;
@@ -235,7 +242,7 @@ std::optional<std::string> LiveCall::Gather(Answers* answers) {
     answer->Poll();
     if (!answer->finished()) {
       is_complete = false;
-    } else if (const std::optional<ApiError> failure = FailureOf(answer->output())) {
+    } else if (const auto failure = FailureOf(*environment_, answer->output())) {
       Abort(*failure);
       return std::nullopt;
     }

@@ -40,7 +40,8 @@ struct CallEnvironment {
 
 class LiveCall : public std::enable_shared_from_this<LiveCall> {
  public:
-  LiveCall(const CallEnvironment* environment, int64_t id, std::shared_ptr<Reply> reply);
+  LiveCall(const CallEnvironment* environment, int64_t id, std::shared_ptr<Reply> reply,
+           std::optional<int> data_parallel_rank);
   ~LiveCall();
 
   // Parses, submits every choice and begins to answer. On a text thread, once.
@@ -75,6 +76,7 @@ class LiveCall : public std::enable_shared_from_this<LiveCall> {
   const CallEnvironment* const environment_;
   const int64_t id_;
   const std::shared_ptr<Reply> reply_;
+  const std::optional<int> data_parallel_rank_;  // that is to answer all choices
   const std::shared_ptr<frontend::ReadBudget> budget_;
   std::atomic<bool> is_collecting_{false};  // a Collect is posted and has not begun
   std::mutex collect_mutex_;                // one Collect at a time; taken before the other

@@ -21,6 +21,7 @@ std::string Metrics::Text(const Snapshot& snapshot) {
   MetricsText text({{"model_name", snapshot.model_name}, {"engine", "0"}});
   AppendVllmMetrics(snapshot, text);
   AppendMoebiusMetrics(snapshot, window, version_, text);
+  AppendRankMetrics(snapshot, window, text);
   text.DropCommonLabels();
   AppendHttpMetrics(snapshot.server, text);
   AppendProcessMetrics(text);

@@ -24,7 +24,7 @@ struct ExpertLoad {
   }
 };
 
-// One layer's spread.
+// One layer's spread over experts, or over ranks.
 struct ExpertSpread {
   int64_t total = 0;  // tokens times experts a token
   int64_t max = 0;    // of the busiest expert
@@ -33,6 +33,7 @@ struct ExpertSpread {
   double imbalance() const {
     return mean > 0 ? static_cast<double>(max) / mean : 0;
   }  // 0: no token
+  double balancedness() const { return max > 0 ? mean / static_cast<double>(max) : 0; }  // likewise
 };
 ExpertSpread SpreadOf(std::span<const int64_t> counts);
 

@@ -14,6 +14,8 @@ void AppendVllmMetrics(const Snapshot& snapshot, MetricsText& text);
 // What those have no name for.
 void AppendMoebiusMetrics(const Snapshot& snapshot, const ExpertLoad& window,
                           const std::string& version, MetricsText& text);
+// Of each rank, and of how experts' work is spread over them.
+void AppendRankMetrics(const Snapshot& snapshot, const ExpertLoad& window, MetricsText& text);
 // http_...: as the usual HTTP instrumentation of Python servers names it. No common labels.
 void AppendHttpMetrics(const ServerStats& server, MetricsText& text);
 // process_...: of this process, from /proc. What cannot be read is absent. No common labels.

@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "serve/metrics_ranks.h"
+
 namespace moebius::serve {
 namespace {
 
@@ -77,6 +79,23 @@ Snapshot MakeSnapshot() {
                                        .path = "/v1/chat/completions",
                                        .num_by_status = {{200, 9}, {400, 2}, {499, 1}},
                                        .seconds = Latencies({0.5})});
+  // Two ranks with two of the four experts each.
+  snapshot.ranks.resize(2);
+  for (int rank = 0; rank < 2; ++rank) {
+    engine::RankLoad& load = snapshot.ranks[static_cast<size_t>(rank)];
+    load.rank = load.dp = load.expert_rank = rank;
+    load.num_steps = 11;
+    load.num_empty_steps = 3 * rank;
+    load.num_rows = 200 - 100 * rank;
+    load.num_expert_rows = 300;
+    load.dispatch_bytes = 4096;
+    load.combine_bytes = 2048;
+    load.num_latency_steps = 9;
+    load.num_throughput_steps = 2;
+    load.last_step = 10;
+    load.seconds = 1;
+    load.parts = {.attention = 0.5, .experts = 0.25, .wait = 0.125, .other = 0.125};
+  }
   snapshot.uptime_seconds = 10;
   return snapshot;
 }
@@ -116,6 +135,53 @@ TEST(Metrics, EngineCountersHaveTheNamesThatDashboardsKnow) {
   EXPECT_EQ(value("moebius:step_seconds_bucket", "part=\"device\",le=\"0.005\""), "1");
   EXPECT_EQ(value("moebius:step_seconds_bucket", "part=\"device\",le=\"0.002\""), "0");
   EXPECT_EQ(value("moebius:build_info", "version=\"1.2.3\""), "1");
+}
+
+TEST(Metrics, RanksAreToldApart) {
+  Metrics metrics("1");
+  const std::string text = metrics.Text(MakeSnapshot());
+  const auto value = [&](const std::string& name, int rank, const std::string& more = "") {
+    return Value(text, name + "{" + kCommon + ",rank=\"" + std::to_string(rank) + "\",dp=\"" +
+                           std::to_string(rank) + "\",tp=\"0\",pp=\"0\"" + more + "}");
+  };
+  EXPECT_EQ(value("moebius:rank_steps_total", 1), "11");
+  EXPECT_EQ(value("moebius:rank_zero_token_steps_total", 0), "0");
+  EXPECT_EQ(value("moebius:rank_zero_token_steps_total", 1), "3");
+  EXPECT_EQ(value("moebius:rank_tokens_total", 0), "200");
+  EXPECT_EQ(value("moebius:rank_expert_tokens_total", 1), "300");
+  EXPECT_EQ(value("moebius:rank_dispatch_bytes_total", 1), "4096");
+  EXPECT_EQ(value("moebius:rank_combine_bytes_total", 1), "2048");
+  EXPECT_EQ(value("moebius:rank_step_seconds_total", 1, ",part=\"attention\""), "0.5");
+  EXPECT_EQ(value("moebius:rank_step_seconds_total", 0, ",part=\"wait\""), "0.125");
+  EXPECT_EQ(value("moebius:rank_exchange_steps_total", 0, ",mode=\"latency\""), "9");
+  EXPECT_EQ(value("moebius:rank_exchange_steps_total", 0, ",mode=\"throughput\""), "2");
+  EXPECT_EQ(value("moebius:rank_last_step", 0), "10");
+}
+
+TEST(Metrics, TheBalanceOfExpertsOverRanks) {
+  Metrics metrics("1");
+  Snapshot snapshot = MakeSnapshot();  // layer 1: experts 0 to 3 got 0, 3, 0, 1
+  const auto value = [&](const std::string& text, const std::string& name, int layer) {
+    return Value(text, name + "{" + kCommon + ",layer=\"" + std::to_string(layer) + "\"}");
+  };
+  std::string text = metrics.Text(snapshot);
+  EXPECT_EQ(value(text, "moebius:rank_balancedness", 0), "1");
+  EXPECT_EQ(value(text, "moebius:rank_expert_load_max", 1), "3");
+  EXPECT_EQ(value(text, "moebius:rank_imbalance", 1), "1.5");
+  EXPECT_EQ(std::stod(value(text, "moebius:rank_balancedness", 1)), 2.0 / 3);
+  // Cut experts are on every rank: there is nothing to balance.
+  for (engine::RankLoad& load : snapshot.ranks) load.expert_rank = -1;
+  text = Metrics("1").Text(snapshot);
+  EXPECT_EQ(text.find("moebius:rank_balancedness"), std::string::npos);
+  EXPECT_NE(text.find("moebius:rank_steps_total"), std::string::npos);
+}
+
+TEST(RankSpreads, UnevenExpertsLieAsTheyArePlaced) {
+  // 7 experts on 3 ranks: 3, 2 and 2.
+  const std::vector<int64_t> counts = {1, 2, 3, 10, 20, 100, 200};
+  EXPECT_EQ(TokensOfExpertRanks(counts, 3), (std::vector<int64_t>{6, 30, 300}));
+  EXPECT_EQ(TokensOfExpertRanks(counts, 1), (std::vector<int64_t>{336}));
+  EXPECT_EQ(TokensOfExpertRanks({counts.data(), 2}, 4), (std::vector<int64_t>{1, 2, 0, 0}));
 }
 
 TEST(Metrics, HttpStatusesAreClasses) {
@@ -259,6 +325,11 @@ TEST(StatsJson, HoldsGaugesCountersAndPercentiles) {
   EXPECT_NEAR(ttft["p99"].get<double>(), 0.1 + 0.9 * 0.97, 1e-12);
   EXPECT_EQ(stats["experts"]["since_start"], json({{1, 1, 1, 1}, {0, 3, 0, 1}}));
   EXPECT_EQ(stats["experts"]["window"], json({{1, 1, 1, 1}, {0, 3, 0, 1}}));
+  ASSERT_EQ(stats["ranks"].size(), 2u);
+  EXPECT_EQ(stats["ranks"][1]["zero_token_steps"], 3);
+  EXPECT_EQ(stats["ranks"][1]["parts"]["wait"], 0.125);
+  EXPECT_EQ(stats["balance"]["num_ranks"], 2);
+  EXPECT_EQ(stats["balance"]["balancedness"], json({1.0, 2.0 / 3}));
 }
 
 TEST(StatsJson, ExpertsCanBeLeftOutAndEmptyPercentilesAreNull) {

@@ -16,6 +16,7 @@
 #include "serve/health.h"
 #include "serve/metrics.h"
 #include "serve/openai/api_call.h"
+#include "serve/openai/api_result.h"
 #include "serve/reply.h"
 #include "serve/routes.h"
 #include "serve/stats_recorder.h"
@@ -137,6 +138,7 @@ class ServerImpl : public Server {
   void Handle(net::HttpRequest request, std::shared_ptr<net::Exchange> exchange);
   void HandleNoRoute(const net::HttpRequest& request, const RouteMatch& match, Reply* reply);
   void Dispatch(const RouteMatch& match, net::HttpRequest request, const ReplyPtr& reply);
+  void Complete(ParseCall parse, net::HttpRequest request, const ReplyPtr& reply);
   void OnTextThread(size_t bytes, const ReplyPtr& reply, std::function<BodyResult()> work);
   void SendHealth(Action action, Reply* reply) const;
   HealthInput TakeHealth() const;
@@ -216,9 +218,8 @@ void ServerImpl::Dispatch(const RouteMatch& match, net::HttpRequest request,
   switch (action) {
     case Action::kChatCompletions:
     case Action::kCompletions:
-      if (is_draining_) return reply->SendError({503, "the server is shutting down", "", "", 1});
-      return calls_.Run(action == Action::kCompletions ? ParseCompletion : ParseChatCompletion,
-                        std::move(request.body), reply);
+      return Complete(action == Action::kCompletions ? ParseCompletion : ParseChatCompletion,
+                      std::move(request), reply);
     case Action::kTokenize:
       return body_call(Tokenize);
     case Action::kDetokenize:
@@ -256,6 +257,13 @@ void ServerImpl::Dispatch(const RouteMatch& match, net::HttpRequest request,
       }
       return reply->SendError({404, "the page is turned off", "", "", {}});
   }
+}
+
+void ServerImpl::Complete(ParseCall parse, net::HttpRequest request, const ReplyPtr& reply) {
+  if (is_draining_) return reply->SendError({503, "the server is shutting down", "", "", 1});
+  const auto rank = DataParallelRankOf(request, api_.limits.data_parallel_size);
+  if (!rank) return reply->SendError(RequestError(rank.error(), kDataParallelRankHeader));
+  calls_.Run(parse, std::move(request.body), reply, *rank);
 }
 
 // Work that needs no engine; refused when too much waits.
@@ -321,6 +329,7 @@ Snapshot ServerImpl::TakeSnapshot() const {
   snapshot.limits = api_.limits;
   snapshot.engine = frontend_->engine().Stats();
   snapshot.experts = frontend_->engine().ExpertLoad();
+  snapshot.ranks = frontend_->engine().RankLoads();
   snapshot.server = stats_.Take();
   snapshot.server.num_calls = calls_.num_calls();
   snapshot.server.num_unread_bytes = calls_.num_unread_bytes();

@@ -67,6 +67,7 @@ struct Snapshot {
   engine::EngineLimits limits;
   engine::EngineStats engine;
   moe::ExpertStats experts;
+  std::vector<engine::RankLoad> ranks;
   ServerStats server;
   bool is_healthy = true;
   std::string health;  // the reason if it is not

@@ -127,6 +127,25 @@ TEST(Server, RequestIdsAreEchoedOrMade) {
   EXPECT_NE(answer.Json()["id"].get<std::string>().find("mine"), std::string::npos);
 }
 
+TEST(Server, HeaderNamesTheDataParallelRank) {
+  const Rig rig;  // of an engine with 4 ranks
+  const auto post = [&](const std::vector<std::string>& headers) {
+    return Post(rig.port, "/v1/completions", {{"prompt", "hi"}, {"max_tokens", 1}}, headers);
+  };
+  EXPECT_EQ(post({"x-DATA-parallel-rank:  3 "}).status, 200);
+  EXPECT_EQ(rig.engine->last_wish(), 3);
+  EXPECT_EQ(post({}).status, 200);
+  EXPECT_EQ(rig.engine->last_wish(), std::nullopt);
+  for (const std::string bad : {"4", "-1", "one", "1.5", "1 2", "99999999999999999999", ""}) {
+    const TestAnswer answer = post({"X-data-parallel-rank: " + bad});
+    EXPECT_EQ(answer.status, 400) << bad;
+    const auto error = answer.Json()["error"];
+    EXPECT_EQ(error["param"], "X-data-parallel-rank");
+    EXPECT_EQ(error["message"],
+              "the header X-data-parallel-rank is \"" + bad + "\", expected a rank from 0 to 3");
+  }
+}
+
 TEST(Server, WebPagesOfAllowedOriginsMayCall) {
   const Rig any;
   EXPECT_EQ(Call(any.port, "GET", "/load", "", {"Origin: http://a"})

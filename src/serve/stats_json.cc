@@ -3,9 +3,12 @@
 #include <chrono>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <string>
+#include <utility>
 
 #include "serve/metrics.h"
+#include "serve/metrics_ranks.h"
 
 namespace moebius::serve {
 namespace {
@@ -68,6 +71,38 @@ ordered_json Counters(const engine::EngineStats& stats) {
           {"corrupted", stats.num_corrupted}};
 }
 
+ordered_json ToJson(const engine::RankLoad& load) {
+  ordered_json parts;
+  for (const engine::StepPart& part : engine::kStepParts)
+    parts[part.name] = load.parts.*part.seconds;
+  return {{"rank", load.rank},
+          {"dp", load.dp},
+          {"tp", load.tp},
+          {"pp", load.pp},
+          {"steps", load.num_steps},
+          {"zero_token_steps", load.num_empty_steps},
+          {"tokens", load.num_rows},
+          {"expert_tokens", load.num_expert_rows},
+          {"dispatch_bytes", load.dispatch_bytes},
+          {"combine_bytes", load.combine_bytes},
+          {"latency_steps", load.num_latency_steps},
+          {"throughput_steps", load.num_throughput_steps},
+          {"last_step", load.last_step},
+          {"seconds", load.seconds},
+          {"parts", std::move(parts)}};
+}
+
+// Each list by layer.
+ordered_json Balance(const ExpertLoad& window, std::span<const engine::RankLoad> ranks) {
+  ordered_json balance = {{"num_ranks", NumExpertRanks(ranks)},
+                          {"window_seconds", window.seconds},
+                          {"balancedness", ordered_json::array()}};
+  for (const ExpertSpread& spread : RankSpreads(window, ranks)) {
+    balance["balancedness"].push_back(spread.balancedness());
+  }
+  return balance;
+}
+
 // Tens of thousands of numbers: written as they are, not by way of a tree of values.
 template <typename Source>
 void AppendLayers(const Source& source, int num_layers, std::string* out) {
@@ -121,6 +156,9 @@ std::string Metrics::Stats(const Snapshot& snapshot, bool with_experts) {
   stats["steps"] = {{"plan", ToJson(engine.plan_time)},
                     {"device", ToJson(engine.device_time)},
                     {"wait", ToJson(engine.wait_time)}};
+  stats["ranks"] = ordered_json::array();
+  for (const engine::RankLoad& load : snapshot.ranks) stats["ranks"].push_back(ToJson(load));
+  stats["balance"] = Balance(window, snapshot.ranks);
   // A name that is no UTF-8 must not stop it.
   std::string text = stats.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
   if (with_experts) {

@@ -7,8 +7,12 @@
 #include <cstring>
 #include <iterator>
 #include <utility>
+#include <vector>
 
 #include "base/log.h"
+#include "moe/exchange/mode.h"
+#include "serve/metrics_experts.h"
+#include "serve/metrics_ranks.h"
 
 namespace moebius::serve {
 namespace {
@@ -16,6 +20,25 @@ namespace {
 using Clock = std::chrono::steady_clock;
 constexpr auto kFlushPeriod = std::chrono::seconds(1);
 constexpr size_t kFileBuffer = 1 << 20;
+
+// How evenly the ranks that hold experts got the layers' assignments, by MoE layer.
+void AppendRankBalance(const engine::StepRecord& record, std::string& out) {
+  if (record.num_expert_ranks <= 0) return;
+  std::vector<double> imbalances;
+  std::vector<double> balancednesses;
+  const auto num_experts = static_cast<size_t>(record.num_experts);
+  for (size_t begin = 0; begin < record.expert_counts.size(); begin += num_experts) {
+    const auto layer = record.expert_counts.subspan(begin, num_experts);
+    const ExpertSpread spread =
+        SpreadOf(TokensOfExpertRanks(std::vector<int64_t>(layer.begin(), layer.end()),
+                                     static_cast<int>(record.num_expert_ranks)));
+    imbalances.push_back(spread.imbalance());
+    balancednesses.push_back(spread.balancedness());
+  }
+  fmt::format_to(std::back_inserter(out),
+                 R"(,"rank_imbalance":[{:.4g}],"rank_balancedness":[{:.4g}])",
+                 fmt::join(imbalances, ","), fmt::join(balancednesses, ","));
+}
 
 void AppendExperts(const engine::StepRecord& record, std::string& out) {
   const size_t num_experts = static_cast<size_t>(record.num_experts);
@@ -26,6 +49,21 @@ void AppendExperts(const engine::StepRecord& record, std::string& out) {
     fmt::format_to(std::back_inserter(out), "{}[{}]", begin == 0 ? "" : ",", fmt::join(layer, ","));
   }
   out += ']';
+  AppendRankBalance(record, out);
+}
+
+// Of steps that several ranks took together.
+void AppendExchange(const engine::StepRecord& record, std::string& out) {
+  if (record.exchange_mode != 0) {
+    const auto mode = static_cast<moe::ExchangeMode>(record.exchange_mode);
+    fmt::format_to(std::back_inserter(out),
+                   R"(,"exchange_mode":"{}","dispatch_bytes":{},"combine_bytes":{})",
+                   moe::ExchangeModeName(mode), record.dispatch_bytes, record.combine_bytes);
+  }
+  if (!record.dp_rows.empty()) {
+    fmt::format_to(std::back_inserter(out), R"(,"rank_tokens":[{}])",
+                   fmt::join(record.dp_rows, ","));
+  }
 }
 
 }  // namespace
@@ -33,17 +71,20 @@ void AppendExperts(const engine::StepRecord& record, std::string& out) {
 void AppendStepLine(const engine::StepRecord& record, int64_t num_dropped, std::string& out) {
   fmt::format_to(
       std::back_inserter(out),
-      R"({{"step":{},"time":{:.6f},"prefill_tokens":{},"decode_tokens":{},"requests":{},)"
+      R"({{"step":{},"dp_rank":{},"time":{:.6f},"prefill_tokens":{},"decode_tokens":{},"requests":{},)"
       R"("running":{},"waiting":{},"kv_blocks":{},"kv_blocks_used":{},"preemptions":{},)",
-      record.step_id, record.unix_time, record.num_prefill_tokens, record.num_decode_tokens,
-      record.num_requests, record.num_running, record.num_waiting, record.num_kv_blocks,
-      record.num_used_kv_blocks, record.num_preemptions);
-  fmt::format_to(
-      std::back_inserter(out),
-      R"("schedule_s":{:.6g},"wait_s":{:.6g},"device_s":{:.6g},"attention_s":{:.6g},)"
-      R"("experts_s":{:.6g},"other_s":{:.6g},"head_s":{:.6g},"sampling_s":{:.6g},"dropped":{})",
-      record.schedule, record.wait, record.device, record.attention, record.experts, record.other,
-      record.head, record.sampling, num_dropped);
+      record.step_id, record.dp_rank, record.unix_time, record.num_prefill_tokens,
+      record.num_decode_tokens, record.num_requests, record.num_running, record.num_waiting,
+      record.num_kv_blocks, record.num_used_kv_blocks, record.num_preemptions);
+  fmt::format_to(std::back_inserter(out),
+                 R"("schedule_s":{:.6g},"wait_s":{:.6g},"device_s":{:.6g},"attention_s":{:.6g},)"
+                 R"("dispatch_s":{:.6g},"experts_s":{:.6g},"combine_s":{:.6g},"peers_s":{:.6g},)"
+                 R"("other_s":{:.6g},"head_s":{:.6g},"sampling_s":{:.6g},"dropped":{})",
+                 record.schedule, record.wait, record.device, record.parts.attention,
+                 record.parts.dispatch, record.parts.experts, record.parts.combine,
+                 record.parts.wait, record.parts.other, record.parts.head, record.parts.sampling,
+                 num_dropped);
+  AppendExchange(record, out);
   AppendExperts(record, out);
   out += "}\n";
 }
@@ -87,6 +128,8 @@ void StepLog::Add(const engine::StepRecord& record) {
     // The slot keeps its capacity, so that nothing is allocated once the ring has gone round.
     Slot& slot = ring_[static_cast<size_t>(added_ % num_slots)];
     slot.record = record;
+    slot.dp_rows.assign(record.dp_rows.begin(), record.dp_rows.end());
+    slot.record.dp_rows = slot.dp_rows;
     slot.expert_counts.assign(record.expert_counts.begin(), record.expert_counts.end());
     slot.record.expert_counts = slot.expert_counts;
     ++added_;
@@ -143,6 +186,9 @@ bool StepLog::Write(const Slot& slot, int64_t num_dropped) {
   if (has_failed_) return false;
   line_.clear();
   AppendStepLine(slot.record, num_dropped, line_);
+  // A buffer that fills up would leave the file's last line half said, for whoever reads it now.
+  if (num_buffered_ + line_.size() > kFileBuffer) Flush();
+  num_buffered_ += line_.size();
   if (std::fwrite(line_.data(), 1, line_.size(), file_) == line_.size()) return true;
   LogError("--step-log {}: {}; steps are no longer logged", path_, std::strerror(errno));
   has_failed_ = true;
@@ -150,6 +196,7 @@ bool StepLog::Write(const Slot& slot, int64_t num_dropped) {
 }
 
 void StepLog::Flush() {
+  num_buffered_ = 0;
   if (has_failed_ || std::fflush(file_) == 0) return;
   LogError("--step-log {}: {}; steps are no longer logged", path_, std::strerror(errno));
   has_failed_ = true;

@@ -39,9 +39,10 @@ class StepLog {
   int64_t num_dropped() const;  // the ring was full, or the file took no more
 
  private:
-  // A record and the counts that its span pointed to.
+  // A record and what its spans pointed to.
   struct Slot {
     engine::StepRecord record;
+    std::vector<int64_t> dp_rows;
     std::vector<int32_t> expert_counts;
   };
 
@@ -53,8 +54,9 @@ class StepLog {
 
   const std::string path_;
   std::FILE* const file_;
-  std::vector<Slot> ring_;  // slot i % size belongs to the writer from `written_` to `added_`
-  std::string line_;        // the writer's
+  std::vector<Slot> ring_;   // slot i % size belongs to the writer from `written_` to `added_`
+  std::string line_;         // the writer's
+  size_t num_buffered_ = 0;  // the same: bytes since the last flush
   bool has_failed_ = false;
 
   mutable std::mutex mutex_;

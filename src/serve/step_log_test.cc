@@ -43,11 +43,14 @@ engine::StepRecord Record(int64_t step_id) {
   record.schedule = 1e-5;
   record.wait = 2e-3;
   record.device = 3e-3;
-  record.attention = 1e-3;
-  record.experts = 1.5e-3;
-  record.other = 0.25e-3;
-  record.head = 0.125e-3;
-  record.sampling = 0.125e-3;
+  record.parts = {.attention = 1e-3,
+                  .dispatch = 0.25e-3,
+                  .experts = 0.75e-3,
+                  .combine = 0.375e-3,
+                  .wait = 0.125e-3,
+                  .head = 0.125e-3,
+                  .sampling = 0.125e-3,
+                  .other = 0.25e-3};
   return record;
 }
 
@@ -59,16 +62,62 @@ TEST(StepLog, ALineHoldsTheRecord) {
   std::string line;
   AppendStepLine(record, 9, line);
   ASSERT_EQ(line.back(), '\n');
-  EXPECT_EQ(json::parse(line), json({{"step", 42},           {"time", 1700000000.25},
-                                     {"prefill_tokens", 7},  {"decode_tokens", 3},
-                                     {"requests", 4},        {"running", 4},
-                                     {"waiting", 2},         {"kv_blocks", 100},
-                                     {"kv_blocks_used", 11}, {"preemptions", 1},
-                                     {"schedule_s", 1e-5},   {"wait_s", 2e-3},
-                                     {"device_s", 3e-3},     {"attention_s", 1e-3},
-                                     {"experts_s", 1.5e-3},  {"other_s", 0.25e-3},
-                                     {"head_s", 0.125e-3},   {"sampling_s", 0.125e-3},
-                                     {"dropped", 9},         {"experts", {{1, 2, 3}, {4, 5, 6}}}}));
+  EXPECT_EQ(json::parse(line), json({{"step", 42},
+                                     {"dp_rank", 0},
+                                     {"time", 1700000000.25},
+                                     {"prefill_tokens", 7},
+                                     {"decode_tokens", 3},
+                                     {"requests", 4},
+                                     {"running", 4},
+                                     {"waiting", 2},
+                                     {"kv_blocks", 100},
+                                     {"kv_blocks_used", 11},
+                                     {"preemptions", 1},
+                                     {"schedule_s", 1e-5},
+                                     {"wait_s", 2e-3},
+                                     {"device_s", 3e-3},
+                                     {"attention_s", 1e-3},
+                                     {"dispatch_s", 0.25e-3},
+                                     {"experts_s", 0.75e-3},
+                                     {"combine_s", 0.375e-3},
+                                     {"peers_s", 0.125e-3},
+                                     {"other_s", 0.25e-3},
+                                     {"head_s", 0.125e-3},
+                                     {"sampling_s", 0.125e-3},
+                                     {"dropped", 9},
+                                     {"experts", {{1, 2, 3}, {4, 5, 6}}}}));
+}
+
+TEST(StepLog, AStepThatRanksTookTogether) {
+  const std::vector<int64_t> rows = {10, 0, 3};
+  engine::StepRecord record = Record(42);
+  record.dp_rank = 2;
+  record.exchange_mode = 2;
+  record.dispatch_bytes = 4096;
+  record.combine_bytes = 2048;
+  record.dp_rows = rows;
+  std::string text;
+  AppendStepLine(record, 0, text);
+  const json line = json::parse(text);
+  EXPECT_EQ(line["dp_rank"], 2);
+  EXPECT_EQ(line["exchange_mode"], "throughput");
+  EXPECT_EQ(line["dispatch_bytes"], 4096);
+  EXPECT_EQ(line["combine_bytes"], 2048);
+  EXPECT_EQ(line["rank_tokens"], rows);
+  EXPECT_FALSE(line.contains("experts"));
+}
+
+TEST(StepLog, HowEvenlyRanksGotIt) {
+  // 5 experts on 2 ranks: 3 and 2 of them.
+  const std::vector<int32_t> counts = {1, 2, 3, 1, 1, 0, 0, 0, 0, 0};
+  engine::StepRecord record = Record(1);
+  record.expert_counts = counts;
+  record.num_experts = 5;
+  record.num_expert_ranks = 2;
+  std::string line;
+  AppendStepLine(record, 0, line);
+  EXPECT_EQ(json::parse(line)["rank_imbalance"], json({1.5, 0}));
+  EXPECT_EQ(json::parse(line)["rank_balancedness"], json({0.6667, 0}));
 }
 
 TEST(StepLog, UncountedExpertsAreAbsent) {

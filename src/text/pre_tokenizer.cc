@@ -15,7 +15,7 @@ constexpr std::string_view kByteLevelPattern =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
 // What the library's own expressions mean by \w; those in files mean Oniguruma's.
-constexpr std::string_view kWordMembers = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{200C}\x{200D})";
+constexpr std::string_view kOnigurumaWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{200C}\x{200D})";
 
 Regex Compiled(std::string_view pattern) {
   Result<Regex> regex = Regex::Compile(pattern);
@@ -73,7 +73,7 @@ Status PreTokenizer::ParseInto(const JsonNode& node) {
       MOEBIUS_ASSIGN(step.behavior, ParseBehavior(node));
     }
   } else if (type == "Whitespace") {
-    step.pattern = Compiled(fmt::format(R"([{0}]+|[^\s{0}]+)", kWordMembers));
+    step.pattern = Compiled(fmt::format(R"([{0}]+|[^\s{0}]+)", kOnigurumaWord));
     step.behavior = Behavior::kRemoved;
     step.invert = true;
   } else if (type == "WhitespaceSplit") {

@@ -13,8 +13,9 @@ BOUNDS = [.001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5]
 
 
 class FakeServer:
-    def __init__(self, num_layers=61, num_experts=256, api_key=None, port=0, pause=0):
+    def __init__(self, num_layers=61, num_experts=256, api_key=None, port=0, pause=0, num_ranks=1):
         self.num_layers, self.num_experts, self.api_key = num_layers, num_experts, api_key
+        self.num_ranks = num_ranks
         self.pause = pause  # seconds before each piece of an answer
         self.rng, self.began = random.Random(1), time.time()
         self.popularity = [[self.rng.paretovariate(3) for _ in range(num_experts)] for _ in range(num_layers)]
@@ -85,11 +86,26 @@ class FakeServer:
                          "cached_tokens": int(8000 * uptime)},
             "latency": {"ttft": self.histogram(7, 50 * uptime), "itl": self.histogram(4, 5000 * uptime),
                         "tpot": self.histogram(4, 50 * uptime), "e2e": self.histogram(10, 50 * uptime)}}
+        stats["ranks"] = [self.rank(rank, uptime) for rank in range(self.num_ranks)]
+        stats["balance"] = {"num_ranks": self.num_ranks, "window_seconds": 60,
+                            "balancedness": [0.5 + 0.4 * (layer % 2) for layer in range(self.num_layers)]}
         if with_experts:
             table = [[int(1000 * weight) for weight in layer] for layer in self.popularity]
             stats["experts"] = {"num_layers": self.num_layers, "num_experts": self.num_experts, "window_seconds": 60,
                                 "window": table, "since_start": [[10 * count for count in layer] for layer in table]}
         return stats
+
+    def rank(self, rank, uptime):
+        """The last one is busy while the others wait for it."""
+        parts = {"attention": 0.3, "dispatch": 0.05, "experts": 0.2, "combine": 0.05, "wait": 0.3, "head": 0.05,
+                 "sampling": 0.02, "other": 0.03}
+        if rank == self.num_ranks - 1:
+            parts.update(experts=0.5, wait=0)
+        steps = int(100 * uptime)
+        return {"rank": rank, "dp": rank, "tp": 0, "pp": 0, "steps": steps, "zero_token_steps": steps // 4,
+                "tokens": 8 * steps, "expert_tokens": (rank + 1) * 40 * steps, "dispatch_bytes": 10000 * steps,
+                "combine_bytes": 9000 * steps, "latency_steps": steps, "throughput_steps": 0, "last_step": steps - 1,
+                "seconds": uptime, "parts": {name: share * uptime for name, share in parts.items()}}
 
     def post(self, handler):
         handler.rfile.read(int(handler.headers["Content-Length"]))

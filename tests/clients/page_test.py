@@ -154,8 +154,36 @@ def test_many_experts_and_hover():
         assert browser.complaints == []
 
 
+def test_ranks_stand_side_by_side():
+    with FakeServer(61, 256, num_ranks=16) as server, Browser() as browser:
+        browser.open(server.url + "/")
+        browser.wait("rankPast.length > 2")
+        cell = "document.querySelectorAll('#ranks tbody tr')[{}].children[{}]"
+        assert browser.run("document.querySelectorAll('#ranks tbody tr').length") == 16
+        assert browser.run(cell.format(3, 0) + ".textContent") == "3"
+        assert browser.run(cell.format(3, 0) + ".title") == "DP 3"
+        assert browser.run(cell.format(3, 4) + ".textContent") == "30 %"
+        assert browser.run(cell.format(15, 4) + ".textContent") == "0 %"
+        assert browser.run(cell.format(3, 6) + ".textContent") == "25 %"
+        tokens = float(browser.run(cell.format(3, 1) + ".textContent"))
+        assert 700 < tokens < 900, tokens
+        colors = browser.run("new Set([...document.querySelectorAll('#ranks .load')].map(c => c.style.background)).size")
+        assert colors > 8
+        widths = browser.run("[...document.querySelectorAll('#ranks tbody tr')[15].querySelectorAll('.time i')].map(i => i.style.width).join()")
+        assert widths == "30%,5%,50%,5%,10%,0%"
+        assert "0.70, worst layer 0.50" in browser.run("document.getElementById('rank-note').textContent")
+        assert browser.complaints == []
+
+
+def test_one_rank_needs_no_table():
+    with FakeServer(2, 8) as server, Browser() as browser:
+        browser.open(server.url + "/")
+        browser.wait("last")
+        assert browser.run("document.getElementById('ranks').hidden")
+
+
 def test_a_phone_scrolls_one_way_only():
-    with FakeServer(61, 256) as server, Browser(390, 844, "dark") as browser:
+    with FakeServer(61, 256, num_ranks=64) as server, Browser(390, 844, "dark") as browser:
         browser.open(server.url + "/")
         browser.wait("document.getElementById('heat').dataset.drawn == 61")
         assert browser.run("document.documentElement.scrollWidth") == 390

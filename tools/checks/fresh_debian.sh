@@ -52,6 +52,8 @@ fi
   done
 } >"$system/etc/apt/sources.list"
 cp -L /etc/resolv.conf "$system/etc/resolv.conf"
+# An installer writes it, and so does every container engine; debootstrap does not.
+printf '127.0.0.1 localhost\n::1 localhost\n' >"$system/etc/hosts"
 apt-config dump | grep -iE '^Acquire::[a-z]+::Proxy ' >"$system/etc/apt/apt.conf.d/90host-proxy" || true
 
 mkdir -p "$system/srv/moebius"

@@ -11,7 +11,8 @@ CLI/|^src/app/
 spdlog/|^src/base/log\.cc$
 boost/beast|^src/net/
 boost/asio|^src/net/|^src/(rank|serve)/.*\.cc$
-google/protobuf|^src/(net|rank)/
+google/protobuf|^src/rank/.*\.cc$
+rank/engine_messages\.pb|^src/rank/engine_messages_.*\.cc$
 hwloc|^src/platform/.*\.cc$
 numa|^src/platform/.*\.cc$
 pcre2|^src/text/.*\.cc$

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # clang-tidy-19 on the C++ files that changed, most recently changed first, until a time budget is spent. Tests only by name.
 #   tools/checks/tidy.sh [--budget SECONDS] [--base REF] [FILE...]
-# Without FILE: those that differ from REF (default: everything, ordered by last commit). Needs a configured build/dev.
+# Without FILE: those that differ from REF (default: everything, ordered by last commit). Each file is read for itself (preset
+# `files`), so that a missing include is an error.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -22,10 +23,9 @@ while (($# > 0)); do
   esac
   shift
 done
-[[ -f build/dev/compile_commands.json ]] || {
-  echo "tidy: build/dev is not configured (cmake --preset dev)" >&2
-  exit 1
-}
+if [[ ! -f build/files/compile_commands.json ]]; then cmake --preset files >/dev/null; fi
+# Messages that a generator writes are headers of some.
+cmake --build build/files --target engine_messages >/dev/null
 
 if ((${#files[@]} == 0)); then
   # Uncommitted changes first, then by commit; --name-only of a shallow history still lists all files once.
@@ -38,7 +38,7 @@ fi
 known=()
 for file in "${files[@]}"; do
   # A file that no target compiles (a fuzzer) has no command to check it with.
-  [[ -f $file ]] && grep -q "\"file\": \"$PWD/$file\"" build/dev/compile_commands.json && known+=("$file")
+  [[ -f $file ]] && grep -q "\"file\": \"$PWD/$file\"" build/files/compile_commands.json && known+=("$file")
 done
 if ((${#known[@]} == 0)); then
   echo "tidy: no file to check"
@@ -53,7 +53,7 @@ export deadline done_list
 # shellcheck disable=SC2016
 printf '%s\0' "${known[@]}" | xargs -0 -n 1 -P "$(nproc)" bash -c '
   (($(date +%s) < deadline)) || exit 0
-  if output=$(clang-tidy-19 -p build/dev --quiet --extra-arg=-Wno-unknown-warning-option "$1" 2>/dev/null); then
+  if output=$(clang-tidy-19 -p build/files --quiet --extra-arg=-Wno-unknown-warning-option "$1" 2>/dev/null); then
     echo "$1" >>"$done_list"
   else
     printf "%s\n" "$output" >&2

@@ -17,10 +17,10 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 // Answers every request after a fixed time, from its own thread, in real time.
-class FakeServer {
+class FixedTimeServer {
  public:
-  explicit FakeServer(double seconds) : seconds_(seconds), thread_([this] { Serve(); }) {}
-  ~FakeServer() {
+  explicit FixedTimeServer(double seconds) : seconds_(seconds), thread_([this] { Serve(); }) {}
+  ~FixedTimeServer() {
     is_over_ = true;
     thread_.join();
   }
@@ -74,7 +74,7 @@ int64_t MostInFlight(const LoadRun& run) {
 }
 
 TEST(Generator, ABurstIsAllInFlight) {
-  FakeServer server(0.05);
+  FixedTimeServer server(0.05);
   LoadShape shape;
   shape.num_requests = 20;
   const LoadRun run = RunLoad(shape, server.transport(), {});
@@ -85,7 +85,7 @@ TEST(Generator, ABurstIsAllInFlight) {
 }
 
 TEST(Generator, AClosedLoopKeepsItsConcurrency) {
-  FakeServer server(0.02);
+  FixedTimeServer server(0.02);
   LoadShape shape;
   shape.num_requests = 16;
   shape.max_concurrency = 4;
@@ -98,7 +98,7 @@ TEST(Generator, AClosedLoopKeepsItsConcurrency) {
 }
 
 TEST(Generator, AnOpenLoopDoesNotWaitForTheServer) {
-  FakeServer server(0.3);
+  FixedTimeServer server(0.3);
   LoadShape shape;
   shape.num_requests = 20;
   shape.arrivals.request_rate = 100;
@@ -110,7 +110,7 @@ TEST(Generator, AnOpenLoopDoesNotWaitForTheServer) {
 }
 
 TEST(Generator, ADurationBeginsTheRequestsAnew) {
-  FakeServer server(0.01);
+  FixedTimeServer server(0.01);
   LoadShape shape;
   shape.num_requests = 2;
   shape.max_concurrency = 2;
@@ -122,7 +122,7 @@ TEST(Generator, ADurationBeginsTheRequestsAnew) {
 }
 
 TEST(Generator, TheConcurrencyRampFillsOneByOne) {
-  FakeServer server(0.5);
+  FixedTimeServer server(0.5);
   LoadShape shape;
   shape.num_requests = 5;
   shape.max_concurrency = 5;
@@ -134,7 +134,7 @@ TEST(Generator, TheConcurrencyRampFillsOneByOne) {
 }
 
 TEST(Generator, ATraceKeepsItsTimes) {
-  FakeServer server(0.01);
+  FixedTimeServer server(0.01);
   LoadShape shape;
   shape.num_requests = 3;
   shape.timed = {0, 0.05, 0.12};
@@ -145,7 +145,7 @@ TEST(Generator, ATraceKeepsItsTimes) {
 }
 
 TEST(Generator, AStopCancelsWhatIsUnderWay) {
-  FakeServer server(60);
+  FixedTimeServer server(60);
   LoadShape shape;
   shape.num_requests = 100;
   shape.max_concurrency = 3;

@@ -11,17 +11,17 @@ namespace moebius::load {
 namespace {
 
 // The layout of `vllm bench serve`, which scripts read with regular expressions.
-constexpr int kWidth = 50;
+constexpr int kTextWidth = 50;
 
 std::string Heading(const char* title, char fill) {
   const std::string text = fmt::format(" {} ", title);
-  const size_t missing = text.size() < kWidth ? kWidth - text.size() : 0;
+  const size_t missing = text.size() < kTextWidth ? kTextWidth - text.size() : 0;
   return std::string(missing / 2, fill) + text + std::string(missing - missing / 2, fill) + "\n";
 }
 
 std::string MetricHeading(const char* title) {
   const std::string text = title;
-  const size_t missing = text.size() < kWidth ? kWidth - text.size() : 0;
+  const size_t missing = text.size() < kTextWidth ? kTextWidth - text.size() : 0;
   return std::string(missing / 2, '-') + text + std::string(missing - missing / 2, '-') + "\n";
 }
 
@@ -96,7 +96,7 @@ std::string ConsoleReport(const ServeBench& bench, const ReportOptions& options)
     out += Count("Draft tokens:", speculative.draft_tokens);
     out += Count("Accepted tokens:", speculative.accepted_tokens);
   }
-  out += std::string(kWidth, '=') + "\n";
+  out += std::string(kTextWidth, '=') + "\n";
   out += Heading("Steady Window", '-') + OurLines(SteadyLines(bench));
   out += Heading("Whole Run", '-') + OurLines(RunLines(bench));
   return out;

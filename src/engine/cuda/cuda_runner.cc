@@ -6,13 +6,14 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "engine/kv_memory.h"
 #include "kernels/cuda/rows/sample.h"
 #include "model/model_config.h"
+#include "moe/exchange/exchange.h"
 #include "platform/cuda/device.h"
 
 namespace moebius::engine {
 
-using kernels::cuda::kMaxLogprobs;
 using platform::cuda::CopyAsync;
 using platform::cuda::DeviceMemory;
 using platform::cuda::PinnedMemory;
@@ -30,8 +31,10 @@ AttentionWorkers WorkersOf(const model::Model& model, const ModelRunnerOptions& 
   workers.num_sms = num_sms;
   workers.shape.mla = mla;
   workers.shape.act = options.activations;
-  workers.shape.num_heads = static_cast<int>(attention.num_heads);
-  workers.shape.num_kv_heads = mla ? 1 : static_cast<int>(attention.num_kv_heads);
+  const int64_t parts = model.num_head_parts();
+  workers.shape.num_heads = static_cast<int>(attention.num_heads / parts);
+  workers.shape.num_kv_heads =
+      mla ? 1 : static_cast<int>(std::max<int64_t>(1, attention.num_kv_heads / parts));
   workers.shape.head_dim =
       mla ? attention.kv_lora_rank + attention.qk_rope_head_dim : attention.head_dim;
   workers.shape.v_head_dim = mla ? attention.kv_lora_rank : attention.head_dim;
@@ -89,8 +92,8 @@ CudaRunner::Drawn::Drawn(Arena& arena, int64_t draws)
     : tokens(Take<int32_t>(arena, draws)),
       logprobs(Take<float>(arena, draws)),
       ranks(Take<int32_t>(arena, draws)),
-      top_tokens(Take<int32_t>(arena, draws * kMaxLogprobs)),
-      top_logprobs(Take<float>(arena, draws * kMaxLogprobs)) {}
+      top_tokens(Take<int32_t>(arena, draws * kernels::cuda::kMaxLogprobs)),
+      top_logprobs(Take<float>(arena, draws * kernels::cuda::kMaxLogprobs)) {}
 
 CudaRunner::Sizes CudaRunner::SizesOf(const model::Model& model, const ModelRunnerOptions& options,
                                       int num_sms) {
@@ -114,12 +117,16 @@ CudaRunner::Sizes CudaRunner::SizesOf(const model::Model& model, const ModelRunn
 
 CudaRunner::CudaRunner(std::unique_ptr<model::Model> model,
                        std::unique_ptr<platform::ThreadPool> pool,
-                       const ModelRunnerOptions& options)
-    : options_(options), pool_(std::move(pool)), model_(std::move(model)) {}
+                       const ModelRunnerOptions& options, DeviceRank rank)
+    : options_(options),
+      rank_(std::move(rank)),
+      pool_(std::move(pool)),
+      model_(std::move(model)),
+      counters_(rank_.counters != nullptr ? *rank_.counters : own_counters_) {}
 
 CudaRunner::~CudaRunner() {
   // Nothing is freed that the device still uses; what it has to say about it no longer matters.
-  if (stream_.get() != nullptr) (void)stream_.Synchronize();
+  if (stream().get() != nullptr) (void)stream().Synchronize();
   if (num_replays_ == 0) return;
   const auto us = [&](double seconds) { return seconds / static_cast<double>(num_replays_) * 1e6; };
   const QueueTimes& t = replay_times_;
@@ -131,19 +138,22 @@ CudaRunner::~CudaRunner() {
 }
 
 Status CudaRunner::Allocate() {
-  MOEBIUS_ASSIGN(const platform::cuda::DeviceInfo info, platform::cuda::SelectDevice(0));
+  MOEBIUS_ASSIGN(const platform::cuda::DeviceInfo info, platform::cuda::CurrentDevice());
   workers_ = WorkersOf(*model_, options_, info.num_multiprocessors);
   sizes_ = SizesOf(*model_, options_, info.num_multiprocessors);
-  MOEBIUS_ASSIGN(stream_, platform::cuda::Stream::Create());
+  if (rank_.stream == nullptr) {
+    MOEBIUS_ASSIGN(own_stream_, platform::cuda::Stream::Create());
+  }
   auto dense = kernels::cuda::DenseProducts::Create();
   if (dense) {
     dense_ = std::move(*dense);
   } else {
     LogWarning("dense products are slow: {}", dense.error().message());
   }
-  device_.stream = stream_.get();
+  device_.stream = stream().get();
   device_.num_sms = info.num_multiprocessors;
   device_.dense = dense_.get();
+  device_.deterministic = options_.deterministic;
   MOEBIUS_ASSIGN(workspace_memory_, DeviceMemory::Allocate(sizes_.workspace_bytes));
   workspace_ = ArenaOf(workspace_memory_);
   context_ = {&model_->backend(), pool_.get(), &workspace_, &device_};
@@ -153,7 +163,7 @@ Status CudaRunner::Allocate() {
   MOEBIUS_ASSIGN(partials_, DeviceMemory::Allocate(sizes_.partial_bytes));
   MOEBIUS_ASSIGN(outputs_, DeviceMemory::Allocate(sizes_.output_bytes));
   // The first step may read what a step before it would have drawn.
-  MOEBIUS_TRY(platform::cuda::FillAsync(outputs_.data(), 0, sizes_.output_bytes, stream_));
+  MOEBIUS_TRY(platform::cuda::FillAsync(outputs_.data(), 0, sizes_.output_bytes, stream()));
   MOEBIUS_TRY(AllocateSlots());
   MOEBIUS_TRY(GrowDraws(size_t{1} << 20));
   MOEBIUS_TRY(model_->PreparePositions(options_.max_model_len, *pool_));
@@ -165,7 +175,7 @@ Status CudaRunner::AllocateSlots() {
   for (Slot& slot : slots_) {
     MOEBIUS_ASSIGN(slot.rows, PinnedMemory::Allocate(sizes_.input_bytes));
     MOEBIUS_ASSIGN(slot.outputs, PinnedMemory::Allocate(sizes_.output_bytes));
-    MOEBIUS_ASSIGN(slot.counts, PinnedMemory::Allocate(options_.measures_parts ? count_bytes : 0));
+    MOEBIUS_ASSIGN(slot.counts, PinnedMemory::Allocate(options_.counts_experts ? count_bytes : 0));
     MOEBIUS_ASSIGN(slot.begin, platform::cuda::Event::Create(/*timing=*/true));
     MOEBIUS_ASSIGN(slot.end, platform::cuda::Event::Create(/*timing=*/true));
   }
@@ -176,7 +186,7 @@ Status CudaRunner::AllocateSlots() {
 // and only then a step waits.
 Status CudaRunner::GrowDraws(size_t num_bytes) {
   if (num_bytes <= draws_.size()) return {};
-  MOEBIUS_TRY(stream_.Synchronize());
+  MOEBIUS_TRY(stream().Synchronize());
   const size_t room = std::max(num_bytes, 2 * draws_.size());
   MOEBIUS_ASSIGN(draws_, DeviceMemory::Allocate(room));
   for (Slot& slot : slots_) {
@@ -187,44 +197,43 @@ Status CudaRunner::GrowDraws(size_t num_bytes) {
 
 Status CudaRunner::AllocateKv() {
   const int64_t num_rows = options_.num_blocks * options_.block_size;
-  const auto cache_bytes = [&](int64_t width) {
-    const size_t bytes = static_cast<size_t>(num_rows * width) * SizeOf(options_.activations);
-    return (bytes + 255) / 256 * 256;
-  };
-  const std::vector<model::KvLayerSpec> specs = model_->KvLayers();
-  size_t total = 0;
-  for (const model::KvLayerSpec& spec : specs) {
-    total += cache_bytes(spec.width_k) + cache_bytes(spec.width_v);
-  }
-  MOEBIUS_ASSIGN(kv_, DeviceMemory::Allocate(total));
-  std::byte* next = kv_.data();
-  const auto take = [&](int64_t width) {
-    if (width == 0) return Mat();
-    const Mat cache(next, options_.activations, num_rows, width);
-    next += cache_bytes(width);
-    return cache;
-  };
-  std::vector<model::Model::KvLayer> layers;
-  for (const model::KvLayerSpec& spec : specs) {
-    const Mat k = take(spec.width_k);
-    layers.push_back({k, take(spec.width_v)});
-  }
-  model_->BindKv(std::move(layers));
+  const std::vector<model::KvLayerSpec> layers = model_->KvLayers();
+  MOEBIUS_ASSIGN(kv_, DeviceMemory::Allocate(KvCacheBytes(layers, options_.activations, num_rows)));
+  model_->BindKv(LayOutKv(kv_.data(), layers, options_.activations, num_rows));
   return {};
 }
 
-StepHandle CudaRunner::Launch(const StepPlan& plan) {
+StepHandle CudaRunner::Launch(const StepPlan& plan) { return Launch(plan, nullptr); }
+
+StepHandle CudaRunner::Launch(const StepPlan& plan, const SharedStep* shared) {
   MOEBIUS_CHECK_LT(num_launched_ - num_waited_, kMaxStepsInFlight);
   Slot& slot = SlotAt(num_launched_);
   slot.plan = &plan;
+  slot.step = shared != nullptr ? shared->step : plan.step_id;
+  slot.dp_rows = shared != nullptr ? shared->dp_rows : std::vector<int64_t>();
   const int64_t num_replays = num_replays_;
   QueueTimes times;
+  SetShared(shared);
   slot.queued = Queue(plan, slot, times);
   if (slot.queued) slot.queued = device_.TakeError();
   if (num_replays_ > num_replays) replay_times_.Add(times);
   ++num_launched_;
-  last_step_ = plan.step_id;
+  if (plan.num_rows() > 0) last_step_ = plan.step_id;  // a peer's is nobody's previous one
   return {plan.step_id};
+}
+
+// What the passes of the step are told of the peers' rows. Padded to a bucket that holds the
+// fullest rank's, whatever this one has: a graph then serves all steps of that size, and all ranks
+// take the same number of chunks.
+void CudaRunner::SetShared(const SharedStep* shared) {
+  peer_rows_.clear();
+  moe_chunks_ = 0;
+  if (shared == nullptr || shared->dp_rows.empty()) return;
+  peer_rows_ = shared->dp_rows;
+  const int64_t most = std::ranges::max(peer_rows_);
+  const int64_t padded = rank_.pads ? std::min(RowBucket(most), sizes_.rows) : most;
+  if (rank_.pads) std::ranges::fill(peer_rows_, padded);
+  moe_chunks_ = model_->NumMoeChunks(padded);
 }
 
 Status CudaRunner::Queue(const StepPlan& plan, Slot& slot, QueueTimes& times) {
@@ -235,9 +244,16 @@ Status CudaRunner::Queue(const StepPlan& plan, Slot& slot, QueueTimes& times) {
   };
   const bool has_previous = std::ranges::any_of(plan.tokens, IsPreviousRow);
   if (has_previous) MOEBIUS_CHECK_EQ(plan.previous_step, last_step_);
-  const bool decode = options_.device_graphs && IsDecode(plan);
-  const GraphKey key = {RowBucket(plan.num_rows()), BlockBucket(plan.max_blocks)};
-  const StagedPlan staged(plan, workers_, decode ? key.first : 0, decode ? key.second : 0);
+  // A rank without rows takes part in its peers' step, by a graph of its own. Where a peer's rows
+  // are those of prompts no two steps are alike.
+  const int64_t peer_rows = peer_rows_.empty() ? 0 : peer_rows_.front();
+  const bool decode = options_.device_graphs && rank_.graphs && rank_.pads &&
+                      peer_rows <= RowBucket(options_.max_samples) &&
+                      (IsDecode(plan) || plan.num_rows() == 0);
+  const GraphKey key = {.rows = plan.num_rows() == 0 ? 0 : RowBucket(plan.num_rows()),
+                        .blocks = BlockBucket(plan.max_blocks),
+                        .peer_rows = peer_rows};
+  const StagedPlan staged(plan, workers_, decode ? key.rows : 0, decode ? key.blocks : 0);
   const StepInputs::Bytes bytes = StepInputs::NumBytes(staged.sizes());
   MOEBIUS_CHECK_LE(bytes.rows, rows_.size());
   // Draws without lists fit behind the rows, and one copy takes both.
@@ -251,21 +267,22 @@ Status CudaRunner::Queue(const StepPlan& plan, Slot& slot, QueueTimes& times) {
   const StepInputs device(rows, together ? rows : draws, staged.sizes());
   times.staging = lap();
 
-  MOEBIUS_TRY(slot.begin.Record(stream_));
-  MOEBIUS_TRY(CopyAsync(rows_.data(), slot.rows.data(), rows.used(), stream_));
-  MOEBIUS_TRY(CopyAsync(draws_.data(), slot.draws.data(), draws.used(), stream_));
+  MOEBIUS_TRY(slot.begin.Record(stream()));
+  MOEBIUS_TRY(CopyAsync(rows_.data(), slot.rows.data(), rows.used(), stream()));
+  MOEBIUS_TRY(CopyAsync(draws_.data(), slot.draws.data(), draws.used(), stream()));
   MOEBIUS_TRY(QueueResolve(staged, device));
   times.inputs = lap();
   if (decode) {
-    MOEBIUS_TRY(RunGraph(key, staged, device));
+    MOEBIUS_TRY(RunGraph(key, staged, device, slot));
     times.graph = lap();
     Draw(staged, device, 0,
          Mat(logits_.data(), DType::kF32, staged.sizes().samples, options_.vocab_size));
   } else {
     MOEBIUS_TRY(Forward(staged, device, /*samples_inside=*/true));
+    slot.mode = ModeOfPass();
   }
   MOEBIUS_TRY(QueueOutputs(staged, slot));
-  MOEBIUS_TRY(slot.end.Record(stream_));
+  MOEBIUS_TRY(slot.end.Record(stream()));
   times.outputs = lap();
   return {};
 }
@@ -283,7 +300,7 @@ Status CudaRunner::QueueResolve(const StagedPlan& staged, const StepInputs& devi
   resolve.seen_tokens = device.seen_tokens.data();
   resolve.output_tokens = device.output_tokens.data();
   resolve.output_counts = device.output_counts.data();
-  return platform::cuda::ToStatus(kernels::cuda::LaunchResolve(resolve, stream_.get()),
+  return platform::cuda::ToStatus(kernels::cuda::LaunchResolve(resolve, stream().get()),
                                   "putting drawn tokens in place");
 }
 
@@ -298,6 +315,8 @@ Status CudaRunner::Forward(const StagedPlan& staged, const StepInputs& device,
   batch.attention.block_size = options_.block_size;
   batch.attention.staged = &attention;
   batch.logit_rows = device.logit_rows;
+  batch.dp_rows = peer_rows_;
+  batch.moe_chunks = moe_chunks_;
   int64_t logit_rows = static_cast<int64_t>(device.logit_rows.size());
   if (samples_inside) {
     logit_rows = std::min(logit_rows, sizes_.logit_rows);
@@ -309,17 +328,41 @@ Status CudaRunner::Forward(const StagedPlan& staged, const StepInputs& device,
   return device_.TakeError();
 }
 
-Status CudaRunner::RunGraph(const GraphKey& key, const StagedPlan& staged,
-                            const StepInputs& device) {
-  const auto forward = [&] { return Forward(staged, device, /*samples_inside=*/false); };
+Status CudaRunner::RunGraph(const GraphKey& key, const StagedPlan& staged, const StepInputs& device,
+                            Slot& slot) {
+  const auto forward = [&]() -> Status {
+    MOEBIUS_TRY(Forward(staged, device, /*samples_inside=*/false));
+    slot.mode = ModeOfPass();
+    return {};
+  };
   if (const auto it = graphs_.find(key); it != graphs_.end()) {
     ++num_replays_;
-    return it->second.Launch(stream_);
+    slot.mode = it->second.mode;
+    return it->second.graph.Launch(stream());
   }
   // The first time kernels are loaded, which a capture does not allow.
   if (seen_keys_.insert(key).second) return forward();
-  MOEBIUS_ASSIGN(platform::cuda::Graph graph, platform::cuda::Graph::Capture(stream_, forward));
-  return graphs_.emplace(key, std::move(graph)).first->second.Launch(stream_);
+  MOEBIUS_ASSIGN(platform::cuda::Graph graph, platform::cuda::Graph::Capture(stream(), forward));
+  const auto made = graphs_.emplace(key, Captured{std::move(graph), slot.mode}).first;
+  return made->second.graph.Launch(stream());
+}
+
+moe::ExchangeMode CudaRunner::ModeOfPass() const {
+  const moe::Exchange* const exchange = model_->exchange();
+  return exchange != nullptr ? exchange->mode() : moe::ExchangeMode::kAuto;
+}
+
+// A stream's parts are not told apart: all of it counts as one.
+void CudaRunner::Count(const Slot& slot, double seconds) {
+  const int64_t rows = slot.plan->num_rows();
+  counters_.Add({.num_steps = 1,
+                 .num_empty_steps = rows == 0 ? 1 : 0,
+                 .num_rows = rows,
+                 .num_latency_steps = slot.mode == moe::ExchangeMode::kLatency ? 1 : 0,
+                 .num_throughput_steps = slot.mode == moe::ExchangeMode::kThroughput ? 1 : 0,
+                 .last_step = slot.step,
+                 .seconds = seconds,
+                 .parts = {.other = seconds}});
 }
 
 void CudaRunner::Draw(const StagedPlan& staged, const StepInputs& device, int64_t first,
@@ -339,9 +382,9 @@ void CudaRunner::Draw(const StagedPlan& staged, const StepInputs& device, int64_
   sample.launch.tokens = drawn.tokens.data() + first;
   sample.launch.logprobs = drawn.logprobs.data() + first;
   sample.launch.ranks = drawn.ranks.data() + first;
-  sample.launch.top_tokens = drawn.top_tokens.data() + first * kMaxLogprobs;
-  sample.launch.top_logprobs = drawn.top_logprobs.data() + first * kMaxLogprobs;
-  sample.launch.top_stride = kMaxLogprobs;
+  sample.launch.top_tokens = drawn.top_tokens.data() + first * kernels::cuda::kMaxLogprobs;
+  sample.launch.top_logprobs = drawn.top_logprobs.data() + first * kernels::cuda::kMaxLogprobs;
+  sample.launch.top_stride = kernels::cuda::kMaxLogprobs;
   kernels::SampleArgs args;
   args.logits = logits;
   args.staged = &sample;
@@ -356,18 +399,18 @@ Status CudaRunner::QueueOutputs(const StagedPlan& staged, const Slot& slot) {
   const auto count = static_cast<size_t>(staged.sizes().samples);
   const auto copy = [&](auto to_list, auto from_list, size_t length) {
     return CopyAsync(to_list.data(), from_list.data(), from_list.first(length).size_bytes(),
-                     stream_);
+                     stream());
   };
   MOEBIUS_TRY(copy(to.tokens, from.tokens, count));
   if (staged.wants_logprobs()) {
     MOEBIUS_TRY(copy(to.logprobs, from.logprobs, count));
     MOEBIUS_TRY(copy(to.ranks, from.ranks, count));
-    MOEBIUS_TRY(copy(to.top_tokens, from.top_tokens, count * kMaxLogprobs));
-    MOEBIUS_TRY(copy(to.top_logprobs, from.top_logprobs, count * kMaxLogprobs));
+    MOEBIUS_TRY(copy(to.top_tokens, from.top_tokens, count * kernels::cuda::kMaxLogprobs));
+    MOEBIUS_TRY(copy(to.top_logprobs, from.top_logprobs, count * kernels::cuda::kMaxLogprobs));
   }
   const std::span<const int64_t> counts = model_->expert_counts();
   if (slot.counts.size() == 0) return {};
-  return CopyAsync(slot.counts.data(), counts.data(), counts.size_bytes(), stream_);
+  return CopyAsync(slot.counts.data(), counts.data(), counts.size_bytes(), stream());
 }
 
 Result<StepOutput> CudaRunner::Wait(StepHandle step, std::chrono::milliseconds timeout) {
@@ -394,10 +437,24 @@ Result<StepOutput> CudaRunner::Wait(StepHandle step, std::chrono::milliseconds t
       done = slot.end.Done();
     }
     output = done ? Read(slot) : Result<StepOutput>(tl::unexpected(done.error()));
+    if (const Status status = PeersStatus(); output && !status) {
+      output = tl::unexpected(status.error());
+    }
   }
+  if (output) Count(slot, output->device_seconds);
   ++num_waited_;
   if (!output && output.error().code() != ErrorCode::kCancelled) num_skipped_ = num_launched_;
   return output;
+}
+
+Status CudaRunner::PeersStatus() const { return rank_.status ? rank_.status() : Status(); }
+
+bool CudaRunner::IsNextDone() {
+  MOEBIUS_CHECK_LT(num_waited_, num_launched_);
+  const Slot& slot = SlotAt(num_waited_);
+  if (num_waited_ < num_skipped_ || !slot.queued) return true;
+  const Result<bool> done = slot.end.Done();
+  return !done || *done;
 }
 
 Result<StepOutput> CudaRunner::Read(const Slot& slot) {
@@ -406,6 +463,8 @@ Result<StepOutput> CudaRunner::Read(const Slot& slot) {
   output.step_id = plan.step_id;
   MOEBIUS_ASSIGN(const float milliseconds, slot.end.MillisecondsSince(slot.begin));
   output.device_seconds = static_cast<double>(milliseconds) * 1e-3;
+  output.exchange_mode = slot.mode;
+  output.dp_rows = slot.dp_rows;
   Arena arena = ArenaOf(slot.outputs);
   const Drawn drawn(arena, sizes_.draws);
   for (size_t i = 0; i < plan.samples.size(); ++i) {
@@ -418,13 +477,13 @@ Result<StepOutput> CudaRunner::Read(const Slot& slot) {
       token.top_begin = static_cast<int64_t>(output.top_tokens.size());
       token.num_top = num_logprobs;
       for (size_t j = 0; j < static_cast<size_t>(num_logprobs); ++j) {
-        output.top_tokens.push_back(drawn.top_tokens[i * kMaxLogprobs + j]);
-        output.top_logprobs.push_back(drawn.top_logprobs[i * kMaxLogprobs + j]);
+        output.top_tokens.push_back(drawn.top_tokens[i * kernels::cuda::kMaxLogprobs + j]);
+        output.top_logprobs.push_back(drawn.top_logprobs[i * kernels::cuda::kMaxLogprobs + j]);
       }
     }
     output.sampled.push_back(token);
   }
-  if (options_.measures_parts) {
+  if (options_.counts_experts) {
     // A stream's parts are not told apart: all of it counts as one.
     output.parts.other = output.device_seconds;
     const std::span counts(reinterpret_cast<const int64_t*>(slot.counts.data()),
@@ -445,7 +504,7 @@ moe::ExpertStats CudaRunner::ExpertLoad() const {
 }
 
 uint64_t DeviceWorkspaceBytes(const model::Model& model, const ModelRunnerOptions& options) {
-  const auto info = platform::cuda::SelectDevice(0);
+  const auto info = platform::cuda::CurrentDevice();
   return CudaRunner::SizesOf(model, options, info ? info->num_multiprocessors : 1).Total();
 }
 

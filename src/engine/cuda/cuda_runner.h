@@ -20,6 +20,7 @@
 #include "kernels/cuda/gemm/dense_products.h"
 #include "kernels/cuda/ops/device_context.h"
 #include "kernels/cuda/ops/staged.h"
+#include "moe/exchange/mode.h"
 #include "platform/cuda/graph.h"
 #include "platform/cuda/memory.h"
 #include "platform/cuda/stream.h"
@@ -29,13 +30,21 @@ namespace moebius::engine {
 class CudaRunner final : public StepRunner {
  public:
   CudaRunner(std::unique_ptr<model::Model> model, std::unique_ptr<platform::ThreadPool> pool,
-             const ModelRunnerOptions& options);
+             const ModelRunnerOptions& options, DeviceRank rank = {});
   ~CudaRunner() override;
   Status Allocate();
 
   StepHandle Launch(const StepPlan& plan) override;
+  // A step of several ranks, whose collectives' step has begun. shared null: of this rank alone.
+  StepHandle Launch(const StepPlan& plan, const SharedStep* shared);
+  // Whether Wait for the oldest step that is out would return at once.
+  bool IsNextDone();
+  // What the collectives with other ranks have met so far.
+  Status PeersStatus() const;
   Result<StepOutput> Wait(StepHandle step, std::chrono::milliseconds timeout) override;
+  int64_t NextStep() const override { return num_launched_; }
   moe::ExpertStats ExpertLoad() const override;
+  RankLoad Load() const override { return counters_.Read(); }
 
   // What Allocate takes, for the memory plan.
   struct Sizes {
@@ -65,6 +74,9 @@ class CudaRunner final : public StepRunner {
   };
   struct Slot {
     const StepPlan* plan = nullptr;
+    int64_t step = -1;             // of all ranks
+    std::vector<int64_t> dp_rows;  // that they brought
+    moe::ExchangeMode mode = moe::ExchangeMode::kAuto;
     Status queued;
     platform::cuda::PinnedMemory rows;
     platform::cuda::PinnedMemory draws;
@@ -86,8 +98,23 @@ class CudaRunner final : public StepRunner {
       outputs += other.outputs;
     }
   };
-  using GraphKey = std::pair<int64_t, int64_t>;  // rows, blocks
+  struct GraphKey {
+    int64_t rows = 0;
+    int64_t blocks = 0;     // of a block table's row
+    int64_t peer_rows = 0;  // of the fullest data-parallel rank
+    auto operator<=>(const GraphKey&) const = default;
+  };
 
+  // A pass that was captured, and how its exchange was dealt.
+  struct Captured {
+    platform::cuda::Graph graph;
+    moe::ExchangeMode mode = moe::ExchangeMode::kAuto;
+  };
+
+  const platform::cuda::Stream& stream() const {
+    return rank_.stream != nullptr ? *rank_.stream : own_stream_;
+  }
+  void SetShared(const SharedStep* shared);
   Status AllocateSlots();
   Status AllocateKv();
   Status GrowDraws(size_t num_bytes);
@@ -95,16 +122,21 @@ class CudaRunner final : public StepRunner {
   Status QueueResolve(const StagedPlan& staged, const StepInputs& device);
   Status QueueOutputs(const StagedPlan& staged, const Slot& slot);
   Status Forward(const StagedPlan& staged, const StepInputs& device, bool samples_inside);
-  Status RunGraph(const GraphKey& key, const StagedPlan& staged, const StepInputs& device);
+  Status RunGraph(const GraphKey& key, const StagedPlan& staged, const StepInputs& device,
+                  Slot& slot);
+  // Of the pass that was queued last.
+  moe::ExchangeMode ModeOfPass() const;
+  void Count(const Slot& slot, double seconds);
   void Draw(const StagedPlan& staged, const StepInputs& device, int64_t first, Mat logits);
   Result<StepOutput> Read(const Slot& slot);
   Slot& SlotAt(int64_t index) { return slots_[static_cast<size_t>(index % kMaxStepsInFlight)]; }
 
   const ModelRunnerOptions options_;
+  const DeviceRank rank_;
   std::unique_ptr<platform::ThreadPool> pool_;
   AttentionWorkers workers_;
   Sizes sizes_;
-  platform::cuda::Stream stream_;
+  platform::cuda::Stream own_stream_;
   std::unique_ptr<kernels::cuda::DenseProducts> dense_;
   kernels::cuda::DeviceContext device_;
   platform::cuda::DeviceMemory kv_;
@@ -119,15 +151,19 @@ class CudaRunner final : public StepRunner {
   kernels::ExecContext context_;
   std::unique_ptr<model::Model> model_;
   std::array<Slot, kMaxStepsInFlight> slots_;
-  std::map<GraphKey, platform::cuda::Graph> graphs_;
+  std::map<GraphKey, Captured> graphs_;
   std::set<GraphKey> seen_keys_;
+  std::vector<int64_t> peer_rows_;  // of the step that is queued, by data-parallel rank
+  int64_t moe_chunks_ = 0;
   int64_t num_launched_ = 0;
   int64_t num_waited_ = 0;
   int64_t num_skipped_ = 0;  // steps before this one came before a known fault
   int64_t last_step_ = -1;
   std::vector<int64_t> last_counts_;
-  int64_t num_replays_ = 0;         // steps that ran as a graph
-  QueueTimes replay_times_;         // of all of them
+  int64_t num_replays_ = 0;  // steps that ran as a graph
+  QueueTimes replay_times_;  // of all of them
+  RankCounters own_counters_;
+  RankCounters& counters_;
   mutable std::mutex stats_mutex_;  // the model's counts, which any thread may ask for
 };
 

@@ -49,6 +49,7 @@ class FakeModel : public model::Model {
       EXPECT_GE(token, 0);
       EXPECT_LT(token, vocab_size_);
     }
+    if (batch.after_layers) batch.after_layers();
     const kernels::AttentionBatch& attention = batch.attention;
     size_t next_logit = 0;
     const size_t piece_rows = static_cast<size_t>(logits.rows);

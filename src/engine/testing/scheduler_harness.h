@@ -74,13 +74,13 @@ class Harness {
   // Plans as far ahead as allowed, then commits the oldest step. False: nothing was left to do.
   bool Step() {
     while (scheduler_.num_steps_in_flight() < depth_) {
-      const StepPlan* plan = scheduler_.Plan();
+      const StepPlan* plan = Plan();
       if (plan == nullptr) break;
       Check(*plan);
       if (take_back_ && random_() % 4 == 0) {
         scheduler_.TakeBack();
         scheduler_.CheckInvariants();
-        plan = scheduler_.Plan();
+        plan = Plan();
         if (plan == nullptr) break;
         Check(*plan);
       }
@@ -158,6 +158,8 @@ class Harness {
   Scheduler& scheduler() { return scheduler_; }
   std::map<RequestId, Record>& records() { return records_; }
   void set_take_back(bool take_back) { take_back_ = take_back; }
+  // Only one plan of so many may compute prompts.
+  void set_prefill_interval(int64_t interval) { prefill_interval_ = interval; }
   const StepPlan* last_plan() const { return launched_.empty() ? nullptr : launched_.back().plan; }
 
  private:
@@ -165,6 +167,8 @@ class Harness {
     const StepPlan* plan;
     std::optional<StepOutput> output;
   };
+
+  const StepPlan* Plan() { return scheduler_.Plan(num_plans_++ % prefill_interval_ == 0); }
 
   void RunLaunched() {
     for (Launched& step : launched_) {
@@ -177,6 +181,8 @@ class Harness {
     EXPECT_GT(plan.num_rows(), 0);
     EXPECT_LE(plan.num_rows(), config_.max_num_batched_tokens);
     EXPECT_LE(plan.num_seqs(), config_.max_num_seqs);
+    if (config_.num_micro_batches == 1) return;
+    for (const TokenId token : plan.tokens) EXPECT_FALSE(IsPreviousRow(token));
   }
 
   SchedulerConfig config_;
@@ -185,6 +191,8 @@ class Harness {
   FakeDevice device_;
   std::mt19937 random_;
   bool take_back_ = false;
+  int64_t prefill_interval_ = 1;
+  int64_t num_plans_ = 0;
   int64_t next_id_ = 0;
   std::map<RequestId, Record> records_;
   std::deque<Launched> launched_;

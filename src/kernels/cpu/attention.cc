@@ -11,7 +11,7 @@ namespace {
 
 constexpr double kMacsPerNs = 20;
 
-struct Scratch {
+struct AttentionScratch {
   float* q;
   float* out;
   float* scores;
@@ -85,7 +85,7 @@ int64_t FindRows(const AttentionArgs& args, const Pairs& pairs, int64_t begin, i
 }
 
 void RunTile(const CpuKernels& cpu, const AttentionArgs& args, const Pairs& pairs,
-             const Scratch& scratch) {
+             const AttentionScratch& scratch) {
   int64_t first[kAttentionRows];
   int64_t last[kAttentionRows];
   float top[kAttentionRows];
@@ -162,7 +162,8 @@ void Attention(ExecContext& ctx, const AttentionArgs& args) {
 
   ArenaScope scope(*ctx.workspace);
   const int num_threads = NumThreads(ctx);
-  auto* scratch = static_cast<Scratch*>(ctx.workspace->Alloc(sizeof(Scratch) * num_threads));
+  auto* scratch =
+      static_cast<AttentionScratch*>(ctx.workspace->Alloc(sizeof(AttentionScratch) * num_threads));
   for (int t = 0; t < num_threads; ++t) {
     scratch[t].q = ctx.workspace->Alloc<float>(kAttentionRows * ((args.head_dim + 15) / 16 * 16));
     scratch[t].out =

@@ -14,13 +14,13 @@ constexpr int64_t kMaxInputs = 48 * 1024;                    // floats of a task
 constexpr double kBytesPerNs = 12;                           // streaming weights, one core
 constexpr double kMacsPerNs = 50;
 
-struct Scratch {
+struct ProductScratch {
   float* inputs;
   float* sums;
   std::byte* half;
 };
 
-int64_t ElementBytes(WeightFormat format) {
+int64_t WeightBytes(WeightFormat format) {
   return format == WeightFormat::kF32 ? 4 : format == WeightFormat::kBF16 ? 2 : 1;
 }
 
@@ -37,7 +37,7 @@ MultiplyArgs::Kind KindOf(WeightFormat format) {
 }
 
 int64_t PanelBytes(const PackedWeight& w) {
-  return kPanelRows * w.padded_k() * ElementBytes(w.format);
+  return kPanelRows * w.padded_k() * WeightBytes(w.format);
 }
 
 // Rows and panels of a task. Few rows: streaming weights is the cost, so a task is a stretch of
@@ -76,7 +76,7 @@ void GatherInputs(const CpuKernels& cpu, const ProductJob& job, const ProductOpt
 }
 
 void RunTask(const CpuKernels& cpu, const ProductJob& job, const ProductOptions& options,
-             int64_t task, const Scratch& scratch) {
+             int64_t task, const ProductScratch& scratch) {
   const PackedWeight& w = *job.w;
   const int64_t row_blocks = (job.out.rows + job.row_block - 1) / job.row_block;
   const int64_t row0 = task % row_blocks * job.row_block;
@@ -100,7 +100,7 @@ void RunTask(const CpuKernels& cpu, const ProductJob& job, const ProductOptions&
     args.k = std::min(k_block, w.padded_k() - k0);
     args.a_stride = args.k;
     args.w = static_cast<const std::byte*>(w.data) + panel0 * args.panel_bytes +
-             k0 * kPanelRows * ElementBytes(w.format);
+             k0 * kPanelRows * WeightBytes(w.format);
     if (w.scales != nullptr) {
       args.scales = w.scales + panel0 * args.scale_stride + k0 / kScaleBlock;
     }
@@ -143,7 +143,8 @@ void RunProduct(ExecContext& ctx, std::span<ProductJob> jobs, const ProductOptio
   const double ns = std::max(static_cast<double>(total_bytes) / kBytesPerNs, macs / kMacsPerNs);
 
   ArenaScope scope(*ctx.workspace);
-  auto* scratch = static_cast<Scratch*>(ctx.workspace->Alloc(sizeof(Scratch) * num_threads));
+  auto* scratch =
+      static_cast<ProductScratch*>(ctx.workspace->Alloc(sizeof(ProductScratch) * num_threads));
   for (int t = 0; t < num_threads; ++t) {
     scratch[t].inputs = ctx.workspace->Alloc<float>(kMaxInputs);
     scratch[t].sums = ctx.workspace->Alloc<float>(kMaxSums);

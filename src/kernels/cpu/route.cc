@@ -8,7 +8,7 @@
 namespace moebius::kernels::cpu {
 namespace {
 
-struct Scratch {
+struct RouteScratch {
   float* scores;  // [E]
   float* choice;  // [E] what the choice compares
   float* groups;  // [E] scores of groups
@@ -58,7 +58,7 @@ void ComputeScores(const CpuKernels& cpu, const RouteTopKArgs& args, const float
   }
 }
 
-void Choose(const RouteTopKArgs& args, const Scratch& scratch) {
+void Choose(const RouteTopKArgs& args, const RouteScratch& scratch) {
   const auto num_experts = static_cast<int32_t>(args.logits.cols);
   if (args.group_score == GroupScore::kNone) {
     Select(scratch.choice, 0, num_experts, args.k, 0, scratch.best);
@@ -78,7 +78,8 @@ void Choose(const RouteTopKArgs& args, const Scratch& scratch) {
   }
 }
 
-void RouteRow(const CpuKernels& cpu, const RouteTopKArgs& args, int64_t t, const Scratch& scratch) {
+void RouteRow(const CpuKernels& cpu, const RouteTopKArgs& args, int64_t t,
+              const RouteScratch& scratch) {
   const int64_t num_experts = args.logits.cols;
   ComputeScores(cpu, args, args.logits.Row<float>(t), scratch.scores);
   for (int64_t e = 0; e < num_experts; ++e) {
@@ -109,7 +110,8 @@ void RouteTopK(ExecContext& ctx, const RouteTopKArgs& args) {
   const int64_t rows = args.logits.rows;
   ArenaScope scope(*ctx.workspace);
   const int num_threads = NumThreads(ctx);
-  auto* scratch = static_cast<Scratch*>(ctx.workspace->Alloc(sizeof(Scratch) * num_threads));
+  auto* scratch =
+      static_cast<RouteScratch*>(ctx.workspace->Alloc(sizeof(RouteScratch) * num_threads));
   for (int i = 0; i < num_threads; ++i) {
     scratch[i].scores = ctx.workspace->Alloc<float>(num_experts);
     scratch[i].choice = ctx.workspace->Alloc<float>(num_experts);

@@ -21,7 +21,7 @@ struct Candidate {
   TokenId id;
 };
 
-struct Scratch {
+struct SampleScratch {
   float* raw;             // [vocab] the logits as they came, for logprobs
   float* probabilities;   // [vocab]
   float* tops;            // [2][blocks] largest of each block; room to order them
@@ -30,7 +30,7 @@ struct Scratch {
 
 struct Row {
   const CpuKernels& cpu;
-  const Scratch& scratch;
+  const SampleScratch& scratch;
   float* logits;
   int64_t vocab;
 
@@ -302,7 +302,8 @@ void Sample(ExecContext& ctx, const SampleArgs& args) {
   const int64_t blocks = (vocab + kBlock - 1) / kBlock;
   ArenaScope scope(*ctx.workspace);
   const int num_threads = NumThreads(ctx);
-  auto* scratch = static_cast<Scratch*>(ctx.workspace->Alloc(sizeof(Scratch) * num_threads));
+  auto* scratch =
+      static_cast<SampleScratch*>(ctx.workspace->Alloc(sizeof(SampleScratch) * num_threads));
   for (int t = 0; t < num_threads; ++t) {
     scratch[t].raw = ctx.workspace->Alloc<float>(vocab);
     scratch[t].probabilities = ctx.workspace->Alloc<float>(vocab);

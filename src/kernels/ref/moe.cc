@@ -10,7 +10,7 @@
 namespace moebius::kernels::ref {
 namespace {
 
-constexpr float kNever = -std::numeric_limits<float>::infinity();
+constexpr float kNotChosen = -std::numeric_limits<float>::infinity();
 
 double Sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
 
@@ -49,7 +49,7 @@ void KeepBestGroups(const RouteTopKArgs& args, std::vector<float>& choice) {
   }
   const std::vector<int> order = Order(group_scores);
   for (int g = args.num_top_groups; g < args.num_groups; ++g) {
-    std::fill_n(choice.begin() + order[g] * group_size, group_size, kNever);
+    std::fill_n(choice.begin() + order[g] * group_size, group_size, kNotChosen);
   }
 }
 

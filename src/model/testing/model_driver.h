@@ -42,6 +42,12 @@ class ModelDriver {
     std::vector<TokenId> tokens;
   };
 
+  // Of many ranks: the rows that each data-parallel rank brings to the next steps.
+  void Agree(std::vector<int64_t> dp_rows, int64_t moe_chunks = 0) {
+    dp_rows_ = std::move(dp_rows);
+    moe_chunks_ = moe_chunks;
+  }
+
   // One step over rows of several sequences, which it extends. Gives the logits of all rows, [T,
   // vocab]; `hidden`, unless null, gets [T, hidden].
   std::vector<float> Run(const std::vector<Rows>& rows, std::vector<float>* hidden = nullptr) {
@@ -130,6 +136,8 @@ class ModelDriver {
       view_.attention.block_table = block_table_;
       view_.attention.max_blocks = max_blocks;
       view_.attention.block_size = kBlockSize;
+      view_.dp_rows = driver.dp_rows_;
+      view_.moe_chunks = driver.moe_chunks_;
     }
     const ForwardBatch& view() const { return view_; }
     int64_t num_rows() const { return static_cast<int64_t>(tokens_.size()); }
@@ -154,6 +162,7 @@ class ModelDriver {
 
   // Exactly what the model asked for, poisoned.
   void TakeWorkspace(int64_t rows) {
+    for (const int64_t others : dp_rows_) rows = std::max(rows, others);
     workspace_.assign(model_.WorkspaceBytes(rows, rows) + 64, std::byte{0x7f});
     const auto begin = (reinterpret_cast<uintptr_t>(workspace_.data()) + 63) / 64 * 64;
     arena_ = Arena(reinterpret_cast<void*>(begin), model_.WorkspaceBytes(rows, rows));
@@ -167,6 +176,8 @@ class ModelDriver {
   std::vector<std::vector<std::byte>> caches_;
   std::vector<int32_t> free_;
   std::map<int, Sequence> sequences_;
+  std::vector<int64_t> dp_rows_;
+  int64_t moe_chunks_ = 0;
 };
 
 }  // namespace moebius::model

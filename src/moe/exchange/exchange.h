@@ -3,10 +3,13 @@
 // Dispatch and Combine of one layer no other layer may use the same exchange.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <span>
 
+#include "base/result.h"
 #include "kernels/ops.h"
+#include "moe/exchange/mode.h"
 #include "tensor/arena.h"
 #include "tensor/view.h"
 
@@ -15,37 +18,62 @@ namespace moebius::moe {
 struct DispatchArgs {
   Mat rows;                        // [T, H] act: this rank's tokens
   std::span<const int32_t> slots;  // [T * k]: the slot of each (token, choice) pair; negative: none
+  std::span<const float> weights;  // [T * k]: of the router
   int64_t k = 1;
-  int64_t num_slots = 0;
+  int64_t num_slots = 0;  // of all ranks
+  int64_t most_rows = 0;  // that any rank brings, where that is known; else 0
 };
 
 // What this rank has to compute: rows grouped by its slots. The views live in the arena given to
 // Dispatch, and with it.
 struct DispatchedRows {
   Mat rows;                          // input rows
-  std::span<const int32_t> offsets;  // [slots + 1]: places of each slot
+  std::span<const int32_t> offsets;  // [this rank's slots + 1]: places of each slot
   std::span<const int32_t>
       pairs;  // by place; the input row of a place is pairs[place] / rows_per_pair
   int64_t rows_per_pair = 1;
-  int64_t max_places = 0;  // places that any slots may yield: the size of expert buffers
+  std::span<const float> weights;  // by pair: the router's
+  int64_t max_places = 0;          // places that any slots may yield: the size of expert buffers
+  int64_t likely_places = 0;       // what is likely where that is far less; else 0
 };
 
 struct CombineArgs {
-  Mat expert_rows;                 // [places, H] act: the slots' results, by place
-  std::span<const float> weights;  // [T * k] router weights; empty: all 1
-  Mat shared;                      // [T, H] act: the shared expert's rows; data null: none
-  Mat out;                         // [T, H] act
+  Mat expert_rows;       // [places, H] act: the slots' results, by place
+  bool weighted = true;  // by the router's weights; else all count 1
+  Mat shared;            // [T, H] act: the shared expert's rows; data null: none
+  Mat out;               // [T, H] act
+};
+
+// Rows that left this rank since the start, each once a rank that it went to.
+struct ExchangeBytes {
+  int64_t dispatch = 0;
+  int64_t combine = 0;
 };
 
 class Exchange {
  public:
   virtual ~Exchange() = default;
 
+  // Calls until the next BeginStep belong to `step` and end by `deadline`. One rank alone waits for
+  // nobody.
+  virtual void BeginStep(int64_t /*step*/, std::chrono::steady_clock::time_point /*deadline*/) {}
+  // The first failure: later calls return at once, with nothing to do.
+  virtual Status status() const { return {}; }
+  // How the last call of this step was dealt to threads; kAuto: there was none, or there is but one
+  // way.
+  virtual ExchangeMode mode() const { return ExchangeMode::kAuto; }
+  virtual ExchangeBytes bytes() const { return {}; }
+  // Rows that the slots of this rank were given since the start, each once a slot. A device keeps
+  // them to itself: 0.
+  virtual int64_t num_expert_rows() const { return 0; }
+
   // `arena` gives what the result needs until Combine.
   virtual DispatchedRows Dispatch(kernels::ExecContext& ctx, const DispatchArgs& args,
                                   Arena& arena) = 0;
-  // What Dispatch takes from the arena at most.
-  virtual size_t ArenaBytes(int64_t num_pairs, int64_t num_slots) const = 0;
+  // What Dispatch takes from the arena at most, where no rank has more than so many rows.
+  virtual size_t ArenaBytes(int64_t max_rows, int64_t k, int64_t num_slots) const = 0;
+  // Places that the slots of this rank may then get at most.
+  virtual int64_t MaxPlaces(int64_t max_rows, int64_t k) const = 0;
   // Sums each token's rows in the order of its choices.
   virtual void Combine(kernels::ExecContext& ctx, const CombineArgs& args) = 0;
 };

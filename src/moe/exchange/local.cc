@@ -1,5 +1,7 @@
 #include "moe/exchange/local.h"
 
+#include "kernels/backend.h"
+
 namespace moebius::moe {
 
 DispatchedRows LocalExchange::Dispatch(kernels::ExecContext& ctx, const DispatchArgs& args,
@@ -16,24 +18,27 @@ DispatchedRows LocalExchange::Dispatch(kernels::ExecContext& ctx, const Dispatch
                              .offsets = offsets,
                              .pairs = pairs,
                              .places = places});
+  if (ctx.backend->on_host) num_expert_rows_ += offsets.back();
   places_ = places;
+  weights_ = args.weights;
   k_ = args.k;
   return {.rows = args.rows,
           .offsets = offsets,
           .pairs = pairs,
           .rows_per_pair = args.k,
+          .weights = args.weights,
           .max_places = num_pairs};
 }
 
-size_t LocalExchange::ArenaBytes(int64_t num_pairs, int64_t num_slots) const {
-  return static_cast<size_t>(num_slots + 1 + 2 * num_pairs) * sizeof(int32_t) +
+size_t LocalExchange::ArenaBytes(int64_t max_rows, int64_t k, int64_t num_slots) const {
+  return static_cast<size_t>(num_slots + 1 + 2 * max_rows * k) * sizeof(int32_t) +
          3 * Arena::kAlignment;
 }
 
 void LocalExchange::Combine(kernels::ExecContext& ctx, const CombineArgs& args) {
   kernels::WeightedReduce(ctx, {.rows = args.expert_rows,
                                 .places = places_,
-                                .weights = args.weights,
+                                .weights = args.weighted ? weights_ : std::span<const float>(),
                                 .k = k_,
                                 .shared = args.shared,
                                 .out = args.out});

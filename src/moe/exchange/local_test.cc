@@ -24,10 +24,14 @@ TEST(LocalExchange, BringsEveryRowHome) {
   const std::vector<float> weights = {0.5f, 2, 1, 4, 8, 0.25f};
   LocalExchange exchange;
   const size_t before = arena.used();
-  const DispatchedRows work = exchange.Dispatch(
-      ctx, {.rows = Mat(rows.data(), DType::kF32, 3, 2), .slots = slots, .k = 2, .num_slots = 4},
-      arena);
-  EXPECT_LE(arena.used() - before, exchange.ArenaBytes(6, 4));
+  const DispatchedRows work = exchange.Dispatch(ctx,
+                                                {.rows = Mat(rows.data(), DType::kF32, 3, 2),
+                                                 .slots = slots,
+                                                 .weights = weights,
+                                                 .k = 2,
+                                                 .num_slots = 4},
+                                                arena);
+  EXPECT_LE(arena.used() - before, exchange.ArenaBytes(3, 2, 4));
   EXPECT_EQ(std::vector<int32_t>(work.offsets.begin(), work.offsets.end()),
             (std::vector<int32_t>{0, 2, 2, 3, 5}));
   std::vector<float> expert_rows(6 * 2, -1000);
@@ -44,7 +48,6 @@ TEST(LocalExchange, BringsEveryRowHome) {
   std::vector<float> out(6, -1);
   CombineArgs combine;
   combine.expert_rows = Mat(expert_rows.data(), DType::kF32, 6, 2);
-  combine.weights = weights;
   combine.out = Mat(out.data(), DType::kF32, 3, 2);
   exchange.Combine(ctx, combine);
   EXPECT_EQ(

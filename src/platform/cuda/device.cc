@@ -46,6 +46,12 @@ Result<int> DeviceCount() {
 
 Result<DeviceInfo> SelectDevice(int device) {
   MOEBIUS_TRY(ToStatus(cudaSetDevice(device), "selecting the device"));
+  return CurrentDevice();
+}
+
+Result<DeviceInfo> CurrentDevice() {
+  int device = 0;
+  MOEBIUS_TRY(ToStatus(cudaGetDevice(&device), "asking which device is current"));
   cudaDeviceProp properties;
   MOEBIUS_TRY(ToStatus(cudaGetDeviceProperties(&properties, device), "reading the device"));
   DeviceInfo info;
@@ -57,6 +63,24 @@ Result<DeviceInfo> SelectDevice(int device) {
   MOEBIUS_TRY(ToStatus(cudaMemGetInfo(&info.free_bytes, &info.total_bytes),
                        "reading the device's free memory"));
   return info;
+}
+
+Status EnablePeerAccess(int peer) {
+  int device = 0;
+  int can = 0;
+  MOEBIUS_TRY(ToStatus(cudaGetDevice(&device), "asking which device is current"));
+  MOEBIUS_TRY(ToStatus(cudaDeviceCanAccessPeer(&can, device, peer), "asking for peer access"));
+  if (can == 0) {
+    return MakeError(ErrorCode::kUnsupported,
+                     "GPU {} cannot address the memory of GPU {}, expected GPUs that are linked",
+                     device, peer);
+  }
+  const cudaError_t error = cudaDeviceEnablePeerAccess(peer, 0);
+  if (error == cudaErrorPeerAccessAlreadyEnabled) {
+    cudaGetLastError();
+    return {};
+  }
+  return ToStatus(error, "enabling peer access");
 }
 
 }  // namespace moebius::platform::cuda

@@ -28,5 +28,11 @@ struct DeviceInfo {
 Result<int> DeviceCount();
 // Makes `device` current for this thread and describes it.
 Result<DeviceInfo> SelectDevice(int device);
+// The one that is current for this thread.
+Result<DeviceInfo> CurrentDevice();
+
+// Lets the current device address the memory of `peer`, another one, if the two are linked:
+// kUnsupported otherwise. More than once is no error.
+Status EnablePeerAccess(int peer);
 
 }  // namespace moebius::platform::cuda

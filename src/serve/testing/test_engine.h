@@ -10,6 +10,7 @@
 #include <map>
 #include <mutex>
 #include <numeric>
+#include <optional>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -25,6 +26,7 @@ class TestEngine : public engine::EngineClient {
     limits_.vocab_size = vocab_size;
     limits_.max_model_len = 1 << 20;
     limits_.max_num_seqs = 256;
+    limits_.data_parallel_size = 4;
     thread_ = std::thread([this] { Run(); });
   }
   ~TestEngine() override {
@@ -46,6 +48,7 @@ class TestEngine : public engine::EngineClient {
       return MakeError(ErrorCode::kUnavailable, "{} requests wait", requests_.size());
     }
     const engine::RequestId id(next_id_++);
+    last_wish_ = input.data_parallel_rank;
     const auto max_tokens = static_cast<size_t>(input.sampling.max_tokens.value_or(16));
     if (requests_.empty()) last_step_ = std::chrono::steady_clock::now();
     requests_.emplace(id, Running{std::move(input.prompt), std::move(sink), max_tokens,
@@ -97,6 +100,11 @@ class TestEngine : public engine::EngineClient {
   }
   void set_step_time(std::chrono::microseconds time) { step_time_ = time; }
 
+  // Of the last request: which rank it asked for.
+  std::optional<int> last_wish() const {
+    const std::lock_guard lock(mutex_);
+    return last_wish_;
+  }
   int64_t num_active() const { return Stats().num_running; }
   int64_t num_cancelled() const { return Stats().num_cancelled; }
 
@@ -201,6 +209,7 @@ class TestEngine : public engine::EngineClient {
   std::optional<Error> fault_;
   std::chrono::steady_clock::time_point last_step_;
   int64_t next_id_ = 0;
+  std::optional<int> last_wish_;
   int64_t num_cancelled_ = 0;
   int64_t num_steps_ = 0;
   bool is_held_ = false;

@@ -30,8 +30,8 @@ Dict ReadGolden(const char* name) {
   return value ? value->AsDict() : Dict();
 }
 
-Result<std::string> Render(const std::string& source, const Dict& context,
-                           const RenderOptions& options) {
+Result<std::string> RenderGolden(const std::string& source, const Dict& context,
+                                 const RenderOptions& options) {
   MOEBIUS_ASSIGN(const auto parsed, Template::Parse(source));
   return parsed->Render(context, options);
 }
@@ -62,7 +62,7 @@ TEST(JinjaGolden, EdgeCases) {
   EXPECT_GT(cases.size(), 600u);
   for (const Value& entry : cases) {
     const std::string source = entry.AsDict().Find("template")->AsString();
-    const Result<std::string> actual = Render(source, context, {});
+    const Result<std::string> actual = RenderGolden(source, context, {});
     ExpectSame(entry.AsDict(), actual, entry.AsDict().Find("group")->AsString() + ": " + source);
     EXPECT_TRUE(actual || actual.error().code() != ErrorCode::kUnsupported) << source;
   }
@@ -77,7 +77,8 @@ TEST(JinjaGolden, Families) {
   for (const auto& [file, expected] : golden.Find("expected")->AsDict()) {
     const std::string source = ReadFile(GoldenFolder() / file.AsString());
     for (const auto& [name, outcome] : expected.AsDict()) {
-      const Result<std::string> actual = Render(source, contexts.Find(name)->AsDict(), options);
+      const Result<std::string> actual =
+          RenderGolden(source, contexts.Find(name)->AsDict(), options);
       ExpectSame(outcome.AsDict(), actual, file.AsString() + " on " + name.AsString());
       ++num_cases;
     }

@@ -16,7 +16,7 @@ std::string Repeat(const std::string& text, int count) {
   return out;
 }
 
-Result<std::string> Render(const std::string& source, const Limits& limits = {}) {
+Result<std::string> RenderWithin(const std::string& source, const Limits& limits = {}) {
   Dict context;
   context.Set("l", Value::List({Value::Int(3), Value::Int(1), Value::Int(2)}));
   context.Set("s", Value::String("Hello"));
@@ -29,7 +29,7 @@ void ExpectRefused(const std::string& source, const std::string& part) {
   Limits limits;
   limits.steps /= 10;
   limits.bytes /= 10;
-  const Result<std::string> text = Render(source, limits);
+  const Result<std::string> text = RenderWithin(source, limits);
   ASSERT_FALSE(text) << source.substr(0, 200) << "\n" << text->substr(0, 200);
   EXPECT_NE(text.error().message().find(part), std::string::npos) << text.error().message();
   EXPECT_TRUE(text.error().message().starts_with("line ")) << text.error().message();
@@ -124,30 +124,31 @@ TEST(JinjaLimits, DepthIsBounded) {
   ExpectRefused(Repeat("{% if l %}", 20000), "nested deeper");
   ExpectRefused("{% for " + Repeat("(", 20000), "nested deeper");
   // Side by side is no depth.
-  EXPECT_TRUE(Render(Repeat("{% if l %}{% elif s %}{% endif %}", 10000)));
-  EXPECT_TRUE(Render("{% if l == 1 %}" + Repeat("{% elif s == 1 %}", 10000) + "{% endif %}"));
+  EXPECT_TRUE(RenderWithin(Repeat("{% if l %}{% elif s %}{% endif %}", 10000)));
+  EXPECT_TRUE(RenderWithin("{% if l == 1 %}" + Repeat("{% elif s == 1 %}", 10000) + "{% endif %}"));
 }
 
 TEST(JinjaLimits, LongChainsOfNamespacesAndMacrosAreFreed) {
   EXPECT_TRUE(
-      Render("{% set ns = namespace(n=none) %}{% for i in range(20000) %}{% set ns = "
-             "namespace(n=ns) %}{% endfor %}"));
+      RenderWithin("{% set ns = namespace(n=none) %}{% for i in range(20000) %}{% set ns = "
+                   "namespace(n=ns) %}{% endfor %}"));
   EXPECT_TRUE(
-      Render("{% set top = namespace(n=none) %}{% for i in range(20000) %}{% set top.n = "
-             "namespace(n=top.n) %}{% endfor %}"));
-  EXPECT_TRUE(Render("{% set ns = namespace() %}{% set ns.me = ns %}{% set ns.list = [ns] %}"));
+      RenderWithin("{% set top = namespace(n=none) %}{% for i in range(20000) %}{% set top.n = "
+                   "namespace(n=top.n) %}{% endfor %}"));
   EXPECT_TRUE(
-      Render("{% set ns = namespace(m=none) %}{% for i in range(20000) %}{% set before = ns.m %}{% "
-             "macro m() %}{% endmacro %}"
-             "{% set ns.m = m %}{% endfor %}"));
-  EXPECT_TRUE(Render("{% for i in l %}{{ loop.changed(loop) }}{% endfor %}"));
+      RenderWithin("{% set ns = namespace() %}{% set ns.me = ns %}{% set ns.list = [ns] %}"));
+  EXPECT_TRUE(RenderWithin(
+      "{% set ns = namespace(m=none) %}{% for i in range(20000) %}{% set before = ns.m %}{% "
+      "macro m() %}{% endmacro %}"
+      "{% set ns.m = m %}{% endfor %}"));
+  EXPECT_TRUE(RenderWithin("{% for i in l %}{{ loop.changed(loop) }}{% endfor %}"));
 }
 
 TEST(JinjaLimits, LimitsAreSettable) {
   Limits limits;
   limits.steps = 100;
-  EXPECT_FALSE(Render("{% for i in range(1000) %}{{ i }}{% endfor %}", limits));
-  EXPECT_TRUE(Render("{{ s }}", limits));
+  EXPECT_FALSE(RenderWithin("{% for i in range(1000) %}{{ i }}{% endfor %}", limits));
+  EXPECT_TRUE(RenderWithin("{{ s }}", limits));
 }
 
 TEST(JinjaLimits, DeepJsonIsRefused) {

@@ -34,7 +34,7 @@ Status ChargePieces(Interpreter& interpreter, const Value& subject, size_t num_p
 }
 
 template <std::string (*kMap)(std::string_view)>
-Result<Value> Map(Interpreter&, const Value& subject, const BoundArgs&) {
+Result<Value> MapMethod(Interpreter&, const Value& subject, const BoundArgs&) {
   return Like(subject, kMap(subject.AsString()));
 }
 
@@ -165,7 +165,7 @@ Result<Value> Count(Interpreter& interpreter, const Value& subject, const BoundA
   return Value::Int(count);
 }
 
-Result<Value> Replace(Interpreter& interpreter, const Value& subject, const BoundArgs& args) {
+Result<Value> ReplaceMethod(Interpreter& interpreter, const Value& subject, const BoundArgs& args) {
   MOEBIUS_ASSIGN(const std::string from, args.Text(0, ""));
   MOEBIUS_ASSIGN(const std::string to, SafeText(subject, args, 1, ""));
   MOEBIUS_ASSIGN(const int64_t max_count, args.Int(2, -1));
@@ -174,7 +174,7 @@ Result<Value> Replace(Interpreter& interpreter, const Value& subject, const Boun
   return Like(subject, std::move(text));
 }
 
-Result<Value> Join(Interpreter& interpreter, const Value& subject, const BoundArgs& args) {
+Result<Value> JoinMethod(Interpreter& interpreter, const Value& subject, const BoundArgs& args) {
   MOEBIUS_ASSIGN(const std::vector<Value> items, ToItems(args.Get(0), interpreter.budget()));
   std::string text;
   for (size_t i = 0; i < items.size(); ++i) {
@@ -230,10 +230,10 @@ Result<Value> All(Interpreter&, const Value& subject, const BoundArgs&) {
   return Value::Bool(!text.empty());
 }
 
-bool IsAscii(uint32_t code) { return code < 0x80; }
+bool IsAsciiCode(uint32_t code) { return code < 0x80; }
 Result<Value> AllAscii(Interpreter& interpreter, const Value& subject, const BoundArgs& args) {
   if (subject.AsString().empty()) return Value::Bool(true);
-  return All<IsAscii>(interpreter, subject, args);
+  return All<IsAsciiCode>(interpreter, subject, args);
 }
 Result<Value> AllPrintable(Interpreter& interpreter, const Value& subject, const BoundArgs& args) {
   if (subject.AsString().empty()) return Value::Bool(true);
@@ -261,7 +261,7 @@ Result<Value> IsTitleMethod(Interpreter&, const Value& subject, const BoundArgs&
 }
 
 constexpr Builtin kStringMethods[] = {
-    {"capitalize", "", 0, Map<ToCapitalized>},
+    {"capitalize", "", 0, MapMethod<ToCapitalized>},
     {"center", "$width $fill", 1, Justify<Align::kCenter>},
     {"count", "$sub $start $end", 1, Count},
     {"endswith", "$suffix $start $end", 1, Affix<true>},
@@ -279,12 +279,12 @@ constexpr Builtin kStringMethods[] = {
     {"isspace", "", 0, All<IsSpace>},
     {"istitle", "", 0, IsTitleMethod},
     {"isupper", "", 0, IsCase<true>},
-    {"join", "$items", 1, Join},
+    {"join", "$items", 1, JoinMethod},
     {"ljust", "$width $fill", 1, Justify<Align::kLeft>},
-    {"lower", "", 0, Map<ToLower>},
+    {"lower", "", 0, MapMethod<ToLower>},
     {"lstrip", "$chars", 0, StripMethod<Side::kLeft>},
     {"partition", "$sep", 1, Partition<false>},
-    {"replace", "$old $new $count", 2, Replace},
+    {"replace", "$old $new $count", 2, ReplaceMethod},
     {"rfind", "$sub $start $end", 1, Find<true, false>},
     {"rindex", "$sub $start $end", 1, Find<true, true>},
     {"rjust", "$width $fill", 1, Justify<Align::kRight>},
@@ -295,9 +295,9 @@ constexpr Builtin kStringMethods[] = {
     {"splitlines", "keepends", 0, SplitLinesMethod},
     {"startswith", "$prefix $start $end", 1, Affix<false>},
     {"strip", "$chars", 0, StripMethod<Side::kBoth>},
-    {"swapcase", "", 0, Map<ToSwappedCase>},
-    {"title", "", 0, Map<ToTitle>},
-    {"upper", "", 0, Map<ToUpper>},
+    {"swapcase", "", 0, MapMethod<ToSwappedCase>},
+    {"title", "", 0, MapMethod<ToTitle>},
+    {"upper", "", 0, MapMethod<ToUpper>},
     {"zfill", "$width", 1, ZeroFill},
 };
 

@@ -337,7 +337,8 @@ template <int kDim, int kRowWarps>
 cudaError_t Launch(const GqaArgs& args, const Params& p, int row_blocks, cudaStream_t stream) {
   constexpr int kBytes = 4 * Block<kDim, kRowWarps>::kTileBytes;
   auto* kernel = GqaKernel<kDim, kRowWarps>;
-  static const cudaError_t allowed =
+  // Each time: threads of one process may use several devices.
+  const cudaError_t allowed =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
   if (allowed != cudaSuccess) return allowed;
   const dim3 grid(args.num_workers, p.shape.num_kv_heads * row_blocks);

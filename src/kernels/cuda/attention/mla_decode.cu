@@ -538,7 +538,8 @@ cudaError_t Launch(const MlaDecodeArgs& args, const Params& p, cudaStream_t stre
   if (error != 0) return static_cast<cudaError_t>(error);
   auto* kernel = MlaDecodeKernel<kWholeTile>;
   constexpr int kBytes = sizeof(Shared) + 1024;
-  static const cudaError_t allowed =
+  // Each time: threads of one process may use several devices.
+  const cudaError_t allowed =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
   if (allowed != cudaSuccess) return allowed;
   return moebius::cuda::LaunchEarly(kernel, args.num_workers * ((args.num_heads + 63) / 64),

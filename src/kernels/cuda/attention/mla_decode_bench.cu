@@ -1,10 +1,10 @@
 // MLA decode's rates: batch x context x heads, each launch on other blocks of a pool far larger
 // than the L2 cache. Prints Markdown rows. Bytes: cache rows once, queries and outputs; FLOP: 2 x
-// 1088 x heads x context a row (heads as asked, not as padded).
-//   mla_decode_bench [quick | variants]
-#include <cstring>
-
+// 1088 x heads x context a row (heads as asked, not as padded). One head of one request of each row
+// is checked.
+#include "kernels/cuda/attention/bench_check.cuh"
 #include "kernels/cuda/attention/mla_decode.h"
+#include "kernels/cuda/benches.h"
 #include "kernels/cuda/testing.cuh"
 
 namespace moebius::kernels::cuda {
@@ -25,7 +25,29 @@ struct Shape {
   int segment_cost = 8;
 };
 
-double Time(const Pool& pool, const Shape& s, int sms) {
+struct MlaTime {
+  double us = 0;
+  bool right = false;
+};
+
+// Of the last request's last head, in the first set.
+bool IsRight(const Pool& pool, const Shape& s, const std::vector<int32_t>& order,
+             const __nv_bfloat16* q, const __nv_bfloat16* out, double scale) {
+  const int64_t row = int64_t{s.batch} * s.heads - 1;
+  const int blocks = s.context / s.block_size;
+  std::vector<float> keys;
+  for (int b = 0; b < blocks; ++b) {
+    const int64_t block = order[(int64_t{s.batch} - 1) * blocks + b];
+    const auto rows = ReadFloats(pool.cache.get() + block * s.block_size * kMlaWidth,
+                                 int64_t{s.block_size} * kMlaWidth);
+    keys.insert(keys.end(), rows.begin(), rows.end());
+  }
+  const auto want = AttendOnHost(ReadFloats(q + row * kMlaWidth, kMlaWidth), keys, kMlaWidth, keys,
+                                 kMlaWidth, kMlaLatent, scale);
+  return IsCloseTo(ReadFloats(out + row * kMlaLatent, kMlaLatent), want);
+}
+
+MlaTime Time(const Pool& pool, const Shape& s, int sms) {
   const int64_t rows_needed = static_cast<int64_t>(s.batch) * s.context;
   const auto sets = static_cast<int>(std::clamp<int64_t>(pool.rows / rows_needed, 1, 16));
   const int max_blocks = s.context / s.block_size;
@@ -50,7 +72,9 @@ double Time(const Pool& pool, const Shape& s, int sms) {
   Device<uint8_t> workspace(
       MlaDecodeWorkspaceBytes(MaxAttentionSlots(options.num_workers), s.heads));
   const int launches = sets > 1 ? sets : 3;
-  return testing::TimeGraph(launches, 7, [&](int i, cudaStream_t stream) {
+  const float scale = 1.0f / std::sqrt(192.0f);
+  MlaTime time;
+  time.us = testing::TimeGraph(launches, 7, [&](int i, cudaStream_t stream) {
     const int set = i % sets;
     MlaDecodeArgs args;
     args.q = q.get() + set * q_size;
@@ -59,7 +83,7 @@ double Time(const Pool& pool, const Shape& s, int sms) {
     args.num_rows = s.batch;
     args.cache_rows = pool.rows;
     args.num_heads = s.heads;
-    args.scale = 1.0f / std::sqrt(192.0f);
+    args.scale = scale;
     args.block_table = table.get() + static_cast<int64_t>(set) * s.batch * max_blocks;
     args.max_blocks = max_blocks;
     args.block_size = s.block_size;
@@ -72,54 +96,71 @@ double Time(const Pool& pool, const Shape& s, int sms) {
     args.max_slots = MaxAttentionSlots(options.num_workers);
     CUDA_OK(LaunchMlaDecode(args, stream));
   });
+  time.right = IsRight(pool, s, order, q.get(), out.get(), scale);
+  return time;
 }
 
-void Row(const Pool& pool, const Shape& s, int sms, double copy_rate, const char* note) {
-  const double us = Time(pool, s, sms);
+bool Row(const Pool& pool, const Shape& s, int sms, double copy_rate, const char* note,
+         std::FILE* json) {
+  const MlaTime time = Time(pool, s, sms);
+  const double us = time.us;
   const double positions = static_cast<double>(s.batch) * s.context;
   const double bytes =
       positions * kMlaWidth * 2 + 2.0 * s.batch * s.heads * (kMlaWidth + kMlaLatent);
   const double flop = 2.0 * (kMlaWidth + kMlaLatent) * s.heads * positions;
-  std::printf("| %d | %d | %d | %d | %s | %.1f | %.0f | %.0f %% | %.0f |\n", s.heads, s.batch,
+  std::printf("| %d | %d | %d | %d | %s | %.1f | %.0f | %.0f %% | %.0f | %s |\n", s.heads, s.batch,
               s.context, s.block_size, note, us, bytes / us * 1e-3,
-              100 * bytes / us * 1e6 / copy_rate, flop / us * 1e-6);
+              100 * bytes / us * 1e6 / copy_rate, flop / us * 1e-6, time.right ? "yes" : "NO");
   std::fflush(stdout);
+  if (json != nullptr) {
+    std::fprintf(
+        json,
+        "{\"section\":\"mla_decode\",\"heads\":%d,\"batch\":%d,\"context\":%d,\"block\":%d,"
+        "\"variant\":\"%s\",\"us\":%.2f,\"gbs\":%.0f,\"tflops\":%.0f,\"copy_gbs\":%.0f,"
+        "\"correct\":%s}\n",
+        s.heads, s.batch, s.context, s.block_size, note, us, bytes / us * 1e-3, flop / us * 1e-6,
+        copy_rate * 1e-9, time.right ? "true" : "false");
+  }
+  return time.right;
 }
 
 }  // namespace
-}  // namespace moebius::kernels::cuda
 
-int main(int argc, char** argv) {
-  using namespace moebius::kernels::cuda;
-  const bool quick = argc > 1 && std::strcmp(argv[1], "quick") == 0;
-  const bool variants = argc > 1 && std::strcmp(argv[1], "variants") == 0;
+bool BenchMlaDecode(bool all, std::FILE* json) {
   cudaDeviceProp device;
   CUDA_OK(cudaGetDeviceProperties(&device, 0));
   const int sms = device.multiProcessorCount;
   const double copy_rate = testing::CopyRate();
-  std::printf("%s, %d multiprocessors, copy %.0f GB/s (read + written)\n\n", device.name, sms,
-              copy_rate * 1e-9);
+  std::printf("\nMLA decode on %s, %d multiprocessors, copy %.0f GB/s (read + written)\n\n",
+              device.name, sms, copy_rate * 1e-9);
   const Pool pool;
-  std::printf("| heads | batch | context | block | variant | us | GB/s | of copy | TFLOP/s |\n");
-  std::printf("| --: | --: | --: | --: | --- | --: | --: | --: | --: |\n");
+  std::printf(
+      "| heads | batch | context | block | variant | us | GB/s | of copy | TFLOP/s | right |\n");
+  std::printf("| --: | --: | --: | --: | --- | --: | --: | --: | --: | --- |\n");
+  bool right = true;
   for (const int heads : {128, 64, 32, 16}) {
-    if (variants || (quick && heads == 32)) continue;
+    if (!all && heads == 32) continue;
     for (const int batch : {1, 8, 32, 64, 128, 256}) {
-      if (quick && (batch == 1 || batch == 32 || batch == 64)) continue;
+      if (!all && (batch == 1 || batch == 32 || batch == 64)) continue;
       for (const int context : {1024, 2048, 4096, 8192, 16384}) {
-        if (quick && context != 4096) continue;
+        if (!all && context != 4096) continue;
         if (static_cast<int64_t>(batch) * context > pool.rows) continue;
-        Row(pool, {heads, batch, context}, sms, copy_rate, "");
+        right = Row(pool, {heads, batch, context}, sms, copy_rate, "", json) && right;
       }
     }
   }
   for (const int heads : {128, 64}) {
-    Row(pool, {heads, 128, 4096, 16}, sms, copy_rate, "blocks of 16");
+    if (!all) break;
+    right = Row(pool, {heads, 128, 4096, 16}, sms, copy_rate, "blocks of 16", json) && right;
     for (const int cost : {0, 2, 6, 10}) {
       const std::string note = "segment cost " + std::to_string(cost);
-      Row(pool, {heads, 8, 4096, 64, cost}, sms, copy_rate, note.c_str());
-      Row(pool, {heads, 128, 4096, 64, cost}, sms, copy_rate, note.c_str());
+      for (const int batch : {8, 128}) {
+        const Shape shape = {heads, batch, 4096, 64, cost};
+        right = Row(pool, shape, sms, copy_rate, note.c_str(), json) && right;
+      }
     }
   }
-  return 0;
+  return right;
 }
+
+}  // namespace moebius::kernels::cuda

@@ -22,10 +22,10 @@ struct Terms {
   int count[kTeams];
 };
 
-// sum[i] of the 8 columns at `vector`, in order. kArrived: peers wrote the rows.
-template <bool kArrived>
+// sum[i] of the columns at `vector`, in order. kArrived: peers wrote the rows.
+template <bool kArrived, int kColumns>
 __device__ __forceinline__ void AddTerms(const std::byte* const* rows, const float* weights,
-                                         int count, int vector, float (&sum)[8]) {
+                                         int count, int vector, float (&sum)[kColumns]) {
   constexpr int kInFlight = 4;
   for (int j = 0; j < count; j += kInFlight) {
     uint4 v[kInFlight];
@@ -43,7 +43,7 @@ __device__ __forceinline__ void AddTerms(const std::byte* const* rows, const flo
   }
 }
 
-template <int kThreads, int kTeam>
+template <int kThreads, int kTeam, int kColumns>
 __device__ void SendRow(const SendParams& p, int source, int position,
                         Terms<kThreads / kTeam>& terms) {
   using Rows = Team<kThreads, kTeam>;
@@ -70,7 +70,7 @@ __device__ void SendRow(const SendParams& p, int source, int position,
   }
   Rows::Sync();
   const int count = terms.count[team];
-  const int vectors = s.hidden / 8;
+  const int vectors = s.hidden / kColumns;
   if (s.deterministic) {
     for (int j = 0; j < count; ++j) {
       const auto* from = reinterpret_cast<const uint4*>(terms.rows[team][j]);
@@ -82,7 +82,7 @@ __device__ void SendRow(const SendParams& p, int source, int position,
         p.e.result(source, int64_t{p.e.group.rank} * s.max_tokens + position));
 #pragma unroll 2
     for (int i = lane; i < vectors; i += kTeam) {
-      float sum[8] = {};
+      float sum[kColumns] = {};
       AddTerms<false>(terms.rows[team], terms.weights[team], count, i, sum);
       to[i] = Pack(sum);
     }
@@ -90,7 +90,8 @@ __device__ void SendRow(const SendParams& p, int source, int position,
   Rows::Sync();  // before the next row takes the shared memory
 }
 
-template <int kThreads, int kTeam>
+// kColumns: of 16 bytes.
+template <int kThreads, int kTeam, int kColumns>
 __global__ void __launch_bounds__(kThreads, 1)
     CombineSendKernel(const __grid_constant__ SendParams p) {
   BeginKernel();
@@ -113,13 +114,13 @@ __global__ void __launch_bounds__(kThreads, 1)
     for (int item = blockIdx.x * kTeams + Team<kThreads, kTeam>::Index(); item < num_rows;
          item += gridDim.x * kTeams) {
       const int source = arrived.Source(item);
-      SendRow<kThreads, kTeam>(p, source, item - arrived.first[source], terms);
+      SendRow<kThreads, kTeam, kColumns>(p, source, item - arrived.first[source], terms);
     }
   }
   FlagAll(p.e, kCombineCounter, sequence, false);
 }
 
-template <int kThreads, int kTeam>
+template <int kThreads, int kTeam, int kColumns>
 __device__ void AddToken(const ReceiveParams& p, int64_t token, Terms<kThreads / kTeam>& terms) {
   using Rows = Team<kThreads, kTeam>;
   const Shape& s = p.e.group.shape;
@@ -150,12 +151,12 @@ __device__ void AddToken(const ReceiveParams& p, int64_t token, Terms<kThreads /
     if (lane == 0) terms.count[team] = __popc(have);
   }
   Rows::Sync();
-  const int vectors = s.hidden / 8;
+  const int vectors = s.hidden / kColumns;
   const int64_t at = token * vectors;
   const auto* shared = static_cast<const uint4*>(p.args.shared);
 #pragma unroll 2
   for (int i = lane; i < vectors; i += kTeam) {
-    float sum[8] = {};
+    float sum[kColumns] = {};
     AddTerms<true>(terms.rows[team], terms.weights[team], terms.count[team], i, sum);
     if (shared != nullptr) AddScaled(sum, 1.0f, shared[at + i]);
     static_cast<uint4*>(p.args.out)[at + i] = Pack(sum);
@@ -163,7 +164,7 @@ __device__ void AddToken(const ReceiveParams& p, int64_t token, Terms<kThreads /
   Rows::Sync();  // before the next token takes the shared memory
 }
 
-template <int kThreads, int kTeam>
+template <int kThreads, int kTeam, int kColumns>
 __global__ void __launch_bounds__(kThreads, 1)
     CombineReceiveKernel(const __grid_constant__ ReceiveParams p) {
   BeginKernel();
@@ -180,7 +181,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int num_tokens = p.e.num_tokens(p.args.num_tokens);
   for (int token = blockIdx.x * kTeams + Team<kThreads, kTeam>::Index(); token < num_tokens;
        token += gridDim.x * kTeams) {
-    AddToken<kThreads, kTeam>(p, token, terms);
+    AddToken<kThreads, kTeam, kColumns>(p, token, terms);
   }
 }
 
@@ -195,8 +196,12 @@ const char* LaunchCombineSend(const Group& group, const Sequence& sequence, cons
     return "combine: expert_rows must be given, 16-byte aligned";
   }
   const SendParams params = {MakeEndpoint(group, sequence), args};
-  return Launch(grid.mode == Mode::kLatency ? CombineSendKernel<kLatencyThreads, kLatencyThreads>
-                                            : CombineSendKernel<kThroughputThreads, 32>,
+  constexpr auto kTokens = kLatencyThreads;
+  const bool wide = group.shape.format == RowFormat::kF32;
+  return Launch(grid.mode == Mode::kLatency ? (wide ? CombineSendKernel<kTokens, kTokens, 4>
+                                                    : CombineSendKernel<kTokens, kTokens, 8>)
+                                            : (wide ? CombineSendKernel<kThroughputThreads, 32, 4>
+                                                    : CombineSendKernel<kThroughputThreads, 32, 8>),
                 params, Blocks(grid), Threads(grid.mode), 0, grid.early_launch, stream);
 }
 
@@ -208,8 +213,13 @@ const char* LaunchCombineReceive(const Group& group, const Sequence& sequence, c
     return "combine: slots, weights, num_tokens and out must be given, rows 16-byte aligned";
   }
   const ReceiveParams params = {MakeEndpoint(group, sequence), args};
-  return Launch(grid.mode == Mode::kLatency ? CombineReceiveKernel<kLatencyThreads, kLatencyThreads>
-                                            : CombineReceiveKernel<kThroughputThreads, 32>,
+  constexpr auto kTokens = kLatencyThreads;
+  const bool wide = group.shape.format == RowFormat::kF32;
+  return Launch(grid.mode == Mode::kLatency
+                    ? (wide ? CombineReceiveKernel<kTokens, kTokens, 4>
+                            : CombineReceiveKernel<kTokens, kTokens, 8>)
+                    : (wide ? CombineReceiveKernel<kThroughputThreads, 32, 4>
+                            : CombineReceiveKernel<kThroughputThreads, 32, 8>),
                 params, Blocks(grid), Threads(grid.mode), 0, grid.early_launch, stream);
 }
 

@@ -1,5 +1,7 @@
 // Dispatch, second half: waits for the rows of every source, finds from their counts where each
 // slot's rows begin, and copies each row once to every slot it is for.
+#include <algorithm>
+
 #include "kernels/cuda/exchange/kernel.cuh"
 
 namespace moebius::cuda::exchange {
@@ -100,7 +102,7 @@ __device__ void CopyRow(const ReceiveParams& p, int source, int position,
   Rows::Sync();
   const int num_places = shared.num_places[team];
   const std::byte* row = p.e.row(p.e.group.rank, source, position);
-  const int64_t row_bytes = kFormat == RowFormat::kFp8 ? s.hidden : int64_t{2} * s.hidden;
+  const int64_t row_bytes = kFormat == RowFormat::kFp8 ? s.hidden : s.row_bytes();
   const int vectors = static_cast<int>(row_bytes / 16);
   auto* out = static_cast<std::byte*>(p.args.rows);
   constexpr int kUnroll = kTeam == 32 ? 4 : 1;
@@ -171,7 +173,9 @@ const char* LaunchDispatchReceive(const Group& group, const Sequence& sequence, 
                                   const DispatchReceive& args, CUstream_st* stream) {
   if (const char* error = CheckGroup(group, sequence, grid)) return error;
   const bool fp8 = group.shape.format == RowFormat::kFp8;
-  if (args.capacity < WorstRows(group.shape)) {
+  Shape known = group.shape;
+  if (args.most_tokens > 0) known.max_tokens = std::min(known.max_tokens, args.most_tokens);
+  if (args.capacity < WorstRows(known)) {
     return "dispatch: capacity below what the ranks may send";
   }
   if (args.rows == nullptr || args.offsets == nullptr ||

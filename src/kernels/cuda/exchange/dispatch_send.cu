@@ -53,19 +53,20 @@ struct SendShared {
 
 // Neighbouring lanes store neighbouring 16 bytes: the link carries half-filled packets otherwise.
 template <RowFormat kFormat, int kTeam>
-__device__ __forceinline__ void SendColumns(const uint4* from, int hidden, int lane,
+__device__ __forceinline__ void SendColumns(const uint4* from, const Shape& s, int lane,
                                             std::byte* const* rows, int num_rows, float* scales) {
   if constexpr (kFormat == RowFormat::kFp8) {
 #pragma unroll 2
-    for (int i = lane; i < hidden / kLaneColumns; i += kTeam) {
+    for (int i = lane; i < s.hidden / kLaneColumns; i += kTeam) {
       float scale;
       const uint4 packed = Quantize(from[2 * i], from[2 * i + 1], &scale);
       if (i % 8 == 0) scales[i / 8] = scale;
       for (int d = 0; d < num_rows; ++d) reinterpret_cast<uint4*>(rows[d])[i] = packed;
     }
   } else {
+    const int vectors = static_cast<int>(s.row_bytes() / 16);
 #pragma unroll 2
-    for (int i = lane; i < hidden / 8; i += kTeam) {
+    for (int i = lane; i < vectors; i += kTeam) {
       const uint4 values = from[i];
       for (int d = 0; d < num_rows; ++d) reinterpret_cast<uint4*>(rows[d])[i] = values;
     }
@@ -113,8 +114,8 @@ __device__ void SendToken(const SendParams& p, int64_t token,
   while (num_rows < s.top_k && routes[num_rows] >= 0) ++num_rows;
   float* scales = shared.scales[team];
   const auto* from = reinterpret_cast<const uint4*>(static_cast<const std::byte*>(p.args.rows) +
-                                                    token * s.hidden * 2);
-  SendColumns<kFormat, kTeam>(from, s.hidden, lane, shared.rows[team], num_rows, scales);
+                                                    token * s.row_bytes());
+  SendColumns<kFormat, kTeam>(from, s, lane, shared.rows[team], num_rows, scales);
   for (int d = 0; d < num_rows; ++d) SendMeta<kTeam>(p, token, routes[d], lane);
   Rows::Sync();
   if constexpr (kFormat == RowFormat::kFp8) {
@@ -130,7 +131,7 @@ __device__ void SendToken(const SendParams& p, int64_t token,
 // The rows that this block reads first are on their way to the L2 cache while it counts.
 template <int kThreads>
 __device__ __forceinline__ void PrefetchRows(const SendParams& p, int begin, int end) {
-  const int64_t row_bytes = int64_t{2} * p.e.group.shape.hidden;
+  const int64_t row_bytes = p.e.group.shape.row_bytes();
   const auto* rows = static_cast<const std::byte*>(p.args.rows);
   const int64_t from = begin * row_bytes;
   const int64_t to = min(end * row_bytes, from + kThreads * int64_t{128});

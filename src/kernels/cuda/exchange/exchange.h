@@ -57,7 +57,7 @@ struct Grid {
 int DefaultBlocks(Mode mode);
 
 struct DispatchSend {
-  const void* rows = nullptr;      // bf16 [max_tokens, hidden], 16-byte aligned
+  const void* rows = nullptr;      // bf16 (kF32: float32) [max_tokens, hidden], 16-byte aligned
   const int32_t* slots = nullptr;  // [max_tokens, k]: slot of all ranks' (rank * slots_per_rank
                                    // + slot there); negative: none; a token's are distinct
   const float* weights = nullptr;  // [max_tokens, k]
@@ -69,11 +69,12 @@ const char* LaunchDispatchSend(const Group& group, const Sequence& sequence, con
 // Rows grouped by this rank's slots: within a slot by source rank, then by token. After an abort
 // the offsets are all zero.
 struct DispatchReceive {
-  void* rows = nullptr;        // e4m3 or bf16 [capacity, hidden], 16-byte aligned
+  void* rows = nullptr;        // as the format says [capacity, hidden], 16-byte aligned
   float* scales = nullptr;     // fp8: block b of row r at b * scale_stride + r
   int64_t scale_stride = 0;    // at least capacity
-  int64_t capacity = 0;        // at least WorstRows(shape)
+  int64_t capacity = 0;        // at least WorstRows(shape), with most_tokens for max_tokens
   int32_t* offsets = nullptr;  // out [slots_per_rank + 1]
+  int most_tokens = 0;         // that any rank sends in this call, where known; else 0
 };
 const char* LaunchDispatchReceive(const Group& group, const Sequence& sequence, const Grid& grid,
                                   const DispatchReceive& args, CUstream_st* stream);
@@ -81,7 +82,7 @@ const char* LaunchDispatchReceive(const Group& group, const Sequence& sequence, 
 // Sends each received token's expert rows home: summed with their weights in float32 and rounded
 // once, or (deterministic) each as it is.
 struct CombineSend {
-  const void* expert_rows = nullptr;  // bf16 [capacity, hidden] by the places dispatch gave
+  const void* expert_rows = nullptr;  // [capacity, hidden] by the places dispatch gave
 };
 const char* LaunchCombineSend(const Group& group, const Sequence& sequence, const Grid& grid,
                               const CombineSend& args, CUstream_st* stream);
@@ -92,8 +93,8 @@ struct CombineReceive {
   const int32_t* slots = nullptr;  // as given to dispatch
   const float* weights = nullptr;
   const int32_t* num_tokens = nullptr;
-  const void* shared = nullptr;  // bf16 [max_tokens, hidden], or null
-  void* out = nullptr;           // bf16 [max_tokens, hidden]
+  const void* shared = nullptr;  // [max_tokens, hidden], or null
+  void* out = nullptr;           // [max_tokens, hidden]
 };
 const char* LaunchCombineReceive(const Group& group, const Sequence& sequence, const Grid& grid,
                                  const CombineReceive& args, CUstream_st* stream);
@@ -118,6 +119,38 @@ struct AllReduce {
 };
 const char* LaunchAllReduce(const ReduceGroup& group, const Sequence& sequence,
                             const AllReduce& args, CUstream_st* stream);
+
+// All-gather: every rank stages its piece in its own memory, raises flags block by block, and reads
+// its peers' pieces. Calls count themselves on the device, so any number of them may be in a graph.
+struct GatherGroup {
+  int num_ranks = 1;
+  int rank = 0;
+  std::byte* bases[kMaxRanks] = {};  // allocations of GatherBytes, as for Group
+  uint32_t* host_abort = nullptr;
+  uint64_t wait_nanoseconds = 1000000000;
+  int64_t staging_bytes = 0;  // of a piece at most; the same on all ranks
+};
+size_t GatherBytes(int64_t staging_bytes);
+// Where the abort word lies in such an allocation.
+size_t GatherAbortOffset();
+struct AllGather {
+  struct Piece {
+    int64_t offset = 0;  // of its first row in `out`, bytes
+    int32_t rows = 0;
+    int32_t row_bytes = 0;  // even
+  };
+  const void* mine = nullptr;  // this rank's piece; may lie where it goes
+  int64_t mine_stride = 0;     // bytes between rows
+  void* out = nullptr;
+  int64_t out_stride = 0;
+  Piece pieces[kMaxRanks];  // the same on all ranks, but for offsets
+  int num_blocks = 0;       // at most, the same on all ranks; 0: as many as serve, up to 128
+  // It comes up while the kernel before it ends, and what is launched early behind it while it
+  // waits. Not where peers use the same GPU: that would hold the place of what is waited for.
+  bool lets_next_in = true;
+};
+// After an abort the peers' pieces are all ones.
+const char* LaunchAllGather(const GatherGroup& group, const AllGather& args, CUstream_st* stream);
 
 // *step += 1, on the stream: for graphs that hold whole steps.
 const char* LaunchAdvanceStep(uint32_t* step, CUstream_st* stream);

@@ -1,12 +1,12 @@
 // Dispatch, combine and all-reduce between the GPUs of one host, in graph replay, one host thread a
-// GPU; results checked in the same run.
-//   exchange_bench [--json FILE] [--virtual]      --virtual: two ranks on one GPU (no figures)
+// GPU; results checked in the same run. Two ranks on one GPU give no figures that count.
 #include <atomic>
 #include <barrier>
 #include <chrono>
 #include <cstring>
 #include <thread>
 
+#include "kernels/cuda/benches.h"
 #include "kernels/cuda/exchange/bench_cases.h"
 #include "kernels/cuda/exchange/reference.h"
 #include "kernels/cuda/exchange/world.cuh"
@@ -441,37 +441,8 @@ bool RunReduce(const ReduceCase& c, bool early, const std::vector<int>& devices,
   return correct;
 }
 
-int Main(int argc, char** argv) {
-  setenv("CUDA_MODULE_LOADING", "EAGER", 1);
-  setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 1);
-  FILE* json = nullptr;
-  bool on_one = false;
-  for (int i = 1; i < argc; ++i) {
-    if (std::strcmp(argv[i], "--virtual") == 0) {
-      on_one = true;
-    } else if (std::strcmp(argv[i], "--json") == 0 && i + 1 < argc) {
-      json = std::fopen(argv[++i], "w");
-      if (json == nullptr) {
-        std::fprintf(stderr, "cannot write %s\n", argv[i]);
-        return 1;
-      }
-    } else {
-      std::fprintf(stderr, "usage: exchange_bench [--json FILE] [--virtual]\n");
-      return 2;
-    }
-  }
-  int count = 0;
-  CUDA_OK(cudaGetDeviceCount(&count));
-  std::vector<int> devices = {0, 0};
-  if (!on_one) {
-    devices.clear();
-    // The peers' figures and the targets are of two cards.
-    for (int d = 0; d < std::min(count, 2); ++d) devices.push_back(d);
-    if (devices.size() < 2 || !EnablePeers(devices)) {
-      std::fprintf(stderr, "needs two GPUs that address each other (or --virtual)\n");
-      return 1;
-    }
-  }
+bool RunAll(bool on_one, FILE* json) {
+  const std::vector<int> devices = {0, on_one ? 0 : 1};
   bool correct = true;
   std::printf("all-reduce: us; peer NCCL, target (ours / it); link at %.0f GB/s\n", kLinkGbs);
   std::printf("| rows | ours | peer | target | link | correct |\n");
@@ -491,11 +462,12 @@ int Main(int argc, char** argv) {
     }
     correct = RunCase(c, devices, json) && correct;
   }
-  if (json != nullptr) std::fclose(json);
-  return correct ? 0 : 1;
+  return correct;
 }
 
 }  // namespace
 }  // namespace moebius::cuda::exchange::testing
 
-int main(int argc, char** argv) { return moebius::cuda::exchange::testing::Main(argc, argv); }
+bool moebius::kernels::cuda::BenchExchange(bool on_one, std::FILE* json) {
+  return moebius::cuda::exchange::testing::RunAll(on_one, json);
+}

@@ -147,6 +147,18 @@ __device__ __forceinline__ void AddScaled(float (&sum)[8], float weight, const u
   for (int i = 0; i < 8; ++i) sum[i] = fmaf(weight, x[i], sum[i]);
 }
 
+// Four float32 values likewise.
+__device__ __forceinline__ void AddScaled(float (&sum)[4], float weight, const uint4& v) {
+  sum[0] = fmaf(weight, __uint_as_float(v.x), sum[0]);
+  sum[1] = fmaf(weight, __uint_as_float(v.y), sum[1]);
+  sum[2] = fmaf(weight, __uint_as_float(v.z), sum[2]);
+  sum[3] = fmaf(weight, __uint_as_float(v.w), sum[3]);
+}
+__device__ __forceinline__ uint4 Pack(const float (&x)[4]) {
+  return make_uint4(__float_as_uint(x[0]), __float_as_uint(x[1]), __float_as_uint(x[2]),
+                    __float_as_uint(x[3]));
+}
+
 // Null, or why the group cannot be served.
 const char* CheckGroup(const Group& group, const Sequence& sequence, const Grid& grid);
 

@@ -35,8 +35,9 @@ const char* CheckGroup(const Group& group, const Sequence& sequence, const Grid&
   if (s.top_k < 1 || s.top_k > kMaxTopK || s.max_tokens < 1 || s.max_tokens > kMaxTokens) {
     return "exchange: top_k must be 1 to 16, max_tokens 1 to 2^20";
   }
-  if (s.hidden < 128 || s.hidden % 128 != 0 || s.hidden > kMaxHidden) {
-    return "exchange: hidden must be a multiple of 128, at most 16384";
+  const int unit = s.format == RowFormat::kFp8 ? 128 : s.format == RowFormat::kF32 ? 4 : 8;
+  if (s.hidden < unit || s.hidden % unit != 0 || s.hidden > kMaxHidden) {
+    return "exchange: hidden must be whole 16 bytes (fp8: a multiple of 128), at most 16384";
   }
   for (int r = 0; r < s.num_ranks; ++r) {
     if (group.bases[r] == nullptr || reinterpret_cast<uintptr_t>(group.bases[r]) % 128 != 0) {

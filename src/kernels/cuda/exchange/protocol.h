@@ -20,10 +20,11 @@ constexpr int kScaleBlock = 128;     // columns that share an fp8 scale
 enum class RowFormat : uint8_t {
   kFp8,   // e4m3 with a float scale for each 128 columns, quantised by the sender
   kBf16,  // as they are
+  kF32,   // likewise
 };
 
 // What a wait was for.
-enum class Phase : uint8_t { kNone, kDispatch, kCombine, kAllReduce };
+enum class Phase : uint8_t { kNone, kDispatch, kCombine, kAllReduce, kAllGather };
 
 // One release store says that all rows of a (source, destination) pair have arrived.
 constexpr uint64_t FlagWord(uint32_t sequence, uint32_t rows) {
@@ -77,11 +78,15 @@ struct Shape {
   int slots_per_rank = 1;
   int max_tokens = 1;  // a rank may send in one call
   int top_k = 1;
-  int hidden = 128;  // a multiple of 128
+  int hidden = 128;  // fp8: a multiple of 128; else whole 16 bytes
   RowFormat format = RowFormat::kFp8;
   bool deterministic = false;  // rows come home un-summed and are added in top-k order
 
   constexpr int num_slots() const { return num_ranks * slots_per_rank; }
+  // Of a row before dispatch and of an expert's result: bf16 but for kF32.
+  constexpr int64_t row_bytes() const {
+    return int64_t{format == RowFormat::kF32 ? 4 : 2} * hidden;
+  }
 };
 
 // Byte offsets in a rank's allocation. Regions of a source or an owner: index * max_tokens rows.
@@ -91,7 +96,7 @@ struct Layout {
   int64_t meta_stride = 0;    // bytes
   int64_t rows = 0;           // [source][position]: the row, then its scales
   int64_t row_stride = 0;     // bytes
-  int64_t results = 0;        // bf16 rows [owner][position], deterministic: [token][choice]
+  int64_t results = 0;        // rows [owner][position], deterministic: [token][choice]
   int64_t result_stride = 0;  // bytes
   int64_t routes = 0;         // own: int32 [token][k], by rank, then kNoRoute
   int64_t ordinals = 0;       // own: int32 [token][k]
@@ -108,8 +113,8 @@ constexpr Layout MakeLayout(const Shape& s) {
   l.meta_stride = AlignUp(4 * (1 + 2 * s.top_k), 16);
   l.row_stride = s.format == RowFormat::kFp8
                      ? AlignUp(s.hidden + s.hidden / kScaleBlock * int64_t{4}, 16)
-                     : int64_t{2} * s.hidden;
-  l.result_stride = int64_t{2} * s.hidden;
+                     : s.row_bytes();
+  l.result_stride = s.row_bytes();
   const int64_t results = s.deterministic ? tokens * s.top_k : ranks * tokens;
   int64_t at = AlignUp(sizeof(Signals), 1024);
   const auto take = [&at](int64_t bytes) {

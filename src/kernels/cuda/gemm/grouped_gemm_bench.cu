@@ -1,8 +1,5 @@
 // Times the grouped GEMM by graph replay on rotating inputs larger than the L2, checks sampled
 // outputs in the same run, and prints each row beside the card's own limit and the peer's figure.
-//   grouped_gemm_bench [--sweep] [--only TEXT] [--json FILE]
-// --sweep times every tile that fits and names the best; --only keeps rows whose section contains
-// TEXT.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -11,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "kernels/cuda/benches.h"
 #include "kernels/cuda/gemm/bench_rows.h"
 #include "kernels/cuda/gemm/quantize.h"
 #include "kernels/cuda/gemm/test_support.cuh"
@@ -340,7 +338,7 @@ bool RunRow(const BenchRow& row, const Limits& limits, bool sweep, cudaStream_t 
 }
 
 // Row kernels: rows of one rank's experts, timed as bytes over time.
-bool RunRowKernels(const Limits& limits, cudaStream_t stream, FILE* json) {
+void RunRowKernels(const Limits& limits, cudaStream_t stream, FILE* json) {
   for (const int count : {640, 8192, 32768}) {
     constexpr int kInner = 2048;
     DeviceArray<__nv_bfloat16> in(static_cast<size_t>(count) * 2 * kInner * 2);
@@ -370,15 +368,9 @@ bool RunRowKernels(const Limits& limits, cudaStream_t stream, FILE* json) {
       }
     }
   }
-  return true;
 }
 
-int RunAll(bool sweep, const std::string& only, const std::string& json_path) {
-  FILE* json = json_path.empty() ? nullptr : std::fopen(json_path.c_str(), "w");
-  if (!json_path.empty() && json == nullptr) {
-    std::fprintf(stderr, "cannot write %s\n", json_path.c_str());
-    return 1;
-  }
+bool RunAll(bool sweep, FILE* json) {
   cudaStream_t stream;
   Check(cudaStreamCreate(&stream), "stream");
   const Limits limits = MeasureLimits(stream);
@@ -394,38 +386,16 @@ int RunAll(bool sweep, const std::string& only, const std::string& json_path) {
   }
   bool correct = true;
   for (const BenchRow& row : BenchRows()) {
-    if (row.section.find(only) != std::string::npos) {
-      correct = RunRow(row, limits, sweep, stream, json) && correct;
-    }
+    correct = RunRow(row, limits, sweep, stream, json) && correct;
   }
-  if (only.empty() || only == "rows") {
-    RunRowKernels(limits, stream, json);
-  }
-  if (json != nullptr) {
-    std::fclose(json);
-  }
+  RunRowKernels(limits, stream, json);
   cudaStreamDestroy(stream);
-  return correct ? 0 : 1;
+  return correct;
 }
 
 }  // namespace
 }  // namespace moebius::cuda::testing
 
-int main(int argc, char** argv) {
-  bool sweep = false;
-  std::string only;
-  std::string json;
-  for (int i = 1; i < argc; ++i) {
-    if (std::strcmp(argv[i], "--sweep") == 0) {
-      sweep = true;
-    } else if (std::strcmp(argv[i], "--only") == 0 && i + 1 < argc) {
-      only = argv[++i];
-    } else if (std::strcmp(argv[i], "--json") == 0 && i + 1 < argc) {
-      json = argv[++i];
-    } else {
-      std::fprintf(stderr, "usage: grouped_gemm_bench [--sweep] [--only TEXT] [--json FILE]\n");
-      return 2;
-    }
-  }
-  return moebius::cuda::testing::RunAll(sweep, only, json);
+bool moebius::kernels::cuda::BenchGroupedGemm(bool all_tiles, std::FILE* json) {
+  return moebius::cuda::testing::RunAll(all_tiles, json);
 }

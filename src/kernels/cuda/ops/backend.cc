@@ -14,6 +14,7 @@ Backend MakeBackend() {
   backend.embed = cuda::Embed;
   backend.rms_norm = cuda::RmsNorm;
   backend.add = cuda::Add;
+  backend.copy_rows = cuda::CopyRows;
   backend.rope = cuda::Rope;
   backend.gemm = cuda::Gemm;
   backend.head_gemm = cuda::HeadGemm;

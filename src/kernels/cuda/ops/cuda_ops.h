@@ -14,6 +14,7 @@ inline const float* FloatsOf(const Mat& m) { return static_cast<const float*>(m.
 void Embed(ExecContext& ctx, const EmbedArgs& args);
 void RmsNorm(ExecContext& ctx, const RmsNormArgs& args);
 void Add(ExecContext& ctx, const AddArgs& args);
+void CopyRows(ExecContext& ctx, const CopyRowsArgs& args);
 void Rope(ExecContext& ctx, const RopeArgs& args);
 void KvWrite(ExecContext& ctx, const KvWriteArgs& args);
 void PrepareHeads(ExecContext& ctx, const PrepareHeadsArgs& args);
@@ -49,6 +50,7 @@ struct GroupedProduct {
   std::span<const PackedWeight> weights;
   int64_t n = 0;  // of a slot: a gated weight's twice
   Mat out;
+  int64_t likely_places = 0;  // GroupedGemmArgs
 };
 bool RunGroupedProduct(ExecContext& ctx, const GroupedProduct& product);
 

@@ -17,6 +17,9 @@ struct DeviceContext {
   CUstream_st* stream = nullptr;
   int num_sms = 0;
   DenseProducts* dense = nullptr;  // null: no library for them, our own kernel serves
+  // Every product by the one kernel that takes all shapes and sums a row in one order, whatever
+  // else is computed with it: slow, and the same bits for any batch and any cut of the weights.
+  bool deterministic = false;
   // Of a launch, since it was taken last: operations return nothing, so a step asks once at its
   // end.
   std::optional<Error> error;

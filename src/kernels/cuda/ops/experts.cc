@@ -42,7 +42,7 @@ void RunAnyGroups(ExecContext& ctx, const GroupedProduct& p) {
 }
 
 void RunGroups(ExecContext& ctx, const GroupedProduct& product) {
-  if (!RunGroupedProduct(ctx, product)) RunAnyGroups(ctx, product);
+  if (ctx.device->deterministic || !RunGroupedProduct(ctx, product)) RunAnyGroups(ctx, product);
 }
 
 // Slots one after the other without gaps, n rows each.
@@ -64,6 +64,7 @@ bool Fits(const GroupedProduct& p) {
 bool RunFewPlaces(ExecContext& ctx, FewPlacesLaunch launch, const Mat& a,
                   std::span<const int32_t> offsets, std::span<const PackedWeight> weights,
                   const Mat& out) {
+  if (ctx.device->deterministic) return false;
   const PackedWeight& first = weights.front();
   launch.a = RowsOf(a);
   launch.offsets = offsets.data();
@@ -117,7 +118,8 @@ void Launch(ExecContext& ctx, const GroupedProduct& p,
   args.n = static_cast<int>(p.n);
   args.k = static_cast<int>(first.k);
   // How many rows a group has is known on the device alone: as if they were spread evenly.
-  const auto expected = static_cast<int>(std::max<int64_t>(1, places / num_slots));
+  const int64_t likely = p.likely_places > 0 ? std::min(p.likely_places, places) : places;
+  const auto expected = static_cast<int>(std::max<int64_t>(1, likely / num_slots));
   const tuning::GroupedGemmConfig config = tuning::ChooseGroupedGemm(
       {args.format, args.n, args.k, num_slots, expected, ctx.device->num_sms});
   ctx.device->Check(moebius::cuda::LaunchGroupedGemm(args, config, ctx.device->stream),
@@ -245,7 +247,8 @@ Mat RunGateUp(ExecContext& ctx, const GroupedSwiGluArgs& args) {
                   .offsets = args.offsets,
                   .weights = args.weights,
                   .n = 2 * n,
-                  .out = both});
+                  .out = both,
+                  .likely_places = args.likely_places});
   return both;
 }
 
@@ -274,7 +277,8 @@ void GroupedGemm(ExecContext& ctx, const GroupedGemmArgs& args) {
                   .offsets = args.offsets,
                   .weights = args.weights,
                   .n = args.weights.front().n,
-                  .out = args.out});
+                  .out = args.out,
+                  .likely_places = args.likely_places});
 }
 
 void GroupedMlp(ExecContext& ctx, const GroupedMlpArgs& args) {
@@ -282,8 +286,9 @@ void GroupedMlp(ExecContext& ctx, const GroupedMlpArgs& args) {
                                .offsets = args.first.offsets,
                                .weights = args.down,
                                .n = args.down.front().n,
-                               .out = args.out};
-  if (!TakesFp8Rows(down)) {
+                               .out = args.out,
+                               .likely_places = args.first.likely_places};
+  if (ctx.device->deterministic || !TakesFp8Rows(down)) {
     cuda::GroupedSwiGlu(ctx, args.first);
     FewPlacesLaunch few;
     few.places_known = true;

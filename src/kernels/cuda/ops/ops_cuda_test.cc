@@ -47,7 +47,7 @@ TEST_P(CudaOps, Rows) {
       bench().Get(d_out, got);
       ExpectClose(got, want, 0, "embed " + what);
 
-      for (const int64_t group : {0, 32, 128, 256}) {
+      for (const int64_t group : {0, 32, 64, 128, 256}) {
         if (group > 0 && cols % group != 0) continue;
         const TestMat x = TestMat(act, rows, cols, 16).Fill(random_);
         TestMat stream = TestMat(DType::kF32, rows, cols).Fill(random_);
@@ -78,6 +78,11 @@ TEST_P(CudaOps, Rows) {
       Add(host(), {sum.view(), y.view()});
       bench().Get(d_sum, got_sum);
       ExpectClose(got_sum, sum, 1e-6, "add " + what);
+
+      CopyRows(device(), {.from = bench().Put(y), .to = d_out});
+      CopyRows(host(), {.from = y.view(), .to = want.view()});
+      bench().Get(d_out, got);
+      ExpectClose(got, want, 0, "copy_rows " + what);
 
       std::vector<int64_t> cache_rows;
       for (int r = 0; r < rows; ++r) cache_rows.push_back(r % 5 == 4 ? -1 : 2 * r + 1);

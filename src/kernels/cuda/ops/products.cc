@@ -99,6 +99,10 @@ void RunAny(ExecContext& ctx, const Batched& p) {
 }
 
 void Run(ExecContext& ctx, const Batched& product) {
+  if (ctx.device->deterministic) {
+    RunAny(ctx, product);
+    return;
+  }
   if (RunFewRows(ctx, product) || RunByLibrary(ctx, product) || RunAsOneGroup(ctx, product)) {
     return;
   }
@@ -175,7 +179,7 @@ void SwiGlu(ExecContext& ctx, const SwiGluArgs& args) {
   product.n = args.w->n;
   product.out = args.out;
   product.gated = true;
-  if (RunFewRows(ctx, product)) return;
+  if (!ctx.device->deterministic && RunFewRows(ctx, product)) return;
   const ArenaScope scope(*ctx.workspace);
   const int64_t n = args.w->n;
   const Mat both = RunGateUp(ctx, args);
@@ -193,7 +197,7 @@ void Mlp(ExecContext& ctx, const MlpArgs& args) {
                                .weights = {args.down, 1},
                                .n = args.down->n,
                                .out = args.out};
-  if (!TakesFp8Rows(down)) {
+  if (ctx.device->deterministic || !TakesFp8Rows(down)) {
     MlpInSteps(ctx, args);
     return;
   }

@@ -40,6 +40,12 @@ void Add(ExecContext& ctx, const AddArgs& args) {
   ctx.device->Check(LaunchAdd(launch, ctx.device->stream), "add");
 }
 
+void CopyRows(ExecContext& ctx, const CopyRowsArgs& args) {
+  ctx.device->Check(LaunchCopyRows(RowsOf(args.from), RowsOf(args.to), args.to.rows, args.to.cols,
+                                   ctx.device->stream),
+                    "copy_rows");
+}
+
 void Rope(ExecContext& ctx, const RopeArgs& args) {
   RopeLaunch launch;
   launch.x = RowsOf(args.x);

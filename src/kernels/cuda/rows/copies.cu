@@ -106,6 +106,11 @@ int LaunchKvWrite(const KvWriteLaunch& args, CUstream_st* stream) {
                   stream);
 }
 
+int LaunchCopyRows(const DeviceRows& from, const DeviceRows& to, int64_t rows, int64_t cols,
+                   CUstream_st* stream) {
+  return CopyRows(from, to, rows, cols, SameRow{}, SameRow{}, stream);
+}
+
 int LaunchAdd(const AddLaunch& args, CUstream_st* stream) {
   if (args.rows == 0 || args.cols == 0) return cudaSuccess;
   cudaError_t error = cudaSuccess;

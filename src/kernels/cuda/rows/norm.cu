@@ -111,7 +111,8 @@ __global__ void GroupNormKernel(const In* x, int64_t x_stride, Norm norm, Out* o
 }
 
 bool RowFits(const RmsNormLaunch& args) {
-  return (args.group == 0 || args.group == args.cols) && args.cols <= 32768 &&
+  // Not a group that is the row: a rank with one head of many gives its bits.
+  return args.group == 0 && args.cols <= 32768 &&
          (args.x.data == nullptr || FitsFour(args.x, args.cols)) && FitsFour(args.out, args.cols) &&
          (args.residual == nullptr ||
           FitsFour(args.residual, args.residual_stride, args.cols, 4)) &&

@@ -55,6 +55,10 @@ struct AddLaunch {
 };
 int LaunchAdd(const AddLaunch& args, CUstream_st* stream);
 
+// to = from.
+int LaunchCopyRows(const DeviceRows& from, const DeviceRows& to, int64_t rows, int64_t cols,
+                   CUstream_st* stream);
+
 // See RopeArgs in kernels/ops.h. In place; positions on the device.
 struct RopeLaunch {
   DeviceRows x;

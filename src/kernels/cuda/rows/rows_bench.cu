@@ -2,6 +2,7 @@
 // 128 heads, 256 experts, top-8, vocabulary 129280) and one prefill chunk. Inputs rotate through
 // more memory than the L2 cache holds; times are of graph replays. Bytes: what each operation must
 // read and write once.
+#include "kernels/cuda/benches.h"
 #include "kernels/cuda/moe/moe.h"
 #include "kernels/cuda/rows/rows.h"
 #include "kernels/cuda/rows/sample.h"
@@ -20,6 +21,7 @@ constexpr int kTopK = 8;
 constexpr int64_t kVocab = 129280;
 
 double g_copy_rate = 0;
+std::FILE* g_json = nullptr;
 
 void Row(const char* what, int64_t rows, double bytes,
          const std::function<void(int set, cudaStream_t stream)>& launch, int sets) {
@@ -28,6 +30,12 @@ void Row(const char* what, int64_t rows, double bytes,
   std::printf("| %s | %lld | %.1f | %.0f | %.0f %% |\n", what, static_cast<long long>(rows), us,
               bytes / us * 1e-3, 100 * bytes / us * 1e6 / g_copy_rate);
   std::fflush(stdout);
+  if (g_json != nullptr) {
+    std::fprintf(g_json,
+                 "{\"section\":\"rows\",\"what\":\"%s\",\"rows\":%lld,\"us\":%.2f,\"gbs\":%.0f,"
+                 "\"copy_gbs\":%.0f}\n",
+                 what, static_cast<long long>(rows), us, bytes / us * 1e-3, g_copy_rate * 1e-9);
+  }
 }
 
 // So many copies of `bytes` that together they are twice the L2 cache, within reason.
@@ -213,12 +221,11 @@ void Samples(int64_t rows) {
 }
 
 }  // namespace
-}  // namespace moebius::kernels::cuda
 
-int main() {
-  using namespace moebius::kernels::cuda;
+void BenchRows(std::FILE* json) {
   g_copy_rate = testing::CopyRate();
-  std::printf("copy %.0f GB/s (read + written)\n\n", g_copy_rate * 1e-9);
+  g_json = json;
+  std::printf("\nRows (not checked here), copy %.0f GB/s (read + written)\n\n", g_copy_rate * 1e-9);
   std::printf("| operation | rows | us | GB/s | of copy |\n| --- | --: | --: | --: | --: |\n");
   for (const int64_t rows : {1, 32, 256, 4096}) {
     Norms(rows);
@@ -226,5 +233,6 @@ int main() {
     Experts(rows);
     if (rows <= 256) Samples(rows);
   }
-  return 0;
 }
+
+}  // namespace moebius::kernels::cuda

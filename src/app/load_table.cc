@@ -1,0 +1,96 @@
+#include "app/load_table.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <chrono>
+#include <numeric>
+#include <thread>
+
+#include "app/standard_output.h"
+
+namespace moebius::app {
+namespace {
+
+// More than these stand as least and most.
+constexpr int64_t kMostColumns = 8;
+
+std::string Columns(const LoadTable& table, const layout::ExpertRange& range) {
+  const auto begin = table.expert_tokens.begin() + range.begin;
+  const auto end = table.expert_tokens.begin() + range.end;
+  if (begin == end) return "none";
+  if (range.end - range.begin > kMostColumns) {
+    const auto [least, most] = std::minmax_element(begin, end);
+    return fmt::format("{} to {} each", *least, *most);
+  }
+  std::string text;
+  for (auto tokens = begin; tokens != end; ++tokens) text += fmt::format("{:>8}", *tokens);
+  return text;
+}
+
+}  // namespace
+
+std::string FormatLoad(const LoadTable& table) {
+  if (table.expert_tokens.empty()) return "There are no experts.\n";
+  const int64_t all =
+      std::accumulate(table.expert_tokens.begin(), table.expert_tokens.end(), int64_t{0});
+  std::string text =
+      fmt::format("{} tokens came to experts: {} of {} take each token, in each of {} layers.\n",
+                  all, table.top_k, table.expert_tokens.size(), table.num_moe_layers);
+  std::vector<layout::ExpertRange> ranks = table.experts;
+  const bool are_cut = ranks.empty();
+  if (are_cut) ranks.push_back({0, static_cast<int64_t>(table.expert_tokens.size())});
+  text += fmt::format("{:>4}  {:>6}  {:>9}  {:>8}  {:>6}  {}\n", "rank", "own", "experts", "tokens",
+                      "share", "tokens of each expert");
+  for (size_t rank = 0; rank < ranks.size(); ++rank) {
+    const layout::ExpertRange& range = ranks[rank];
+    const int64_t tokens = std::accumulate(table.expert_tokens.begin() + range.begin,
+                                           table.expert_tokens.begin() + range.end, int64_t{0});
+    const double share =
+        all > 0 ? 100.0 * static_cast<double>(tokens) / static_cast<double>(all) : 0;
+    const std::string own = rank < table.rows.size() ? fmt::format("{}", table.rows[rank]) : "";
+    text +=
+        fmt::format("{:>4}  {:>6}  {:>9}  {:>8}  {:>4.1f} %  {}\n",
+                    are_cut ? "all" : fmt::format("{}", rank), own,
+                    range.begin == range.end ? std::string("none")
+                                             : fmt::format("{} to {}", range.begin, range.end - 1),
+                    tokens, share, Columns(table, range));
+  }
+  return text;
+}
+
+LoadTable ReadLoad(const frontend::OpenedModel& opened) {
+  constexpr auto kOld = std::chrono::milliseconds(500);
+  const layout::ParallelConfig& parallel = opened.parallel;
+  const model::ModelConfig& config = opened.config;
+  if (parallel.num_gpus() > 1) std::this_thread::sleep_for(kOld);
+  LoadTable table;
+  table.num_moe_layers = config.num_moe_layers();
+  table.top_k = config.moe.top_k;
+  const moe::ExpertStats expert_load = opened.frontend->engine().ExpertLoad();
+  table.expert_tokens.assign(static_cast<size_t>(config.moe.num_experts), 0);
+  for (int layer = 0; layer < expert_load.num_layers(); ++layer) {
+    const std::span<const int64_t> counts = expert_load.Layer(layer);
+    for (size_t expert = 0; expert < counts.size(); ++expert) {
+      table.expert_tokens[expert] += counts[expert];
+    }
+  }
+  const int group = parallel.expert_group();
+  const bool is_whole = group == 1 || parallel.enable_expert_parallel;
+  for (int rank = 0; is_whole && config.moe.num_experts > 0 && rank < group; ++rank) {
+    table.experts.push_back(layout::ExpertsOfRank(config.moe.num_experts, group, rank));
+  }
+  if (!table.experts.empty()) table.rows.assign(table.experts.size(), 0);
+  for (const engine::RankLoad& load : opened.frontend->engine().RankLoads()) {
+    const auto rank = static_cast<size_t>(load.expert_rank);
+    if (load.pp == 0 && rank < table.rows.size()) table.rows[rank] = load.num_rows;
+  }
+  return table;
+}
+
+void PrintLoad(const frontend::OpenedModel& opened) {
+  fmt::print("{}", FormatLoad(ReadLoad(opened)));
+  FlushStandardOutput();
+}
+
+}  // namespace moebius::app

@@ -1,0 +1,29 @@
+// What the ranks of a model have done, as a table for people: --print-load. One thread.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "frontend/open.h"
+#include "layout/parallel_layout.h"
+
+namespace moebius::app {
+
+struct LoadTable {
+  int64_t num_moe_layers = 0;
+  int64_t top_k = 0;
+  std::vector<int64_t> expert_tokens;        // by expert, of all layers
+  std::vector<layout::ExpertRange> experts;  // by rank; empty: not whole ones on each
+  std::vector<int64_t> rows;                 // by rank: tokens of its own requests; empty: unknown
+};
+
+// By rank a line: the tokens it brought, its experts, what came to them in all and to each.
+std::string FormatLoad(const LoadTable& table);
+
+// Of all that the engine has done since the start. Ranks of other processes say it a moment later:
+// this waits for that.
+LoadTable ReadLoad(const frontend::OpenedModel& opened);
+void PrintLoad(const frontend::OpenedModel& opened);  // on standard output
+
+}  // namespace moebius::app

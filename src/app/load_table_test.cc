@@ -1,0 +1,36 @@
+#include "app/load_table.h"
+
+#include <gtest/gtest.h>
+
+namespace moebius::app {
+namespace {
+
+TEST(LoadTable, ARankALineWithItsExperts) {
+  const LoadTable table = {.num_moe_layers = 2,
+                           .top_k = 1,
+                           .expert_tokens = {10, 20, 30, 0, 40},
+                           .experts = {{0, 2}, {2, 4}, {4, 5}, {5, 5}},
+                           .rows = {20, 30, 0, 50}};
+  EXPECT_EQ(FormatLoad(table),
+            "100 tokens came to experts: 1 of 5 take each token, in each of 2 layers.\n"
+            "rank     own    experts    tokens   share  tokens of each expert\n"
+            "   0      20     0 to 1        30  30.0 %        10      20\n"
+            "   1      30     2 to 3        30  30.0 %        30       0\n"
+            "   2       0     4 to 4        40  40.0 %        40\n"
+            "   3      50       none         0   0.0 %  none\n");
+}
+
+TEST(LoadTable, CutExpertsAndMany) {
+  LoadTable table = {
+      .num_moe_layers = 1, .top_k = 2, .expert_tokens = {}, .experts = {}, .rows = {}};
+  EXPECT_EQ(FormatLoad(table), "There are no experts.\n");
+  for (int expert = 0; expert < 12; ++expert) table.expert_tokens.push_back(expert);
+  EXPECT_NE(FormatLoad(table).find(" all            0 to 11        66  100.0 %  0 to 11 each\n"),
+            std::string::npos)
+      << FormatLoad(table);
+  table.expert_tokens.assign(12, 0);  // nothing has been computed yet
+  EXPECT_NE(FormatLoad(table).find("0.0 %"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace moebius::app

@@ -1,0 +1,40 @@
+// Blocks of TensorRT-LLM's YAML files that mean something here: moe_config and kv_cache_config.
+// Plain functions, any thread; JSON stays in the .cc file.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+
+namespace moebius::app {
+
+struct MoeConfig {
+  std::string backend;                    // empty: not said
+  std::optional<int64_t> max_num_tokens;  // rows of all ranks that the experts take at once
+  // The balancer that is wished for: none, a file, or slots of a layer.
+  bool has_load_balancer = false;
+  std::string load_balancer_file;
+  int64_t num_slots = 0;  // 0: not said
+  std::vector<std::string> ignored;
+};
+
+struct KvCacheConfig {
+  std::optional<double> free_gpu_memory_fraction;
+  std::optional<bool> enable_block_reuse;
+  std::optional<int64_t> tokens_per_block;
+  std::vector<std::string> ignored;  // keys without a meaning here
+};
+
+// Of a block's JSON text. kInvalidArgument names the key, what was found and what is expected, or
+// the nearest key that there is.
+Result<MoeConfig> ParseMoeConfig(const std::string& text);
+Result<KvCacheConfig> ParseKvCacheConfig(const std::string& text);
+
+// Whether the block of a flag (--moe-config) has the key, those of inner blocks behind a dot
+// (load_balancer.num_slots). OK for flags that are no such block. The error has the nearest one.
+Status CheckBlockKey(const std::string& flag, const std::string& key);
+
+}  // namespace moebius::app

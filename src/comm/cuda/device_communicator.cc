@@ -1,0 +1,124 @@
+#include "comm/cuda/device_communicator.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+#include "kernels/cuda/exchange/exchange.h"
+
+namespace moebius::comm {
+
+namespace exchange = cuda::exchange;
+
+int MostWaitingBlocks(int num_sharers) {
+  return num_sharers > 1 ? std::max(4, 32 / num_sharers) : 0;
+}
+
+// Member r brings counts[r] rows of widths[r] bytes, which go to offsets[r] of `all` and below.
+struct DeviceCommunicator::Rows {
+  std::vector<int64_t> offsets;
+  std::vector<int64_t> counts;
+  std::vector<int64_t> widths;
+};
+
+Result<PeerMemory> DeviceCommunicator::Allocate(size_t staging_bytes) {
+  return PeerMemory::Allocate(exchange::GatherBytes(static_cast<int64_t>(staging_bytes)),
+                              exchange::GatherAbortOffset());
+}
+
+DeviceCommunicator::DeviceCommunicator(DeviceGroup group, PeerMemory* memory, size_t staging_bytes)
+    : group_(std::move(group)),
+      memory_(memory),
+      staging_bytes_(static_cast<int64_t>(staging_bytes)) {
+  MOEBIUS_CHECK_EQ(group_.bases.size(), group_.info.world_ranks.size());
+  MOEBIUS_CHECK_LE(size(), exchange::kMaxRanks);
+}
+
+const Status& DeviceCommunicator::status() const {
+  // Also after an error of its own: the kernels must hear of it.
+  const Status now = memory_->Check(group_.info);
+  if (status_) status_ = now;
+  return status_;
+}
+
+void DeviceCommunicator::Refuse(const char* call) {
+  if (status_) {
+    status_ = MakeError(ErrorCode::kUnsupported, "{} between GPUs ({}) is not there", call,
+                        group_.info.name);
+  }
+}
+
+// In as many calls as the staging memory wants: the same number on every member.
+void DeviceCommunicator::Gather(const Rows& rows, Mat mine, Mat all) {
+  if (!status_) return;
+  const int64_t width = std::ranges::max(rows.widths);
+  const int64_t count = std::ranges::max(rows.counts);
+  if (width == 0 || count == 0) return;
+  MOEBIUS_CHECK_LE(width, staging_bytes_);
+  exchange::GatherGroup group;
+  group.num_ranks = size();
+  group.rank = rank();
+  std::ranges::copy(group_.bases, group.bases);
+  group.host_abort = memory_->host_abort();
+  group.wait_nanoseconds = static_cast<uint64_t>(group_.wait_limit.count());
+  group.staging_bytes = staging_bytes_;
+  exchange::AllGather call;
+  call.mine_stride = mine.stride * static_cast<int64_t>(SizeOf(mine.dtype));
+  call.out = all.data;
+  call.out_stride = all.stride * static_cast<int64_t>(SizeOf(all.dtype));
+  call.num_blocks = MostWaitingBlocks(group_.num_sharers);
+  call.lets_next_in = group_.num_sharers == 1;
+  const int64_t rows_a_call = staging_bytes_ / width;
+  for (int64_t first = 0; first < count; first += rows_a_call) {
+    call.mine = static_cast<const std::byte*>(mine.data) + first * call.mine_stride;
+    for (size_t r = 0; r < rows.counts.size(); ++r) {
+      const int64_t left = std::max<int64_t>(0, rows.counts[r] - first);
+      call.pieces[r] = {.offset = rows.offsets[r] + first * call.out_stride,
+                        .rows = static_cast<int32_t>(std::min(left, rows_a_call)),
+                        .row_bytes = static_cast<int32_t>(rows.widths[r])};
+    }
+    const char* error = exchange::LaunchAllGather(group, call, group_.stream);
+    if (error != nullptr && status_) {
+      status_ =
+          MakeError(ErrorCode::kInternal, "CUDA: all-gather of {}: {}", group_.info.name, error);
+    }
+  }
+  const auto own = static_cast<size_t>(rank());
+  bytes_.gather += rows.counts[own] * rows.widths[own];
+}
+
+void DeviceCommunicator::AllGather(std::span<const std::byte> mine, std::span<std::byte> all) {
+  MOEBIUS_CHECK_EQ(all.size(), mine.size() * static_cast<size_t>(size()));
+  // Bytes as rows of whatever has two of them.
+  const auto width = static_cast<int64_t>(mine.size() / 2);
+  MOEBIUS_CHECK_EQ(mine.size() % 2, size_t{0});
+  std::vector<int64_t> row_begin;
+  for (int r = 0; r <= size(); ++r) row_begin.push_back(r);
+  AllGatherRows(Mat(const_cast<std::byte*>(mine.data()), DType::kBF16, 1, width),
+                Mat(all.data(), DType::kBF16, size(), width), row_begin);
+}
+
+void DeviceCommunicator::AllGatherRows(Mat mine, Mat all, std::span<const int64_t> row_begin) {
+  const auto element = static_cast<int64_t>(SizeOf(all.dtype));
+  Rows rows;
+  for (size_t r = 0; r + 1 < row_begin.size(); ++r) {
+    rows.offsets.push_back(row_begin[r] * all.stride * element);
+    rows.counts.push_back(row_begin[r + 1] - row_begin[r]);
+    rows.widths.push_back(all.cols * element);
+  }
+  Gather(rows, mine, all);
+}
+
+void DeviceCommunicator::AllGatherColumns(Mat mine, Mat all,
+                                          std::span<const int64_t> column_begin) {
+  const auto element = static_cast<int64_t>(SizeOf(all.dtype));
+  Rows rows;
+  for (size_t r = 0; r + 1 < column_begin.size(); ++r) {
+    rows.offsets.push_back(column_begin[r] * element);
+    rows.counts.push_back(all.rows);
+    rows.widths.push_back((column_begin[r + 1] - column_begin[r]) * element);
+  }
+  Gather(rows, mine, all);
+}
+
+}  // namespace moebius::comm

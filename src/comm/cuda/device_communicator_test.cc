@@ -1,0 +1,189 @@
+// Gathers between the GPUs of this machine, or between virtual members on one: every byte, any
+// width, more than fits at once; and what happens when a member does not come. Skipped without a
+// GPU.
+#include "comm/cuda/device_communicator.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <thread>
+
+#include "platform/cuda/device.h"
+#include "platform/cuda/device_memory_space.h"
+
+namespace moebius::comm {
+namespace {
+
+using platform::cuda::DeviceMemory;
+using platform::cuda::DeviceMemorySpace;
+using platform::cuda::SelectDevice;
+
+constexpr int kSize = 2;
+constexpr size_t kStaging = 4096;  // so that most gathers take several calls
+
+class Members : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    const Result<int> num_devices = platform::cuda::DeviceCount();
+    if (!num_devices || *num_devices == 0) GTEST_SKIP() << "no GPU";
+    num_devices_ = std::min(*num_devices, kSize);
+    DeviceGroup group;
+    group.info.name = "a test";
+    group.info.world_ranks.clear();
+    group.info.abort = &abort_;
+    group.wait_limit = std::chrono::seconds(2);
+    group.num_sharers = kSize / num_devices_;
+    for (int r = 0; r < kSize; ++r) {
+      ASSERT_TRUE(SelectDevice(r % num_devices_));
+      for (int peer = 0; peer < num_devices_; ++peer) {
+        if (peer != r % num_devices_) ASSERT_TRUE(platform::cuda::EnablePeerAccess(peer));
+      }
+      auto memory = DeviceCommunicator::Allocate(kStaging);
+      ASSERT_TRUE(memory) << memory.error().message();
+      memories_.push_back(std::make_unique<PeerMemory>(std::move(*memory)));
+      auto stream = platform::cuda::Stream::Create();
+      ASSERT_TRUE(stream) << stream.error().message();
+      streams_.push_back(std::move(*stream));
+      group.info.world_ranks.push_back(10 + r);
+      group.bases.push_back(memories_.back()->data());
+    }
+    for (int r = 0; r < kSize; ++r) {
+      group.info.rank = r;
+      group.stream = streams_[static_cast<size_t>(r)].get();
+      comms_.push_back(std::make_unique<DeviceCommunicator>(
+          group, memories_[static_cast<size_t>(r)].get(), kStaging));
+    }
+  }
+
+  // work(rank) on a thread a member, on its GPU, until its stream is done.
+  template <typename Work>
+  void RunAll(const Work& work) {
+    std::vector<std::thread> threads;
+    for (int r = 0; r < kSize; ++r) {
+      threads.emplace_back([&, r] {
+        ASSERT_TRUE(SelectDevice(r % num_devices_));
+        work(r);
+        EXPECT_TRUE(streams_[static_cast<size_t>(r)].Synchronize());
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+  }
+
+  int num_devices_ = 1;
+  AbortWord abort_;
+  std::vector<std::unique_ptr<PeerMemory>> memories_;
+  std::vector<platform::cuda::Stream> streams_;
+  std::vector<std::unique_ptr<DeviceCommunicator>> comms_;
+};
+
+BFloat16 ValueOf(int64_t row, int64_t column, int call) {
+  return ToBFloat16(static_cast<float>((row * 31 + column * 7 + call * 13) % 251));
+}
+
+// Where a member's matrix lies: taken once, as freeing waits for the GPU, and so for kernels that
+// wait for this member.
+struct Place {
+  DeviceCommunicator& comm;
+  const platform::cuda::Stream& stream;
+  std::byte* data;
+};
+
+// Rows where `by_rows`, else columns: each member has its piece, all have all of it in the end.
+void GatherOnce(const Place& place, bool by_rows, int64_t rows, int64_t cols,
+                const std::vector<int64_t>& begin, int call) {
+  DeviceCommunicator& comm = place.comm;
+  const auto num = static_cast<size_t>(rows * cols);
+  std::vector<BFloat16> expected(num);
+  std::vector<BFloat16> host(num, ToBFloat16(-1.0F));
+  const int64_t first = begin[static_cast<size_t>(comm.rank())];
+  const int64_t end = begin[static_cast<size_t>(comm.rank()) + 1];
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t column = 0; column < cols; ++column) {
+      const auto at = static_cast<size_t>(row * cols + column);
+      expected[at] = ValueOf(row, column, call);
+      const int64_t index = by_rows ? row : column;
+      if (index >= first && index < end) host[at] = expected[at];
+    }
+  }
+  ASSERT_TRUE(DeviceMemorySpace().Upload(place.data, host.data(), num * sizeof(BFloat16)));
+  const Mat all(place.data, DType::kBF16, rows, cols);
+  if (by_rows) {
+    comm.AllGatherRows(all.Rows(first, end - first), all, begin);
+  } else {
+    comm.AllGatherColumns(all.Cols(first, end - first), all, begin);
+  }
+  ASSERT_TRUE(place.stream.Synchronize());
+  ASSERT_TRUE(comm.status()) << comm.status().error().message();
+  ASSERT_TRUE(DeviceMemorySpace().Download(host.data(), place.data, num * sizeof(BFloat16)));
+  for (size_t i = 0; i < num; ++i) {
+    ASSERT_EQ(host[i].bits, expected[i].bits) << "element " << i << " of call " << call;
+  }
+}
+
+TEST_F(Members, GatherRowsAndColumnsOfAnyWidth) {
+  std::vector<DeviceMemory> matrices;
+  for (int r = 0; r < kSize; ++r) {
+    ASSERT_TRUE(SelectDevice(r % num_devices_));
+    auto memory = DeviceMemory::Allocate(size_t{1} << 20);
+    ASSERT_TRUE(memory) << memory.error().message();
+    matrices.push_back(std::move(*memory));
+  }
+  RunAll([&](int rank) {
+    const auto r = static_cast<size_t>(rank);
+    const Place place{*comms_[r], streams_[r], matrices[r].data()};
+    int call = 0;
+    for (const int64_t rows : {1, 3, 17, 300}) {
+      for (const int64_t cols : {2, 24, 129, 1000}) {
+        GatherOnce(place, true, rows, cols, {0, rows / 3, rows}, ++call);
+        GatherOnce(place, true, rows, cols, {0, rows, rows}, ++call);
+        GatherOnce(place, false, rows, cols, {0, cols / 2, cols}, ++call);
+        GatherOnce(place, false, rows, cols, {0, 0, cols}, ++call);
+      }
+    }
+  });
+}
+
+TEST_F(Members, ALateMemberIsNamed) {
+  ASSERT_TRUE(SelectDevice(0));
+  auto memory = DeviceMemory::Allocate(4096);
+  ASSERT_TRUE(memory) << memory.error().message();
+  const std::vector<int64_t> begin = {0, 1, 2};
+  const Mat all(memory->data(), DType::kI32, 2, 8);
+  const auto start = std::chrono::steady_clock::now();
+  comms_[0]->AllGatherRows(all.Rows(0, 1), all, begin);
+  ASSERT_TRUE(streams_[0].Synchronize());
+  const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - start;
+  EXPECT_GT(waited.count(), 1.5);
+  EXPECT_LT(waited.count(), 4.0);
+  ASSERT_FALSE(comms_[0]->status());
+  EXPECT_EQ(comms_[0]->status().error().code(), ErrorCode::kDeadline);
+  EXPECT_NE(comms_[0]->status().error().message().find("rank 11 did not come in time"),
+            std::string::npos)
+      << comms_[0]->status().error().message();
+  EXPECT_EQ(abort_.culprit(), 11);
+  // An index that nobody sent is none.
+  std::vector<int32_t> host(16);
+  ASSERT_TRUE(DeviceMemorySpace().Download(host.data(), all.data, 16 * sizeof(int32_t)));
+  for (size_t i = 8; i < 16; ++i) EXPECT_EQ(host[i], -1);
+  // The other member hears of it, and its call returns at once.
+  EXPECT_FALSE(comms_[1]->status());
+}
+
+TEST_F(Members, AFailureElsewhereEndsTheWait) {
+  ASSERT_TRUE(SelectDevice(0));
+  auto memory = DeviceMemory::Allocate(4096);
+  ASSERT_TRUE(memory) << memory.error().message();
+  const Mat all(memory->data(), DType::kI32, 2, 8);
+  const auto start = std::chrono::steady_clock::now();
+  comms_[0]->AllGatherRows(all.Rows(0, 1), all, std::vector<int64_t>{0, 1, 2});
+  ASSERT_TRUE(comms_[0]->status());
+  abort_.Set(12, 13);
+  ASSERT_FALSE(comms_[0]->status());
+  EXPECT_EQ(comms_[0]->status().error().code(), ErrorCode::kUnavailable);
+  ASSERT_TRUE(streams_[0].Synchronize());
+  const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - start;
+  EXPECT_LT(waited.count(), 1.0);
+}
+
+}  // namespace
+}  // namespace moebius::comm

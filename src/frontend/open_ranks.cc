@@ -1,0 +1,168 @@
+#include "frontend/open_ranks.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "base/log.h"
+#include "layout/rules.h"
+#include "plan/launch.h"
+#include "plan/model_shape.h"
+#include "platform/thread_pool.h"
+#include "rank/deployment_memory.h"
+#include "rank/process_ranks.h"
+#include "rank/rank_cpus.h"
+#include "rank/rank_device.h"
+#include "rank/thread_ranks.h"
+
+namespace moebius::frontend {
+namespace {
+
+using layout::ParallelConfig;
+
+// Of a machine; the waits between ranks are tested to this many.
+constexpr int kMostRanks = 64;
+// The ranks' own bounds, which name who is late, come before that of their engines.
+constexpr auto kEngineGrace = std::chrono::seconds(10);
+
+// "--tensor-parallel-size 3 is not possible with this model: ...".
+Error Illegal(const ParallelConfig& config, const std::vector<layout::Finding>& findings,
+              const layout::ModelNumbers& numbers) {
+  std::string reasons;
+  for (const layout::Finding& finding : findings) {
+    if (finding.severity != layout::Severity::kError) continue;
+    reasons += fmt::format("{}{}", reasons.empty() ? "" : "; ", finding.message);
+  }
+  std::string message =
+      fmt::format("{} is not possible with this model: {}", plan::LayoutFlags(config), reasons);
+  if (const std::optional<ParallelConfig> nearest = NearestLegal(config, numbers)) {
+    const std::string flags = plan::LayoutFlags(*nearest);
+    message += fmt::format("; the nearest layout that is: {}", flags.empty() ? "one rank" : flags);
+  }
+  return {ErrorCode::kInvalidArgument, message};
+}
+
+}  // namespace
+
+Status CheckDeviceRanks(const OpenOptions& options, const model::ModelConfig& config,
+                        int num_devices) {
+  const ParallelConfig& parallel = options.parallel;
+  if (parallel.pipeline_parallel_size > 1) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "--pipeline-parallel-size is {}, expected 1 with --device {}: stages on GPUs "
+                     "pass no rows on yet",
+                     parallel.pipeline_parallel_size, options.device);
+  }
+  if (config.moe.num_experts > 0 && parallel.expert_parallel_active() &&
+      config.moe.router == model::RouterKind::kSigmoidInput) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "--enable-expert-parallel is on, expected --no-enable-expert-parallel for a "
+                     "{} model with --device {}: its experts scale what they read, and the "
+                     "router's weights do not travel between GPUs",
+                     config.model_type, options.device);
+  }
+  if (parallel.num_gpus() > num_devices) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "{} is {} ranks, expected at most {} with --device {}, a GPU for each",
+                     plan::LayoutFlags(parallel), parallel.num_gpus(), num_devices, options.device);
+  }
+  return {};
+}
+
+Status CheckRanks(const OpenOptions& options, const model::ModelConfig& config) {
+  ParallelConfig parallel = options.parallel;
+  parallel.own_ranks = true;
+  if (parallel.wide_num_gpus() <= 1) return {};
+  if (parallel.num_gpus() > kMostRanks) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "{} is {} ranks, expected at most {} on one machine",
+                     plan::LayoutFlags(parallel), parallel.num_gpus(), kMostRanks);
+  }
+  MOEBIUS_ASSIGN(const plan::ModelShape shape,
+                 plan::LoadModelShape(options.model, options.hf_overrides));
+  const std::vector<layout::Finding> findings = CheckRules(parallel, shape.numbers);
+  if (!layout::IsLegal(findings)) {
+    return tl::unexpected(Illegal(parallel, findings, shape.numbers));
+  }
+  if (options.device == "cpu") return {};
+  // What is wrong whatever the machine comes first.
+  MOEBIUS_TRY(CheckDeviceRanks(options, config, kMostRanks));
+  MOEBIUS_ASSIGN(const int num_devices, rank::NumRankDevices());
+  return CheckDeviceRanks(options, config, num_devices);
+}
+
+Result<int> ThreadsOfRank(const OpenOptions& options) {
+  const int num_cpus = static_cast<int>(platform::AllowedCpus().size());
+  if (options.threads < 0 || options.threads > num_cpus) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "--threads is {}, expected 1 to {} of a rank (the cpus of this process), or 0 "
+                     "for a fair share",
+                     options.threads, num_cpus);
+  }
+  if (options.threads > 0) return options.threads;
+  return std::max(1, num_cpus / options.parallel.num_gpus());
+}
+
+std::string DescribeRanks(const OpenOptions& options, const model::ModelConfig& config) {
+  const ParallelConfig& parallel = options.parallel;
+  const int threads = ThreadsOfRank(options).value_or(1);
+  const bool on_gpus = options.device != "cpu";
+  std::string text = fmt::format("{} ranks ({}), each a {} with {} thread{}", parallel.num_gpus(),
+                                 ConfigName(parallel),
+                                 on_gpus                     ? "GPU"
+                                 : options.ranks_are_threads ? "part"
+                                                             : "process",
+                                 threads, threads == 1 ? "" : "s");
+  if (config.moe.num_experts == 0 || !parallel.expert_parallel_active()) return text;
+  if (parallel.all2all_backend == layout::ExchangeBackend::kAllGatherReduceScatter) {
+    return text + "; tokens travel by allgather_reducescatter";
+  }
+  text +=
+      fmt::format("; tokens travel by all2all, mode {}", ExchangeModeName(options.exchange_mode));
+  if (options.exchange_mode != moe::ExchangeMode::kAuto) return text;
+  model::LoadOptions load;
+  load.dtype = model::ParseDTypeChoice(options.dtype).value_or(load.dtype);
+  const auto act = static_cast<int64_t>(SizeOf(model::ActivationsOf(load.dtype, config)));
+  return text + fmt::format(": latency below {} tokens a rank, throughput from there on",
+                            on_gpus ? moe::kDeviceThroughputTokens
+                                    : moe::ThroughputTokens(config.hidden_size * act));
+}
+
+std::vector<std::string> DescribeBinding(const OpenOptions& options) {
+  const int num_ranks = options.parallel.num_gpus();
+  const int threads = ThreadsOfRank(options).value_or(1);
+  std::vector<rank::RankCpus> ranks;
+  for (int rank = 0; rank < num_ranks; ++rank) {
+    auto cpus = rank::PlanRankCpus(rank, num_ranks, threads);
+    if (!cpus) return {cpus.error().message()};  // the ranks will say it, too
+    ranks.push_back(*std::move(cpus));
+  }
+  return rank::DescribeRankCpus(ranks);
+}
+
+Result<std::unique_ptr<engine::EngineClient>> StartRanks(const OpenOptions& options,
+                                                         const model::LoadOptions& load) {
+  rank::RankOptions ranks;
+  ranks.load = load;
+  ranks.engine = options.engine;
+  ranks.parallel = options.parallel;
+  ranks.deterministic = options.deterministic;
+  ranks.exchange_mode = options.exchange_mode;
+  ranks.step_timeout = options.engine.step_timeout;
+  // To agree on a step, and to do it.
+  ranks.engine.step_timeout = 2 * ranks.step_timeout + kEngineGrace;
+  MOEBIUS_ASSIGN(ranks.threads_per_rank, ThreadsOfRank(options));
+  if (options.max_moe_tokens > 0) {
+    ranks.max_num_tokens =
+        std::max<int64_t>(1, options.max_moe_tokens / options.parallel.expert_group());
+  }
+  if (options.device != "cpu") return rank::StartThreadRanks(ranks);
+  MOEBIUS_ASSIGN(const rank::DeploymentMemory memory, rank::PlanDeployment(ranks));
+  LogInfo("{}", memory.Describe());
+  MOEBIUS_TRY(CheckFits(memory, ranks));
+  if (options.ranks_are_threads) return rank::StartThreadRanks(ranks);
+  MOEBIUS_ASSIGN(std::unique_ptr<engine::EngineClient> client, rank::ProcessRanks::Start(ranks));
+  return client;
+}
+
+}  // namespace moebius::frontend

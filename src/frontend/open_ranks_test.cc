@@ -1,0 +1,67 @@
+// Which ranks run on GPUs, told without one.
+#include "frontend/open_ranks.h"
+
+#include <gtest/gtest.h>
+
+namespace moebius::frontend {
+namespace {
+
+OpenOptions OnGpus(int tp, int dp, int pp, bool ep) {
+  OpenOptions options;
+  options.device = "cuda";
+  options.ranks_are_threads = true;
+  options.parallel.tensor_parallel_size = tp;
+  options.parallel.data_parallel_size = dp;
+  options.parallel.pipeline_parallel_size = pp;
+  options.parallel.enable_expert_parallel = ep;
+  return options;
+}
+
+model::ModelConfig Moe() {
+  model::ModelConfig config;
+  config.model_type = "some_moe";
+  config.moe.num_experts = 16;
+  return config;
+}
+
+std::string ErrorOf(const OpenOptions& options, const model::ModelConfig& config, int num_devices) {
+  const Status status = CheckDeviceRanks(options, config, num_devices);
+  if (status) return "";
+  EXPECT_EQ(status.error().code(), ErrorCode::kInvalidArgument);
+  return status.error().message();
+}
+
+TEST(OpenRanks, AGpuForEachRank) {
+  EXPECT_EQ(ErrorOf(OnGpus(1, 2, 1, true), Moe(), 2), "");
+  EXPECT_EQ(ErrorOf(OnGpus(2, 2, 1, false), Moe(), 8), "");
+  const OpenOptions wide = OnGpus(2, 4, 1, true);
+  EXPECT_EQ(ErrorOf(wide, Moe(), 4),
+            "--tensor-parallel-size 2 --data-parallel-size 4 --enable-expert-parallel is 8 ranks, "
+            "expected at most 4 with --device cuda, a GPU for each");
+}
+
+TEST(OpenRanks, WhatGpusDoNotDoNamesTheFlag) {
+  EXPECT_EQ(ErrorOf(OnGpus(1, 1, 2, false), Moe(), 8),
+            "--pipeline-parallel-size is 2, expected 1 with --device cuda: stages on GPUs pass no "
+            "rows on yet");
+  model::ModelConfig scales_input = Moe();
+  scales_input.moe.router = model::RouterKind::kSigmoidInput;
+  EXPECT_EQ(ErrorOf(OnGpus(2, 1, 1, true), scales_input, 8)
+                .find("--enable-expert-parallel is on, expected --no-enable-expert-parallel for a "
+                      "some_moe model with --device cuda"),
+            0u);
+  EXPECT_EQ(ErrorOf(OnGpus(2, 1, 1, false), scales_input, 8), "");
+}
+
+TEST(OpenRanks, RanksOnGpusAreSaidToBe) {
+  OpenOptions options = OnGpus(1, 2, 1, true);
+  options.threads = 1;
+  model::ModelConfig config = Moe();
+  config.hidden_size = 64;
+  EXPECT_EQ(DescribeRanks(options, config),
+            "2 ranks (DP2+EP), each a GPU with 1 thread; tokens travel by all2all, mode auto: "
+            "latency below 1024 tokens a rank, throughput from there on");
+}
+
+}  // namespace
+}  // namespace moebius::frontend

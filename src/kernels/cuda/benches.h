@@ -1,0 +1,22 @@
+// The benchmarks of this folder, which `moebius bench kernels` and `bench exchange` run on a GPU.
+// Each prints a table, checks what it has computed and returns whether all of it was right; json,
+// where it is not null, gets an object a line. Main thread, current device. A fault of CUDA ends
+// the program.
+#pragma once
+
+#include <cstdio>
+
+namespace moebius::kernels::cuda {
+
+// Experts' products. all_tiles: each row once more with every tile that fits.
+bool BenchGroupedGemm(bool all_tiles, std::FILE* json);
+// all: every batch and context.
+bool BenchMlaDecode(bool all, std::FILE* json);
+bool BenchGqa(std::FILE* json);
+// Norms, rotation, routing, draws; nothing is checked.
+void BenchRows(std::FILE* json);
+// Dispatch, combine and all-reduce between devices 0 and 1, which address each other; on_one: both
+// ranks on device 0.
+bool BenchExchange(bool on_one, std::FILE* json);
+
+}  // namespace moebius::kernels::cuda

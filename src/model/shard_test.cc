@@ -1,0 +1,393 @@
+// A model in parts: ranks as threads give the bits of one rank, whatever is cut and how.
+#include "model/shard.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+#include <mutex>
+
+#include "model/load.h"
+#include "model/open_model.h"
+#include "model/testing/checkpoint_writer.h"
+#include "model/testing/group.h"
+#include "model/testing/model_driver.h"
+#include "model/testing/random_models.h"
+
+namespace moebius::model {
+namespace {
+
+constexpr int64_t kMaxRows = 16;
+
+std::unique_ptr<platform::ThreadPool> OneThread() { return platform::ThreadPool::Create({0}); }
+
+// The rows of one step by data-parallel rank; its sequence bears its number.
+using StepRows = std::vector<std::vector<TokenId>>;
+
+std::vector<TokenId> Tokens(int count, int seed, int64_t vocab) {
+  std::vector<TokenId> tokens;
+  for (int i = 0; i < count; ++i) {
+    tokens.push_back(static_cast<TokenId>((i * 37 + seed * 11 + i * i * 5) % vocab));
+  }
+  return tokens;
+}
+
+// Prompts of several lengths, then decodes; now and then a rank has nothing.
+std::vector<StepRows> Steps(int dp, int64_t vocab) {
+  const int counts[][3] = {{11, 3, 7}, {1, 0, 2}, {1, 1, 0}, {0, 5, 1}, {9, 1, 1}};
+  std::vector<StepRows> steps;
+  for (const auto& step : counts) {
+    StepRows rows;
+    for (int d = 0; d < dp; ++d) {
+      rows.push_back(Tokens(step[d % 3], static_cast<int>(steps.size()) * 3 + d, vocab));
+    }
+    steps.push_back(rows);
+  }
+  return steps;
+}
+
+// What one data-parallel rank gets in a step.
+struct Output {
+  std::vector<float> logits;
+  std::vector<float> hidden;
+  std::vector<float> mtp;
+  bool operator==(const Output&) const = default;
+};
+
+Output RunStep(ModelDriver& driver, const ModelConfig& config,
+               const std::vector<ModelDriver::Rows>& rows) {
+  Output output;
+  output.logits = driver.Run(rows, &output.hidden);
+  if (config.num_mtp_layers > 0 && rows.size() == 1) {
+    output.mtp = driver.RunMtp(rows[0].sequence, rows[0].tokens, output.hidden);
+  }
+  return output;
+}
+
+class Case {
+ public:
+  explicit Case(LoadOptions options) : options_(std::move(options)) {
+    config_ = *LoadConfig(options_);
+    if (!options_.mtp) config_.num_mtp_layers = 0;
+  }
+  const ModelConfig& config() const { return config_; }
+
+  bool Allows(const GroupLayout& layout) const {
+    const RankGroup group(layout, config_, Act(), kMaxRows);
+    ModelConfig config = config_;
+    if (layout.pp > 1) config.num_mtp_layers = 0;
+    if (layout.ep && config.moe.num_experts == 0) return false;
+    return layout.pp <= config.num_layers && CheckShard(config, group.ShardOf(0)).has_value();
+  }
+
+  // By step and data-parallel rank: each alone in its batch.
+  std::vector<std::vector<Output>> RunAlone(const std::vector<StepRows>& steps, bool mtp) const {
+    const auto pool = OneThread();
+    LoadOptions options = options_;
+    options.mtp = mtp;
+    auto model = LoadModel(options, *pool);
+    EXPECT_TRUE(model) << model.error().message();
+    ModelDriver driver(**model, *options_.backend, *pool);
+    std::vector<std::vector<Output>> outputs;
+    for (const StepRows& step : steps) {
+      std::vector<Output>& of_step = outputs.emplace_back();
+      for (size_t d = 0; d < step.size(); ++d) {
+        of_step.push_back(RunStep(driver, (*model)->config(), {{static_cast<int>(d), step[d]}}));
+      }
+    }
+    counts_.assign((*model)->expert_counts().begin(), (*model)->expert_counts().end());
+    return outputs;
+  }
+
+  void ExpectSameBits(const GroupLayout& layout) const {
+    SCOPED_TRACE(layout.Name());
+    const bool mtp = options_.mtp && layout.pp == 1;
+    const std::vector<StepRows> steps = Steps(layout.dp, config_.vocab_size);
+    const auto expected = RunAlone(steps, mtp);
+    RankGroup group(layout, config_, Act(), kMaxRows);
+    std::vector<int64_t> counts(counts_.size());
+    std::mutex mutex;
+    group.Run([&](int rank) {
+      const auto pool = OneThread();
+      LoadOptions options = options_;
+      options.mtp = mtp;
+      options.shard = group.ShardOf(rank);
+      auto model = LoadModel(options, *pool);
+      ASSERT_TRUE(model) << model.error().message();
+      ModelDriver driver(**model, *options_.backend, *pool, 128);
+      const auto dp = static_cast<size_t>(group.DpOf(rank));
+      for (size_t s = 0; s < steps.size(); ++s) {
+        group.BeginStep(rank, static_cast<int64_t>(s));
+        std::vector<int64_t> dp_rows;
+        for (const auto& rows : steps[s]) dp_rows.push_back(static_cast<int64_t>(rows.size()));
+        // As many chunks as it takes, or more: some have no rows anywhere.
+        driver.Agree(dp_rows, s % 2 == 0 ? 0 : kMaxRows);
+        const Output output =
+            RunStep(driver, (*model)->config(), {{static_cast<int>(dp), steps[s][dp]}});
+        const Status status = group.StatusOf(rank);
+        ASSERT_TRUE(status) << status.error().message();
+        if (!group.IsLastStage(rank)) continue;
+        ASSERT_TRUE(output == expected[s][dp]) << "rank " << rank << ", step " << s;
+      }
+      const std::lock_guard lock(mutex);
+      const std::span<const int64_t> mine = (*model)->expert_counts();
+      // Under TP with cut experts or whole ones: each pair is routed by one rank.
+      for (size_t i = 0; i < mine.size(); ++i) counts[i] += mine[i];
+    });
+    EXPECT_EQ(counts, counts_);
+  }
+
+  DType Act() const { return ActivationsOf(options_.dtype, config_); }
+
+ private:
+  LoadOptions options_;
+  ModelConfig config_;
+  mutable std::vector<int64_t> counts_;  // of the last RunAlone
+};
+
+const std::vector<GroupLayout> kLayouts = {
+    {.tp = 2},
+    {.tp = 3},
+    {.tp = 4},
+    {.tp = 5},
+    {.tp = 6},
+    {.tp = 2, .ep = true},
+    {.tp = 3, .ep = true},
+    {.dp = 2, .ep = true},
+    {.dp = 3, .ep = true},
+    {.dp = 3},
+    {.tp = 2, .dp = 2, .ep = true},
+    {.tp = 3, .dp = 2, .ep = true, .max_moe_rows = 1},
+    {.tp = 2, .dp = 2, .ep = true, .max_moe_rows = 2},
+    {.tp = 2, .dp = 2},
+    {.tp = 3, .dp = 2, .max_moe_rows = 2},
+    {.pp = 2},
+    {.pp = 3},
+    {.tp = 2, .pp = 2},
+    {.tp = 3, .pp = 2},
+    {.dp = 2, .pp = 2, .ep = true},
+    {.tp = 2, .dp = 2, .pp = 2, .ep = true},
+};
+
+struct Param {
+  std::string name;
+  std::string folder;  // golden; else random weights of:
+  const char* config = nullptr;
+  const kernels::Backend* backend = nullptr;
+  DTypeChoice dtype = DTypeChoice::kAuto;
+};
+void PrintTo(const Param& param, std::ostream* out) { *out << param.name; }
+
+class ShardTest : public testing::TestWithParam<Param> {
+ protected:
+  LoadOptions Options() {
+    LoadOptions options;
+    options.folder = GetParam().folder;
+    if (GetParam().config != nullptr) {
+      folder_.Write("config.json", GetParam().config);
+      options.folder = folder_.path();
+      options.load_format = LoadFormat::kDummy;
+    }
+    options.dtype = GetParam().dtype;
+    options.backend = GetParam().backend;
+    return options;
+  }
+  TempFolder folder_;
+};
+
+TEST_P(ShardTest, RanksGiveTheBitsOfOne) {
+  const Case shown(Options());
+  int num_run = 0;
+  for (const GroupLayout& layout : kLayouts) {
+    if (!shown.Allows(layout)) continue;
+    shown.ExpectSameBits(layout);
+    ++num_run;
+    if (HasFailure()) return;
+  }
+  EXPECT_GE(num_run, 3);
+}
+
+LoadOptions Dummy(const TempFolder& folder, const char* config) {
+  folder.Write("config.json", config);
+  LoadOptions options;
+  options.folder = folder.path();
+  options.load_format = LoadFormat::kDummy;
+  options.backend = kernels::AvailableBackends().front();
+  options.mtp = false;
+  return options;
+}
+
+constexpr const char* kManyExperts =
+    R"({"model_type":"qwen3_moe","vocab_size":96,"hidden_size":64,"num_hidden_layers":2,
+        "num_attention_heads":8,"num_key_value_heads":4,"head_dim":16,"intermediate_size":96,
+        "max_position_embeddings":64,"num_experts":256,"num_experts_per_tok":8,
+        "moe_intermediate_size":32,"norm_topk_prob":true,"tie_word_embeddings":false})";
+
+TEST(Shard, SixtyFourRanksGiveTheBitsOfOne) {
+  const TempFolder folder;
+  const Case shown(Dummy(folder, kManyExperts));
+  shown.ExpectSameBits({.dp = 64, .ep = true});
+  shown.ExpectSameBits({.tp = 8, .dp = 4, .ep = true});
+}
+
+// What a token is routed by when nothing is learnt (its id, its position) is cut with the rows.
+TEST(Shard, ForcedRoutingAndTheDenseTwinToo) {
+  const TempFolder folder;
+  LoadOptions options = Dummy(folder, kManyExperts);
+  options.routing = moe::RoutingSpec{1.0};
+  for (const GroupLayout& layout :
+       {GroupLayout{.tp = 2, .dp = 3, .ep = true}, GroupLayout{.tp = 2, .dp = 3},
+        GroupLayout{.tp = 4, .pp = 2, .ep = true}}) {
+    Case(options).ExpectSameBits(layout);
+  }
+  options.routing.reset();
+  options.moe_mode = MoeMode::kDense;
+  Case(options).ExpectSameBits({.tp = 2, .dp = 2, .ep = true});
+  Case(options).ExpectSameBits({.tp = 2, .dp = 2});
+}
+
+// Bytes of what a rank would load; its peers need not be there to know.
+size_t BytesOf(LoadOptions options, const Shard& shard) {
+  options.shard = shard;
+  const auto open = OpenModel::Open(options);
+  EXPECT_TRUE(open) << open.error().message();
+  return open ? open->plan->packed_bytes() : 0;
+}
+
+TEST(Shard, ARankTakesItsShareOfMemory) {
+  const TempFolder folder;
+  const LoadOptions options = Dummy(folder, kManyExperts);
+  const size_t whole = BytesOf(options, {});
+  Shard shard;
+  shard.experts = {.rank = 3, .size = 8};  // experts are 9/10 of this model
+  EXPECT_LT(BytesOf(options, shard), whole / 5);
+  shard.tp = {.rank = 1, .size = 2};
+  EXPECT_LT(BytesOf(options, shard), whole / 6);
+  shard.cut_experts = true;
+  shard.tp = {.rank = 1, .size = 2};
+  shard.experts = shard.tp;
+  const size_t half = BytesOf(options, shard);
+  EXPECT_GT(half, whole / 2);  // router and norms are on both
+  EXPECT_LT(half, whole * 53 / 100);
+  Shard first;
+  first.pipeline = {.rank = 0, .size = 2};
+  first.end_layer = 1;
+  Shard last;
+  last.pipeline = {.rank = 1, .size = 2};
+  last.first_layer = 1;
+  EXPECT_EQ(BytesOf(options, first) + BytesOf(options, last), whole);
+}
+
+TEST(Shard, APassWithoutAPeerEnds) {
+  const TempFolder folder;
+  const LoadOptions options = Dummy(folder, kManyExperts);
+  const Case shown(options);
+  for (const GroupLayout& layout :
+       {GroupLayout{.tp = 2}, GroupLayout{.tp = 2, .ep = true}, GroupLayout{.dp = 2, .ep = true},
+        GroupLayout{.dp = 2}, GroupLayout{.pp = 2}}) {
+    SCOPED_TRACE(layout.Name());
+    RankGroup group(layout, shown.config(), shown.Act(), kMaxRows);
+    group.Run([&](int rank) {
+      const auto pool = OneThread();
+      LoadOptions own = options;
+      own.shard = group.ShardOf(rank);
+      auto model = LoadModel(own, *pool);
+      ASSERT_TRUE(model) << model.error().message();
+      if (rank == 0) return;  // never comes
+      ModelDriver driver(**model, *options.backend, *pool, 128);
+      driver.Agree(std::vector<int64_t>(static_cast<size_t>(layout.dp), 5));
+      group.BeginStep(rank, 7, std::chrono::milliseconds(100));
+      driver.Run({{0, Tokens(5, 1, 96)}});
+      const Status status = group.StatusOf(rank);
+      ASSERT_FALSE(status);
+      EXPECT_EQ(status.error().code(), ErrorCode::kDeadline);
+      EXPECT_NE(status.error().message().find("rank 0 "), std::string::npos)
+          << status.error().message();
+    });
+  }
+}
+
+std::string Refusal(const LoadOptions& options, const std::function<void(Shard&)>& change) {
+  LoadOptions changed = options;
+  change(changed.shard);
+  const auto pool = OneThread();
+  const auto model = LoadModel(changed, *pool);
+  return model ? "accepted" : model.error().message();
+}
+
+TEST(Shard, NamesWhatCannotBe) {
+  const TempFolder folder;
+  LoadOptions options = Dummy(folder, kManyExperts);
+  const auto expect = [&](const char* message, const std::function<void(Shard&)>& change) {
+    EXPECT_EQ(Refusal(options, change), message);
+  };
+  expect("accepted", [](Shard&) {});
+  expect("8 attention heads cannot be shared by 3 tensor parallel ranks, expected a multiple",
+         [](Shard& shard) { shard.tp.size = shard.experts.size = 3; });
+  expect("tensor parallel rank is 2 of 2, expected 0 to its size - 1",
+         [](Shard& shard) { shard.tp = {.rank = 2, .size = 2}; });
+  expect(
+      "rank 0 of 1 that share experts is tensor parallel rank 0 of 2, expected whole TP groups one "
+      "after the other",
+      [](Shard& shard) { shard.tp.size = 2; });
+  expect("256 experts on 257 expert parallel ranks, expected at least one a rank",
+         [](Shard& shard) { shard.experts.size = 257; });
+  expect("no exchange between 2 ranks that share experts, expected one",
+         [](Shard& shard) { shard.experts.size = 2; });
+  expect("no communicator for the expert group, expected one of more than one rank",
+         [](Shard& shard) {
+           shard.experts.size = 2;
+           shard.cut_experts = true;
+         });
+  expect(
+      "pipeline stage 0 of 2 has layers 0 to 1 of 2, expected at least one, the first ones on the "
+      "first stage and the last ones on the last",
+      [](Shard& shard) { shard.pipeline.size = 2; });
+  folder.Write("config.json", kRandomModels[0].config);
+  options.mtp = true;
+  expect(
+      "the MTP layer needs the embedding and the last layer on one rank, expected no pipeline "
+      "stages with it",
+      [](Shard& shard) {
+        shard.pipeline.size = 2;
+        shard.end_layer = 1;
+      });
+}
+
+TEST(Shard, SlotsAndRowsAreAsEvenAsTheyGo) {
+  EXPECT_EQ(LinearSlots(10, 4), (std::vector<int32_t>{0, 1, 2, 3, 4, 5, 6, 7, -1, 8, 9, -1}));
+  EXPECT_EQ(LinearSlots(3, 1), (std::vector<int32_t>{0, 1, 2}));
+  for (const int64_t rows : {0, 1, 7, 12}) {
+    const std::vector<int64_t> bounds = comm::SplitEvenly(rows, 5);
+    for (int64_t part = 0; part < 5; ++part) {
+      const RowRange range = PieceOf(rows, 5, part);
+      EXPECT_EQ(range.begin, bounds[static_cast<size_t>(part)]);
+      EXPECT_EQ(range.begin + range.count, bounds[static_cast<size_t>(part) + 1]);
+    }
+  }
+}
+
+std::vector<Param> Params() {
+  std::vector<Param> params;
+  const kernels::Backend* best = kernels::AvailableBackends().front();
+  for (const char* name :
+       {"deepseek_v2_group", "deepseek_v3", "deepseek_v3_fp8", "kimi_k2_mtp", "llama3",
+        "llama4_nested", "mixtral_window", "qwen3_dense", "qwen3_moe_old"}) {
+    params.push_back(
+        {name, std::string(MOEBIUS_SOURCE_DIR "/tests/golden/") + name, nullptr, best});
+  }
+  for (const RandomModel& model : kRandomModels) {
+    for (const kernels::Backend* backend : kernels::AvailableBackends()) {
+      const DTypeChoice dtype = backend == best ? DTypeChoice::kBFloat16 : DTypeChoice::kFloat32;
+      params.push_back({fmt::format("random_{}_{}", model.name, backend->name), "", model.config,
+                        backend, dtype});
+    }
+  }
+  return params;
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, ShardTest, testing::ValuesIn(Params()),
+                         [](const testing::TestParamInfo<Param>& info) { return info.param.name; });
+
+}  // namespace
+}  // namespace moebius::model

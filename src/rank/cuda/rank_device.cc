@@ -1,0 +1,229 @@
+#include "rank/rank_device.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "comm/cuda/device_communicator.h"
+#include "layout/parallel_layout.h"
+#include "moe/exchange/cuda/device_exchange.h"
+#include "platform/cuda/device.h"
+#include "platform/cuda/stream.h"
+#include "rank/links.h"
+
+namespace moebius::rank {
+namespace {
+
+using comm::DeviceCommunicator;
+using comm::DeviceGroup;
+using comm::PeerMemory;
+
+// Of a piece that a rank brings into one all-gather: more go one after the other.
+constexpr size_t kStagingBytes = size_t{16} << 20;
+
+// What a rank tells the others: where its parts of the groups' memory are.
+struct Addresses {
+  int64_t process = 0;
+  int64_t tp = 0;
+  int64_t experts = 0;
+  int64_t exchange = 0;
+};
+
+// The pool's threads copy weights: to this rank's GPU.
+Status SelectOnAll(platform::ThreadPool& pool, int device) {
+  std::atomic<int> num_selected{0};
+  std::atomic<bool> failed{false};
+  const int num_threads = pool.num_threads();
+  pool.Run(num_threads, [&](int64_t /*task*/, int /*thread*/) {
+    if (!platform::cuda::SelectDevice(device)) failed = true;
+    ++num_selected;
+    // Who has a task takes no other one before all have theirs.
+    while (num_selected < num_threads) std::this_thread::yield();
+  });
+  if (!failed) return {};
+  return MakeError(ErrorCode::kUnavailable, "GPU {} cannot be selected", device);
+}
+
+class CudaRankDevice final : public RankDevice {
+ public:
+  CudaRankDevice(Links& links, std::chrono::milliseconds wait_limit)
+      : links_(links), wait_limit_(wait_limit) {}
+
+  Status Open(platform::ThreadPool& pool);
+
+  int num_sharers() const override { return num_sharers_; }
+  engine::DeviceRank OfRunner() const override {
+    // Where each rank gathers the others' rows it must know them to the row.
+    const bool exact =
+        links_.shape().cuts_experts() && links_.shape().parallel.data_parallel_size > 1;
+    return {.device = device_,
+            .stream = &stream_,
+            .pads = !exact,
+            .graphs = num_sharers_ == 1,
+            .counters = &links_.control().Counters(links_.rank().value()),
+            .status = [this] { return status(); }};
+  }
+  void Complete(model::Shard* shard) const override {
+    shard->tp.comm = tp_.get();
+    shard->experts.comm = experts_.get();
+    shard->exchange = exchange_.get();
+  }
+  void BeginStep(int64_t step, comm::Clock::time_point deadline) override {
+    if (exchange_ != nullptr) exchange_->BeginStep(step, deadline);
+  }
+  Status status() const override {
+    for (const DeviceCommunicator* comm : {tp_.get(), experts_.get()}) {
+      if (comm != nullptr && !comm->status()) return comm->status();
+    }
+    if (exchange_ != nullptr) return exchange_->status();
+    return {};
+  }
+
+ private:
+  moe::ExchangeShape ExchangeShape() const {
+    moe::ExchangeShape shape = links_.shape().exchange;
+    shape.num_ranks = links_.shape().parallel.expert_group();
+    return shape;
+  }
+  size_t StagingBytes() const { return std::max(kStagingBytes, links_.shape().chunk_bytes); }
+  Status Select(platform::ThreadPool& pool);
+  Status Allocate();
+  Status Connect(const std::vector<Addresses>& all);
+  // The ranks' memory, of which `where` says the address.
+  DeviceGroup GroupOf(const char* name, const std::vector<RankId>& ranks,
+                      const std::vector<Addresses>& all, int64_t Addresses::* where) const;
+
+  Links& links_;
+  const std::chrono::milliseconds wait_limit_;
+  int device_ = 0;
+  int num_sharers_ = 1;
+  platform::cuda::Stream stream_;
+  PeerMemory tp_memory_;
+  PeerMemory experts_memory_;
+  PeerMemory exchange_memory_;
+  std::unique_ptr<DeviceCommunicator> tp_;
+  std::unique_ptr<DeviceCommunicator> experts_;
+  std::unique_ptr<moe::DeviceExchange> exchange_;
+};
+
+Status CudaRankDevice::Select(platform::ThreadPool& pool) {
+  MOEBIUS_ASSIGN(const int num_devices, NumRankDevices());
+  const int num_ranks = links_.shape().num_ranks();
+  device_ = links_.rank().value() % num_devices;
+  num_sharers_ = (num_ranks - device_ + num_devices - 1) / num_devices;
+  MOEBIUS_TRY(SelectOnAll(pool, device_));
+  MOEBIUS_TRY(platform::cuda::SelectDevice(device_));
+  for (int peer = 0; peer < std::min(num_devices, num_ranks); ++peer) {
+    if (peer != device_) MOEBIUS_TRY(platform::cuda::EnablePeerAccess(peer));
+  }
+  return {};
+}
+
+Status CudaRankDevice::Allocate() {
+  MOEBIUS_ASSIGN(stream_, platform::cuda::Stream::Create());
+  if (links_.tp() != nullptr) {
+    MOEBIUS_ASSIGN(tp_memory_, DeviceCommunicator::Allocate(StagingBytes()));
+  }
+  if (links_.shape().cuts_experts()) {
+    MOEBIUS_ASSIGN(experts_memory_, DeviceCommunicator::Allocate(StagingBytes()));
+  }
+  if (links_.shape().exchanges()) {
+    MOEBIUS_ASSIGN(exchange_memory_, moe::DeviceExchange::Allocate(ExchangeShape()));
+  }
+  return {};
+}
+
+DeviceGroup CudaRankDevice::GroupOf(const char* name, const std::vector<RankId>& ranks,
+                                    const std::vector<Addresses>& all,
+                                    int64_t Addresses::* where) const {
+  DeviceGroup group;
+  group.info.name = name;
+  group.info.abort = &links_.control().abort();
+  group.info.world_ranks.clear();
+  for (const RankId rank : ranks) {
+    if (rank == links_.rank()) group.info.rank = static_cast<int>(group.bases.size());
+    group.info.world_ranks.push_back(rank.value());
+    group.bases.push_back(
+        reinterpret_cast<std::byte*>(all[static_cast<size_t>(rank.value())].*where));
+  }
+  group.stream = stream_.get();
+  group.wait_limit = wait_limit_;
+  group.num_sharers = num_sharers_;
+  return group;
+}
+
+Status CudaRankDevice::Connect(const std::vector<Addresses>& all) {
+  for (const Addresses& other : all) {
+    if (other.process != getpid()) {
+      return MakeError(ErrorCode::kUnsupported,
+                       "ranks on GPUs are in processes {} and {}, expected threads of one process",
+                       getpid(), other.process);
+    }
+  }
+  const layout::ParallelConfig& parallel = links_.shape().parallel;
+  const std::vector<RankId> experts = layout::ExpertGroup(parallel, links_.rank());
+  if (tp_memory_.data() != nullptr) {
+    tp_ = std::make_unique<DeviceCommunicator>(
+        GroupOf("tensor parallelism", layout::TpGroup(parallel, links_.rank()), all,
+                &Addresses::tp),
+        &tp_memory_, StagingBytes());
+  }
+  if (experts_memory_.data() != nullptr) {
+    experts_ = std::make_unique<DeviceCommunicator>(
+        GroupOf("cut experts", experts, all, &Addresses::experts), &experts_memory_,
+        StagingBytes());
+  }
+  if (exchange_memory_.data() != nullptr) {
+    MOEBIUS_ASSIGN(exchange_,
+                   moe::DeviceExchange::Create(
+                       ExchangeShape(), links_.shape().exchange_mode,
+                       GroupOf("the experts' exchange", experts, all, &Addresses::exchange),
+                       &exchange_memory_));
+  }
+  return {};
+}
+
+Status CudaRankDevice::Open(platform::ThreadPool& pool) {
+  MOEBIUS_TRY(Select(pool));
+  MOEBIUS_TRY(Allocate());
+  const auto address = [](const PeerMemory& memory) {
+    return static_cast<int64_t>(reinterpret_cast<uintptr_t>(memory.data()));
+  };
+  const Addresses mine = {.process = getpid(),
+                          .tp = address(tp_memory_),
+                          .experts = address(experts_memory_),
+                          .exchange = address(exchange_memory_)};
+  std::vector<Addresses> all(static_cast<size_t>(links_.shape().num_ranks()));
+  links_.world().AllGather(std::as_bytes(std::span(&mine, 1)),
+                           std::as_writable_bytes(std::span(all)));
+  MOEBIUS_TRY(links_.world().status());
+  return Connect(all);
+}
+
+}  // namespace
+
+Result<int> NumRankDevices() {
+  MOEBIUS_ASSIGN(const int num_devices, platform::cuda::DeviceCount());
+  if (num_devices > 0) return num_devices;
+  return MakeError(
+      ErrorCode::kUnavailable,
+      "--device is 'cuda', but the driver shows no device: `moebius doctor` says more");
+}
+
+Result<std::unique_ptr<RankDevice>> OpenRankDevice(Links& links,
+                                                   std::chrono::milliseconds wait_limit,
+                                                   platform::ThreadPool& pool) {
+  auto device = std::make_unique<CudaRankDevice>(links, wait_limit);
+  if (Status status = device->Open(pool); !status) {
+    // Nobody shall wait for this rank where it will not come.
+    links.control().abort().Set(links.rank().value(), links.rank().value());
+    return tl::unexpected(std::move(status).error());
+  }
+  return device;
+}
+
+}  // namespace moebius::rank

@@ -1,0 +1,131 @@
+#include "serve/metrics_ranks.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <string>
+
+#include "model/shard.h"
+#include "serve/metrics_families.h"
+
+namespace moebius::serve {
+namespace {
+
+using engine::RankLoad;
+
+// The labels of every rank, as text.
+struct RankLabels {
+  std::string rank, dp, tp, pp;
+};
+
+std::vector<RankLabels> LabelsOf(std::span<const RankLoad> ranks) {
+  std::vector<RankLabels> labels;
+  for (const RankLoad& load : ranks) {
+    labels.push_back({fmt::to_string(load.rank), fmt::to_string(load.dp), fmt::to_string(load.tp),
+                      fmt::to_string(load.pp)});
+  }
+  return labels;
+}
+
+struct RankCounter {
+  const char* name;
+  const char* help;
+  int64_t RankLoad::* number;
+};
+constexpr std::array<RankCounter, 6> kCounters = {{
+    {"moebius:rank_steps_total", "Steps that the rank took part in.", &RankLoad::num_steps},
+    {"moebius:rank_zero_token_steps_total",
+     "Of those, without a token of its own: it served its peers.", &RankLoad::num_empty_steps},
+    {"moebius:rank_tokens_total",
+     "Rows of its steps; all ranks of a data-parallel group have the same ones.",
+     &RankLoad::num_rows},
+    {"moebius:rank_expert_tokens_total", "Rows that its experts computed, each once an expert.",
+     &RankLoad::num_expert_rows},
+    {"moebius:rank_dispatch_bytes_total", "Of rows that left for experts of other ranks.",
+     &RankLoad::dispatch_bytes},
+    {"moebius:rank_combine_bytes_total", "Of results that left for other ranks.",
+     &RankLoad::combine_bytes},
+}};
+
+void AppendBalance(const std::vector<ExpertSpread>& spreads, MetricsText& text) {
+  if (spreads.empty()) return;
+  const auto gauge = [&](const char* name, const char* help, auto value) {
+    text.Gauge(name, help);
+    for (size_t layer = 0; layer < spreads.size(); ++layer) {
+      text.Sample(value(spreads[layer]), {{"layer", fmt::to_string(layer)}});
+    }
+  };
+  gauge("moebius:rank_expert_load_max",
+        "Assignments that the layer's busiest rank got, in the window.",
+        [](const ExpertSpread& spread) { return spread.max; });
+  gauge("moebius:rank_imbalance",
+        "The busiest rank's assignments of the layer over the mean of all ranks; 0 without tokens.",
+        [](const ExpertSpread& spread) { return spread.imbalance(); });
+  gauge("moebius:rank_balancedness", "The mean over the busiest: 1 is even; 0 without tokens.",
+        [](const ExpertSpread& spread) { return spread.balancedness(); });
+}
+
+}  // namespace
+
+int NumExpertRanks(std::span<const RankLoad> ranks) {
+  int most = -1;
+  for (const RankLoad& load : ranks) most = std::max(most, load.expert_rank);
+  return most + 1;
+}
+
+std::vector<int64_t> TokensOfExpertRanks(std::span<const int64_t> counts, int num_ranks) {
+  const std::vector<int32_t> slots =
+      model::LinearSlots(static_cast<int64_t>(counts.size()), num_ranks);
+  const size_t slots_a_rank = slots.size() / static_cast<size_t>(num_ranks);
+  std::vector<int64_t> tokens(static_cast<size_t>(num_ranks));
+  for (size_t slot = 0; slot < slots.size(); ++slot) {
+    if (slots[slot] >= 0) tokens[slot / slots_a_rank] += counts[static_cast<size_t>(slots[slot])];
+  }
+  return tokens;
+}
+
+std::vector<ExpertSpread> RankSpreads(const ExpertLoad& window, std::span<const RankLoad> ranks) {
+  std::vector<ExpertSpread> spreads;
+  const int num_ranks = NumExpertRanks(ranks);
+  for (int layer = 0; num_ranks > 0 && layer < window.num_layers; ++layer) {
+    spreads.push_back(SpreadOf(TokensOfExpertRanks(window.Layer(layer), num_ranks)));
+  }
+  return spreads;
+}
+
+void AppendRankMetrics(const Snapshot& snapshot, const ExpertLoad& window, MetricsText& text) {
+  const std::vector<RankLoad>& ranks = snapshot.ranks;
+  if (ranks.empty()) return;
+  const std::vector<RankLabels> labels = LabelsOf(ranks);
+  const auto sample = [&](size_t i, auto value) {
+    const RankLabels& l = labels[i];
+    text.Sample(value, {{"rank", l.rank}, {"dp", l.dp}, {"tp", l.tp}, {"pp", l.pp}});
+  };
+  const auto sample_of = [&](size_t i, auto value, const char* name, const char* kind) {
+    const RankLabels& l = labels[i];
+    text.Sample(value, {{"rank", l.rank}, {"dp", l.dp}, {"tp", l.tp}, {"pp", l.pp}, {name, kind}});
+  };
+  for (const RankCounter& counter : kCounters) {
+    text.Counter(counter.name, counter.help);
+    for (size_t i = 0; i < ranks.size(); ++i) sample(i, ranks[i].*counter.number);
+  }
+  text.Counter("moebius:rank_step_seconds_total",
+               "Time of the rank's steps by part; wait: for other ranks, wherever in the step.");
+  for (size_t i = 0; i < ranks.size(); ++i) {
+    for (const engine::StepPart& part : engine::kStepParts) {
+      sample_of(i, ranks[i].parts.*part.seconds, "part", part.name);
+    }
+  }
+  text.Counter("moebius:rank_exchange_steps_total",
+               "Steps by how the rank's exchange dealt its copies to threads.");
+  for (size_t i = 0; i < ranks.size(); ++i) {
+    sample_of(i, ranks[i].num_latency_steps, "mode", "latency");
+    sample_of(i, ranks[i].num_throughput_steps, "mode", "throughput");
+  }
+  text.Gauge("moebius:rank_last_step", "The number of its last step; -1: none yet.");
+  for (size_t i = 0; i < ranks.size(); ++i) sample(i, ranks[i].last_step);
+  AppendBalance(RankSpreads(window, ranks), text);
+}
+
+}  // namespace moebius::serve
