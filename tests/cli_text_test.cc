@@ -166,7 +166,10 @@ TEST_F(CliTextTest, InterruptEndsTheAnswerAndKeepsWhatCame) {
       "", true);
   EXPECT_EQ(finished.exit_code, 130) << finished.err;
   EXPECT_TRUE(Contains(finished.err, "finish: abort")) << finished.err;
-  EXPECT_TRUE(Contains(finished.LastLine(), ",")) << finished.out;
+  // At least the token whose text was seen; on a busy machine there may be no second one.
+  const std::string ids = finished.LastLine();
+  EXPECT_FALSE(ids.empty()) << finished.out;
+  EXPECT_EQ(ids.find_first_not_of("0123456789,"), std::string::npos) << finished.out;
 }
 
 TEST_F(CliTextTest, ATooLongConversationIsRefusedAndTheRestGoesOn) {
