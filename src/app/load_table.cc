@@ -28,6 +28,24 @@ std::string Columns(const LoadTable& table, const layout::ExpertRange& range) {
   return text;
 }
 
+double PercentOf(int64_t part, int64_t all) {
+  return all > 0 ? 100.0 * static_cast<double>(part) / static_cast<double>(all) : 0;
+}
+
+std::string FormatSlots(const LoadTable& table) {
+  const int64_t all =
+      std::accumulate(table.slot_tokens.begin(), table.slot_tokens.end(), int64_t{0});
+  std::string text =
+      fmt::format("{:>4}  {:>6}  {:>9}  {:>8}  {:>6}\n", "rank", "own", "slots", "tokens", "share");
+  for (size_t rank = 0; rank < table.slots.size(); ++rank) {
+    text += fmt::format("{:>4}  {:>6}  {:>9}  {:>8}  {:>4.1f} %\n", rank,
+                        rank < table.rows.size() ? fmt::format("{}", table.rows[rank]) : "",
+                        table.slots[rank], table.slot_tokens[rank],
+                        PercentOf(table.slot_tokens[rank], all));
+  }
+  return text;
+}
+
 }  // namespace
 
 std::string FormatLoad(const LoadTable& table) {
@@ -37,6 +55,7 @@ std::string FormatLoad(const LoadTable& table) {
   std::string text =
       fmt::format("{} tokens came to experts: {} of {} take each token, in each of {} layers.\n",
                   all, table.top_k, table.expert_tokens.size(), table.num_moe_layers);
+  if (!table.slots.empty()) return text + FormatSlots(table);
   std::vector<layout::ExpertRange> ranks = table.experts;
   const bool are_cut = ranks.empty();
   if (are_cut) ranks.push_back({0, static_cast<int64_t>(table.expert_tokens.size())});
@@ -46,15 +65,13 @@ std::string FormatLoad(const LoadTable& table) {
     const layout::ExpertRange& range = ranks[rank];
     const int64_t tokens = std::accumulate(table.expert_tokens.begin() + range.begin,
                                            table.expert_tokens.begin() + range.end, int64_t{0});
-    const double share =
-        all > 0 ? 100.0 * static_cast<double>(tokens) / static_cast<double>(all) : 0;
     const std::string own = rank < table.rows.size() ? fmt::format("{}", table.rows[rank]) : "";
     text +=
         fmt::format("{:>4}  {:>6}  {:>9}  {:>8}  {:>4.1f} %  {}\n",
                     are_cut ? "all" : fmt::format("{}", rank), own,
                     range.begin == range.end ? std::string("none")
                                              : fmt::format("{} to {}", range.begin, range.end - 1),
-                    tokens, share, Columns(table, range));
+                    tokens, PercentOf(tokens, all), Columns(table, range));
   }
   return text;
 }
@@ -81,10 +98,24 @@ LoadTable ReadLoad(const frontend::OpenedModel& opened) {
     table.experts.push_back(layout::ExpertsOfRank(config.moe.num_experts, group, rank));
   }
   if (!table.experts.empty()) table.rows.assign(table.experts.size(), 0);
-  for (const engine::RankLoad& load : opened.frontend->engine().RankLoads()) {
+  const std::vector<engine::RankLoad> loads = opened.frontend->engine().RankLoads();
+  for (const engine::RankLoad& load : loads) {
     const auto rank = static_cast<size_t>(load.expert_rank);
     if (load.pp == 0 && rank < table.rows.size()) table.rows[rank] = load.num_rows;
   }
+  const moe::SlotAssignment slots = opened.frontend->engine().Placement().slots;
+  if (slots.num_slots == 0 || table.experts.empty()) return table;
+  table.slots.assign(table.experts.size(), 0);
+  table.slot_tokens.assign(table.experts.size(), 0);
+  const std::vector<int32_t> first = slots.Of(0, config.moe.num_experts, group);
+  for (size_t slot = 0; slot < first.size(); ++slot) {
+    if (first[slot] >= 0) ++table.slots[slot / (first.size() / table.slots.size())];
+  }
+  for (const engine::RankLoad& load : loads) {
+    const auto rank = static_cast<size_t>(load.expert_rank);
+    if (rank < table.slot_tokens.size()) table.slot_tokens[rank] += load.num_expert_rows;
+  }
+  table.experts.clear();
   return table;
 }
 

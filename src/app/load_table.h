@@ -16,6 +16,10 @@ struct LoadTable {
   std::vector<int64_t> expert_tokens;        // by expert, of all layers
   std::vector<layout::ExpertRange> experts;  // by rank; empty: not whole ones on each
   std::vector<int64_t> rows;                 // by rank: tokens of its own requests; empty: unknown
+  // Where experts have other slots than one each, in order: by rank, how many slots it has and the
+  // tokens that they got. `experts` is empty then.
+  std::vector<int64_t> slots;
+  std::vector<int64_t> slot_tokens;
 };
 
 // By rank a line: the tokens it brought, its experts, what came to them in all and to each.

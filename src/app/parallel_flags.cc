@@ -135,6 +135,32 @@ void NoteExchange(const ParallelOptions& options, bool exchanges, frontend::Open
   }
 }
 
+// The balancer of moe_config, or else vLLM's.
+Status SettleBalance(const ParallelOptions& options, frontend::OpenOptions& open,
+                     std::vector<std::string>& notes) {
+  const bool is_block = options.moe_config && options.moe_config->has_load_balancer;
+  const bool is_on = options.enable_eplb.value_or(false);
+  if (options.num_redundant_experts > 0 && !is_on) {
+    notes.push_back("--num-redundant-experts is ignored: it takes --enable-eplb");
+  }
+  if (!is_block && !is_on) return {};
+  const char* const what = is_block ? "moe_config.load_balancer" : "--enable-eplb";
+  if (!open.parallel.expert_parallel_active()) {
+    notes.push_back(fmt::format(
+        "{} is ignored: experts are balanced over ranks that hold whole ones, which takes "
+        "--enable-expert-parallel and more than one rank",
+        what));
+    return {};
+  }
+  if (is_block && is_on) notes.push_back("--enable-eplb is ignored: moe_config.load_balancer is");
+  if (is_block) {
+    open.balance = options.moe_config->balance;
+  } else {
+    open.balance.num_redundant = options.num_redundant_experts;
+  }
+  return {};
+}
+
 // The line that says what a kernel library's name runs here.
 void NoteMoeConfig(const MoeConfig& config, const frontend::OpenOptions& open, bool exchanges,
                    std::vector<std::string>& notes) {
@@ -144,11 +170,6 @@ void NoteMoeConfig(const MoeConfig& config, const frontend::OpenOptions& open, b
         fmt::format("moe_config.backend {}: experts run as Moebius's grouped products for {}{}",
                     config.backend, kernels ? std::string((*kernels)->name) : open.device,
                     exchanges ? ", and tokens travel by its exchange" : ""));
-  }
-  if (!config.load_balancer_file.empty()) {
-    notes.push_back(fmt::format(
-        "moe_config.load_balancer {} is not read: experts are not balanced yet, each has one slot",
-        config.load_balancer_file));
   }
   for (const std::string& key : config.ignored) {
     notes.push_back(
@@ -299,12 +320,9 @@ Status SettleParallel(const ParallelOptions& options, frontend::OpenOptions& ope
   const auto ignored = [&](bool given, const char* name, const char* why) {
     if (given) notes.push_back(fmt::format("{} is ignored: {}", name, why));
   };
-  constexpr const char* kUnbalanced = "experts are not balanced yet, each has one slot";
   constexpr const char* kOfDp = "a data-parallel rank has its own";
   ignored(parallel.enable_expert_parallel && !parallel.expert_parallel_active(),
           "--enable-expert-parallel", "one rank holds every expert");
-  ignored(options.enable_eplb.value_or(false), "--enable-eplb", kUnbalanced);
-  ignored(options.num_redundant_experts > 0, "--num-redundant-experts", kUnbalanced);
   ignored(options.enable_dbo.value_or(false), "--enable-dbo",
           "two halves of a batch are not overlapped yet");
   ignored(options.dense_ffn == "tp", "--dense-ffn tp", kOfDp);
@@ -316,9 +334,8 @@ Status SettleParallel(const ParallelOptions& options, frontend::OpenOptions& ope
     const MoeConfig& config = *options.moe_config;
     NoteMoeConfig(config, open, parallel.expert_parallel_active(), notes);
     open.max_moe_tokens = config.max_num_tokens.value_or(0);
-    open.num_slots = config.num_slots;
   }
-  return {};
+  return SettleBalance(options, open, notes);
 }
 
 }  // namespace moebius::app

@@ -150,7 +150,7 @@ TEST(ParseRanks, TensorRtLlmsBlocks) {
        "--max-batch-size", "7", "--max-num-tokens", "99", "--max-seq-len", "300",
        "--disable-overlap-scheduler"});
   EXPECT_EQ(run.open.max_moe_tokens, 9216);
-  EXPECT_EQ(run.open.num_slots, 288);
+  EXPECT_EQ(run.open.balance.num_slots, 288);
   EXPECT_FALSE(run.open.engine.enable_prefix_caching);
   EXPECT_EQ(run.open.engine.memory_fraction, 0.6);
   EXPECT_EQ(run.open.engine.block_size, 64);

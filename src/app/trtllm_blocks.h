@@ -8,16 +8,17 @@
 #include <vector>
 
 #include "base/result.h"
+#include "moe/balance/options.h"
 
 namespace moebius::app {
 
 struct MoeConfig {
   std::string backend;                    // empty: not said
   std::optional<int64_t> max_num_tokens;  // rows of all ranks that the experts take at once
-  // The balancer that is wished for: none, a file, or slots of a layer.
+  // The balancer that is wished for: none, a file, or what stands inline.
   bool has_load_balancer = false;
   std::string load_balancer_file;
-  int64_t num_slots = 0;  // 0: not said
+  moe::BalanceOptions balance;
   std::vector<std::string> ignored;
 };
 

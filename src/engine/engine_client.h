@@ -12,6 +12,7 @@
 #include "engine/rank_load.h"
 #include "engine/request.h"
 #include "moe/expert_stats.h"
+#include "moe/placement.h"
 
 namespace moebius::engine {
 
@@ -50,6 +51,9 @@ class EngineClient {
   // What each rank of the deployment has done since the start, in the order of ranks; an engine in
   // this process is one. Empty: this is only a part of one, or it does not say.
   virtual std::vector<RankLoad> RankLoads() const { return {}; }
+
+  // Where experts are now. No slots: one an expert, in order, or they are not spread over ranks.
+  virtual moe::PlacementState Placement() const { return {}; }
 
   // OK, or why the engine takes no more requests.
   virtual Status Health() const = 0;

@@ -242,6 +242,7 @@ model::ForwardBatch StepExecutor::BatchOf(const StepPlan& plan) const {
   batch.attention.max_blocks = plan.max_blocks;
   batch.attention.block_size = plan.block_size;
   batch.logit_rows = plan.logit_rows;
+  batch.num_decodes = plan.num_decodes();
   return batch;
 }
 

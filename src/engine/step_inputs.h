@@ -86,6 +86,7 @@ class StagedPlan {
 
   const StepSizes& sizes() const { return sizes_; }
   int max_queries() const { return max_queries_; }
+  int64_t num_decodes() const { return plan_.num_decodes(); }
   bool wants_logprobs() const { return wants_logprobs_; }
   // Whether a penalty's list waits for what the step before draws.
   bool has_open_lists() const { return has_open_lists_; }

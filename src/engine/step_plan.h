@@ -69,6 +69,14 @@ struct StepPlan {
   int64_t num_seqs() const { return static_cast<int64_t>(context_len.size()); }
   int64_t num_samples() const { return static_cast<int64_t>(samples.size()); }
 
+  // Rows of sequences that have but one in this step, which come first: of those that generate (or
+  // of a prompt's last token).
+  int64_t num_decodes() const {
+    int64_t count = 0;
+    while (count < num_seqs() && query_start[static_cast<size_t>(count) + 1] == count + 1) ++count;
+    return count;
+  }
+
   // Empty, with its memory kept.
   void Clear() {
     tokens.clear();

@@ -76,17 +76,12 @@ Status CheckVocabulary(const std::string& folder, const text::Tokenizer& tokeniz
 }
 
 void WarnOfIdleSwitches(const OpenOptions& options, const model::ModelConfig& config) {
-  if (options.num_slots > 0 && options.num_slots != config.moe.num_experts) {
-    LogWarning(
-        "moe_config.load_balancer.num_slots is {}, but experts are not balanced yet: each of the "
-        "{} has one slot, and stays there",
-        options.num_slots, config.moe.num_experts);
-  }
   if (config.moe.num_experts > 0) return;
   for (const auto& [flag, is_given] :
        {std::pair("--moe-mode dense", options.moe_mode == "dense"),
         std::pair("--routing", !options.routing.empty()),
-        std::pair("--enable-expert-parallel", options.parallel.enable_expert_parallel)}) {
+        std::pair("--enable-expert-parallel", options.parallel.enable_expert_parallel),
+        std::pair("the load balancer", options.balance.is_on())}) {
     if (is_given) LogWarning("{} has no effect: {} has no experts", flag, options.model);
   }
 }

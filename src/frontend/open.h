@@ -14,6 +14,7 @@
 #include "layout/parallel_layout.h"
 #include "model/load.h"
 #include "model/model_config.h"
+#include "moe/balance/options.h"
 #include "moe/exchange/mode.h"
 #include "platform/thread_pool.h"
 
@@ -40,8 +41,8 @@ struct OpenOptions {
   bool ranks_are_threads = false;
   bool deterministic = false;  // the bits of one rank
   moe::ExchangeMode exchange_mode = moe::ExchangeMode::kAuto;
-  int64_t max_moe_tokens = 0;  // of all ranks, that the experts take at once; 0: what streams well
-  int64_t num_slots = 0;       // of a layer's experts, as a balancer wishes them; 0: does not
+  int64_t max_moe_tokens = 0;   // of all ranks, that the experts take at once; 0: what streams well
+  moe::BalanceOptions balance;  // of whole experts on several ranks
 };
 
 // The part of the options that says which weights and how they are read. kInvalidArgument names the

@@ -25,6 +25,29 @@ constexpr int kMostRanks = 64;
 // The ranks' own bounds, which name who is late, come before that of their engines.
 constexpr auto kEngineGrace = std::chrono::seconds(10);
 
+// Where nothing is balanced there is nothing to assign.
+Result<moe::SlotAssignment> AssignSlots(const OpenOptions& options,
+                                        const model::ModelConfig& config) {
+  if (!options.balance.is_on() || config.moe.num_experts == 0 ||
+      !options.parallel.expert_parallel_active()) {
+    return moe::SlotAssignment();
+  }
+  std::vector<int64_t> moe_layers;
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    if (config.layers[static_cast<size_t>(layer)].moe) moe_layers.push_back(layer);
+  }
+  MOEBIUS_ASSIGN(const moe::SlotAssignment slots,
+                 moe::SlotsOf(options.balance, config.moe.num_experts, moe_layers,
+                              options.parallel.expert_group()));
+  if (options.device != "cpu" && slots.num_slots > config.moe.num_experts) {
+    return MakeError(ErrorCode::kUnsupported,
+                     "{} slots for {} experts, expected one each with --device {}: a second copy "
+                     "of an expert is not used there yet",
+                     slots.num_slots, config.moe.num_experts, options.device);
+  }
+  return slots;
+}
+
 // "--tensor-parallel-size 3 is not possible with this model: ...".
 Error Illegal(const ParallelConfig& config, const std::vector<layout::Finding>& findings,
               const layout::ModelNumbers& numbers) {
@@ -84,6 +107,7 @@ Status CheckRanks(const OpenOptions& options, const model::ModelConfig& config) 
   if (!layout::IsLegal(findings)) {
     return tl::unexpected(Illegal(parallel, findings, shape.numbers));
   }
+  MOEBIUS_TRY(AssignSlots(options, config));
   if (options.device == "cpu") return {};
   // What is wrong whatever the machine comes first.
   MOEBIUS_TRY(CheckDeviceRanks(options, config, kMostRanks));
@@ -152,6 +176,8 @@ Result<std::unique_ptr<engine::EngineClient>> StartRanks(const OpenOptions& opti
   // To agree on a step, and to do it.
   ranks.engine.step_timeout = 2 * ranks.step_timeout + kEngineGrace;
   MOEBIUS_ASSIGN(ranks.threads_per_rank, ThreadsOfRank(options));
+  MOEBIUS_ASSIGN(const model::ModelConfig config, model::LoadConfig(load));
+  MOEBIUS_ASSIGN(ranks.slots, AssignSlots(options, config));
   if (options.max_moe_tokens > 0) {
     ranks.max_num_tokens =
         std::max<int64_t>(1, options.max_moe_tokens / options.parallel.expert_group());

@@ -31,8 +31,7 @@ void RouteToSlots(ExecContext& ctx, const RouteToSlotsArgs& args) {
   CheckLength(args.route.experts, rows * args.route.k);
   CheckLength(args.route.weights, rows * args.route.k);
   CheckLength(args.tokens, rows);
-  CheckLength(args.first_slot, num_experts);
-  CheckLength(args.counts, num_experts);
+  CheckChoice(ctx, args.choice, num_experts, rows);
   CheckLength(args.slots, rows * args.route.k);
   if (rows > 0) ctx.backend->route_to_slots(ctx, args);
 }
@@ -42,8 +41,7 @@ void RouteToSlotsInSteps(ExecContext& ctx, const RouteToSlotsArgs& args) {
   ChooseSlots(ctx, {.experts = args.route.experts,
                     .tokens = args.tokens,
                     .k = args.route.k,
-                    .first_slot = args.first_slot,
-                    .counts = args.counts,
+                    .choice = args.choice,
                     .slots = args.slots});
 }
 

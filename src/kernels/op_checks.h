@@ -43,6 +43,22 @@ inline void CheckWeight(const PackedWeight& w, int64_t k, bool gated) {
   MOEBIUS_CHECK_EQ(w.format == WeightFormat::kFp8Block, w.scales != nullptr);
 }
 
+inline void CheckChoice(const ExecContext& ctx, const SlotChoice& choice, int64_t num_experts,
+                        int64_t rows) {
+  CheckLength(choice.counts, num_experts);
+  if (!choice.prompt_counts.empty()) CheckLength(choice.prompt_counts, num_experts);
+  MOEBIUS_CHECK_LE(choice.num_decodes, rows);
+  if (choice.replicas.empty()) {
+    CheckLength(choice.first_slot, num_experts);
+    return;
+  }
+  MOEBIUS_CHECK(ctx.backend->on_host);
+  CheckLength(choice.replicas.begin, num_experts + 1);
+  CheckLength(choice.replicas.slots, choice.replicas.begin.back());
+  CheckLength(choice.replicas.until, choice.replicas.begin.back());
+  CheckLength(choice.positions, rows);
+}
+
 // What can be checked element by element: nothing of a device's memory.
 template <typename T>
 std::span<const T> Readable(const ExecContext& ctx, std::span<const T> values) {

@@ -182,10 +182,11 @@ void RouteTopK(ExecContext& ctx, const RouteTopKArgs& args) {
 void ChooseSlots(ExecContext& ctx, const ChooseSlotsArgs& args) {
   CheckLength(args.experts, static_cast<int64_t>(args.tokens.size()) * args.k);
   CheckLength(args.slots, static_cast<int64_t>(args.experts.size()));
-  CheckLength(args.counts, static_cast<int64_t>(args.first_slot.size()));
+  const auto num_experts = static_cast<int64_t>(args.choice.counts.size());
+  CheckChoice(ctx, args.choice, num_experts, static_cast<int64_t>(args.tokens.size()));
   for (const int32_t expert : Readable(ctx, args.experts)) {
     MOEBIUS_CHECK_GE(expert, 0);
-    MOEBIUS_CHECK_LT(expert, static_cast<int64_t>(args.first_slot.size()));
+    MOEBIUS_CHECK_LT(expert, num_experts);
   }
   if (!args.experts.empty()) ctx.backend->choose_slots(ctx, args);
 }

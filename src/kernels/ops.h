@@ -187,26 +187,51 @@ struct RouteTopKArgs {
 };
 void RouteTopK(ExecContext& ctx, const RouteTopKArgs& args);
 
+// Experts of which several slots hold a copy. Slot s is of rank s / slots_per_rank.
+struct ReplicaTable {
+  std::span<const int32_t> begin;  // [E + 1]: those of expert e are slots[begin[e] .. begin[e + 1])
+  std::span<const int32_t> slots;  // [begin[E]]
+  // [begin[E]]: of the copies of an expert, the first whose number is not below a token's hash
+  // serves it where nothing else decides; the last one's is UINT32_MAX.
+  std::span<const uint32_t> until;
+  int32_t slots_per_rank = 1;
+  int32_t home = 0;  // the rank that the tokens are on
+
+  bool empty() const { return begin.empty(); }
+};
+
+// How a layer's experts are found in slots, and where they are counted.
+struct SlotChoice {
+  std::span<const int32_t> first_slot;  // [E]: the slot that serves an expert
+  std::span<int64_t> counts;            // [E], added to
+  // [E], added to for rows from num_decodes on, which are prompts'; empty: they are not told apart.
+  std::span<int64_t> prompt_counts;
+  int64_t num_decodes = 0;
+  // Instead of first_slot; of a CPU. With it the rows' positions, for the hash.
+  ReplicaTable replicas;
+  std::span<const Position> positions;  // [T]
+};
+
 // The slot that serves each (token, choice) pair: slots[p] = first_slot[experts[p]], and one more
 // in counts[experts[p]]. A row whose token is negative (padding of a batch) gets slot -1 and does
-// not count.
+// not count. Of several copies: the one on the token's own rank; else one on a rank that the token
+// visits anyway; else by the hash of the token and its position. So the choice depends on the row,
+// its rank and the table alone.
 struct ChooseSlotsArgs {
   std::span<const int32_t> experts;  // [T * k]
   std::span<const TokenId> tokens;   // [T]
   int64_t k = 1;
-  std::span<const int32_t> first_slot;  // [E]
-  std::span<int64_t> counts;            // [E], added to
-  std::span<int32_t> slots;             // out [T * k]
+  SlotChoice choice;
+  std::span<int32_t> slots;  // out [T * k]
 };
 void ChooseSlots(ExecContext& ctx, const ChooseSlotsArgs& args);
 
 // RouteTopK, then ChooseSlots of what it chose.
 struct RouteToSlotsArgs {
   RouteTopKArgs route;
-  std::span<const TokenId> tokens;      // [T]
-  std::span<const int32_t> first_slot;  // [E]
-  std::span<int64_t> counts;            // [E], added to
-  std::span<int32_t> slots;             // out [T * k]
+  std::span<const TokenId> tokens;  // [T]
+  SlotChoice choice;
+  std::span<int32_t> slots;  // out [T * k]
 };
 void RouteToSlots(ExecContext& ctx, const RouteToSlotsArgs& args);
 void RouteToSlotsInSteps(ExecContext& ctx, const RouteToSlotsArgs& args);

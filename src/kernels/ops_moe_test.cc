@@ -180,17 +180,89 @@ TEST(OpsMoe, ChooseSlotsLooksUpAndCounts) {
   const std::vector<int32_t> first_slot = {7, 3, 4};
   for (const Backend* backend : AvailableBackends()) {
     std::vector<int64_t> counts = {10, 20, 30};
+    std::vector<int64_t> prompt_counts = {0, 0, 0};
     std::vector<int32_t> slots(6, 99);
     TestContext context(backend);
     ChooseSlots(context.ctx(), {.experts = experts,
                                 .tokens = tokens,
                                 .k = 2,
-                                .first_slot = first_slot,
-                                .counts = counts,
+                                .choice = {.first_slot = first_slot,
+                                           .counts = counts,
+                                           .prompt_counts = prompt_counts,
+                                           .num_decodes = 1,
+                                           .replicas = {},
+                                           .positions = {}},
                                 .slots = slots});
     EXPECT_EQ(slots, (std::vector<int32_t>{4, 7, -1, -1, 7, 4})) << backend->name;
     EXPECT_EQ(counts, (std::vector<int64_t>{12, 20, 32})) << backend->name;
+    EXPECT_EQ(prompt_counts, (std::vector<int64_t>{1, 0, 1})) << backend->name;
   }
+}
+
+// 4 experts in 8 slots of 4 ranks: expert 0 on ranks 0, 1 and 2, expert 1 on ranks 0 and 3, 2 on 1
+// and 3, 3 on 2.
+class ReplicaChoice : public ::testing::Test {
+ protected:
+  // The slots of one token.
+  std::vector<int32_t> Choose(std::vector<int32_t> experts, int32_t home, Position position = 0) {
+    const std::vector<TokenId> tokens = {17};
+    const std::vector<Position> positions = {position};
+    std::vector<int64_t> counts(4);
+    std::vector<int32_t> slots(experts.size(), 99);
+    TestContext context(&RefBackend());
+    ChooseSlots(context.ctx(), {.experts = experts,
+                                .tokens = tokens,
+                                .k = static_cast<int64_t>(experts.size()),
+                                .choice = {.first_slot = {},
+                                           .counts = counts,
+                                           .prompt_counts = {},
+                                           .num_decodes = 1,
+                                           .replicas = {.begin = begin_,
+                                                        .slots = slots_,
+                                                        .until = until_,
+                                                        .slots_per_rank = 2,
+                                                        .home = home},
+                                           .positions = positions},
+                                .slots = slots});
+    for (const int32_t expert : experts) EXPECT_EQ(counts[static_cast<size_t>(expert)], 1);
+    return slots;
+  }
+
+  std::vector<int32_t> begin_ = {0, 3, 5, 7, 8};
+  std::vector<int32_t> slots_ = {0, 2, 4, 1, 6, 3, 7, 5};
+  std::vector<uint32_t> until_ = {UINT32_MAX / 4, UINT32_MAX / 2, UINT32_MAX, UINT32_MAX / 2,
+                                  UINT32_MAX,     UINT32_MAX / 2, UINT32_MAX, UINT32_MAX};
+};
+
+TEST_F(ReplicaChoice, HomeComesFirst) {
+  for (Position position = 0; position < 20; ++position) {
+    EXPECT_EQ(Choose({0}, 1, position), (std::vector<int32_t>{2}));
+    EXPECT_EQ(Choose({1}, 3, position), (std::vector<int32_t>{6}));
+  }
+}
+
+TEST_F(ReplicaChoice, ThenARankThatTheTokenVisitsAnyway) {
+  for (Position position = 0; position < 20; ++position) {
+    // Expert 3 has its only copy on rank 2, where expert 0 has one, too. Home is none of its ranks.
+    EXPECT_EQ(Choose({0, 3}, 3, position), (std::vector<int32_t>{4, 5}));
+    // 1 is at home on rank 3, where 2 has a copy as well: at home, not on the way.
+    EXPECT_EQ(Choose({2, 1}, 3, position), (std::vector<int32_t>{7, 6}));
+    // Both somewhere else, but together: ranks 0 and 3 for 1, 1 and 3 for 2 (rank 3), or apart.
+    const std::vector<int32_t> both = Choose({1, 2}, 2, position);
+    EXPECT_TRUE(both[0] == 6 ? both[1] == 7 : both[1] == 3 || both[1] == 7);
+  }
+}
+
+TEST_F(ReplicaChoice, ThenTheHashByTheWeights) {
+  std::vector<int> taken(8);
+  constexpr int kTokens = 8000;
+  for (Position position = 0; position < kTokens; ++position) {
+    ++taken[static_cast<size_t>(Choose({0}, 3, position)[0])];
+  }
+  EXPECT_NEAR(taken[0], kTokens / 4, kTokens / 30);
+  EXPECT_NEAR(taken[2], kTokens / 4, kTokens / 30);
+  EXPECT_NEAR(taken[4], kTokens / 2, kTokens / 30);
+  EXPECT_EQ(Choose({0}, 3, 5), Choose({0}, 3, 5));
 }
 
 TEST(OpsMoe, GroupBySlotIsStable) {

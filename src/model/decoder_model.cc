@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/math.h"
 #include "model/rope.h"
 
 namespace moebius::model {
@@ -55,8 +56,11 @@ void DecoderModel::PrepareMoe() {
   const bool cut = shard.cut_experts;
   moe_.config = config_.moe;
   moe_.shard = shard;
-  moe_.placement =
-      *moe::Placement::Create(num_experts, LinearSlots(num_experts, cut ? 1 : shard.experts.size));
+  const int num_ranks = cut ? 1 : shard.experts.size;
+  if (num_experts > 0) {
+    const int64_t num_slots = std::max(shard.slots.num_slots, config_.moe.num_experts);
+    moe_.num_slots = CeilDiv(num_slots, num_ranks) * num_ranks;
+  }
   moe_.exchange = cut || shard.exchange == nullptr ? &local_exchange_ : shard.exchange;
   const GroupPlace group = cut ? shard.experts : GroupPlace();
   moe_.inner = SplitOf(group, config_.moe.intermediate_size);
@@ -140,8 +144,16 @@ void DecoderModel::DeclareExpertMatrices(
               WholeMatrix(router, config_.moe.num_experts, config_.hidden_size, false),
               &layer->router);
   const Shard& shard = options_.shard;
-  const int num_slots = moe_.placement.num_slots();
-  const int slots_a_rank = shard.cut_experts ? num_slots : num_slots / shard.experts.size;
+  const int num_ranks = shard.cut_experts ? 1 : shard.experts.size;
+  const auto num_slots = static_cast<int>(moe_.num_slots);
+  const int slots_a_rank = num_slots / num_ranks;
+  const auto num_experts = static_cast<int>(config_.moe.num_experts);
+  layer->placement =
+      *moe::Placement::Create(num_experts, shard.slots.Of(layer->index, num_experts, num_ranks));
+  layer->slots =
+      moe::SlotTable(layer->placement, slots_a_rank, shard.cut_experts ? 0 : shard.experts.rank);
+  layer->first_slot = layer->slots.first_slot();
+  moe_layers_.push_back(layer);
   const auto add = [](const Matrix& matrix, const Split& split, bool held,
                       std::vector<Matrix>& list) {
     list.push_back(RowsOf(matrix, split.first(), split.count()));
@@ -151,7 +163,7 @@ void DecoderModel::DeclareExpertMatrices(
   std::vector<Matrix> ups;
   std::vector<Matrix> downs;
   for (int slot = 0; slot < num_slots; ++slot) {
-    const ExpertId expert = moe_.placement.expert(SlotId(slot));
+    const ExpertId expert = layer->placement.expert(SlotId(slot));
     if (expert.value() < 0) continue;
     const bool held = shard.cut_experts || slot / slots_a_rank == shard.experts.rank;
     const ExpertMatrices matrices = matrices_of(expert.value());
@@ -183,18 +195,19 @@ Status DecoderModel::LoadMoeTables() {
   platform::MemorySpace& memory = *options_.backend->memory;
   const std::span<int64_t> counts = moe_.stats.counts();
   const auto num_experts = static_cast<size_t>(config_.moe.num_experts);
-  for (size_t e = 0; e < num_experts; ++e) {
-    host_first_slot_.push_back(moe_.placement.slots(ExpertId(static_cast<int32_t>(e))).front());
-  }
   moe_.counts = counts;
-  moe_.first_slot = host_first_slot_;
   if (memory.on_host()) return {};
-  MOEBIUS_ASSIGN(moe_tables_, memory.Allocate(counts.size_bytes() + num_experts * sizeof(int32_t)));
-  auto* device_slots = reinterpret_cast<int32_t*>(moe_tables_->data() + counts.size_bytes());
+  const size_t slot_bytes = num_experts * sizeof(int32_t);
+  MOEBIUS_ASSIGN(moe_tables_,
+                 memory.Allocate(counts.size_bytes() + moe_layers_.size() * slot_bytes));
   MOEBIUS_TRY(memory.Upload(moe_tables_->data(), counts.data(), counts.size_bytes()));
-  MOEBIUS_TRY(memory.Upload(device_slots, host_first_slot_.data(), num_experts * sizeof(int32_t)));
   moe_.counts = {reinterpret_cast<int64_t*>(moe_tables_->data()), counts.size()};
-  moe_.first_slot = {device_slots, num_experts};
+  std::byte* next = moe_tables_->data() + counts.size_bytes();
+  for (MoeLayer* layer : moe_layers_) {
+    MOEBIUS_TRY(memory.Upload(next, layer->slots.first_slot().data(), slot_bytes));
+    layer->first_slot = {reinterpret_cast<int32_t*>(next), num_experts};
+    next += slot_bytes;
+  }
   return {};
 }
 
@@ -271,7 +284,7 @@ size_t DecoderModel::WorkspaceBytes(int64_t max_rows, int64_t max_logit_rows) co
   const bool mla = attention.kind == AttentionKind::kMla;
   kernels::OpLimits limits;
   limits.num_threads = num_threads_;
-  limits.num_slots = std::max<int64_t>(moe_.placement.num_slots(), config_.moe.num_experts);
+  limits.num_slots = std::max(moe_.num_slots, config_.moe.num_experts);
   limits.head_dim = mla ? attention.kv_lora_rank + attention.qk_rope_head_dim : attention.head_dim;
   limits.v_head_dim = mla ? attention.kv_lora_rank : attention.head_dim;
   limits.vocab = config_.vocab_size;

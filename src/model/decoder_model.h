@@ -130,9 +130,9 @@ class DecoderModel : public Model {
   std::unique_ptr<platform::Memory> weights_;
   std::unique_ptr<platform::Memory> tables_;
   std::unique_ptr<platform::Memory> moe_tables_;  // of a device
-  std::vector<int32_t> host_first_slot_;
   int num_threads_ = 1;
   int num_moe_declared_ = 0;
+  std::vector<MoeLayer*> moe_layers_;  // of this rank, as declared; they stay where they are
 };
 
 }  // namespace moebius::model

@@ -21,6 +21,7 @@
 #include "moe/expert_stats.h"
 #include "moe/forced_routing.h"
 #include "moe/placement.h"
+#include "moe/slot_table.h"
 #include "tensor/arena.h"
 
 namespace moebius::model {
@@ -105,20 +106,22 @@ void ReserveMlp(Arena& arena, int64_t rows, DType act, int64_t intermediate_size
 struct MoeShared {
   MoeConfig config;
   Shard shard;
-  moe::Placement placement;
+  int64_t num_slots = 0;  // of all ranks, empty ones too
   moe::Exchange* exchange = nullptr;
   std::unique_ptr<moe::ForcedRouting> forced_routing;  // null: the router decides
   moe::ExpertStats stats;
   // Of experts that are cut: the columns of their hidden rows and of their results.
   Split inner;
   Split outer;
-  // In the back end's memory.
-  std::span<const int32_t> first_slot;  // [E]: the slot that serves an expert
-  std::span<int64_t> counts;            // [MoE layers, E]: what `stats` counts
+  // In the back end's memory: [2, MoE layers, E], what `stats` counts.
+  std::span<int64_t> counts;
 };
 
 struct MoeLayer {
   int index = 0;  // among the MoE layers
+  moe::Placement placement;
+  moe::SlotTable slots;
+  std::span<const int32_t> first_slot;  // [E] of `slots`, in the back end's memory
   kernels::PackedWeight router;
   Mat bias;  // [1, E] float32 for the choice; data null: none
   std::vector<kernels::PackedWeight>

@@ -86,6 +86,9 @@ struct ForwardBatch {
   kernels::AttentionBatch attention;    // over the same rows
   std::span<const int32_t> logit_rows;  // rows whose logits are wanted, ascending
 
+  // Rows of requests that generate, one each; they come first, those of prompts after them.
+  int64_t num_decodes = 0;
+
   // Where logits of all logit_rows would take too much memory they come in pieces, in order: each
   // is `logits.rows` long (the last one maybe less), and belongs to the logit rows from `first` on.
   // It lives until the call returns, which may sample from it with the forward pass's context.

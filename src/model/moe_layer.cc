@@ -63,6 +63,21 @@ RowRange RowsOfChunk(int64_t rows, const GroupPlace& tp, int64_t chunks, int64_t
   return {of_rank.begin + piece.begin, piece.count};
 }
 
+// Where the rows of a range find their slots and are counted.
+kernels::SlotChoice ChoiceOf(const Step& step, const MoeShared& shared, const MoeLayer& layer,
+                             const RowRange& range) {
+  const auto num_experts = static_cast<size_t>(shared.config.num_experts);
+  const size_t first_count = static_cast<size_t>(layer.index) * num_experts;
+  return {
+      .first_slot = layer.first_slot,
+      .counts = shared.counts.subspan(first_count, num_experts),
+      .prompt_counts = shared.counts.subspan(shared.counts.size() / 2 + first_count, num_experts),
+      .num_decodes = std::clamp<int64_t>(step.batch.num_decodes - range.begin, 0, range.count),
+      .replicas = layer.slots.replicas(),
+      .positions = step.batch.positions.subspan(static_cast<size_t>(range.begin),
+                                                static_cast<size_t>(range.count))};
+}
+
 void Route(Step& step, MoeShared& shared, const MoeLayer& layer, const RowRange& range,
            Routed& routed) {
   const MoeConfig& config = shared.config;
@@ -104,15 +119,12 @@ void Route(Step& step, MoeShared& shared, const MoeLayer& layer, const RowRange&
       args.num_top_groups = static_cast<int>(config.num_top_groups);
     }
   }
-  const auto num_experts = static_cast<size_t>(config.num_experts);
-  kernels::RouteToSlots(
-      step.ctx,
-      {.route = args,
-       .tokens = step.batch.tokens.subspan(static_cast<size_t>(range.begin),
-                                           static_cast<size_t>(rows.rows)),
-       .first_slot = shared.first_slot,
-       .counts = shared.counts.subspan(static_cast<size_t>(layer.index) * num_experts, num_experts),
-       .slots = routed.slots});
+  const auto first = static_cast<size_t>(range.begin);
+  const auto count = static_cast<size_t>(rows.rows);
+  kernels::RouteToSlots(step.ctx, {.route = args,
+                                   .tokens = step.batch.tokens.subspan(first, count),
+                                   .choice = ChoiceOf(step, shared, layer, range),
+                                   .slots = routed.slots});
 }
 
 // Llama 4 scales what an expert reads, the others what it returns.
@@ -152,15 +164,14 @@ void RunChunk(Step& step, MoeShared& shared, const MoeLayer& layer, const RowRan
   Routed routed(step.arena(), range.count, config);
   Route(step, shared, layer, range, routed);
   timer.Next(&PartTimes::dispatch);
-  const moe::DispatchedRows work =
-      shared.exchange->Dispatch(step.ctx,
-                                {.rows = rows,
-                                 .slots = routed.slots,
-                                 .weights = routed.weights,
-                                 .k = config.top_k,
-                                 .num_slots = shared.placement.num_slots(),
-                                 .most_rows = most_rows},
-                                step.arena());
+  const moe::DispatchedRows work = shared.exchange->Dispatch(step.ctx,
+                                                             {.rows = rows,
+                                                              .slots = routed.slots,
+                                                              .weights = routed.weights,
+                                                              .k = config.top_k,
+                                                              .num_slots = shared.num_slots,
+                                                              .most_rows = most_rows},
+                                                             step.arena());
   timer.Next(&PartTimes::experts);
   const ExpertRows buffers(step.arena(), work.max_places, step.act, config.intermediate_size,
                            rows.cols);
@@ -199,14 +210,13 @@ void RunCutExperts(Step& step, MoeShared& shared, const MoeLayer& layer, Mat row
                    std::span<const int32_t> slots, std::span<const float> weights, Mat out,
                    PartTimer& timer) {
   const MoeConfig& config = shared.config;
-  const moe::DispatchedRows work =
-      shared.exchange->Dispatch(step.ctx,
-                                {.rows = rows,
-                                 .slots = slots,
-                                 .weights = weights,
-                                 .k = config.top_k,
-                                 .num_slots = shared.placement.num_slots()},
-                                step.arena());
+  const moe::DispatchedRows work = shared.exchange->Dispatch(step.ctx,
+                                                             {.rows = rows,
+                                                              .slots = slots,
+                                                              .weights = weights,
+                                                              .k = config.top_k,
+                                                              .num_slots = shared.num_slots},
+                                                             step.arena());
   timer.Next(&PartTimes::experts);
   const int64_t width = shared.outer.count();
   const ExpertRows buffers(step.arena(), work.max_places, step.act, config.intermediate_size,
@@ -336,7 +346,7 @@ void ReserveMoe(Arena& arena, int64_t rows, DType act, int64_t hidden_size,
     chunk *= shared.shard.experts.size;
     GatheredRows(arena, chunk, act, hidden_size, config.top_k);
   }
-  arena.Alloc(shared.exchange->ArenaBytes(chunk, config.top_k, shared.placement.num_slots()));
+  arena.Alloc(shared.exchange->ArenaBytes(chunk, config.top_k, shared.num_slots));
   const int64_t width = cut ? shared.outer.count() : hidden_size;
   ExpertRows(arena, MoePlaces(shared, rows), act, config.intermediate_size, width);
   if (config.shared_intermediate_size == 0) return;

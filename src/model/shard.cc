@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/math.h"
+
 namespace moebius::model {
 namespace {
 
@@ -30,6 +32,29 @@ Status CheckHeads(const AttentionConfig& attention, int tp) {
                    kv_heads, tp);
 }
 
+Status CheckSlots(const MoeConfig& moe, const Shard& shard) {
+  const moe::SlotAssignment& slots = shard.slots;
+  if (slots.num_slots != 0 && (shard.cut_experts || slots.num_slots < moe.num_experts)) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "{} slots for {} experts{}, expected at least one each, and whole experts",
+                     slots.num_slots, moe.num_experts, shard.cut_experts ? " that are cut" : "");
+  }
+  const int64_t num_places =
+      CeilDiv(std::max(slots.num_slots, moe.num_experts), shard.experts.size) * shard.experts.size;
+  for (size_t layer = 0; layer < slots.layers.size(); ++layer) {
+    if (std::ssize(slots.layers[layer]) != num_places) {
+      return MakeError(ErrorCode::kInvalidArgument,
+                       "MoE layer {} has experts for {} slots, expected {}", layer,
+                       slots.layers[layer].size(), num_places);
+    }
+    auto placement = moe::Placement::Create(static_cast<int>(moe.num_experts), slots.layers[layer]);
+    if (!placement) {
+      return tl::unexpected(placement.error().WithContext(fmt::format("MoE layer {}", layer)));
+    }
+  }
+  return {};
+}
+
 Status CheckExperts(const MoeConfig& moe, const Shard& shard) {
   if (shard.experts.size % shard.tp.size != 0 ||
       shard.experts.rank % shard.tp.size != shard.tp.rank) {
@@ -43,7 +68,7 @@ Status CheckExperts(const MoeConfig& moe, const Shard& shard) {
                      "{} experts on {} expert parallel ranks, expected at least one a rank",
                      moe.num_experts, shard.experts.size);
   }
-  return {};
+  return CheckSlots(moe, shard);
 }
 
 Status CheckStage(const ModelConfig& config, const Shard& shard) {
@@ -116,26 +141,14 @@ int64_t MostMoeRows(const MoeConfig& moe, const Shard& shard) {
 moe::ExchangeShape ShapeOfExchange(const ModelConfig& config, DType act, const Shard& shard,
                                    int64_t max_rows, bool deterministic) {
   const int64_t of_rank = (max_rows + shard.tp.size - 1) / shard.tp.size;
-  const auto num_slots = LinearSlots(config.moe.num_experts, shard.experts.size).size();
+  const int64_t num_slots = std::max(shard.slots.num_slots, config.moe.num_experts);
   return {.num_ranks = shard.experts.size,
-          .num_slots = static_cast<int64_t>(num_slots),
+          .num_slots = CeilDiv(num_slots, shard.experts.size) * shard.experts.size,
           .max_tokens = std::max<int64_t>(1, std::min(of_rank, MostMoeRows(config.moe, shard))),
           .top_k = config.moe.top_k,
           .hidden = config.hidden_size,
           .act = act,
           .deterministic = deterministic};
-}
-
-std::vector<int32_t> LinearSlots(int64_t num_experts, int num_ranks) {
-  const int64_t slots_a_rank = (num_experts + num_ranks - 1) / num_ranks;
-  std::vector<int32_t> slots;
-  for (int rank = 0; rank < num_ranks; ++rank) {
-    const RowRange mine = PieceOf(num_experts, num_ranks, rank);
-    for (int64_t i = 0; i < slots_a_rank; ++i) {
-      slots.push_back(i < mine.count ? static_cast<int32_t>(mine.begin + i) : -1);
-    }
-  }
-  return slots;
 }
 
 Split SplitOver(const GroupPlace& group, int64_t columns, int64_t unit) {

@@ -13,6 +13,7 @@
 #include "model/model_config.h"
 #include "moe/exchange/exchange.h"
 #include "moe/exchange/protocol.h"
+#include "moe/placement.h"
 #include "tensor/view.h"
 
 namespace moebius::model {
@@ -35,6 +36,8 @@ struct Shard {
   GroupPlace experts;
   bool cut_experts = false;
   moe::Exchange* exchange = nullptr;
+  // Of whole experts. The same on every rank.
+  moe::SlotAssignment slots;
   // Rows that a rank brings into one chunk of a MoE layer at most; what the exchange was made for.
   // 0: as many as keep a chunk of all ranks as large as one of a rank alone.
   int64_t max_moe_rows = 0;
@@ -65,10 +68,6 @@ int64_t MostMoeRows(const MoeConfig& moe, const Shard& shard);
 // of at most `max_rows` rows a data-parallel rank.
 moe::ExchangeShape ShapeOfExchange(const ModelConfig& config, DType act, const Shard& shard,
                                    int64_t max_rows, bool deterministic);
-
-// The experts of a layer in slots, [ranks * slots a rank]: contiguous and as even as they go, the
-// first ranks one more; where a rank has fewer its last slot is empty (negative).
-std::vector<int32_t> LinearSlots(int64_t num_experts, int num_ranks);
 
 // The columns of a matrix of activations, and the outputs of the weight that gives them, over a
 // group: member r has [begin[r], begin[r + 1]), maybe none.

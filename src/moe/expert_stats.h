@@ -1,5 +1,6 @@
-// How many tokens each expert got, by MoE layer. Written by the device thread at every step, read
-// between steps. (Balancing plans from these counts.)
+// How many tokens each expert got, by MoE layer: all of them, and those of prompts, whose experts
+// differ from what generation asks for. Written by the device thread at every step, read between
+// steps. (Balancing plans from these counts.)
 #pragma once
 
 #include <cstdint>
@@ -16,7 +17,7 @@ class ExpertStats {
   ExpertStats(int num_layers, int num_experts)
       : num_layers_(num_layers),
         num_experts_(num_experts),
-        counts_(static_cast<size_t>(num_layers) * static_cast<size_t>(num_experts)) {}
+        counts_(2 * static_cast<size_t>(num_layers) * static_cast<size_t>(num_experts)) {}
 
   int num_layers() const { return num_layers_; }
   int num_experts() const { return num_experts_; }
@@ -39,8 +40,12 @@ class ExpertStats {
   std::span<const int64_t> Layer(int layer) const {
     return std::span(counts_).subspan(Index(layer, 0), static_cast<size_t>(num_experts_));
   }
-  // All layers, one after the other: what a ChooseSlots operation counts in, or is copied to.
+  // Of prompts alone.
+  std::span<const int64_t> PromptLayer(int layer) const { return Layer(num_layers_ + layer); }
+  // [2, layers, experts], all and those of prompts: what a ChooseSlots operation counts in, or is
+  // copied to.
   std::span<int64_t> counts() { return counts_; }
+  std::span<const int64_t> counts() const { return counts_; }
   void Clear() { counts_.assign(counts_.size(), 0); }
 
  private:

@@ -1,6 +1,8 @@
 #include "moe/placement.h"
 
+#include <algorithm>
 #include <numeric>
+#include <utility>
 
 namespace moebius::moe {
 
@@ -40,11 +42,29 @@ Result<Placement> Placement::Create(int num_experts, std::vector<int32_t> expert
   return placement;
 }
 
-void ChooseSlots(const Placement& placement, std::span<const int32_t> experts,
-                 std::span<int32_t> slots) {
-  for (size_t p = 0; p < experts.size(); ++p) {
-    slots[p] = placement.slots(ExpertId(experts[p])).front();
+namespace {
+
+// Piece `part` of `count` things in `parts`, as even as they go: the first ones have one more.
+std::pair<int64_t, int64_t> EvenPiece(int64_t count, int64_t parts, int64_t part) {
+  const int64_t more = count % parts;
+  return {count / parts * part + std::min(part, more), count / parts + (part < more ? 1 : 0)};
+}
+
+}  // namespace
+
+std::vector<int32_t> LinearSlots(int64_t num_experts, int num_ranks, int64_t num_slots) {
+  if (num_slots == 0) num_slots = num_experts;
+  const int64_t places = (num_slots + num_ranks - 1) / num_ranks;
+  std::vector<int32_t> slots;
+  for (int rank = 0; rank < num_ranks; ++rank) {
+    const int64_t first = EvenPiece(num_experts, num_ranks, rank).first;
+    // A second copy on the same rank would help nobody.
+    const int64_t count = std::min(EvenPiece(num_slots, num_ranks, rank).second, num_experts);
+    for (int64_t i = 0; i < places; ++i) {
+      slots.push_back(i < count ? static_cast<int32_t>((first + i) % num_experts) : -1);
+    }
   }
+  return slots;
 }
 
 }  // namespace moebius::moe

@@ -37,8 +37,28 @@ class Placement {
   std::vector<int32_t> slots_;
 };
 
-// The slot that serves each (token, choice) pair: the first copy (one rank holds all slots).
-void ChooseSlots(const Placement& placement, std::span<const int32_t> experts,
-                 std::span<int32_t> slots);
+// What each slot of a layer holds before anything is balanced, [ranks * slots a rank]: experts
+// contiguous and as even as they go, the first ranks one more. Slots beyond one an expert, as even
+// too, go on with those of the next rank; where a rank has fewer slots its last one is empty
+// (negative). num_slots 0: one an expert.
+std::vector<int32_t> LinearSlots(int64_t num_experts, int num_ranks, int64_t num_slots = 0);
+
+// The slots of a deployment's layers.
+struct SlotAssignment {
+  int64_t num_slots = 0;  // of a layer; 0: one an expert
+  // By MoE layer, [ranks * slots a rank] each, as in LinearSlots; what is not there: LinearSlots.
+  std::vector<std::vector<int32_t>> layers;
+
+  std::vector<int32_t> Of(int layer, int64_t num_experts, int num_ranks) const {
+    if (static_cast<size_t>(layer) < layers.size()) return layers[static_cast<size_t>(layer)];
+    return LinearSlots(num_experts, num_ranks, num_slots);
+  }
+};
+
+// The slots that steps use now; every change of them has a number of its own.
+struct PlacementState {
+  int64_t epoch = 0;
+  SlotAssignment slots;
+};
 
 }  // namespace moebius::moe

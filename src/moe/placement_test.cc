@@ -23,9 +23,31 @@ TEST(Placement, CopiesAndEmptySlots) {
   EXPECT_FALSE(placement->expert(SlotId(1)).valid());
   const auto copies = placement->slots(ExpertId(2));
   EXPECT_EQ(std::vector<int32_t>(copies.begin(), copies.end()), (std::vector<int32_t>{0, 3}));
-  std::vector<int32_t> slots(4);
-  ChooseSlots(*placement, std::vector<int32_t>{0, 1, 2, 2}, slots);
-  EXPECT_EQ(slots, (std::vector<int32_t>{2, 4, 0, 0}));
+}
+
+TEST(LinearSlots, OneAnExpertAsEvenAsTheyGo) {
+  EXPECT_EQ(LinearSlots(10, 4), (std::vector<int32_t>{0, 1, 2, 3, 4, 5, 6, 7, -1, 8, 9, -1}));
+  EXPECT_EQ(LinearSlots(3, 1), (std::vector<int32_t>{0, 1, 2}));
+  EXPECT_EQ(LinearSlots(6, 2, 6), LinearSlots(6, 2));
+}
+
+TEST(LinearSlots, SpareSlotsGoOnWithTheNeighboursExperts) {
+  EXPECT_EQ(LinearSlots(6, 2, 8), (std::vector<int32_t>{0, 1, 2, 3, 3, 4, 5, 0}));
+  EXPECT_EQ(LinearSlots(4, 3, 7), (std::vector<int32_t>{0, 1, 2, 2, 3, -1, 3, 0, -1}));
+  // No second copy of an expert on a rank.
+  EXPECT_EQ(LinearSlots(2, 2, 6), (std::vector<int32_t>{0, 1, -1, 1, 0, -1}));
+}
+
+TEST(LinearSlots, EveryExpertHasASlotWhateverTheNumbers) {
+  for (int64_t experts = 1; experts <= 12; ++experts) {
+    for (int ranks = 1; ranks <= experts; ++ranks) {
+      for (int64_t slots = experts; slots <= 3 * experts; ++slots) {
+        EXPECT_TRUE(
+            Placement::Create(static_cast<int>(experts), LinearSlots(experts, ranks, slots)))
+            << experts << " experts, " << ranks << " ranks, " << slots << " slots";
+      }
+    }
+  }
 }
 
 TEST(Placement, RefusesWhatCannotServe) {

@@ -205,9 +205,9 @@ Result<FromRank> Take(const proto::Stats& from) {
   StatsMessage message;
   MOEBIUS_TRY(Take(from.stats(), &message.stats));
   if (from.num_layers() < 0 || from.num_experts() < 0 ||
-      int64_t{from.num_layers()} * from.num_experts() != from.expert_counts_size()) {
+      2 * int64_t{from.num_layers()} * from.num_experts() != from.expert_counts_size()) {
     return Wrong("expert_counts", from.expert_counts_size(),
-                 int64_t{from.num_layers()} * from.num_experts());
+                 2 * int64_t{from.num_layers()} * from.num_experts());
   }
   message.experts = moe::ExpertStats(from.num_layers(), from.num_experts());
   std::copy(from.expert_counts().begin(), from.expert_counts().end(),
@@ -302,10 +302,8 @@ std::string Encode(const StatsMessage& message) {
   Put(message.stats, stats->mutable_stats());
   stats->set_num_layers(message.experts.num_layers());
   stats->set_num_experts(message.experts.num_experts());
-  for (int layer = 0; layer < message.experts.num_layers(); ++layer) {
-    const auto counts = message.experts.Layer(layer);
-    stats->mutable_expert_counts()->Add(counts.begin(), counts.end());
-  }
+  const std::span<const int64_t> counts = message.experts.counts();
+  stats->mutable_expert_counts()->Add(counts.begin(), counts.end());
   if (message.fault) Put(*message.fault, stats->mutable_health());
   return out.SerializeAsString();
 }

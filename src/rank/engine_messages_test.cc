@@ -51,6 +51,7 @@ TEST(EngineMessages, Start) {
   options.max_num_tokens = 9216;
   options.threads_per_rank = 5;
   options.exchange_mode = moe::ExchangeMode::kLatency;
+  options.slots = {.num_slots = 5, .layers = {{0, 1, 2, 0, 1}, {2, 1, 0, 2, -1}}};
   options.step_timeout = std::chrono::milliseconds(4321);
 
   const auto back = Back<StartMessage>(DecodeToRank(Encode(message)));
@@ -81,6 +82,8 @@ TEST(EngineMessages, Start) {
   EXPECT_EQ(back.options.max_num_tokens, 9216);
   EXPECT_EQ(back.options.threads_per_rank, 5);
   EXPECT_EQ(back.options.exchange_mode, moe::ExchangeMode::kLatency);
+  EXPECT_EQ(back.options.slots.num_slots, 5);
+  EXPECT_EQ(back.options.slots.layers, options.slots.layers);
   EXPECT_EQ(back.options.step_timeout, options.step_timeout);
 
   message.rank = 8;  // of eight

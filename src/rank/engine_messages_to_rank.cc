@@ -160,6 +160,10 @@ Result<ToRank> Take(const proto::Start& from) {
   if (from.traces()) options.engine.trace.descriptor = kRankTrace;
   MOEBIUS_TRY(SetEnum("exchange_mode", from.exchange_mode(), moe::ExchangeMode::kThroughput,
                       &options.exchange_mode));
+  options.slots.num_slots = from.num_slots();
+  for (const proto::Slots& layer : from.slots()) {
+    options.slots.layers.push_back(ListOf(layer.experts()));
+  }
   MOEBIUS_TRY(SetEnum("log_level", from.log_level(), LogLevel::kOff, &message.log_level));
   return message;
 }
@@ -240,6 +244,10 @@ std::string Encode(const StartMessage& message) {
   start->set_log_level(static_cast<int>(message.log_level));
   start->set_traces(options.engine.trace.is_on());
   start->set_exchange_mode(static_cast<int>(options.exchange_mode));
+  start->set_num_slots(options.slots.num_slots);
+  for (const std::vector<int32_t>& layer : options.slots.layers) {
+    Append(layer, start->add_slots()->mutable_experts());
+  }
   return out.SerializeAsString();
 }
 

@@ -12,7 +12,7 @@ static_assert(std::atomic_ref<int64_t>::is_always_lock_free);
 namespace {
 
 size_t WordsOfARank(int max_layers, int num_experts) {
-  return 1 + static_cast<size_t>(max_layers) * static_cast<size_t>(num_experts);
+  return 1 + 2 * static_cast<size_t>(max_layers) * static_cast<size_t>(num_experts);
 }
 
 int64_t Load(int64_t& word) { return std::atomic_ref(word).load(std::memory_order_relaxed); }
@@ -45,21 +45,20 @@ void ExpertCounts::Publish(int rank, const moe::ExpertStats& stats) const {
   MOEBIUS_CHECK_EQ(stats.num_experts(), num_experts_);
   int64_t* next = WordsOf(rank);
   Store(*next++, stats.num_layers());
-  for (int layer = 0; layer < stats.num_layers(); ++layer) {
-    for (const int64_t count : stats.Layer(layer)) Store(*next++, count);
-  }
+  for (const int64_t count : stats.counts()) Store(*next++, count);
+}
+
+moe::ExpertStats ExpertCounts::Of(int rank) const {
+  int64_t* next = WordsOf(rank);
+  const auto num_layers = static_cast<int>(Load(*next++));
+  moe::ExpertStats stats(num_layers, num_layers > 0 ? num_experts_ : 0);
+  for (int64_t& count : stats.counts()) count = Load(*next++);
+  return stats;
 }
 
 moe::ExpertStats ExpertCounts::Sum() const {
-  int64_t num_layers = 0;
-  for (int rank = 0; rank < num_ranks_; ++rank) {
-    num_layers = std::max(num_layers, Load(*WordsOf(rank)));
-  }
-  moe::ExpertStats sum(static_cast<int>(num_layers), num_layers > 0 ? num_experts_ : 0);
-  for (int rank = 0; rank < num_ranks_; ++rank) {
-    int64_t* next = WordsOf(rank) + 1;
-    for (int64_t& count : sum.counts()) count += Load(*next++);
-  }
+  moe::ExpertStats sum;
+  for (int rank = 0; rank < num_ranks_; ++rank) sum.Add(Of(rank));
   return sum;
 }
 

@@ -21,7 +21,8 @@ class ExpertCounts {
 
   // `rank` counts so many now. Its device thread calls it.
   void Publish(int rank, const moe::ExpertStats& stats) const;
-  // Of all ranks, as of a moment ago; no layers until one has published. Any thread.
+  // Of one, and of all ranks, as of a moment ago; no layers until one has published. Any thread.
+  moe::ExpertStats Of(int rank) const;
   moe::ExpertStats Sum() const;
 
  private:

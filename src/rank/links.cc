@@ -162,6 +162,9 @@ uint64_t Links::HashOf(const DeploymentShape& shape) {
         int64_t{static_cast<uint8_t>(shape.exchange.act)}, int64_t{shape.exchange.deterministic}}) {
     add(static_cast<uint64_t>(number));
   }
+  for (const std::vector<int32_t>& layer : shape.slots.layers) {
+    for (const int32_t expert : layer) add(static_cast<uint64_t>(expert));
+  }
   return hash;
 }
 
@@ -268,7 +271,10 @@ model::Shard Links::ShardOf(const DeploymentShape& shape, RankId rank) {
   if (shape.has_experts) {
     shard.experts = {.rank = place.flattened, .size = parallel.expert_group()};
     shard.cut_experts = shape.cuts_experts();
-    if (shape.exchanges()) shard.max_moe_rows = shape.exchange.max_tokens;
+    if (shape.exchanges()) {
+      shard.max_moe_rows = shape.exchange.max_tokens;
+      shard.slots = shape.slots;
+    }
   }
   shard.pipeline = {.rank = place.pp, .size = parallel.pipeline_parallel_size};
   const layout::StageLayers layers =

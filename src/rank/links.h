@@ -38,6 +38,7 @@ struct DeploymentShape {
   // Of whole experts (expert parallelism over more than one rank), but for num_ranks.
   moe::ExchangeShape exchange;
   moe::ExchangeMode exchange_mode = moe::ExchangeMode::kAuto;  // each rank's own business
+  moe::SlotAssignment slots;                                   // of whole experts
   int num_spins = 0;
 
   int num_ranks() const { return parallel.num_gpus(); }

@@ -62,6 +62,7 @@ class ProcessRanks::Impl {
   moe::ExpertStats ExpertLoad() const {
     return Links::ExpertCountsIn(shape_, memory_.bytes()).Sum();
   }
+  moe::PlacementState Placement() const { return {.epoch = 0, .slots = shape_.slots}; }
   std::vector<engine::RankLoad> Loads() const { return ReadLoads(control_, shape_); }
 
   Status Health() const {
@@ -229,6 +230,7 @@ engine::EngineStats ProcessRanks::Stats() const { return impl_->client().Stats()
 // Of followers, too: each rank counts what it routes.
 moe::ExpertStats ProcessRanks::ExpertLoad() const { return impl_->ExpertLoad(); }
 std::vector<engine::RankLoad> ProcessRanks::RankLoads() const { return impl_->Loads(); }
+moe::PlacementState ProcessRanks::Placement() const { return impl_->Placement(); }
 Status ProcessRanks::Health() const { return impl_->Health(); }
 std::vector<RankReport> ProcessRanks::Reports() const { return impl_->control().ReadAll(); }
 

@@ -44,6 +44,7 @@ class ProcessRanks final : public engine::EngineClient {
   engine::EngineStats Stats() const override;
   moe::ExpertStats ExpertLoad() const override;
   std::vector<engine::RankLoad> RankLoads() const override;
+  moe::PlacementState Placement() const override;
   Status Health() const override;
 
   // By rank: process, state, last step, error.

@@ -212,6 +212,8 @@ Result<DeploymentShape> ShapeOf(const RankOptions& options) {
   shard.tp.size = options.parallel.tensor_parallel_size;
   shard.experts.size = options.parallel.expert_group();
   shard.max_moe_rows = options.max_num_tokens;
+  shard.slots = options.slots;
+  shape.slots = options.slots;
   shape.exchange =
       model::ShapeOfExchange(config, model::ActivationsOf(options.load.dtype, config), shard,
                              options.engine.max_num_batched_tokens, options.deterministic);

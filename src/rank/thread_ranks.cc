@@ -56,6 +56,9 @@ class ThreadRanks final : public engine::EngineClient {
     const Links& links = *ranks_.front().links;
     return ReadLoads(links.control(), links.shape());
   }
+  moe::PlacementState Placement() const override {
+    return {.epoch = 0, .slots = ranks_.front().links->shape().slots};
+  }
   // Engines that are idle have not met what a follower has.
   Status Health() const override {
     MOEBIUS_TRY(engines_->Health());

@@ -12,6 +12,7 @@
 #include "layout/parallel_layout.h"
 #include "model/load.h"
 #include "moe/exchange/mode.h"
+#include "moe/placement.h"
 
 namespace moebius::rank {
 
@@ -22,6 +23,7 @@ struct RankOptions {
   bool deterministic = false;       // the bits of one rank; on GPUs slowly, of one that is so, too
   int64_t max_num_tokens = 0;       // rows of a rank in one chunk of an exchange; 0: a step's share
   moe::ExchangeMode exchange_mode = moe::ExchangeMode::kAuto;
+  moe::SlotAssignment slots;  // of whole experts; else there is nothing to assign
   int threads_per_rank = 1;
   std::chrono::milliseconds step_timeout = std::chrono::minutes(1);  // at most: step_bound.h
 };

@@ -76,7 +76,7 @@ int NumExpertRanks(std::span<const RankLoad> ranks) {
 
 std::vector<int64_t> TokensOfExpertRanks(std::span<const int64_t> counts, int num_ranks) {
   const std::vector<int32_t> slots =
-      model::LinearSlots(static_cast<int64_t>(counts.size()), num_ranks);
+      moe::LinearSlots(static_cast<int64_t>(counts.size()), num_ranks);
   const size_t slots_a_rank = slots.size() / static_cast<size_t>(num_ranks);
   std::vector<int64_t> tokens(static_cast<size_t>(num_ranks));
   for (size_t slot = 0; slot < slots.size(); ++slot) {

@@ -317,6 +317,9 @@ Status CudaRunner::Forward(const StagedPlan& staged, const StepInputs& device,
   batch.logit_rows = device.logit_rows;
   batch.dp_rows = peer_rows_;
   batch.moe_chunks = moe_chunks_;
+  // A graph's rows are all of requests that generate, however many of its bucket a plan fills.
+  batch.num_decodes =
+      samples_inside ? staged.num_decodes() : static_cast<int64_t>(device.tokens.size());
   int64_t logit_rows = static_cast<int64_t>(device.logit_rows.size());
   if (samples_inside) {
     logit_rows = std::min(logit_rows, sizes_.logit_rows);
@@ -488,9 +491,9 @@ Result<StepOutput> CudaRunner::Read(const Slot& slot) {
     output.parts.other = output.device_seconds;
     const std::span counts(reinterpret_cast<const int64_t*>(slot.counts.data()),
                            slot.counts.size() / sizeof(int64_t));
-    last_counts_.resize(counts.size());
+    last_counts_.resize(counts.size() / 2);  // those of prompts come after all
     output.num_experts = model_->config().moe.num_experts;
-    for (size_t i = 0; i < counts.size(); ++i) {
+    for (size_t i = 0; i < last_counts_.size(); ++i) {
       output.expert_counts.push_back(static_cast<int32_t>(counts[i] - last_counts_[i]));
       last_counts_[i] = counts[i];
     }

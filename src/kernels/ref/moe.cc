@@ -80,18 +80,6 @@ void RouteTopK(ExecContext& /*ctx*/, const RouteTopKArgs& args) {
   }
 }
 
-void ChooseSlots(ExecContext& /*ctx*/, const ChooseSlotsArgs& args) {
-  for (size_t p = 0; p < args.experts.size(); ++p) {
-    if (args.tokens[p / static_cast<size_t>(args.k)] < 0) {
-      args.slots[p] = -1;
-      continue;
-    }
-    const auto expert = static_cast<size_t>(args.experts[p]);
-    args.slots[p] = args.first_slot[expert];
-    ++args.counts[expert];
-  }
-}
-
 void GroupBySlot(ExecContext& /*ctx*/, const GroupBySlotArgs& args) {
   int32_t place = 0;
   for (int64_t s = 0; s < args.num_slots; ++s) {

@@ -34,7 +34,9 @@ struct RouteTopKLaunch {
   const int32_t* tokens = nullptr;      // [rows]; negative: padding
   const int32_t* first_slot = nullptr;  // [experts]
   int64_t* counts = nullptr;            // [experts], added to
-  int32_t* slots = nullptr;             // out [rows, k]; null: none
+  int64_t* prompt_counts = nullptr;     // [experts], likewise for rows from num_decodes on; or null
+  int64_t num_decodes = 0;
+  int32_t* slots = nullptr;  // out [rows, k]; null: none
 };
 int LaunchRouteTopK(const RouteTopKLaunch& args, CUstream_st* stream);
 
@@ -44,7 +46,9 @@ struct ChooseSlotsLaunch {
   const int32_t* tokens = nullptr;      // [rows]; negative: padding
   const int32_t* first_slot = nullptr;  // [experts]
   int64_t* counts = nullptr;            // [experts], added to
-  int32_t* slots = nullptr;             // out [rows, k]
+  int64_t* prompt_counts = nullptr;     // [experts], likewise for rows from num_decodes on; or null
+  int64_t num_decodes = 0;
+  int32_t* slots = nullptr;  // out [rows, k]
   int64_t rows = 0;
   int k = 1;
 };

@@ -179,6 +179,15 @@ RouteTopKLaunch LaunchOf(const RouteTopKArgs& args) {
   return launch;
 }
 
+// Of several copies a GPU takes the first.
+template <typename Launch>
+void PutChoice(const SlotChoice& choice, Launch* launch) {
+  launch->first_slot = choice.first_slot.data();
+  launch->counts = choice.counts.data();
+  launch->prompt_counts = choice.prompt_counts.data();
+  launch->num_decodes = choice.num_decodes;
+}
+
 }  // namespace
 
 void RouteTopK(ExecContext& ctx, const RouteTopKArgs& args) {
@@ -188,8 +197,7 @@ void RouteTopK(ExecContext& ctx, const RouteTopKArgs& args) {
 void RouteToSlots(ExecContext& ctx, const RouteToSlotsArgs& args) {
   RouteTopKLaunch launch = LaunchOf(args.route);
   launch.tokens = args.tokens.data();
-  launch.first_slot = args.first_slot.data();
-  launch.counts = args.counts.data();
+  PutChoice(args.choice, &launch);
   launch.slots = args.slots.data();
   ctx.device->Check(LaunchRouteTopK(launch, ctx.device->stream), "route_to_slots");
 }
@@ -198,8 +206,7 @@ void ChooseSlots(ExecContext& ctx, const ChooseSlotsArgs& args) {
   ChooseSlotsLaunch launch;
   launch.experts = args.experts.data();
   launch.tokens = args.tokens.data();
-  launch.first_slot = args.first_slot.data();
-  launch.counts = args.counts.data();
+  PutChoice(args.choice, &launch);
   launch.slots = args.slots.data();
   launch.rows = static_cast<int64_t>(args.tokens.size());
   launch.k = static_cast<int>(args.k);

@@ -8,6 +8,15 @@
 namespace moebius::kernels {
 namespace {
 
+SlotChoice Choice(std::span<const int32_t> first_slot, std::span<int64_t> counts) {
+  return {.first_slot = first_slot,
+          .counts = counts,
+          .prompt_counts = {},
+          .num_decodes = 0,
+          .replicas = {},
+          .positions = {}};
+}
+
 class CudaOps : public ::testing::TestWithParam<bool> {
  protected:
   void SetUp() override {
@@ -376,15 +385,13 @@ TEST_P(CudaOps, Experts) {
         ChooseSlots(device(), {.experts = d_experts,
                                .tokens = bench().Put(tokens),
                                .k = s.k,
-                               .first_slot = bench().Put(first_slot),
-                               .counts = d_counts,
+                               .choice = Choice(bench().Put(first_slot), d_counts),
                                .slots = d_slots});
         GroupBySlot(device(), {d_slots, s.experts, d_offsets, d_order, d_places});
         ChooseSlots(host(), {.experts = experts,
                              .tokens = tokens,
                              .k = s.k,
-                             .first_slot = first_slot,
-                             .counts = counts,
+                             .choice = Choice(first_slot, counts),
                              .slots = slots});
         GroupBySlot(host(), {slots, s.experts, offsets, order, places});
         EXPECT_EQ(bench().Get(d_counts), counts);
@@ -436,8 +443,7 @@ TEST_P(CudaOps, Experts) {
         // The same joined. The order of places within a slot is the same, so all of it is.
         RouteToSlots(device(), {.route = d_route,
                                 .tokens = bench().Put(tokens),
-                                .first_slot = bench().Put(first_slot),
-                                .counts = d_counts,
+                                .choice = Choice(bench().Put(first_slot), d_counts),
                                 .slots = d_slots});
         for (size_t p = 0; p < pairs; ++p) {
           if (slots[p] >= 0) ++counts[static_cast<size_t>(experts[p])];

@@ -1,0 +1,36 @@
+// How one rank finds the slots of a layer's experts: what routing reads (kernels::SlotChoice), made
+// from a placement. Const once made; any thread.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/ops.h"
+#include "moe/placement.h"
+
+namespace moebius::moe {
+
+class SlotTable {
+ public:
+  SlotTable() = default;
+  // home: the rank that routes with it, among those whose slots these are, slots_per_rank each.
+  // weights: by slot, the share of its expert's tokens that a copy shall get; empty: all alike.
+  SlotTable(const Placement& placement, int slots_per_rank, int home,
+            std::span<const double> weights = {});
+
+  // Of each expert, the slot of its first copy.
+  std::span<const int32_t> first_slot() const { return first_slot_; }
+  // Empty where no expert has several copies.
+  kernels::ReplicaTable replicas() const;
+
+ private:
+  std::vector<int32_t> first_slot_;
+  std::vector<int32_t> begin_;
+  std::vector<int32_t> slots_;
+  std::vector<uint32_t> until_;
+  int slots_per_rank_ = 1;
+  int home_ = 0;
+};
+
+}  // namespace moebius::moe
