@@ -10,7 +10,9 @@ TEST(LoadTable, ARankALineWithItsExperts) {
                            .top_k = 1,
                            .expert_tokens = {10, 20, 30, 0, 40},
                            .experts = {{0, 2}, {2, 4}, {4, 5}, {5, 5}},
-                           .rows = {20, 30, 0, 50}};
+                           .rows = {20, 30, 0, 50},
+                           .slots = {},
+                           .slot_tokens = {}};
   EXPECT_EQ(FormatLoad(table),
             "100 tokens came to experts: 1 of 5 take each token, in each of 2 layers.\n"
             "rank     own    experts    tokens   share  tokens of each expert\n"
@@ -21,8 +23,13 @@ TEST(LoadTable, ARankALineWithItsExperts) {
 }
 
 TEST(LoadTable, CutExpertsAndMany) {
-  LoadTable table = {
-      .num_moe_layers = 1, .top_k = 2, .expert_tokens = {}, .experts = {}, .rows = {}};
+  LoadTable table = {.num_moe_layers = 1,
+                     .top_k = 2,
+                     .expert_tokens = {},
+                     .experts = {},
+                     .rows = {},
+                     .slots = {},
+                     .slot_tokens = {}};
   EXPECT_EQ(FormatLoad(table), "There are no experts.\n");
   for (int expert = 0; expert < 12; ++expert) table.expert_tokens.push_back(expert);
   EXPECT_NE(FormatLoad(table).find(" all            0 to 11        66  100.0 %  0 to 11 each\n"),
