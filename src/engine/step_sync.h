@@ -19,6 +19,7 @@ struct SharedStep {
   int64_t step = -1;             // of all ranks, counted from the start: no plan's step_id
   std::vector<int64_t> dp_rows;  // by data-parallel rank; empty: they share nothing
   int64_t num_moe_chunks = 0;    // 0: the fullest rank's rows decide
+  int64_t epoch = 0;             // of the placement of experts
   bool has_rows = true;          // else nobody brought any and nothing is computed
   bool is_last = false;          // every rank wants to end: nothing is computed
   double agree_seconds = 0;      // that this rank took to agree

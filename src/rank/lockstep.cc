@@ -13,6 +13,7 @@ using comm::WaitEnd;
 struct Lockstep::Record {
   int64_t step;
   int64_t epoch;
+  int64_t next_epoch;
   int64_t rows;
   int64_t moe_chunks;
   int64_t bound_ns;
@@ -69,7 +70,7 @@ Result<Agreement> Lockstep::Agree(const Offer& offer, Clock::time_point deadline
 Result<Agreement> Lockstep::TryAgree(const Offer& offer, Clock::time_point deadline) {
   const comm::GroupInfo& info = watch_.info();
   Member& self = MemberOf(info.rank);
-  const Record mine{offer.step,       offer.epoch,    offer.rows,
+  const Record mine{offer.step,       offer.epoch,    offer.next_epoch,         offer.rows,
                     offer.moe_chunks, offer.bound_ns, offer.wants_stop ? 1 : 0};
   self.records[round_ % 2].record = mine;
   comm::Raise(self.rounds[round_ % 2], round_);
@@ -88,6 +89,7 @@ Result<Agreement> Lockstep::TryAgree(const Offer& offer, Clock::time_point deadl
   }
   Agreement agreement;
   agreement.stop = true;
+  agreement.epoch = offer.next_epoch;
   for (int leader = 0; leader < info.size(); ++leader) {
     const Record& record = MemberOf(leader).records[round_ % 2].record;
     if (Status same = Compare(mine, record, leader); !same) {
@@ -101,6 +103,7 @@ Result<Agreement> Lockstep::TryAgree(const Offer& offer, Clock::time_point deadl
     agreement.total_rows += record.rows;
     agreement.moe_chunks = std::max(agreement.moe_chunks, record.moe_chunks);
     agreement.bound_ns = std::max(agreement.bound_ns, record.bound_ns);
+    agreement.epoch = std::min(agreement.epoch, record.next_epoch);
     agreement.stop = agreement.stop && record.wants_stop != 0;
   }
   ++round_;

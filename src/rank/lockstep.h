@@ -23,7 +23,8 @@ namespace moebius::rank {
 
 struct Offer {
   int64_t step = 0;
-  int64_t epoch = 0;  // of the placement
+  int64_t epoch = 0;       // of the placement that this rank's last step used
+  int64_t next_epoch = 0;  // the newest that its next one may use
   int64_t rows = 0;
   int64_t moe_chunks = 0;   // that this rank's rows want
   int64_t bound_ns = 0;     // that this rank would give the step
@@ -35,6 +36,7 @@ struct Agreement {
   int64_t total_rows = 0;     // 0: nobody brought any, there is nothing to compute
   int64_t moe_chunks = 0;     // the largest number offered
   int64_t bound_ns = 0;       // likewise
+  int64_t epoch = 0;          // the newest that all may use: this step's
   bool stop = false;          // all want to
 };
 

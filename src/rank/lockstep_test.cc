@@ -61,6 +61,7 @@ Offer OfferOf(int leader, int64_t step) {
   random.discard(3);
   return {.step = step,
           .epoch = step / 100,
+          .next_epoch = step / 100 + static_cast<int64_t>(random() % 3),
           .rows = static_cast<int64_t>(random() % 50),
           .moe_chunks = static_cast<int64_t>(random() % 9),
           .bound_ns = static_cast<int64_t>(random() % 1000)};
@@ -81,16 +82,19 @@ TEST(Lockstep, EverybodyKnowsWhatEverybodyBrings) {
         ASSERT_EQ(agreement->rows.size(), static_cast<size_t>(size));
         int64_t most = 0;
         int64_t longest = 0;
+        int64_t epoch = INT64_MAX;
         int64_t total = 0;
         for (int other = 0; other < size; ++other) {
           const Offer its = OfferOf(other, step);
           ASSERT_EQ(agreement->rows[static_cast<size_t>(other)], its.rows);
           most = std::max(most, its.moe_chunks);
           longest = std::max(longest, its.bound_ns);
+          epoch = std::min(epoch, its.next_epoch);
           total += its.rows;
         }
         ASSERT_EQ(agreement->moe_chunks, most);
         ASSERT_EQ(agreement->bound_ns, longest);
+        ASSERT_EQ(agreement->epoch, epoch);
         ASSERT_EQ(agreement->total_rows, total);
         ASSERT_EQ(agreement->stop, step == num_steps - 1);
       }

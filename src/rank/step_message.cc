@@ -10,6 +10,7 @@ struct Head {
   int64_t begin_ns = 0;  // comm::Clock, which all processes of a machine share
   int64_t deadline_ns = 0;
   int64_t num_moe_chunks = 0;
+  int64_t epoch = 0;  // of the placement
   int64_t num_dp_rows = 0;
   int64_t is_last = 0;
   int64_t has_plan = 0;
@@ -34,6 +35,7 @@ std::vector<std::byte> EncodeStep(const engine::SharedStep& shared, comm::Clock:
                      .begin_ns = ToNumber(begin),
                      .deadline_ns = ToNumber(deadline),
                      .num_moe_chunks = shared.num_moe_chunks,
+                     .epoch = shared.epoch,
                      .num_dp_rows = static_cast<int64_t>(shared.dp_rows.size()),
                      .is_last = shared.is_last ? 1 : 0,
                      .has_plan = plan != nullptr ? 1 : 0};
@@ -63,6 +65,7 @@ Result<StepMessage> DecodeStep(std::span<const std::byte> block, const engine::P
   StepMessage message;
   message.shared.step = head.step;
   message.shared.num_moe_chunks = head.num_moe_chunks;
+  message.shared.epoch = head.epoch;
   message.shared.is_last = head.is_last != 0;
   message.begin = ToTime(head.begin_ns);
   message.deadline = ToTime(head.deadline_ns);
