@@ -1,0 +1,167 @@
+// Where the ranks of a deployment agree on a change of placement while they serve: a part of their
+// shared memory with the plan under way, a few words of each rank, and a mailbox for each, through
+// which experts' weights travel. A view of memory that it does not own: copy it freely.
+//
+// A plan's life: the planner (one, at world rank 0) writes it and publishes its number; each rank's
+// mover fetches what its slots need and says ready, or why it cannot; the planner says committable,
+// or dropped. Each rank flips to a committed plan before a step of that epoch, or lets go of a
+// dropped one, and only when all have is the next one written. So nothing here is ever written
+// while another may read it, weights that peers copy stay as they are while they do, and a rank
+// that never answers stops balancing, not serving.
+//
+// Numbers of plans are 1, 2, ...; the number of a committed one is the placement's epoch, which
+// begins as 0.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "comm/signal.h"
+#include "moe/balance/policy.h"
+
+namespace moebius::rank {
+
+struct BalanceShape {
+  int num_ranks = 1;                       // of the deployment
+  int num_layers = 1;                      // MoE layers of the whole model
+  int num_places = 1;                      // of a layer, empty ones included
+  int max_updates = 1;                     // layers that one plan changes
+  size_t chunk_bytes = size_t{256} << 10;  // of a mailbox
+};
+
+// A layer's new list.
+struct LayerUpdate {
+  int layer = 0;
+  moe::SlotList experts;
+};
+
+struct BalancePlan {
+  uint64_t number = 0;
+  std::vector<LayerUpdate> updates;
+};
+
+// What balancing has done since the start.
+struct BalanceStatus {
+  uint64_t epoch = 0;  // of the last committed plan
+  int64_t num_committed = 0;
+  int64_t num_dropped = 0;
+  int64_t num_slots = 0;  // that got other weights, of committed plans
+  int64_t num_bytes = 0;  // that were fetched, also for plans that were dropped
+  double seconds = 0;     // that plans were under way
+  // Experts by where they were fetched from.
+  int64_t from_same_rank = 0;
+  int64_t from_peer = 0;
+  int64_t from_pool = 0;
+  int64_t from_checkpoint = 0;
+  int64_t num_retries = 0;  // chunks that were asked for again, peers that were given up
+};
+
+// The same in shared memory; any thread adds.
+struct BalanceCounters {
+  std::atomic<int64_t> num_committed{0};
+  std::atomic<int64_t> num_dropped{0};
+  std::atomic<int64_t> num_slots{0};
+  std::atomic<int64_t> num_bytes{0};
+  std::atomic<int64_t> busy_ns{0};
+  std::atomic<int64_t> from_same_rank{0};
+  std::atomic<int64_t> from_peer{0};
+  std::atomic<int64_t> from_pool{0};
+  std::atomic<int64_t> from_checkpoint{0};
+  std::atomic<int64_t> num_retries{0};
+};
+
+constexpr size_t kMaxReasonBytes = 512;
+
+// What a rank says of plans; each word is a plan's number.
+struct alignas(64) BalanceCell {
+  comm::Signal bell;  // whoever has news for the rank's mover rings
+  std::atomic<uint64_t> ready{0};
+  std::atomic<uint64_t> failed{0};    // then `reason` says why
+  std::atomic<uint64_t> released{0};  // a plan that was dropped, or one that it flipped to
+  std::atomic<uint64_t> epoch{0};     // of its last steps
+  char reason[kMaxReasonBytes] = {};  // ends at the first 0
+};
+
+// Whose turn it is with a mailbox.
+enum class MailState : uint8_t {
+  kIdle,     // the owner's: it may write the request
+  kAsked,    // the source may take it, the owner may take it back
+  kServing,  // the source's: it writes the answer
+  kAnswered,
+};
+
+// A request for bytes of an expert, and their way: the owner (who gets the bytes) asks, the source
+// writes the answer and, for a piece, the bytes into the owner's chunk.
+struct alignas(64) Mailbox {
+  // The state, the source's rank and a sequence number: WordOf. Whoever has the turn writes.
+  std::atomic<uint64_t> word{0};
+  int32_t layer = 0;
+  int32_t local_slot = 0;
+  uint64_t offset = 0;
+  uint64_t length = 0;  // 0: the checksum of the whole expert is all that is wanted
+  uint64_t checksum = 0;
+  bool is_served = false;  // else the source has no such bytes
+
+  static constexpr uint64_t WordOf(MailState state, int source, uint32_t sequence) {
+    return uint64_t{sequence} << 32 | static_cast<uint64_t>(source) << 8 |
+           static_cast<uint64_t>(state);
+  }
+  static constexpr MailState StateOf(uint64_t word) { return static_cast<MailState>(word & 0xFF); }
+  static constexpr int SourceOf(uint64_t word) { return static_cast<int>(word >> 8 & 0xFF'FFFF); }
+};
+
+class BalanceBoard {
+ public:
+  // Of memory that begins as zeros.
+  static size_t NumBytes(const BalanceShape& shape);
+
+  // memory: NumBytes(shape) bytes at a multiple of 64, the same ones for all.
+  BalanceBoard(const BalanceShape& shape, std::span<std::byte> memory);
+
+  const BalanceShape& shape() const { return shape_; }
+
+  // The planner writes a plan and its hash, publishes its number, and rings every rank. All ranks
+  // have released the one before.
+  void Publish(const BalancePlan& plan) const;
+  // The number of the last one published.
+  uint64_t published() const;
+  // That one. kCorrupt: it is not what was written, or more than the shape has room for.
+  Result<BalancePlan> Read() const;
+
+  // The planner's word on the plan under way; it rings every rank.
+  void Commit(uint64_t number) const;
+  void Drop(uint64_t number) const;
+  uint64_t committable() const;
+  uint64_t dropped() const;
+
+  // The first bytes of a text as the rank's reason; before `failed`.
+  void SetReason(int rank, std::string_view text) const;
+  std::string Reason(int rank) const;
+
+  comm::Signal& planner_bell() const;
+  BalanceCell& CellOf(int rank) const;
+  Mailbox& MailboxOf(int rank) const;
+  std::span<std::byte> ChunkOf(int rank) const;
+  void RingAll() const;
+
+  BalanceCounters& counters() const;
+  // Of one moment each number, not of the same one. Any thread of any process.
+  BalanceStatus ReadStatus() const;
+
+ private:
+  struct Head;
+  Head& head() const { return *reinterpret_cast<Head*>(memory_.data()); }
+  uint64_t HashOf(std::span<const int32_t> words, uint64_t number) const;
+  std::span<int32_t> PlanWords() const;
+
+  BalanceShape shape_;
+  std::span<std::byte> memory_;
+};
+
+}  // namespace moebius::rank

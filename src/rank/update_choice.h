@@ -1,0 +1,50 @@
+// Which layers of a placement change next, and to what: from the load of a decaying window, the
+// layers whose heaviest rank gets lightest by it; or at random, for tests that force moves. Keeps
+// the placement that it planned from. One thread.
+#pragma once
+
+#include <cstdint>
+#include <random>
+#include <vector>
+
+#include "moe/balance/policy.h"
+#include "moe/expert_stats.h"
+#include "rank/balance_board.h"
+#include "rank/expert_mover.h"
+
+namespace moebius::rank {
+
+struct UpdateChoiceOptions {
+  int layer_updates_per_iter = 1;      // layers of one plan, at most
+  int num_staging = 1;                 // of each rank: its slots that one plan changes, at most
+  double decay = 0.9;                  // of what was counted before, a window
+  double min_gain = 0.05;              // that a layer's imbalance (max / mean - 1) loses, at least
+  int64_t min_tokens_per_expert = 32;  // counted between plans, by layer
+  bool is_random = false;              // swaps slots at random instead, whatever the load
+  uint32_t seed = 1;
+};
+
+class UpdateChoice {
+ public:
+  UpdateChoice(BalanceLayout layout, const UpdateChoiceOptions& options);
+
+  // What was counted since the start, at the end of a window.
+  void AddWindow(const moe::ExpertStats& counts);
+  // The next changes: none where too little was counted since the last ones, or nothing pays.
+  std::vector<LayerUpdate> Choose();
+  // They are the placement now.
+  void Accept(const std::vector<LayerUpdate>& updates);
+
+ private:
+  std::vector<LayerUpdate> ChooseByLoad();
+  std::vector<LayerUpdate> ChooseAtRandom();
+
+  BalanceLayout layout_;  // experts: of the present
+  const UpdateChoiceOptions options_;
+  moe::ExpertStats last_counts_;
+  std::vector<std::vector<double>> load_;  // by layer and expert, decayed
+  std::vector<int64_t> num_tokens_;        // by layer, since the last choice
+  std::minstd_rand random_;
+};
+
+}  // namespace moebius::rank
