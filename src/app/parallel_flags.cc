@@ -156,8 +156,10 @@ Status SettleBalance(const ParallelOptions& options, frontend::OpenOptions& open
   if (is_block) {
     open.balance = options.moe_config->balance;
   } else {
+    open.balance = options.eplb;
     open.balance.num_redundant = options.num_redundant_experts;
   }
+  open.balance.is_on = true;
   return {};
 }
 

@@ -121,7 +121,7 @@ Status ReadBalancer(const json& value, MoeConfig* config) {
       MOEBIUS_ASSIGN(balance.num_slots, WholeOf(path, entry, 0, kMostSlots));
     } else if (key == "layer_updates_per_iter") {
       MOEBIUS_ASSIGN(const int64_t updates, WholeOf(path, entry, 0, kMostUpdates));
-      balance.layer_updates_per_iter = static_cast<int>(updates);
+      balance.online.layer_updates_per_iter = static_cast<int>(updates);
     } else if (key == "initial_global_assignments") {
       MOEBIUS_TRY(ReadAssignments(path, entry, &balance));
     }

@@ -81,7 +81,7 @@ void WarnOfIdleSwitches(const OpenOptions& options, const model::ModelConfig& co
        {std::pair("--moe-mode dense", options.moe_mode == "dense"),
         std::pair("--routing", !options.routing.empty()),
         std::pair("--enable-expert-parallel", options.parallel.enable_expert_parallel),
-        std::pair("the load balancer", options.balance.is_on())}) {
+        std::pair("the load balancer", options.balance.is_on)}) {
     if (is_given) LogWarning("{} has no effect: {} has no experts", flag, options.model);
   }
 }

@@ -28,7 +28,7 @@ constexpr auto kEngineGrace = std::chrono::seconds(10);
 // Where nothing is balanced there is nothing to assign.
 Result<moe::SlotAssignment> AssignSlots(const OpenOptions& options,
                                         const model::ModelConfig& config) {
-  if (!options.balance.is_on() || config.moe.num_experts == 0 ||
+  if (!options.balance.is_on || config.moe.num_experts == 0 ||
       !options.parallel.expert_parallel_active()) {
     return moe::SlotAssignment();
   }
@@ -44,6 +44,12 @@ Result<moe::SlotAssignment> AssignSlots(const OpenOptions& options,
                      "{} slots for {} experts, expected one each with --device {}: a second copy "
                      "of an expert is not used there yet",
                      slots.num_slots, config.moe.num_experts, options.device);
+  }
+  if (options.device != "cpu" && options.balance.online.is_on()) {
+    return MakeError(ErrorCode::kUnsupported,
+                     "load_balancer.layer_updates_per_iter is {}, expected 0 with --device {}: "
+                     "experts do not move between GPUs yet",
+                     options.balance.online.layer_updates_per_iter, options.device);
   }
   return slots;
 }
@@ -178,6 +184,7 @@ Result<std::unique_ptr<engine::EngineClient>> StartRanks(const OpenOptions& opti
   MOEBIUS_ASSIGN(ranks.threads_per_rank, ThreadsOfRank(options));
   MOEBIUS_ASSIGN(const model::ModelConfig config, model::LoadConfig(load));
   MOEBIUS_ASSIGN(ranks.slots, AssignSlots(options, config));
+  if (ranks.slots.num_slots > 0) ranks.online = options.balance.online;
   if (options.max_moe_tokens > 0) {
     ranks.max_num_tokens =
         std::max<int64_t>(1, options.max_moe_tokens / options.parallel.expert_group());

@@ -126,7 +126,7 @@ void DecoderModel::DeclareExperts(WeightPlan& plan, const std::string& prefix,
                                   const ExpertNames& names, MoeLayer* layer) {
   const int64_t hidden = config_.hidden_size;
   const int64_t inner = config_.moe.intermediate_size;
-  const auto matrices_of = [&](int64_t e) -> ExpertMatrices {
+  const auto matrices_of = [=](int64_t e) -> ExpertMatrices {
     const std::string expert = fmt::format("{}experts.{}.", prefix, e);
     return {WholeMatrix(expert + names.gate + ".weight", inner, hidden),
             WholeMatrix(expert + names.up + ".weight", inner, hidden),
@@ -153,7 +153,7 @@ void DecoderModel::DeclareExpertMatrices(
   layer->slots =
       moe::SlotTable(layer->placement, slots_a_rank, shard.cut_experts ? 0 : shard.experts.rank);
   layer->first_slot = layer->slots.first_slot();
-  moe_layers_.push_back(layer);
+  moe_layers_.push_back({layer, matrices_of});
   const auto add = [](const Matrix& matrix, const Split& split, bool held,
                       std::vector<Matrix>& list) {
     list.push_back(RowsOf(matrix, split.first(), split.count()));
@@ -171,8 +171,30 @@ void DecoderModel::DeclareExpertMatrices(
     add(matrices.up, moe_.inner, held, ups);
     add(matrices.down, moe_.outer, held, downs);
   }
+  const size_t bytes_before = plan.packed_bytes();
   plan.GatedGroup(Part::kRoutedExperts, gates, ups, &layer->gate_up);
   plan.Group(Part::kRoutedExperts, downs, &layer->down);
+  if (shard.num_staging == 0 || staging_bytes_ > 0 || layer->down.empty()) return;
+  const size_t expert_bytes = (plan.packed_bytes() - bytes_before) / layer->down.size();
+  staging_bytes_ = static_cast<size_t>(shard.num_staging) * expert_bytes;
+  plan.Extra(staging_bytes_, &staging_);
+}
+
+Status DecoderModel::KeepSource(std::unique_ptr<Checkpoint> checkpoint,
+                                std::unique_ptr<TensorSource> source) {
+  checkpoint_ = std::move(checkpoint);
+  source_ = std::move(source);
+  MOEBIUS_ASSIGN(
+      expert_slots_,
+      ExpertSlots::Create(moe_layers_,
+                          {.slots_per_rank =
+                               static_cast<int>(moe_.num_slots) / options_.shard.experts.size,
+                           .home = options_.shard.experts.rank,
+                           .act = options_.act,
+                           .source = source_.get(),
+                           .staging = {staging_, staging_bytes_},
+                           .num_staging = options_.shard.num_staging}));
+  return {};
 }
 
 Status DecoderModel::Load(WeightPlan& plan, platform::ThreadPool& pool) {
@@ -203,7 +225,8 @@ Status DecoderModel::LoadMoeTables() {
   MOEBIUS_TRY(memory.Upload(moe_tables_->data(), counts.data(), counts.size_bytes()));
   moe_.counts = {reinterpret_cast<int64_t*>(moe_tables_->data()), counts.size()};
   std::byte* next = moe_tables_->data() + counts.size_bytes();
-  for (MoeLayer* layer : moe_layers_) {
+  for (const ExpertSlots::Layer& declared : moe_layers_) {
+    MoeLayer* const layer = declared.layer;
     MOEBIUS_TRY(memory.Upload(next, layer->slots.first_slot().data(), slot_bytes));
     layer->first_slot = {reinterpret_cast<int32_t*>(next), num_experts};
     next += slot_bytes;

@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "model/checkpoint.h"
+#include "model/expert_slots.h"
 #include "model/layers.h"
 #include "model/model.h"
 #include "model/model_config.h"
@@ -34,6 +36,8 @@ class DecoderModel : public Model {
 
   // Fills the declared weights; before, a model only describes itself.
   Status Load(WeightPlan& plan, platform::ThreadPool& pool);
+  // Where the weights came from; for models whose experts move (Shard::num_staging), after Load.
+  Status KeepSource(std::unique_ptr<Checkpoint> checkpoint, std::unique_ptr<TensorSource> source);
 
   const ModelConfig& config() const override { return config_; }
   DType activations() const override { return options_.act; }
@@ -52,6 +56,7 @@ class DecoderModel : public Model {
   int64_t NumMoeChunks(int64_t rows) const override {
     return config_.moe.num_experts > 0 ? model::NumMoeChunks(moe_, rows) : 1;
   }
+  moe::ExpertStore* expert_store() override { return expert_slots_.get(); }
   std::span<const int64_t> expert_counts() const override { return moe_.counts; }
   const moe::Exchange* exchange() const override {
     return config_.moe.num_experts > 0 ? moe_.exchange : nullptr;
@@ -89,11 +94,7 @@ class DecoderModel : public Model {
   void DeclareExperts(WeightPlan& plan, const std::string& prefix, const ExpertNames& names,
                       MoeLayer* layer);
   // The same from whole matrices of each expert.
-  struct ExpertMatrices {
-    Matrix gate;
-    Matrix up;
-    Matrix down;
-  };
+  // matrices_of is kept, for experts that move.
   void DeclareExpertMatrices(WeightPlan& plan, const std::string& router,
                              const std::function<ExpertMatrices(int64_t expert)>& matrices_of,
                              MoeLayer* layer);
@@ -132,7 +133,13 @@ class DecoderModel : public Model {
   std::unique_ptr<platform::Memory> moe_tables_;  // of a device
   int num_threads_ = 1;
   int num_moe_declared_ = 0;
-  std::vector<MoeLayer*> moe_layers_;  // of this rank, as declared; they stay where they are
+  std::vector<ExpertSlots::Layer> moe_layers_;  // of this rank; they stay where they are
+  // Of experts that move.
+  std::unique_ptr<Checkpoint> checkpoint_;
+  std::unique_ptr<TensorSource> source_;
+  std::byte* staging_ = nullptr;
+  size_t staging_bytes_ = 0;
+  std::unique_ptr<ExpertSlots> expert_slots_;
 };
 
 }  // namespace moebius::model

@@ -42,7 +42,7 @@ class Llama4 final : public GqaModel {
       };
       return Matrix{std::move(name), std::move(shape), false, select};
     };
-    const auto matrices_of = [&](int64_t e) -> ExpertMatrices {
+    const auto matrices_of = [=](int64_t e) -> ExpertMatrices {
       const std::string gate_up = prefix + "experts.gate_up_proj";
       const std::vector<int64_t> shape = {num_experts, hidden, 2 * inner};
       return {part(gate_up, shape, e, 0, inner), part(gate_up, shape, e, inner, inner),

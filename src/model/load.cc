@@ -176,6 +176,9 @@ Result<std::unique_ptr<Model>> LoadModel(const LoadOptions& options, platform::T
   MOEBIUS_TRY(CheckPeers(open.model->config(), options.shard));
   MOEBIUS_TRY(CheckMemory(options, open));
   MOEBIUS_TRY(open.model->Load(*open.plan, pool));
+  if (options.shard.num_staging > 0 && open.model->config().moe.num_experts > 0) {
+    MOEBIUS_TRY(open.model->KeepSource(std::move(open.checkpoint), std::move(open.source)));
+  }
   return std::move(open.model);
 }
 

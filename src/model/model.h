@@ -20,6 +20,7 @@
 
 namespace moebius::moe {
 class Exchange;
+class ExpertStore;
 }
 
 namespace moebius::model {
@@ -164,6 +165,8 @@ class Model {
   virtual moe::ExpertStats& expert_stats() = 0;
   // What carries rows to experts, and counts them; null: there are none.
   virtual const moe::Exchange* exchange() const { return nullptr; }
+  // The slots of this rank's experts, to be moved; null: they stay where they are.
+  virtual moe::ExpertStore* expert_store() { return nullptr; }
   // Chunks that MoE layers take where the fullest data-parallel rank has so many rows.
   virtual int64_t NumMoeChunks(int64_t /*rows*/) const { return 1; }
   // The same counts where the back end adds to them, [MoE layers, experts]; empty: none.

@@ -38,6 +38,8 @@ struct Shard {
   moe::Exchange* exchange = nullptr;
   // Of whole experts. The same on every rank.
   moe::SlotAssignment slots;
+  // Slots beside those of the layers, for experts that move while the model runs. 0: none does.
+  int num_staging = 0;
   // Rows that a rank brings into one chunk of a MoE layer at most; what the exchange was made for.
   // 0: as many as keep a chunk of all ranks as large as one of a rank alone.
   int64_t max_moe_rows = 0;

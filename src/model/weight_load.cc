@@ -261,6 +261,7 @@ Result<std::unique_ptr<platform::Memory>> WeightPlan::Load(platform::ThreadPool&
     }
     *entry.mat = Mat(region->data() + entry.offset, ElementOf(entry), entry.n, entry.k);
   }
+  for (const auto& [offset, out] : reserved_) *out = region->data() + offset;
   return region;
 }
 

@@ -70,6 +70,10 @@ size_t WeightPlan::TakeBytes(size_t num_bytes) {
   return offset;
 }
 
+void WeightPlan::Extra(size_t num_bytes, std::byte** out) {
+  reserved_.emplace_back(TakeBytes(num_bytes), out);
+}
+
 void WeightPlan::Add(Entry entry, size_t num_bytes) {
   entry.offset = TakeBytes(num_bytes);
   entries_.push_back(std::move(entry));

@@ -96,6 +96,9 @@ class WeightPlan {
              std::vector<kernels::PackedWeight>* out);
   void Stacked(Part part, const std::vector<Matrix>& matrices, Linear* out);
 
+  // So many bytes beside the weights, at a multiple of 64; *out where they are.
+  void Extra(size_t num_bytes, std::byte** out);
+
   // While set, everything declared counts as the MTP layer's.
   void set_mtp(bool mtp) { mtp_ = mtp; }
   void set_show_progress(bool show) { shows_progress_ = show; }
@@ -190,6 +193,7 @@ class WeightPlan {
   Status status_;
   Source needed_;
   std::vector<Entry> entries_;
+  std::vector<std::pair<size_t, std::byte**>> reserved_;  // from where in the region
   std::vector<DeclaredTensor> tensors_;
   std::unordered_map<std::string, SourceTensor> found_;
   size_t packed_bytes_ = 0;

@@ -58,8 +58,7 @@ std::vector<int32_t> LinearSlots(int64_t num_experts, int num_ranks, int64_t num
   std::vector<int32_t> slots;
   for (int rank = 0; rank < num_ranks; ++rank) {
     const int64_t first = EvenPiece(num_experts, num_ranks, rank).first;
-    // A second copy on the same rank would help nobody.
-    const int64_t count = std::min(EvenPiece(num_slots, num_ranks, rank).second, num_experts);
+    const int64_t count = EvenPiece(num_slots, num_ranks, rank).second;
     for (int64_t i = 0; i < places; ++i) {
       slots.push_back(i < count ? static_cast<int32_t>((first + i) % num_experts) : -1);
     }

@@ -39,8 +39,8 @@ class Placement {
 
 // What each slot of a layer holds before anything is balanced, [ranks * slots a rank]: experts
 // contiguous and as even as they go, the first ranks one more. Slots beyond one an expert, as even
-// too, go on with those of the next rank; where a rank has fewer slots its last one is empty
-// (negative). num_slots 0: one an expert.
+// too, go on with those of the next rank. Where a rank has fewer slots than the first one its last
+// place is empty (negative). num_slots 0: one an expert.
 std::vector<int32_t> LinearSlots(int64_t num_experts, int num_ranks, int64_t num_slots = 0);
 
 // The slots of a deployment's layers.

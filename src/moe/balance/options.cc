@@ -49,13 +49,16 @@ Result<SlotAssignment> SlotsOf(const BalanceOptions& options, int64_t num_expert
     }
   }
   if (options.assignments.empty()) return slots;
-  const int64_t places = (slots.num_slots + num_ranks - 1) / num_ranks * num_ranks;
+  // Where the empty places are.
+  const std::vector<int32_t> linear = LinearSlots(num_experts, num_ranks, slots.num_slots);
   for (const int64_t layer : moe_layers) {
+    slots.layers.push_back(linear);
     const auto found = options.assignments.find(layer);
-    slots.layers.push_back(found != options.assignments.end()
-                               ? found->second
-                               : LinearSlots(num_experts, num_ranks, slots.num_slots));
-    slots.layers.back().resize(static_cast<size_t>(places), -1);
+    if (found == options.assignments.end()) continue;
+    auto next = found->second.begin();
+    for (int32_t& expert : slots.layers.back()) {
+      if (expert >= 0) expert = *next++;
+    }
   }
   return slots;
 }

@@ -12,18 +12,33 @@
 
 namespace moebius::moe {
 
+// Experts that move between slots while requests run.
+struct OnlineBalance {
+  int layer_updates_per_iter = 0;  // layers that may change in one step; 0: none ever does
+  int64_t step_interval = 100;     // steps from one change to the next, at least
+  double min_gain = 0.05;          // that a layer's imbalance (max / mean - 1) must lose by one
+  // Slots of each rank beside those of its layers, where experts arrive: what one change writes on
+  // a rank at most.
+  int num_staging = 4;
+  int64_t bytes_per_second = 0;  // that a rank fetches, at most; 0: as fast as it goes
+  bool host_pool = false;        // a copy of every expert in the memory that processes share
+  bool is_random = false;        // swaps at random instead, whatever the load: for tests
+  uint32_t seed = 1;
+
+  bool is_on() const { return layer_updates_per_iter > 0; }
+};
+
 struct BalanceOptions {
   int64_t num_slots = 0;      // of a layer, over all ranks; 0: one an expert
   int64_t num_redundant = 0;  // instead: so many beyond one an expert
   // By layer of the model: the expert of each slot. Layers that are not there begin in order.
   std::map<int64_t, std::vector<int32_t>> assignments;
-  int layer_updates_per_iter = 0;  // layers that may change in one step; 0: none ever does
-
-  bool is_on() const { return num_slots > 0 || num_redundant > 0 || layer_updates_per_iter > 0; }
+  OnlineBalance online;
+  bool is_on = false;  // as somebody asked, whatever for
 };
 
-// The slots of `moe_layers`, which are layers of the model, on so many ranks. Slot s of a list lies
-// on rank s / ceil(S / ranks). kInvalidArgument names the field, the layer and the slot that is
+// The slots of `moe_layers`, which are layers of the model, on so many ranks. The slots of a list
+// follow each other on the ranks, as even as they go, the first ranks one more. kInvalidArgument names the field, the layer and the slot that is
 // wrong.
 Result<SlotAssignment> SlotsOf(const BalanceOptions& options, int64_t num_experts,
                                std::span<const int64_t> moe_layers, int num_ranks);

@@ -14,7 +14,6 @@ std::string ErrorOf(const BalanceOptions& options) {
 
 TEST(BalanceOptions, SlotsInOrderUnlessALayerSaysOtherwise) {
   BalanceOptions options;
-  EXPECT_FALSE(options.is_on());
   options.num_redundant = 2;
   EXPECT_EQ(SlotsOf(options, 4, kLayers, 2)->num_slots, 6);
   EXPECT_TRUE(SlotsOf(options, 4, kLayers, 2)->layers.empty());

@@ -26,7 +26,7 @@ struct SlotShape {
   constexpr int num_places() const { return places_per_rank() * num_ranks; }
   // Of a rank's places the first so many hold an expert.
   constexpr int SlotsOf(int rank) const {
-    return (rank + 1) * num_slots / num_ranks - rank * num_slots / num_ranks;
+    return num_slots / num_ranks + (rank < num_slots % num_ranks ? 1 : 0);
   }
 };
 // kInvalidArgument names the number that is wrong and what was expected.

@@ -1,0 +1,178 @@
+#include "model/expert_slots.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "base/check.h"
+#include "platform/thread_pool.h"
+
+namespace moebius::model {
+namespace {
+
+using kernels::PackedWeight;
+
+size_t PackedBytesOf(const PackedWeight& weight) {
+  return kernels::PackedBytes(weight.format, weight.n, weight.k, weight.gated);
+}
+
+bool IsAlike(const PackedWeight& a, const PackedWeight& b) {
+  return a.format == b.format && a.n == b.n && a.k == b.k;
+}
+
+// The same weight at another place: its scales follow its data.
+void MoveTo(std::byte* data, PackedWeight* weight) {
+  if (weight->scales != nullptr) {
+    const auto distance = reinterpret_cast<const std::byte*>(weight->scales) -
+                          static_cast<const std::byte*>(weight->data);
+    weight->scales = reinterpret_cast<const float*>(data + distance);
+  }
+  weight->data = data;
+}
+
+std::byte* DataOf(const PackedWeight& weight) {
+  return const_cast<std::byte*>(static_cast<const std::byte*>(weight.data));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<ExpertSlots>> ExpertSlots::Create(std::vector<Layer> layers,
+                                                         const Options& options) {
+  MOEBIUS_CHECK(!layers.empty());
+  const MoeLayer& first = *layers.front().layer;
+  for (const Layer& layer : layers) {
+    const MoeLayer& own = *layer.layer;
+    if (IsAlike(own.gate_up.front(), first.gate_up.front()) &&
+        IsAlike(own.down.front(), first.down.front())) {
+      continue;
+    }
+    return MakeError(
+        ErrorCode::kUnsupported,
+        "experts of MoE layer {} are {} of {} x {}, those of layer {} {} of {} x {}, expected all "
+        "alike where they move between slots while serving (layer_updates_per_iter 0 leaves them)",
+        own.index, WeightFormatName(own.down.front().format), own.down.front().n,
+        own.down.front().k, first.index, WeightFormatName(first.down.front().format),
+        first.down.front().n, first.down.front().k);
+  }
+  return std::unique_ptr<ExpertSlots>(new ExpertSlots(std::move(layers), options));
+}
+
+ExpertSlots::ExpertSlots(std::vector<Layer> layers, const Options& options)
+    : options_(options), layers_(std::move(layers)) {
+  const MoeLayer& first = *layers_.front().layer;
+  gate_up_bytes_ = PackedBytesOf(first.gate_up.front());
+  down_bytes_ = PackedBytesOf(first.down.front());
+  const size_t expert_bytes = gate_up_bytes_ + down_bytes_;
+  MOEBIUS_CHECK_EQ(options_.staging.size(),
+                   static_cast<size_t>(options_.num_staging) * expert_bytes);
+  for (int i = 0; i < options_.num_staging; ++i) {
+    std::byte* const begin = options_.staging.data() + static_cast<size_t>(i) * expert_bytes;
+    staging_.push_back({begin, begin + gate_up_bytes_});
+  }
+}
+
+ExpertSlots::Layer* ExpertSlots::Find(int layer) const {
+  const auto found = std::ranges::find_if(
+      layers_, [layer](const Layer& own) { return own.layer->index == layer; });
+  return found == layers_.end() ? nullptr : &*found;
+}
+
+ExpertSlots::Place ExpertSlots::PlaceOf(const MoeLayer& layer, int local_slot) {
+  const auto slot = static_cast<size_t>(local_slot);
+  return {DataOf(layer.gate_up[slot]), DataOf(layer.down[slot])};
+}
+
+size_t ExpertSlots::ExpertBytes(int layer) const {
+  return Find(layer) != nullptr ? gate_up_bytes_ + down_bytes_ : 0;
+}
+
+template <typename Body>
+void ExpertSlots::ForBytes(const Place& place, size_t offset, size_t count,
+                           const Body& body) const {
+  MOEBIUS_CHECK_LE(offset + count, gate_up_bytes_ + down_bytes_);
+  const size_t in_first = offset < gate_up_bytes_ ? std::min(count, gate_up_bytes_ - offset) : 0;
+  if (in_first > 0) body(std::span(place.gate_up + offset, in_first), size_t{0});
+  if (in_first == count) return;
+  body(std::span(place.down + (offset + in_first - gate_up_bytes_), count - in_first), in_first);
+}
+
+void ExpertSlots::Read(int layer, int local_slot, size_t offset, std::span<std::byte> out) const {
+  ForBytes(PlaceOf(*Find(layer)->layer, local_slot), offset, out.size(),
+           [&](std::span<const std::byte> bytes, size_t begin) {
+             std::memcpy(out.data() + begin, bytes.data(), bytes.size());
+           });
+}
+
+void ExpertSlots::Write(int staging, size_t offset, std::span<const std::byte> in) {
+  ForBytes(staging_[static_cast<size_t>(staging)], offset, in.size(),
+           [&](std::span<std::byte> bytes, size_t begin) {
+             std::memcpy(bytes.data(), in.data() + begin, bytes.size());
+           });
+}
+
+Status ExpertSlots::FetchFromPool(int /*layer*/, ExpertId /*expert*/, int /*staging*/) {
+  return MakeError(ErrorCode::kUnsupported, "there is no host pool");
+}
+
+// Read and packed as at the start, beside the slots, then copied.
+Status ExpertSlots::FetchFromCheckpoint(int layer, ExpertId expert, int staging) {
+  const Layer& own = *Find(layer);
+  const ExpertMatrices matrices = own.matrices_of(expert.value());
+  WeightPlan plan(*options_.source, options_.act);
+  plan.set_show_progress(false);
+  std::vector<PackedWeight> gate_up;
+  std::vector<PackedWeight> down;
+  plan.GatedGroup(Part::kRoutedExperts, {matrices.gate}, {matrices.up}, &gate_up);
+  plan.Group(Part::kRoutedExperts, {matrices.down}, &down);
+  MOEBIUS_TRY(plan.status());
+  const auto pool = platform::ThreadPool::Create({platform::AllowedCpus().front()});
+  MOEBIUS_ASSIGN(const std::unique_ptr<platform::Memory> memory, plan.Load(*pool));
+  if (!IsAlike(gate_up.front(), own.layer->gate_up.front()) ||
+      !IsAlike(down.front(), own.layer->down.front())) {
+    return MakeError(ErrorCode::kUnsupported,
+                     "expert {} of MoE layer {} alone is packed as {}, expected {} as with all "
+                     "others",
+                     expert.value(), layer, WeightFormatName(down.front().format),
+                     WeightFormatName(own.layer->down.front().format));
+  }
+  Write(staging, 0, {DataOf(gate_up.front()), gate_up_bytes_});
+  Write(staging, gate_up_bytes_, {DataOf(down.front()), down_bytes_});
+  return {};
+}
+
+Status ExpertSlots::Prepare(std::vector<Change> changes) {
+  prepared_.clear();
+  for (Change& change : changes) {
+    Layer* const layer = Find(change.layer);
+    if (layer == nullptr) continue;
+    auto placement = moe::Placement::Create(layer->layer->placement.num_experts(),
+                                            std::move(change.experts));
+    if (!placement) {
+      prepared_.clear();
+      return tl::unexpected(placement.error());
+    }
+    moe::SlotTable slots(*placement, options_.slots_per_rank, options_.home);
+    prepared_.push_back({layer, *std::move(placement), std::move(slots), std::move(change.slots)});
+  }
+  return {};
+}
+
+void ExpertSlots::Flip() {
+  for (Prepared& prepared : prepared_) {
+    MoeLayer& layer = *prepared.layer->layer;
+    for (const Change::Slot& changed : prepared.changed) {
+      const auto slot = static_cast<size_t>(changed.local_slot);
+      const Place before = PlaceOf(layer, changed.local_slot);
+      Place& staged = staging_[static_cast<size_t>(changed.staging)];
+      MoveTo(staged.gate_up, &layer.gate_up[slot]);
+      MoveTo(staged.down, &layer.down[slot]);
+      staged = before;
+    }
+    layer.placement = std::move(prepared.placement);
+    layer.slots = std::move(prepared.slots);
+    layer.first_slot = layer.slots.first_slot();
+  }
+  prepared_.clear();
+}
+
+}  // namespace moebius::model

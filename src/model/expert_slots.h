@@ -1,0 +1,83 @@
+// A rank's expert weights as balancing moves them (moe/migrate/expert_store.h): the slots of its MoE
+// layers, and staging slots beside them of the same size. A slot's weights are two packed matrices;
+// as bytes they follow each other. Owned by the model, whose layers it changes; threads as in the
+// interface.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "model/layers.h"
+#include "model/weight_plan.h"
+#include "moe/migrate/expert_store.h"
+
+namespace moebius::model {
+
+// Of one expert, in the checkpoint.
+struct ExpertMatrices {
+  Matrix gate;
+  Matrix up;
+  Matrix down;
+};
+
+class ExpertSlots final : public moe::ExpertStore {
+ public:
+  struct Layer {
+    MoeLayer* layer = nullptr;  // filled
+    std::function<ExpertMatrices(int64_t expert)> matrices_of;
+  };
+  struct Options {
+    int slots_per_rank = 1;
+    int home = 0;                          // this rank, among those that share the slots
+    DType act = DType::kF32;               // of activations
+    const TensorSource* source = nullptr;  // of the checkpoint; outlives this
+    std::span<std::byte> staging;          // num_staging experts; at a multiple of 64
+    int num_staging = 0;
+  };
+  // kUnsupported: the experts of two layers differ in size or format, so that slots cannot change
+  // hands.
+  static Result<std::unique_ptr<ExpertSlots>> Create(std::vector<Layer> layers,
+                                                     const Options& options);
+
+  size_t ExpertBytes(int layer) const override;
+  int num_staging() const override { return options_.num_staging; }
+  void Read(int layer, int local_slot, size_t offset, std::span<std::byte> out) const override;
+  void Write(int staging, size_t offset, std::span<const std::byte> in) override;
+  Status FetchFromPool(int layer, ExpertId expert, int staging) override;
+  Status FetchFromCheckpoint(int layer, ExpertId expert, int staging) override;
+  Status Prepare(std::vector<Change> changes) override;
+  void Flip() override;
+  void Discard() override { prepared_.clear(); }
+
+ private:
+  // Where the weights of a slot lie.
+  struct Place {
+    std::byte* gate_up = nullptr;
+    std::byte* down = nullptr;
+  };
+  // What becomes of a layer.
+  struct Prepared {
+    Layer* layer = nullptr;
+    moe::Placement placement;
+    moe::SlotTable slots;
+    std::vector<Change::Slot> changed;
+  };
+
+  ExpertSlots(std::vector<Layer> layers, const Options& options);
+  Layer* Find(int layer) const;
+  static Place PlaceOf(const MoeLayer& layer, int local_slot);
+  // body(place's bytes, offset in the caller's span) for bytes [offset, offset + count) of a place.
+  template <typename Body>
+  void ForBytes(const Place& place, size_t offset, size_t count, const Body& body) const;
+
+  const Options options_;
+  mutable std::vector<Layer> layers_;
+  std::vector<Place> staging_;
+  std::vector<Prepared> prepared_;
+  size_t gate_up_bytes_ = 0;
+  size_t down_bytes_ = 0;
+};
+
+}  // namespace moebius::model
