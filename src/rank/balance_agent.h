@@ -12,6 +12,8 @@
 #include "base/result.h"
 #include "moe/migrate/expert_store.h"
 #include "rank/balance_board.h"
+#include "rank/balance_layout.h"
+#include "rank/expert_mail.h"
 #include "rank/expert_mover.h"
 #include "rank/rebalancer.h"
 

@@ -59,7 +59,7 @@ struct BalanceStatus {
   int64_t from_peer = 0;
   int64_t from_pool = 0;
   int64_t from_checkpoint = 0;
-  int64_t num_retries = 0;  // chunks that were asked for again, peers that were given up
+  int64_t num_corrupt = 0;  // pieces that came with a wrong checksum
 };
 
 // The same in shared memory; any thread adds.
@@ -73,7 +73,7 @@ struct BalanceCounters {
   std::atomic<int64_t> from_peer{0};
   std::atomic<int64_t> from_pool{0};
   std::atomic<int64_t> from_checkpoint{0};
-  std::atomic<int64_t> num_retries{0};
+  std::atomic<int64_t> num_corrupt{0};
 };
 
 constexpr size_t kMaxReasonBytes = 512;
@@ -111,6 +111,9 @@ struct alignas(64) Mailbox {
   static constexpr uint64_t WordOf(MailState state, int source, uint32_t sequence) {
     return uint64_t{sequence} << 32 | static_cast<uint64_t>(source) << 8 |
            static_cast<uint64_t>(state);
+  }
+  static constexpr uint64_t With(uint64_t word, MailState state) {
+    return (word & ~uint64_t{0xFF}) | static_cast<uint64_t>(state);
   }
   static constexpr MailState StateOf(uint64_t word) { return static_cast<MailState>(word & 0xFF); }
   static constexpr int SourceOf(uint64_t word) { return static_cast<int>(word >> 8 & 0xFF'FFFF); }
@@ -157,7 +160,6 @@ class BalanceBoard {
  private:
   struct Head;
   Head& head() const { return *reinterpret_cast<Head*>(memory_.data()); }
-  uint64_t HashOf(std::span<const int32_t> words, uint64_t number) const;
   std::span<int32_t> PlanWords() const;
 
   BalanceShape shape_;

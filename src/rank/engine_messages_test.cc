@@ -51,6 +51,14 @@ TEST(EngineMessages, Start) {
   options.max_num_tokens = 9216;
   options.threads_per_rank = 5;
   options.exchange_mode = moe::ExchangeMode::kLatency;
+  options.online = {.layer_updates_per_iter = 2,
+                    .step_interval = 33,
+                    .min_gain = 0.25,
+                    .num_staging = 7,
+                    .bytes_per_second = 1 << 20,
+                    .host_pool = true,
+                    .is_random = true,
+                    .seed = 9};
   options.slots = {.num_slots = 5, .layers = {{0, 1, 2, 0, 1}, {2, 1, 0, 2, -1}}};
   options.step_timeout = std::chrono::milliseconds(4321);
 
@@ -83,6 +91,14 @@ TEST(EngineMessages, Start) {
   EXPECT_EQ(back.options.threads_per_rank, 5);
   EXPECT_EQ(back.options.exchange_mode, moe::ExchangeMode::kLatency);
   EXPECT_EQ(back.options.slots.num_slots, 5);
+  EXPECT_EQ(back.options.online.layer_updates_per_iter, 2);
+  EXPECT_EQ(back.options.online.step_interval, 33);
+  EXPECT_EQ(back.options.online.min_gain, 0.25);
+  EXPECT_EQ(back.options.online.num_staging, 7);
+  EXPECT_EQ(back.options.online.bytes_per_second, 1 << 20);
+  EXPECT_TRUE(back.options.online.host_pool);
+  EXPECT_TRUE(back.options.online.is_random);
+  EXPECT_EQ(back.options.online.seed, 9u);
   EXPECT_EQ(back.options.slots.layers, options.slots.layers);
   EXPECT_EQ(back.options.step_timeout, options.step_timeout);
 

@@ -95,6 +95,28 @@ void Take(const proto::EngineOptions& from, engine::EngineOptions* to) {
   to->prefill_interval = from.prefill_interval();
 }
 
+void Put(const moe::OnlineBalance& from, proto::OnlineBalance* to) {
+  to->set_layer_updates_per_iter(from.layer_updates_per_iter);
+  to->set_step_interval(from.step_interval);
+  to->set_min_gain(from.min_gain);
+  to->set_num_staging(from.num_staging);
+  to->set_bytes_per_second(from.bytes_per_second);
+  to->set_host_pool(from.host_pool);
+  to->set_is_random(from.is_random);
+  to->set_seed(from.seed);
+}
+
+void Take(const proto::OnlineBalance& from, moe::OnlineBalance* to) {
+  to->layer_updates_per_iter = from.layer_updates_per_iter();
+  to->step_interval = from.step_interval();
+  to->min_gain = from.min_gain();
+  to->num_staging = from.num_staging();
+  to->bytes_per_second = from.bytes_per_second();
+  to->host_pool = from.host_pool();
+  to->is_random = from.is_random();
+  to->seed = from.seed();
+}
+
 void Put(const layout::ParallelConfig& from, proto::Parallel* to) {
   to->set_tensor(from.tensor_parallel_size);
   to->set_data(from.data_parallel_size);
@@ -161,6 +183,7 @@ Result<ToRank> Take(const proto::Start& from) {
   MOEBIUS_TRY(SetEnum("exchange_mode", from.exchange_mode(), moe::ExchangeMode::kThroughput,
                       &options.exchange_mode));
   options.slots.num_slots = from.num_slots();
+  Take(from.online(), &options.online);
   for (const proto::Slots& layer : from.slots()) {
     options.slots.layers.push_back(ListOf(layer.experts()));
   }
@@ -245,6 +268,7 @@ std::string Encode(const StartMessage& message) {
   start->set_traces(options.engine.trace.is_on());
   start->set_exchange_mode(static_cast<int>(options.exchange_mode));
   start->set_num_slots(options.slots.num_slots);
+  Put(options.online, start->mutable_online());
   for (const std::vector<int32_t>& layer : options.slots.layers) {
     Append(layer, start->add_slots()->mutable_experts());
   }

@@ -3,7 +3,9 @@
 // and serves on one thread: while it waits for an answer, it answers its peers.
 #pragma once
 
+#include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <span>
@@ -22,8 +24,6 @@ struct BalanceHooks {
   std::function<bool(int source, int owner)> asked = {};
   // At a source, with the bytes of an answer whose checksum is known.
   std::function<void(int source, int owner, std::span<std::byte> chunk)> answered = {};
-  // What a rank has read of a plan, before it looks whether the plan is one.
-  std::function<void(int rank, BalancePlan& plan)> plan_read = {};
 };
 
 struct MailOptions {
@@ -45,10 +45,9 @@ class ExpertMail {
  public:
   ExpertMail(const BalanceBoard& board, MailOptions options, moe::ExpertStore* store);
 
-  // Answers who asks this rank while it waits until `is_over`, or until the deadline: then false.
-  // The thread that has the other end of `is_over` rings this rank's bell. True also when the
-  // deployment has failed or this rank stops: ask is_ending().
-  bool ServeUntil(const std::function<bool()>& is_over, comm::Clock::time_point deadline);
+  // Answers who asks this rank, until `is_over` (whose other end rings this rank's bell), until the
+  // deadline, or until this is ending.
+  void ServeUntil(const std::function<bool()>& is_over, comm::Clock::time_point deadline);
 
   // A peer's expert into a staging slot. is_over: nobody wants it any more. kDeadline: the peer
   // does not answer; kCorrupt: what came was wrong, twice; kUnavailable: it has no such bytes;
@@ -60,14 +59,15 @@ class ExpertMail {
   bool is_ending() const;
 
  private:
-  struct Answer;
+  using IsOver = std::function<bool()>;
 
   void Serve();
-  void AnswerTo(int owner, uint64_t word);
-  Result<Answer> Ask(const PeerSlot& from, size_t offset, size_t length,
-                     const std::function<bool()>& is_over);
-  bool TakeBack(uint64_t asked);
-  Status Pace(size_t bytes, const std::function<bool()>& is_over);
+  void AnswerTo(int owner, uint64_t asked);
+  // The checksum of the answer, whose bytes are in this rank's chunk.
+  Result<uint64_t> Ask(const PeerSlot& from, size_t offset, size_t length, const IsOver& is_over);
+  Status FetchPiece(const PeerSlot& from, size_t offset, size_t length, const IsOver& is_over,
+                    uint64_t* checksum);
+  void Pace(size_t bytes, const IsOver& is_over);
 
   const BalanceBoard board_;
   const MailOptions options_;

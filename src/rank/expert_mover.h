@@ -8,22 +8,12 @@
 #include <vector>
 
 #include "base/result.h"
-#include "moe/balance/policy.h"
 #include "moe/migrate/expert_store.h"
 #include "rank/balance_board.h"
+#include "rank/balance_layout.h"
 #include "rank/expert_mail.h"
 
 namespace moebius::rank {
-
-// Where every place of every layer is, and what it holds at the start.
-struct BalanceLayout {
-  moe::SlotShape slots;
-  // By layer: the world rank of each member of the expert group, whose places follow each other.
-  std::vector<std::vector<int>> ranks;
-  std::vector<moe::SlotList> experts;  // by layer, of epoch 0
-
-  int num_layers() const { return static_cast<int>(experts.size()); }
-};
 
 class ExpertMover {
  public:
@@ -41,19 +31,19 @@ class ExpertMover {
   struct Move {
     int layer = 0;
     int place = 0;
-    int local_slot = 0;
-    int staging = 0;
     int32_t expert = -1;
+    int staging = 0;
   };
 
-  void Handle(uint64_t number);
-  void EndPlan();
-  Status Check(const BalancePlan& plan) const;
-  Result<std::vector<Move>> MovesOf(const BalancePlan& plan) const;
-  Status Fetch(const Move& move);
-  Status FetchFromPeers(const Move& move);
+  void Handle();
+  void Release();
+  Status Prepare();
+  Status Check() const;
+  Result<std::vector<Move>> Moves() const;
   bool CopyOnRank(const Move& move);
-  int WorldRankOf(int layer, int place) const;
+  Status FetchFromPeers(const Move& move);
+  Status Fetch(const Move& move);
+  bool IsDropped() const { return board_.dropped() == plan_.number; }
 
   const BalanceBoard board_;
   const int rank_;

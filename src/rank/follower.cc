@@ -81,9 +81,17 @@ Status FollowSteps(Links& links, FollowerSync& sync, const engine::PlanLimits& l
 
 }  // namespace
 
-Status Follow(Links& links, engine::StepExecutor& executor, const engine::PlanLimits& limits) {
+Status Follow(Links& links, engine::StepExecutor& executor, const engine::PlanLimits& limits,
+              BalanceAgent* balance) {
   FollowerSync sync(&links);
   const auto run = [&](const StepMessage& message) -> Status {
+    if (balance != nullptr) {
+      Status flipped = balance->Flip(static_cast<uint64_t>(message.shared.epoch));
+      if (!flipped) {
+        sync.Abort();
+        return flipped;
+      }
+    }
     MOEBIUS_TRY(executor.Run(message.plan.plan, &message.shared, &sync));
     return {};
   };

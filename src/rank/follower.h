@@ -7,13 +7,16 @@
 #include "engine/device_runner.h"
 #include "engine/plan_codec.h"
 #include "engine/step_executor.h"
+#include "rank/balance_agent.h"
 #include "rank/links.h"
 
 namespace moebius::rank {
 
 // Runs on the calling thread, the rank's device thread. OK: the leader wanted to end. Else why the
 // ranks could not go on; they all know then.
-Status Follow(Links& links, engine::StepExecutor& executor, const engine::PlanLimits& limits);
+// balance: null where experts stay.
+Status Follow(Links& links, engine::StepExecutor& executor, const engine::PlanLimits& limits,
+              BalanceAgent* balance = nullptr);
 // The same on a GPU.
 Status Follow(Links& links, engine::DeviceFollower& follower, const engine::PlanLimits& limits);
 

@@ -45,6 +45,7 @@ Result<engine::SharedStep> LeaderSync::Agree(const engine::StepPlan* plan, bool 
   engine::SharedStep shared;
   shared.step = next_step_;
   const int64_t rows = plan != nullptr ? plan->num_rows() : 0;
+  const int64_t newest = balance_ != nullptr ? static_cast<int64_t>(balance_->Committable()) : 0;
   const std::chrono::nanoseconds bound = [&] {
     const std::lock_guard lock(mutex_);
     return bound_.Of(rows);
@@ -57,6 +58,7 @@ Result<engine::SharedStep> LeaderSync::Agree(const engine::StepPlan* plan, bool 
     }
     shared.is_last = wants_end;
     shared.has_rows = rows > 0;
+    shared.epoch = newest;
     *deadline = begin + bound;
     return shared;
   }
@@ -64,7 +66,12 @@ Result<engine::SharedStep> LeaderSync::Agree(const engine::StepPlan* plan, bool 
   MOEBIUS_ASSIGN(
       Agreement agreement,
       links_->lockstep()->Agree(
-          {.step = next_step_, .rows = rows, .bound_ns = bound.count(), .wants_stop = wants_end},
+          {.step = next_step_,
+           .epoch = epoch_,
+           .next_epoch = newest,
+           .rows = rows,
+           .bound_ns = bound.count(),
+           .wants_stop = wants_end},
           begin + patience));
   const comm::Clock::time_point agreed = comm::Clock::now();
   last_bound_ = std::chrono::nanoseconds(agreement.bound_ns);
@@ -72,6 +79,7 @@ Result<engine::SharedStep> LeaderSync::Agree(const engine::StepPlan* plan, bool 
   shared.agree_seconds = std::chrono::duration<double>(agreed - begin).count();
   shared.dp_rows = std::move(agreement.rows);
   shared.num_moe_chunks = agreement.moe_chunks;
+  shared.epoch = agreement.epoch;
   shared.is_last = agreement.stop;
   shared.has_rows = agreement.total_rows > 0;
   return shared;
@@ -91,6 +99,13 @@ Result<engine::SharedStep> LeaderSync::Begin(const engine::StepPlan* plan, bool 
                                        deadline));
   }
   links_->BeginStep(shared.step, deadline);
+  epoch_ = shared.epoch;
+  if (balance_ != nullptr) {
+    if (Status flipped = balance_->Flip(static_cast<uint64_t>(epoch_)); !flipped) {
+      Abort();
+      return tl::unexpected(std::move(flipped).error());
+    }
+  }
   // Of several stages nobody collects what the others' steps drew.
   if (!shared.is_last && (num_stages() == 1 || plan != nullptr)) {
     const int64_t rows =

@@ -7,9 +7,12 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <mutex>
+#include <utility>
 
 #include "engine/step_sync.h"
+#include "rank/balance_agent.h"
 #include "rank/links.h"
 #include "rank/step_bound.h"
 
@@ -19,8 +22,11 @@ class LeaderSync final : public engine::StepSync {
  public:
   // links: this rank's; outlives this. A step that takes longer than its bound has failed. Where
   // data-parallel ranks share steps prompts are computed in one of prefill_interval.
-  LeaderSync(Links* links, const StepBoundOptions& bound, int64_t prefill_interval)
+  // balance: null where experts stay.
+  LeaderSync(Links* links, const StepBoundOptions& bound, int64_t prefill_interval,
+             std::unique_ptr<BalanceAgent> balance = nullptr)
       : links_(links),
+        balance_(std::move(balance)),
         prefill_interval_(links->lockstep() != nullptr ? prefill_interval : 1),
         bound_(bound) {}
 
@@ -60,6 +66,8 @@ class LeaderSync final : public engine::StepSync {
                                    comm::Clock::time_point* deadline);
 
   Links* links_;
+  const std::unique_ptr<BalanceAgent> balance_;
+  int64_t epoch_ = 0;  // of the last step
   const int64_t prefill_interval_;
   std::chrono::nanoseconds last_bound_{0};  // of the step before, which others may still run
   int64_t next_step_ = 0;

@@ -62,6 +62,13 @@ int StageLetters(const DeploymentShape& shape) {
   return 2 * std::max(static_cast<int>(a_step), 1);
 }
 
+BalanceShape BoardShapeOf(const DeploymentShape& shape) {
+  return {.num_ranks = shape.num_ranks(),
+          .num_layers = shape.num_moe_layers,
+          .num_places = static_cast<int>(shape.exchange.num_slots),
+          .max_updates = shape.online.layer_updates_per_iter};
+}
+
 moe::ExchangeShape ExchangeOf(const DeploymentShape& shape) {
   moe::ExchangeShape exchange = shape.exchange;
   exchange.num_ranks = shape.parallel.expert_group();
@@ -74,6 +81,7 @@ moe::ExchangeShape ExchangeOf(const DeploymentShape& shape) {
 struct Links::Places {
   std::span<std::byte> control;
   std::span<std::byte> expert_counts;
+  std::span<std::byte> balance;
   std::span<std::byte> awaited;
   std::span<std::byte> world;
   std::span<std::byte> lockstep;
@@ -106,6 +114,9 @@ Links::Places Links::Carve(const DeploymentShape& shape, RankId rank, std::span<
   take(Control::NumBytes(shape.num_ranks()), true, &places.control);
   take(ExpertCounts::NumBytes(shape.num_ranks(), shape.num_moe_layers, shape.num_experts), true,
        &places.expert_counts);
+  if (shape.moves_experts()) {
+    take(BalanceBoard::NumBytes(BoardShapeOf(shape)), true, &places.balance);
+  }
   take(static_cast<size_t>(shape.num_ranks()) * sizeof(comm::Awaited), true, &places.awaited);
   take(comm::SharedCommunicator::NumBytes(shape.num_ranks(), kWorldChunk), true, &places.world);
   if (shape.steps_together()) take(Lockstep::NumBytes(dp_size), true, &places.lockstep);
@@ -147,6 +158,10 @@ ExpertCounts Links::ExpertCountsIn(const DeploymentShape& shape, std::span<std::
           shape.num_experts};
 }
 
+BalanceBoard Links::BoardIn(const DeploymentShape& shape, std::span<std::byte> memory) {
+  return {BoardShapeOf(shape), Carve(shape, RankId(0), memory).balance};
+}
+
 uint64_t Links::HashOf(const DeploymentShape& shape) {
   uint64_t hash = 0xcbf29ce484222325;  // FNV-1a over numbers
   const auto add = [&hash](uint64_t number) { hash = (hash ^ number) * 0x100000001b3; };
@@ -159,7 +174,8 @@ uint64_t Links::HashOf(const DeploymentShape& shape) {
         static_cast<int64_t>(shape.chunk_bytes), static_cast<int64_t>(shape.plan_bytes),
         static_cast<int64_t>(shape.stage_bytes), shape.exchange.num_slots,
         shape.exchange.max_tokens, shape.exchange.top_k, shape.exchange.hidden,
-        int64_t{static_cast<uint8_t>(shape.exchange.act)}, int64_t{shape.exchange.deterministic}}) {
+        int64_t{static_cast<uint8_t>(shape.exchange.act)}, int64_t{shape.exchange.deterministic},
+        int64_t{shape.online.layer_updates_per_iter}}) {
     add(static_cast<uint64_t>(number));
   }
   for (const std::vector<int32_t>& layer : shape.slots.layers) {
@@ -187,6 +203,9 @@ Links::Links(const DeploymentShape& shape, RankId rank, const Places& places, Co
       control_(control),
       expert_counts_(places.expert_counts, shape.num_ranks(), shape.num_moe_layers,
                      shape.num_experts),
+      board_(shape.moves_experts()
+                 ? std::optional(BalanceBoard(BoardShapeOf(shape), places.balance))
+                 : std::nullopt),
       awaited_(reinterpret_cast<comm::Awaited*>(places.awaited.data()),
                static_cast<size_t>(shape.num_ranks())) {
   const layout::ParallelConfig& parallel = shape_.parallel;
@@ -274,6 +293,7 @@ model::Shard Links::ShardOf(const DeploymentShape& shape, RankId rank) {
     if (shape.exchanges()) {
       shard.max_moe_rows = shape.exchange.max_tokens;
       shard.slots = shape.slots;
+      if (shape.moves_experts()) shard.num_staging = shape.online.num_staging;
     }
   }
   shard.pipeline = {.rank = place.pp, .size = parallel.pipeline_parallel_size};

@@ -17,6 +17,8 @@
 #include "model/shard.h"
 #include "moe/exchange/exchange.h"
 #include "moe/exchange/protocol.h"
+#include "moe/balance/options.h"
+#include "rank/balance_board.h"
 #include "rank/control.h"
 #include "rank/expert_counts.h"
 #include "rank/lockstep.h"
@@ -38,7 +40,9 @@ struct DeploymentShape {
   // Of whole experts (expert parallelism over more than one rank), but for num_ranks.
   moe::ExchangeShape exchange;
   moe::ExchangeMode exchange_mode = moe::ExchangeMode::kAuto;  // each rank's own business
-  moe::SlotAssignment slots;                                   // of whole experts
+  moe::SlotAssignment slots;        // of whole experts
+  moe::OnlineBalance online;        // likewise
+  std::vector<int64_t> moe_layers;  // their layers of the model
   int num_spins = 0;
 
   int num_ranks() const { return parallel.num_gpus(); }
@@ -48,6 +52,8 @@ struct DeploymentShape {
     return exchanges() &&
            parallel.all2all_backend == layout::ExchangeBackend::kAllGatherReduceScatter;
   }
+  // Experts move between slots while it runs.
+  bool moves_experts() const { return exchanges() && online.is_on(); }
   bool cuts_experts() const {
     return has_experts && parallel.expert_group() > 1 && !parallel.enable_expert_parallel;
   }
@@ -59,6 +65,8 @@ class Links {
  public:
   // Of the deployment's memory, which begins as zeros and then holds a Control (Control::Create).
   static size_t NumBytes(const DeploymentShape& shape);
+  // Where ranks agree on moves, where they do: nothing else looks at it.
+  static BalanceBoard BoardIn(const DeploymentShape& shape, std::span<std::byte> memory);
   // The part at its beginning.
   static size_t ControlBytes(const DeploymentShape& shape);
   // What ranks have routed, in the deployment's memory.
@@ -75,6 +83,8 @@ class Links {
   const DeploymentShape& shape() const { return shape_; }
   const Control& control() const { return control_; }
   const ExpertCounts& expert_counts() const { return expert_counts_; }
+  // Where shape().moves_experts().
+  const BalanceBoard& board() const { return *board_; }
   bool is_leader() const { return place_.tp == 0 && place_.pp == 0; }
   // First of the last stage: has the logits.
   bool draws() const {
@@ -128,6 +138,7 @@ class Links {
   const layout::RankPlace place_;
   const Control control_;
   const ExpertCounts expert_counts_;
+  const std::optional<BalanceBoard> board_;
   const std::span<comm::Awaited> awaited_;
   std::atomic<int64_t> waited_ns_{0};
   std::unique_ptr<comm::Communicator> world_;

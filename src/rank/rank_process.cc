@@ -44,7 +44,7 @@ Status Run(FrameSocket& socket, std::span<std::byte> memory, StartMessage& start
                  Links::Open(shape, RankId(start.rank), memory));
   MOEBIUS_ASSIGN(StartedRank rank, StartRank(*links, options));
   if (rank.engine != nullptr) return ServeEngine(socket, std::move(rank.engine));
-  return Follow(*links, *rank.executor, rank.limits);
+  return Follow(*links, *rank.executor, rank.limits, rank.balance.get());
 }
 
 Status RunRank(int rank) {

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "engine/rank_memory.h"
 #include "platform/binding.h"
+#include "rank/balance_start.h"
 #include "rank/leader_sync.h"
 #include "rank/rank_cpus.h"
 
@@ -146,6 +147,7 @@ Result<StartedRank> TryStart(Links& links, const RankOptions& options) {
                     .block_size = options.engine.block_size,
                     .vocab_size = model->config().vocab_size,
                     .num_kv_blocks = plan.num_blocks};
+  std::unique_ptr<BalanceAgent> balance = StartBalancing(links, *model);
   engine::DeviceRank device;
   if (links.device() != nullptr) device = links.device()->OfRunner();
   if (links.is_leader()) {
@@ -154,7 +156,9 @@ Result<StartedRank> TryStart(Links& links, const RankOptions& options) {
         started.engine,
         engine::InprocEngineClient::Create(
             std::move(model), backend, std::move(pool), engine_options, plan,
-            std::make_unique<LeaderSync>(&links, bound, options.engine.prefill_interval), device));
+            std::make_unique<LeaderSync>(&links, bound, options.engine.prefill_interval,
+                                         std::move(balance)),
+            device));
   } else {
     const engine::ModelRunnerOptions runner = engine::RunnerOptionsOf(*model, engine_options, plan);
     if (links.device() != nullptr) {
@@ -165,6 +169,7 @@ Result<StartedRank> TryStart(Links& links, const RankOptions& options) {
     }
     MOEBIUS_ASSIGN(started.executor, engine::StepExecutor::Create(std::move(model), backend,
                                                                   std::move(pool), runner));
+    started.balance = std::move(balance);
     // Whoever calls this will follow.
     MOEBIUS_TRY(started.executor->BindThread(fmt::format("rank {}", rank)));
   }
@@ -214,6 +219,10 @@ Result<DeploymentShape> ShapeOf(const RankOptions& options) {
   shard.max_moe_rows = options.max_num_tokens;
   shard.slots = options.slots;
   shape.slots = options.slots;
+  shape.online = options.online;
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    if (config.layers[static_cast<size_t>(layer)].moe) shape.moe_layers.push_back(layer);
+  }
   shape.exchange =
       model::ShapeOfExchange(config, model::ActivationsOf(options.load.dtype, config), shard,
                              options.engine.max_num_batched_tokens, options.deterministic);

@@ -8,6 +8,7 @@
 #include "engine/inproc_engine_client.h"
 #include "engine/plan_codec.h"
 #include "engine/step_executor.h"
+#include "rank/balance_agent.h"
 #include "rank/links.h"
 #include "rank/thread_ranks.h"
 
@@ -21,6 +22,7 @@ Result<DeploymentShape> ShapeOf(const RankOptions& options);
 struct StartedRank {
   std::unique_ptr<engine::InprocEngineClient> engine;
   std::unique_ptr<engine::StepExecutor> executor;
+  std::unique_ptr<BalanceAgent> balance;  // the executor's, where experts move; ends before it
   std::unique_ptr<engine::DeviceFollower> device_follower;  // instead, on a GPU
   engine::PlanLimits limits;
 };

@@ -14,7 +14,7 @@
 #include "comm/signal.h"
 #include "moe/expert_stats.h"
 #include "rank/balance_board.h"
-#include "rank/expert_mover.h"
+#include "rank/balance_layout.h"
 #include "rank/update_choice.h"
 
 namespace moebius::rank {
@@ -39,11 +39,12 @@ class Rebalancer {
 
  private:
   void Run();
-  // False: this is ending.
-  bool WaitUntil(const std::function<bool()>& is_over, comm::Clock::time_point deadline);
-  void SeeThrough(BalancePlan plan);
-  // Why the plan cannot be: the first rank that failed, or those that are not ready.
-  std::string ReasonToDrop(uint64_t number) const;
+  // Until then or the deadline, or until this is ending.
+  void WaitUntil(const std::function<bool()>& is_over, comm::Clock::time_point deadline);
+  void SeeThrough(const BalancePlan& plan);
+  bool AreAll(std::atomic<uint64_t> BalanceCell::* word, uint64_t number) const;
+  int FirstFailed(uint64_t number) const;  // a rank; negative: none has
+  std::string WhyNotReady(uint64_t number) const;
   bool is_ending() const;
 
   const BalanceBoard board_;

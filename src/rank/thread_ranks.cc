@@ -85,11 +85,13 @@ void RunRank(Links& links, const RankOptions& options, std::promise<Result<Start
     return;
   }
   const std::unique_ptr<engine::StepExecutor> executor = std::move(rank->executor);
+  const std::unique_ptr<BalanceAgent> balance = std::move(rank->balance);
   const std::unique_ptr<engine::DeviceFollower> follower = std::move(rank->device_follower);
   const engine::PlanLimits limits = rank->limits;
   started.set_value(std::move(rank));
   const Status status =
-      follower != nullptr ? Follow(links, *follower, limits) : Follow(links, *executor, limits);
+      follower != nullptr ? Follow(links, *follower, limits)
+                          : Follow(links, *executor, limits, balance.get());
   if (!status) LogError("rank {}: {}", links.rank().value(), status.error().message());
 }
 

@@ -11,6 +11,7 @@
 #include "engine/engine_options.h"
 #include "layout/parallel_layout.h"
 #include "model/load.h"
+#include "moe/balance/options.h"
 #include "moe/exchange/mode.h"
 #include "moe/placement.h"
 
@@ -24,6 +25,7 @@ struct RankOptions {
   int64_t max_num_tokens = 0;       // rows of a rank in one chunk of an exchange; 0: a step's share
   moe::ExchangeMode exchange_mode = moe::ExchangeMode::kAuto;
   moe::SlotAssignment slots;  // of whole experts; else there is nothing to assign
+  moe::OnlineBalance online;  // of those
   int threads_per_rank = 1;
   std::chrono::milliseconds step_timeout = std::chrono::minutes(1);  // at most: step_bound.h
 };

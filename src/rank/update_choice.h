@@ -10,7 +10,7 @@
 #include "moe/balance/policy.h"
 #include "moe/expert_stats.h"
 #include "rank/balance_board.h"
-#include "rank/expert_mover.h"
+#include "rank/balance_layout.h"
 
 namespace moebius::rank {
 
@@ -32,18 +32,31 @@ class UpdateChoice {
   void AddWindow(const moe::ExpertStats& counts);
   // The next changes: none where too little was counted since the last ones, or nothing pays.
   std::vector<LayerUpdate> Choose();
-  // They are the placement now.
-  void Accept(const std::vector<LayerUpdate>& updates);
+  // They are the placement now; the number of slots that this changed.
+  int Accept(const std::vector<LayerUpdate>& updates);
 
  private:
+  struct Candidate {
+    int layer = 0;
+    double gain = 0;
+  };
+  using StagingLeft = std::vector<int>;  // by world rank
+
+  std::vector<Candidate> Candidates();
+  moe::SlotList Plan(int layer, double min_gain, int max_moves) const;
+  moe::SlotList PlanWithin(int layer, const StagingLeft& left) const;
+  moe::SlotList Shuffled(int layer, const StagingLeft& left);
   std::vector<LayerUpdate> ChooseByLoad();
   std::vector<LayerUpdate> ChooseAtRandom();
+  StagingLeft AllStaging() const;
+  bool Fits(int layer, const moe::SlotList& experts, const StagingLeft& left) const;
+  void Take(int layer, const moe::SlotList& experts, StagingLeft& left) const;
 
   BalanceLayout layout_;  // experts: of the present
   const UpdateChoiceOptions options_;
   moe::ExpertStats last_counts_;
   std::vector<std::vector<double>> load_;  // by layer and expert, decayed
-  std::vector<int64_t> num_tokens_;        // by layer, since the last choice
+  std::vector<int64_t> num_tokens_;        // by layer, since it was last looked at
   std::minstd_rand random_;
 };
 

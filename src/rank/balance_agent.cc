@@ -1,0 +1,46 @@
+#include "rank/balance_agent.h"
+
+#include <pthread.h>
+
+#include <utility>
+
+namespace moebius::rank {
+
+BalanceAgent::BalanceAgent(const BalanceBoard& board, BalanceAgentOptions options,
+                           moe::ExpertStore* store)
+    : board_(board),
+      rank_(options.mail.rank),
+      store_(store),
+      mover_(board, options.mail, options.layout, store),
+      thread_([this] {
+        pthread_setname_np(pthread_self(), "expert mover");
+        mover_.Run();
+      }) {
+  if (options.planner) {
+    planner_ = std::make_unique<Rebalancer>(board, std::move(options.layout),
+                                            std::move(*options.planner));
+  }
+}
+
+BalanceAgent::~BalanceAgent() {
+  planner_.reset();
+  mover_.Stop();
+  thread_.join();
+}
+
+Status BalanceAgent::Flip(uint64_t epoch) {
+  if (epoch == epoch_) return {};
+  BalanceCell& cell = board_.CellOf(rank_);
+  if (cell.ready.load() != epoch || board_.committable() != epoch) {
+    return MakeError(ErrorCode::kInternal,
+                     "rank {} is to go from placement epoch {} to {}, it has prepared {}", rank_,
+                     epoch_, epoch, cell.ready.load());
+  }
+  store_->Flip();
+  epoch_ = epoch;
+  cell.epoch.store(epoch);
+  comm::Ring(board_.planner_bell());
+  return {};
+}
+
+}  // namespace moebius::rank

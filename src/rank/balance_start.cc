@@ -1,0 +1,71 @@
+#include "rank/balance_start.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+namespace moebius::rank {
+namespace {
+
+// World ranks that share the experts of a pipeline stage, in the order of their slots.
+std::vector<int> ExpertRanks(const layout::ParallelConfig& parallel, int stage) {
+  std::vector<int> ranks(static_cast<size_t>(parallel.expert_group()));
+  for (int rank = 0; rank < parallel.num_gpus(); ++rank) {
+    const layout::RankPlace place = layout::PlaceOf(parallel, RankId(rank));
+    if (place.pp == stage) ranks[static_cast<size_t>(place.flattened)] = rank;
+  }
+  return ranks;
+}
+
+int StageOf(const DeploymentShape& shape, int64_t layer) {
+  const int num_stages = shape.parallel.pipeline_parallel_size;
+  int stage = 0;
+  while (layer >= layout::LayersOfStage(shape.num_layers, num_stages, stage).end) ++stage;
+  return stage;
+}
+
+// The planner's, at world rank 0.
+RebalancerOptions PlannerOf(const Links& links) {
+  const moe::OnlineBalance& online = links.shape().online;
+  RebalancerOptions planner;
+  planner.choice.layer_updates_per_iter = online.layer_updates_per_iter;
+  planner.choice.num_staging = online.num_staging;
+  planner.choice.min_gain = online.min_gain;
+  planner.choice.is_random = online.is_random;
+  planner.choice.seed = online.seed;
+  planner.step_interval = online.step_interval;
+  planner.abort = &links.control().abort();
+  planner.load = [counts = links.expert_counts()] { return counts.Sum(); };
+  planner.num_steps = [control = links.control()] { return control.Counters(0).Read().num_steps; };
+  return planner;
+}
+
+}  // namespace
+
+BalanceLayout LayOutSlots(const DeploymentShape& shape) {
+  const int group = shape.parallel.expert_group();
+  BalanceLayout layout;
+  layout.slots.num_experts = shape.num_experts;
+  layout.slots.num_slots =
+      static_cast<int>(std::max<int64_t>(shape.slots.num_slots, shape.num_experts));
+  layout.slots.num_ranks = group;
+  for (size_t layer = 0; layer < shape.moe_layers.size(); ++layer) {
+    layout.ranks.push_back(ExpertRanks(shape.parallel, StageOf(shape, shape.moe_layers[layer])));
+    layout.experts.push_back(shape.slots.Of(static_cast<int>(layer), shape.num_experts, group));
+  }
+  return layout;
+}
+
+std::unique_ptr<BalanceAgent> StartBalancing(Links& links, model::Model& model) {
+  const DeploymentShape& shape = links.shape();
+  if (!shape.moves_experts() || model.expert_store() == nullptr) return nullptr;
+  BalanceAgentOptions options;
+  options.layout = LayOutSlots(shape);
+  options.mail.rank = links.rank().value();
+  options.mail.abort = &links.control().abort();
+  options.mail.bytes_per_second = shape.online.bytes_per_second;
+  if (links.rank().value() == 0) options.planner = PlannerOf(links);
+  return std::make_unique<BalanceAgent>(links.board(), std::move(options), model.expert_store());
+}
+
+}  // namespace moebius::rank

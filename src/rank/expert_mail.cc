@@ -1,0 +1,188 @@
+#include "rank/expert_mail.h"
+
+#include <xxhash.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "comm/lost_time.h"
+
+namespace moebius::rank {
+namespace {
+
+using comm::Clock;
+
+constexpr int kMailTries = 2;  // a piece that came wrong may have met with a passing fault
+
+uint64_t ChecksumOf(std::span<const std::byte> bytes) {
+  return XXH3_64bits(bytes.data(), bytes.size());
+}
+
+// Of an expert: its pieces' checksums, one after the other.
+uint64_t AddPiece(uint64_t checksum, uint64_t piece) {
+  return XXH3_64bits_withSeed(&piece, sizeof(piece), checksum);
+}
+
+// body(offset, length) for the pieces of a whole.
+template <typename Body>
+Status ForPieces(size_t size, size_t piece, const Body& body) {
+  for (size_t offset = 0; offset < size; offset += piece) {
+    MOEBIUS_TRY(body(offset, std::min(piece, size - offset)));
+  }
+  return {};
+}
+
+}  // namespace
+
+ExpertMail::ExpertMail(const BalanceBoard& board, MailOptions options, moe::ExpertStore* store)
+    : board_(board),
+      options_(std::move(options)),
+      store_(store),
+      lost_(static_cast<size_t>(board.shape().num_ranks)) {}
+
+void ExpertMail::Stop() {
+  is_stopping_.store(true);
+  comm::Ring(board_.CellOf(options_.rank).bell);
+}
+
+bool ExpertMail::is_ending() const {
+  return is_stopping_.load() || (options_.abort != nullptr && options_.abort->is_set());
+}
+
+void ExpertMail::ServeUntil(const IsOver& is_over, Clock::time_point deadline) {
+  comm::Signal& bell = board_.CellOf(options_.rank).bell;
+  const comm::WaitBound bound{.deadline = deadline, .abort = options_.abort};
+  while (true) {
+    const uint32_t seen = comm::SequenceOf(bell.word.load());  // before the looks below
+    Serve();
+    if (is_over() || is_ending()) return;
+    // However often it rings.
+    const Clock::time_point now = Clock::now();
+    if (now >= deadline && now >= deadline + comm::LostSince(bound.since)) return;
+    comm::WaitForChange(bell, seen, bound);
+  }
+}
+
+void ExpertMail::Serve() {
+  for (int owner = 0; owner < board_.shape().num_ranks; ++owner) {
+    const uint64_t word = board_.MailboxOf(owner).word.load();
+    if (Mailbox::StateOf(word) != MailState::kAsked) continue;
+    if (Mailbox::SourceOf(word) == options_.rank) AnswerTo(owner, word);
+  }
+}
+
+void ExpertMail::AnswerTo(int owner, uint64_t asked) {
+  const BalanceHooks& hooks = options_.hooks;
+  if (hooks.asked) {
+    uint64_t& lost = lost_[static_cast<size_t>(owner)];
+    if (lost == asked) return;
+    if (!hooks.asked(options_.rank, owner)) {
+      lost = asked;
+      return;
+    }
+  }
+  Mailbox& mailbox = board_.MailboxOf(owner);
+  uint64_t word = asked;
+  if (!mailbox.word.compare_exchange_strong(word, Mailbox::With(asked, MailState::kServing))) {
+    return;  // taken back
+  }
+  const std::span<std::byte> chunk = board_.ChunkOf(owner);
+  const int layer = mailbox.layer;
+  const bool has_layer = layer >= 0 && layer < board_.shape().num_layers;
+  const size_t size = has_layer ? store_->ExpertBytes(layer) : 0;
+  mailbox.is_served = size > 0 && mailbox.length <= chunk.size() && mailbox.offset <= size &&
+                      mailbox.length <= size - mailbox.offset;
+  const auto read = [&](size_t offset, size_t length) {
+    store_->Read(layer, mailbox.local_slot, offset, chunk.first(length));
+    return ChecksumOf(chunk.first(length));
+  };
+  if (mailbox.is_served && mailbox.length > 0) {
+    mailbox.checksum = read(mailbox.offset, mailbox.length);
+    if (hooks.answered) hooks.answered(options_.rank, owner, chunk.first(mailbox.length));
+  } else if (mailbox.is_served) {
+    mailbox.checksum = 0;
+    (void)ForPieces(size, chunk.size(), [&](size_t offset, size_t length) -> Status {
+      mailbox.checksum = AddPiece(mailbox.checksum, read(offset, length));
+      return {};
+    });
+  }
+  mailbox.word.store(Mailbox::With(asked, MailState::kAnswered));
+  comm::Ring(board_.CellOf(owner).bell);
+}
+
+Result<uint64_t> ExpertMail::Ask(const PeerSlot& from, size_t offset, size_t length,
+                                 const IsOver& is_over) {
+  Mailbox& mailbox = board_.MailboxOf(options_.rank);
+  mailbox.layer = from.layer;
+  mailbox.local_slot = from.local_slot;
+  mailbox.offset = offset;
+  mailbox.length = length;
+  const uint64_t asked = Mailbox::WordOf(MailState::kAsked, from.rank, ++sequence_);
+  const uint64_t idle = Mailbox::With(asked, MailState::kIdle);
+  mailbox.word.store(asked);
+  comm::Ring(board_.CellOf(from.rank).bell);
+  const auto is_answered = [&] {
+    return Mailbox::StateOf(mailbox.word.load()) == MailState::kAnswered;
+  };
+  ServeUntil([&] { return is_answered() || is_over(); }, Clock::now() + options_.answer_deadline);
+  if (uint64_t word = asked; mailbox.word.compare_exchange_strong(word, idle)) {
+    if (is_over() || is_ending()) return MakeError(ErrorCode::kCancelled, "not wanted any more");
+    return MakeError(
+        ErrorCode::kDeadline, "rank {} did not answer within {} ms", from.rank,
+        std::chrono::duration_cast<std::chrono::milliseconds>(options_.answer_deadline).count());
+  }
+  // A source that writes already has the mailbox, and reads its slot, until it is done.
+  ServeUntil(is_answered, Clock::time_point::max());
+  if (!is_answered()) return MakeError(ErrorCode::kCancelled, "this rank is ending");
+  const bool is_served = mailbox.is_served;
+  const uint64_t checksum = mailbox.checksum;
+  mailbox.word.store(idle);
+  if (!is_served) {
+    return MakeError(ErrorCode::kUnavailable, "rank {} has no bytes {}+{} of slot {} of layer {}",
+                     from.rank, offset, length, from.local_slot, from.layer);
+  }
+  return checksum;
+}
+
+void ExpertMail::Pace(size_t bytes, const IsOver& is_over) {
+  if (options_.bytes_per_second <= 0) return;
+  ServeUntil(is_over, next_fetch_);
+  const auto time = std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(
+      static_cast<double>(bytes) / static_cast<double>(options_.bytes_per_second)));
+  next_fetch_ = std::max(next_fetch_, Clock::now()) + time;
+}
+
+Status ExpertMail::FetchPiece(const PeerSlot& from, size_t offset, size_t length,
+                              const IsOver& is_over, uint64_t* checksum) {
+  const std::span<const std::byte> piece = board_.ChunkOf(options_.rank).first(length);
+  for (int i = 0; i < kMailTries; ++i) {
+    Pace(length, is_over);
+    MOEBIUS_ASSIGN(const uint64_t expected, Ask(from, offset, length, is_over));
+    board_.counters().num_bytes += static_cast<int64_t>(length);
+    *checksum = ChecksumOf(piece);
+    if (*checksum == expected) return {};
+    ++board_.counters().num_corrupt;
+  }
+  return MakeError(ErrorCode::kCorrupt, "{} bytes at {} came from rank {} with a wrong checksum",
+                   length, offset, from.rank);
+}
+
+Status ExpertMail::Fetch(const PeerSlot& from, int staging, const IsOver& is_over) {
+  const std::span<const std::byte> chunk = board_.ChunkOf(options_.rank);
+  uint64_t whole = 0;
+  MOEBIUS_TRY(ForPieces(store_->ExpertBytes(from.layer), chunk.size(),
+                        [&](size_t offset, size_t length) -> Status {
+                          uint64_t checksum = 0;
+                          MOEBIUS_TRY(FetchPiece(from, offset, length, is_over, &checksum));
+                          store_->Write(staging, offset, chunk.first(length));
+                          whole = AddPiece(whole, checksum);
+                          return {};
+                        }));
+  // The source looks at all of it once more, so a slot that changed meanwhile shows.
+  MOEBIUS_ASSIGN(const uint64_t expected, Ask(from, 0, 0, is_over));
+  if (whole == expected) return {};
+  return MakeError(ErrorCode::kCorrupt, "an expert came from rank {} with checksum {:016x}, not "
+                   "{:016x}", from.rank, whole, expected);
+}
+
+}  // namespace moebius::rank

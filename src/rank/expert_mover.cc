@@ -1,0 +1,200 @@
+#include "rank/expert_mover.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "moe/placement.h"
+
+namespace moebius::rank {
+
+using comm::Clock;
+
+ExpertMover::ExpertMover(const BalanceBoard& board, MailOptions options, BalanceLayout layout,
+                         moe::ExpertStore* store)
+    : board_(board),
+      rank_(options.rank),
+      layout_(std::move(layout)),
+      store_(store),
+      mail_(board, std::move(options), store) {}
+
+void ExpertMover::Run() {
+  while (true) {
+    mail_.ServeUntil(
+        [&] { return board_.published() != plan_.number || (is_prepared_ && IsDropped()); },
+        Clock::time_point::max());
+    if (mail_.is_ending()) return;
+    if (is_prepared_ && IsDropped()) {
+      store_->Discard();
+      is_prepared_ = false;
+      Release();
+    } else {
+      Handle();
+    }
+  }
+}
+
+void ExpertMover::Release() {
+  board_.CellOf(rank_).released.store(plan_.number);
+  comm::Ring(board_.planner_bell());
+}
+
+void ExpertMover::Handle() {
+  if (is_prepared_) {  // and this rank has flipped to it, else there would be no other
+    for (LayerUpdate& update : plan_.updates) {
+      layout_.experts[static_cast<size_t>(update.layer)] = std::move(update.experts);
+    }
+    is_prepared_ = false;
+  }
+  BalanceCell& cell = board_.CellOf(rank_);
+  const Status status = Prepare();
+  if (mail_.is_ending()) return;
+  if (status) {
+    is_prepared_ = true;
+    cell.ready.store(plan_.number);
+    comm::Ring(board_.planner_bell());
+    return;
+  }
+  if (status.error().code() != ErrorCode::kCancelled) {
+    board_.SetReason(rank_, status.error().message());
+    cell.failed.store(plan_.number);
+  }
+  Release();  // nothing of it is held
+}
+
+Status ExpertMover::Prepare() {
+  Result<BalancePlan> plan = board_.Read();
+  plan_ = {.number = board_.published()};
+  if (!plan) return tl::unexpected(plan.error());
+  plan_ = std::move(*plan);
+  MOEBIUS_TRY(Check());
+  MOEBIUS_ASSIGN(const std::vector<Move> moves, Moves());
+  is_late_.assign(static_cast<size_t>(board_.shape().num_ranks), false);
+  std::vector<moe::ExpertStore::Change> changes;
+  for (const LayerUpdate& update : plan_.updates) {
+    const std::vector<int>& ranks = layout_.ranks[static_cast<size_t>(update.layer)];
+    if (std::ranges::find(ranks, rank_) == ranks.end()) continue;
+    changes.push_back({.layer = update.layer, .experts = update.experts, .slots = {}});
+    for (const Move& move : moves) {
+      if (move.layer != update.layer) continue;
+      if (Status status = Fetch(move); !status) {
+        return tl::unexpected(status.error().WithContext(
+            fmt::format("layer {}, expert {}", move.layer, move.expert)));
+      }
+      changes.back().slots.push_back({move.place % layout_.slots.places_per_rank(), move.staging});
+    }
+  }
+  return store_->Prepare(std::move(changes));
+}
+
+// The hash has shown that it is what the planner wrote; this, that it is a placement.
+Status ExpertMover::Check() const {
+  std::vector<bool> is_changed(static_cast<size_t>(layout_.num_layers()));
+  for (const LayerUpdate& update : plan_.updates) {
+    if (update.layer < 0 || update.layer >= layout_.num_layers() ||
+        is_changed[static_cast<size_t>(update.layer)]) {
+      return MakeError(ErrorCode::kCorrupt, "plan {} changes layer {}, expected each once, below {}",
+                       plan_.number, update.layer, layout_.num_layers());
+    }
+    is_changed[static_cast<size_t>(update.layer)] = true;
+    const auto placement = moe::Placement::Create(layout_.slots.num_experts, update.experts);
+    if (!placement) {
+      return tl::unexpected(placement.error().WithContext(
+          fmt::format("plan {}, layer {}", plan_.number, update.layer)));
+    }
+  }
+  return {};
+}
+
+Result<std::vector<ExpertMover::Move>> ExpertMover::Moves() const {
+  std::vector<Move> moves;
+  for (const LayerUpdate& update : plan_.updates) {
+    const moe::SlotList& present = layout_.experts[static_cast<size_t>(update.layer)];
+    for (size_t p = 0; p < present.size(); ++p) {
+      const int32_t expert = update.experts[p];
+      const auto place = static_cast<int>(p);
+      if (expert < 0 || expert == present[p]) continue;
+      if (layout_.WorldRankOf(update.layer, place) != rank_) continue;
+      moves.push_back({update.layer, place, expert, static_cast<int>(moves.size())});
+    }
+  }
+  if (static_cast<int>(moves.size()) > store_->num_staging()) {
+    return MakeError(ErrorCode::kOutOfMemory, "{} slots of the rank change, it has {} to stage them",
+                     moves.size(), store_->num_staging());
+  }
+  return moves;
+}
+
+Status ExpertMover::Fetch(const Move& move) {
+  if (IsDropped()) return MakeError(ErrorCode::kCancelled, "the plan was dropped");
+  BalanceCounters& counters = board_.counters();
+  if (CopyOnRank(move)) return {};
+  Status peers = FetchFromPeers(move);
+  if (peers) {
+    ++counters.from_peer;
+    return {};
+  }
+  if (peers.error().code() == ErrorCode::kCancelled) return peers;
+  const auto bytes = static_cast<int64_t>(store_->ExpertBytes(move.layer));
+  const Status pool = store_->FetchFromPool(move.layer, ExpertId(move.expert), move.staging);
+  if (pool) {
+    ++counters.from_pool;
+    counters.num_bytes += bytes;
+    return {};
+  }
+  const Status checkpoint =
+      store_->FetchFromCheckpoint(move.layer, ExpertId(move.expert), move.staging);
+  if (checkpoint) {
+    ++counters.from_checkpoint;
+    counters.num_bytes += bytes;
+    return {};
+  }
+  return MakeError(peers.error().code(), "{}; host pool: {}; checkpoint: {}",
+                   peers.error().message(), pool.error().message(), checkpoint.error().message());
+}
+
+bool ExpertMover::CopyOnRank(const Move& move) {
+  const moe::SlotList& present = layout_.experts[static_cast<size_t>(move.layer)];
+  for (size_t p = 0; p < present.size(); ++p) {
+    const auto place = static_cast<int>(p);
+    if (present[p] != move.expert || layout_.WorldRankOf(move.layer, place) != rank_) continue;
+    const std::span<std::byte> chunk = board_.ChunkOf(rank_);  // nobody else's while none is asked
+    const size_t size = store_->ExpertBytes(move.layer);
+    for (size_t offset = 0; offset < size; offset += chunk.size()) {
+      const std::span<std::byte> piece = chunk.first(std::min(chunk.size(), size - offset));
+      store_->Read(move.layer, place % layout_.slots.places_per_rank(), offset, piece);
+      store_->Write(move.staging, offset, piece);
+    }
+    ++board_.counters().from_same_rank;
+    return true;
+  }
+  return false;
+}
+
+Status ExpertMover::FetchFromPeers(const Move& move) {
+  const moe::SlotList& present = layout_.experts[static_cast<size_t>(move.layer)];
+  std::vector<int> places;
+  for (size_t p = 0; p < present.size(); ++p) {
+    if (present[p] == move.expert) places.push_back(static_cast<int>(p));
+  }
+  std::string reasons;
+  ErrorCode code = ErrorCode::kUnavailable;
+  for (size_t i = 0; i < places.size(); ++i) {
+    // Those who want the same expert begin with different holders.
+    const size_t first = static_cast<size_t>(move.place) + static_cast<size_t>(move.layer);
+    const int place = places[(first + i) % places.size()];
+    const int source = layout_.WorldRankOf(move.layer, place);
+    if (is_late_[static_cast<size_t>(source)]) continue;
+    const Status status =
+        mail_.Fetch({source, move.layer, place % layout_.slots.places_per_rank()}, move.staging,
+                    [&] { return IsDropped(); });
+    if (status || status.error().code() == ErrorCode::kCancelled) return status;
+    code = status.error().code();
+    is_late_[static_cast<size_t>(source)] = code == ErrorCode::kDeadline;
+    reasons += (reasons.empty() ? "" : "; ") + status.error().message();
+  }
+  if (reasons.empty()) reasons = "no peer that answers holds it";
+  return MakeError(code, "{}", reasons);
+}
+
+}  // namespace moebius::rank
