@@ -78,6 +78,9 @@ Status NamedMemory::Reserve() {
       failure = posix_fallocate(file_.get(), static_cast<off_t>(begin), static_cast<off_t>(length));
     }
     if (failure == 0) continue;
+    // Others took what was free a moment ago, as a rule.
+    const Result<SharedMemoryRoom> room = ReadSharedMemoryRoom(folder_);
+    if (room) MOEBIUS_TRY(CheckRoom(*room, name_, whole - begin));
     return MakeError(ErrorCode::kOutOfMemory, "{}/{}: {} of {} bytes could be reserved: {}",
                      folder_, name_, begin, whole, std::strerror(failure));
   }
