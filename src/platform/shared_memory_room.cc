@@ -77,7 +77,7 @@ std::string ChosenWord(const std::string& setting) {
 std::string SharedHugePages(const std::string& folder, const std::string& root) {
   std::ifstream file(root + "/sys/kernel/mm/transparent_hugepage/shmem_enabled");
   const std::string setting((std::istreambuf_iterator<char>(file)), {});
-  const std::string everywhere = ChosenWord(setting);
+  std::string everywhere = ChosenWord(setting);
   // The other words are for memory without a name, which has a mount of its own.
   if (everywhere.empty() || everywhere == "deny" || everywhere == "force") return everywhere;
   std::string word = "never";
