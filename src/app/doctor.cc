@@ -2,7 +2,6 @@
 
 #include <fmt/core.h>
 #include <fmt/ranges.h>
-#include <sys/statvfs.h>
 
 #include <array>
 #include <cerrno>
@@ -12,7 +11,9 @@
 #include <sstream>
 
 #include "app/doctor_gpu.h"
+#include "app/doctor_memory.h"
 #include "kernels/backend.h"
+#include "platform/shared_memory_room.h"
 #include "platform/thread_pool.h"
 
 namespace moebius::app {
@@ -45,14 +46,6 @@ std::string OutputOf(const std::string& command) {
     output.append(buffer.data(), count);
   }
   return output;
-}
-
-Result<uint64_t> FileSystemBytes(const std::string& path) {
-  struct statvfs info = {};
-  if (statvfs(path.c_str(), &info) != 0) {
-    return MakeError(ErrorCode::kUnavailable, "{}: {}", path, std::strerror(errno));
-  }
-  return static_cast<uint64_t>(info.f_blocks) * info.f_frsize;
 }
 
 Finding CheckKernelsOfThisMachine() {
@@ -199,34 +192,14 @@ Finding CheckMemory(const Result<platform::SystemMemory>& memory) {
   return finding;
 }
 
-Finding CheckSharedMemory(const Result<uint64_t>& num_bytes) {
-  Finding finding = {"/dev/shm", FindingState::kOk, "", ""};
-  // What the ranks of one host exchange is anonymous shared memory, which counts against this file
-  // system in most containers; NCCL opens files there.
-  constexpr uint64_t kEnough = uint64_t{1} << 30;
-  if (num_bytes && *num_bytes >= kEnough) {
-    finding.found = Gibibytes(*num_bytes);
-    return finding;
-  }
-  finding.state = FindingState::kWarning;
-  finding.found = num_bytes ? fmt::format("{} MiB", *num_bytes >> 20) : num_bytes.error().message();
-  finding.remedy =
-      "several ranks on one host need at least 1 GiB: docker run --shm-size=8g, or mount -o "
-      "remount,size=8G /dev/shm";
-  return finding;
-}
-
 Finding CheckHugePages(const std::string& enabled) {
   Finding finding = {"transparent huge pages", FindingState::kOk, "", ""};
-  // "always [madvise] never": the setting stands in brackets.
-  const size_t open = enabled.find('[');
-  const size_t close = enabled.find(']', open == std::string::npos ? 0 : open);
-  if (open == std::string::npos || close == std::string::npos) {
+  finding.found = platform::ChosenWord(enabled);
+  if (finding.found.empty()) {
     finding.state = FindingState::kNotApplicable;
     finding.found = "this kernel has none";
     return finding;
   }
-  finding.found = enabled.substr(open + 1, close - open - 1);
   if (finding.found != "always" && finding.found != "madvise") {
     finding.state = FindingState::kWarning;
     finding.remedy =
@@ -276,10 +249,10 @@ std::vector<Finding> Diagnose(const DoctorOptions& given) {
     findings.push_back(CheckBandwidth(platform::MeasureReadBandwidth(*pool), pool->num_threads()));
   }
   findings.push_back(CheckMemory(platform::ReadSystemMemory(options.root)));
-  findings.push_back(CheckSharedMemory(FileSystemBytes(options.root + "/dev/shm")));
   findings.push_back(
       CheckHugePages(ReadText(options.root + "/sys/kernel/mm/transparent_hugepage/enabled")));
   findings.push_back(CheckNuma(topology));
+  for (Finding& finding : CheckMemories(options, topology)) findings.push_back(std::move(finding));
   for (Finding& finding : CheckGpus(options)) findings.push_back(std::move(finding));
   return findings;
 }

@@ -60,8 +60,7 @@ Finding CheckKernels(const Result<std::string>& chosen, const std::vector<std::s
 Finding CheckAmx(const platform::CpuFeatures& features, const Status& request);
 Finding CheckBandwidth(const Result<platform::Bandwidth>& bandwidth, int num_threads);
 Finding CheckMemory(const Result<platform::SystemMemory>& memory);
-Finding CheckSharedMemory(const Result<uint64_t>& num_bytes);  // of /dev/shm
-Finding CheckHugePages(const std::string& enabled);            // the file's content; empty: no file
+Finding CheckHugePages(const std::string& enabled);  // the file's content; empty: no file
 Finding CheckNuma(const Result<platform::Topology>& topology);
 
 }  // namespace moebius::app

@@ -111,15 +111,6 @@ TEST(Doctor, LittleMemoryIsAWarningThatKnowsTheContainer) {
   EXPECT_TRUE(Contains(CheckMemory(memory).found, "limited to 1.0 GiB"));
 }
 
-TEST(Doctor, DockersDefaultSharedMemoryIsTooSmall) {
-  EXPECT_EQ(CheckSharedMemory(8 * kGiB).state, FindingState::kOk);
-  const Finding finding = CheckSharedMemory(uint64_t{64} << 20);
-  EXPECT_EQ(finding.state, FindingState::kWarning);
-  EXPECT_EQ(finding.found, "64 MiB");
-  EXPECT_TRUE(Contains(finding.remedy, "--shm-size"));
-  EXPECT_EQ(CheckSharedMemory(Failure("/dev/shm: No such file")).state, FindingState::kWarning);
-}
-
 TEST(Doctor, HugePagesThatAreOffAreAWarning) {
   EXPECT_EQ(CheckHugePages("always [madvise] never\n").state, FindingState::kOk);
   EXPECT_EQ(CheckHugePages("[always] madvise never\n").found, "always");

@@ -2,6 +2,8 @@
 
 #include <numaif.h>
 #include <sched.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -74,6 +76,23 @@ std::vector<int> MemoryNodesOfThread() {
     }
   }
   return nodes;
+}
+
+Status ProbeMemoryBinding(int node) {
+  NodeMask mask;
+  if (node < 0 || node >= kMaxNodes) {
+    return MakeError(ErrorCode::kUnavailable, "NUMA node {} is not below {}", node, kMaxNodes);
+  }
+  mask.words[node / kBitsPerWord] = 1UL << (node % kBitsPerWord);
+  const auto size = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  void* page = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  const bool bound =
+      page != MAP_FAILED && mbind(page, size, MPOL_BIND, mask.words, kMaxNodes + 1, 0) == 0;
+  const int reason = errno;
+  if (page != MAP_FAILED) munmap(page, size);
+  if (bound) return {};
+  return MakeError(ErrorCode::kUnavailable, "memory cannot be bound to NUMA node {}: {}", node,
+                   std::strerror(reason));
 }
 
 Result<bool> BindMemory(const std::vector<int>& nodes, const std::string& who) {

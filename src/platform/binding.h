@@ -24,6 +24,10 @@ Status BindThread(pthread_t thread, const std::vector<int>& cpus, const std::str
 // then says something else.
 Result<bool> BindMemory(const std::vector<int>& nodes, const std::string& who);
 
+// Whether the system lets this process bind memory to the node; tried on a page of its own, which
+// changes nothing else. kUnavailable says what it answers.
+Status ProbeMemoryBinding(int node);
+
 // The nodes that the calling thread's memory is bound to; empty: none in particular.
 std::vector<int> MemoryNodesOfThread();
 

@@ -87,5 +87,14 @@ TEST(Binding, APoolsThreadsAreWhereTheyWerePlanned) {
   });
 }
 
+TEST(Binding, AProbeOfANodeThatIsNotThereIsAnErrorAndChangesNothing) {
+  const std::vector<int> before = MemoryNodesOfThread();
+  EXPECT_FALSE(ProbeMemoryBinding(-1));
+  const Status far = ProbeMemoryBinding(1023);
+  ASSERT_FALSE(far);
+  EXPECT_NE(far.error().message().find("NUMA node 1023"), std::string::npos);
+  EXPECT_EQ(MemoryNodesOfThread(), before);
+}
+
 }  // namespace
 }  // namespace moebius::platform
