@@ -79,9 +79,8 @@ Mailbox& BalanceBoard::MailboxOf(int rank) const {
 
 std::span<std::byte> BalanceBoard::ChunkOf(int rank) const {
   const size_t stride = RoundUp(shape_.chunk_bytes, kBoardLine);
-  return memory_.subspan(
-      PartsOf(shape_, sizeof(Head)).chunks + static_cast<size_t>(rank) * stride,
-      shape_.chunk_bytes);
+  return memory_.subspan(PartsOf(shape_, sizeof(Head)).chunks + static_cast<size_t>(rank) * stride,
+                         shape_.chunk_bytes);
 }
 
 comm::Signal& BalanceBoard::planner_bell() const { return head().planner_bell; }
@@ -113,7 +112,8 @@ void BalanceBoard::Publish(const BalancePlan& plan) const {
 }
 
 Result<BalancePlan> BalanceBoard::Read() const {
-  BalancePlan plan{.number = published()};
+  BalancePlan plan;
+  plan.number = published();
   const std::span<const int32_t> words = PlanWords();
   const uint64_t hash = XXH3_64bits_withSeed(words.data(), words.size_bytes(), plan.number);
   if (hash != head().plan_hash) {
@@ -125,8 +125,8 @@ Result<BalancePlan> BalanceBoard::Read() const {
                      words[0], shape_.max_updates);
   }
   for (int32_t i = 0; i < words[0]; ++i) {
-    const auto update = words.subspan(1 + static_cast<size_t>(i) * UpdateWords(shape_),
-                                      UpdateWords(shape_));
+    const auto update =
+        words.subspan(1 + static_cast<size_t>(i) * UpdateWords(shape_), UpdateWords(shape_));
     plan.updates.push_back({update[0], moe::SlotList(update.begin() + 1, update.end())});
   }
   return plan;

@@ -63,10 +63,8 @@ void ExpertMover::Handle() {
 }
 
 Status ExpertMover::Prepare() {
-  Result<BalancePlan> plan = board_.Read();
-  plan_ = {.number = board_.published()};
-  if (!plan) return tl::unexpected(plan.error());
-  plan_ = std::move(*plan);
+  plan_.number = board_.published();
+  MOEBIUS_ASSIGN(plan_, board_.Read());
   MOEBIUS_TRY(Check());
   MOEBIUS_ASSIGN(const std::vector<Move> moves, Moves());
   is_late_.assign(static_cast<size_t>(board_.shape().num_ranks), false);
@@ -93,8 +91,9 @@ Status ExpertMover::Check() const {
   for (const LayerUpdate& update : plan_.updates) {
     if (update.layer < 0 || update.layer >= layout_.num_layers() ||
         is_changed[static_cast<size_t>(update.layer)]) {
-      return MakeError(ErrorCode::kCorrupt, "plan {} changes layer {}, expected each once, below {}",
-                       plan_.number, update.layer, layout_.num_layers());
+      return MakeError(ErrorCode::kCorrupt,
+                       "plan {} changes layer {}, expected each once, below {}", plan_.number,
+                       update.layer, layout_.num_layers());
     }
     is_changed[static_cast<size_t>(update.layer)] = true;
     const auto placement = moe::Placement::Create(layout_.slots.num_experts, update.experts);
@@ -119,8 +118,9 @@ Result<std::vector<ExpertMover::Move>> ExpertMover::Moves() const {
     }
   }
   if (static_cast<int>(moves.size()) > store_->num_staging()) {
-    return MakeError(ErrorCode::kOutOfMemory, "{} slots of the rank change, it has {} to stage them",
-                     moves.size(), store_->num_staging());
+    return MakeError(ErrorCode::kOutOfMemory,
+                     "{} slots of the rank change, it has {} to stage them", moves.size(),
+                     store_->num_staging());
   }
   return moves;
 }
@@ -185,9 +185,8 @@ Status ExpertMover::FetchFromPeers(const Move& move) {
     const int place = places[(first + i) % places.size()];
     const int source = layout_.WorldRankOf(move.layer, place);
     if (is_late_[static_cast<size_t>(source)]) continue;
-    const Status status =
-        mail_.Fetch({source, move.layer, place % layout_.slots.places_per_rank()}, move.staging,
-                    [&] { return IsDropped(); });
+    const Status status = mail_.Fetch({source, move.layer, place % layout_.slots.places_per_rank()},
+                                      move.staging, [&] { return IsDropped(); });
     if (status || status.error().code() == ErrorCode::kCancelled) return status;
     code = status.error().code();
     is_late_[static_cast<size_t>(source)] = code == ErrorCode::kDeadline;

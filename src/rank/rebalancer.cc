@@ -41,8 +41,9 @@ void Rebalancer::WaitUntil(const std::function<bool()>& is_over, Clock::time_poi
     const Clock::time_point now = Clock::now();
     if (is_over() || is_ending() || now >= deadline) return;
     // Steps ring no bell.
-    comm::WaitForChange(bell, seen, {.deadline = std::min(deadline, now + options_.period),
-                                     .abort = options_.abort});
+    comm::WaitForChange(
+        bell, seen,
+        {.deadline = std::min(deadline, now + options_.period), .abort = options_.abort});
   }
 }
 
@@ -51,8 +52,7 @@ void Rebalancer::Run() {
   int64_t last_step = 0;
   uint64_t number = board_.published();
   while (true) {
-    const int64_t interval = options_.step_interval
-                             << std::min(drops_in_a_row_, kMostDoublings);
+    const int64_t interval = options_.step_interval << std::min(drops_in_a_row_, kMostDoublings);
     WaitUntil([&] { return options_.num_steps() - last_step >= interval; },
               Clock::time_point::max());
     if (is_ending()) return;
