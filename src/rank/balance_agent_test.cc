@@ -38,7 +38,8 @@ TEST(BalanceAgent, APlanIsFetchedAndThenFlippedTo) {
     lists[0] = Turned(lists[0], 1);
     lists[2] = Turned(lists[2], 7);
     board.Publish({.number = 1, .updates = {{0, lists[0]}, {2, lists[2]}}});
-    ASSERT_TRUE(BalancedRanks::Comes([&] { return ranks.AllReady(1); })) << board.Reason(0);
+    ASSERT_TRUE(BalancedRanks::Comes([&] { return ranks.AllReady(1); }))
+        << board.CellOf(0).reason.Get();
     EXPECT_TRUE(ranks.AllAsListed(layout.experts)) << "nothing shows before the flip";
     EXPECT_EQ(ranks.agent(1)->Committable(), 0U);
     EXPECT_FALSE(ranks.agent(1)->Flip(1)) << "it is not committed";

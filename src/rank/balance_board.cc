@@ -3,7 +3,6 @@
 #include <xxhash.h>
 
 #include <algorithm>
-#include <cstring>
 
 #include "base/check.h"
 #include "base/math.h"
@@ -142,17 +141,6 @@ void BalanceBoard::Drop(uint64_t number) const {
   RingAll();
 }
 
-void BalanceBoard::SetReason(int rank, std::string_view text) const {
-  char* reason = CellOf(rank).reason;
-  std::memset(reason, 0, kMaxReasonBytes);
-  std::memcpy(reason, text.data(), std::min(text.size(), kMaxReasonBytes - 1));
-}
-
-std::string BalanceBoard::Reason(int rank) const {
-  const char* reason = CellOf(rank).reason;
-  return {reason, strnlen(reason, kMaxReasonBytes)};
-}
-
 BalanceStatus BalanceBoard::ReadStatus() const {
   const BalanceCounters& from = counters();
   return {.epoch = committable(),
@@ -165,7 +153,8 @@ BalanceStatus BalanceBoard::ReadStatus() const {
           .from_peer = from.from_peer.load(),
           .from_pool = from.from_pool.load(),
           .from_checkpoint = from.from_checkpoint.load(),
-          .num_corrupt = from.num_corrupt.load()};
+          .num_corrupt = from.num_corrupt.load(),
+          .last_drop = from.last_drop.Get()};
 }
 
 }  // namespace moebius::rank

@@ -90,7 +90,8 @@ TEST(BalanceFailure, AnotherHolderIsASourceToo) {
   BalancedRanks ranks({.layout = layout, .hooks = CorruptFirst(1000)});
   ranks.Start();
   ranks.board().Publish({.number = 1, .updates = {{0, after}}});
-  ASSERT_TRUE(BalancedRanks::Comes([&] { return ranks.AllReady(1); })) << ranks.board().Reason(2);
+  ASSERT_TRUE(BalancedRanks::Comes([&] { return ranks.AllReady(1); }))
+      << ranks.board().CellOf(2).reason.Get();
   Finish(ranks, 1, after);
 }
 
@@ -98,11 +99,31 @@ TEST(BalanceFailure, WithoutAnySourceThePlanIsDroppedAndTheNextOneGoes) {
   BalancedRanks ranks({.layout = FourRanks(), .hooks = CorruptFirst(2)});
   ranks.Start();
   ASSERT_FALSE(Try(ranks, 1, kAfter));
-  EXPECT_EQ(ranks.board().Reason(0),
+  EXPECT_EQ(ranks.board().CellOf(0).reason.Get(),
             "layer 0, expert 7: 4096 bytes at 0 came from rank 3 with a wrong checksum; "
             "host pool: there is none; checkpoint: there is none");
   ASSERT_TRUE(Try(ranks, 2, kAfter));
   Finish(ranks, 2, kAfter);
+}
+
+TEST(BalanceFailure, ASlotThatChangesOnTheWayShowsInTheWhole) {
+  BalancedRanks* all = nullptr;
+  std::atomic<bool> has_changed{false};
+  BalancedRanks ranks(
+      {.layout = FourRanks(), .hooks = {.asked = {}, .answered = [&](int source, int, auto) {
+                                          // The piece is on its way; expert 7 is what rank 3 has
+                                          // second.
+                                          if (source == 3 && !has_changed.exchange(true)) {
+                                            all->store(3).Spoil(0, 1);
+                                          }
+                                        }}});
+  all = &ranks;
+  ranks.store(0).has_checkpoint = true;
+  ranks.Start();
+  ASSERT_TRUE(Try(ranks, 1, kAfter));
+  Finish(ranks, 1, kAfter);
+  EXPECT_EQ(ranks.board().ReadStatus().num_corrupt, 0);
+  EXPECT_EQ(ranks.board().ReadStatus().from_checkpoint, 1);
 }
 
 TEST(BalanceFailure, ALostRequestEndsWithItsDeadline) {
@@ -119,7 +140,7 @@ TEST(BalanceFailure, ALostRequestEndsWithItsDeadline) {
       Finish(ranks, 1, kAfter);
       EXPECT_GE(ranks.board().ReadStatus().from_checkpoint, 1);
     } else {
-      EXPECT_EQ(ranks.board().Reason(0),
+      EXPECT_EQ(ranks.board().CellOf(0).reason.Get(),
                 "layer 0, expert 7: rank 3 did not answer within 200 ms; "
                 "host pool: there is none; checkpoint: there is none");
     }
@@ -168,7 +189,8 @@ TEST(BalanceFailure, ARankThatCannotStageSaysSo) {
   BalancedRanks ranks({.layout = FourRanks(), .num_staging = 0});
   ranks.Start();
   ASSERT_FALSE(Try(ranks, 1, kAfter));
-  EXPECT_EQ(ranks.board().Reason(0), "1 slots of the rank change, it has 0 to stage them");
+  EXPECT_EQ(ranks.board().CellOf(0).reason.Get(),
+            "1 slots of the rank change, it has 0 to stage them");
 }
 
 TEST(BalanceFailure, APlanThatIsNotWhatWasWritten) {
@@ -183,7 +205,7 @@ TEST(BalanceFailure, APlanThatIsNotWhatWasWritten) {
   ranks.Start();
   for (int rank = 0; rank < 4; ++rank) {
     ASSERT_TRUE(BalancedRanks::Comes([&] { return board.CellOf(rank).failed.load() == 1; }));
-    EXPECT_EQ(board.Reason(rank).substr(0, 16), "plan 1 has hash ");
+    EXPECT_EQ(board.CellOf(rank).reason.Get().substr(0, 16), "plan 1 has hash ");
   }
   board.Drop(1);
   ASSERT_TRUE(BalancedRanks::Comes([&] { return ranks.AllReleased(1); }));
@@ -199,7 +221,7 @@ TEST(BalanceFailure, APlanThatIsNoPlacement) {
   const BalanceBoard board = ranks.board();
   board.Publish({.number = 3, .updates = {{0, kAfter}, {0, kAfter}}});
   ASSERT_TRUE(BalancedRanks::Comes([&] { return ranks.AllReleased(3); }));
-  EXPECT_EQ(board.Reason(2), "plan 3 changes layer 0, expected each once, below 1");
+  EXPECT_EQ(board.CellOf(2).reason.Get(), "plan 3 changes layer 0, expected each once, below 1");
 }
 
 TEST(BalanceFailure, AnAbortEndsAllThatWaits) {
@@ -247,6 +269,7 @@ TEST(BalanceFailure, ThePlannerDropsWhatDoesNotComeInTime) {
   const BalanceBoard board = ranks.board();
   ASSERT_TRUE(BalancedRanks::Comes([&] { return board.ReadStatus().num_dropped == 1; }));
   EXPECT_EQ(board.committable(), 0U);
+  EXPECT_TRUE(board.ReadStatus().last_drop.starts_with("not ready within 50 ms: rank "));
   // Until the last rank has seen that, there is no other plan.
   std::this_thread::sleep_for(milliseconds(50));
   EXPECT_EQ(board.published(), 1U);

@@ -92,6 +92,10 @@ class FakeStore final : public moe::ExpertStore {
   }
   void Discard() override { prepared_.clear(); }
 
+  // As if something else had written into a slot. The mover's thread.
+  void Spoil(int layer, int local_slot) {
+    slots_[static_cast<size_t>(layer)][static_cast<size_t>(local_slot)][0] ^= std::byte{1};
+  }
   const std::vector<moe::SlotList>& present() const { return present_; }
   // Every slot of this rank has the weights that the present lists say. As a step reads them.
   bool IsAsListed() const {

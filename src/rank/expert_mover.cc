@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "base/log.h"
 #include "moe/placement.h"
 
 namespace moebius::rank {
@@ -56,7 +57,7 @@ void ExpertMover::Handle() {
     return;
   }
   if (status.error().code() != ErrorCode::kCancelled) {
-    board_.SetReason(rank_, status.error().message());
+    cell.reason.Set(status.error().message());
     cell.failed.store(plan_.number);
   }
   Release();  // nothing of it is held
@@ -188,6 +189,8 @@ Status ExpertMover::FetchFromPeers(const Move& move) {
     const Status status = mail_.Fetch({source, move.layer, place % layout_.slots.places_per_rank()},
                                       move.staging, [&] { return IsDropped(); });
     if (status || status.error().code() == ErrorCode::kCancelled) return status;
+    LogWarning("balancing: rank {}, layer {}, expert {}: {}", rank_, move.layer, move.expert,
+               status.error().message());
     code = status.error().code();
     is_late_[static_cast<size_t>(source)] = code == ErrorCode::kDeadline;
     reasons += (reasons.empty() ? "" : "; ") + status.error().message();

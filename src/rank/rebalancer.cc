@@ -82,7 +82,7 @@ int Rebalancer::FirstFailed(uint64_t number) const {
 
 std::string Rebalancer::WhyNotReady(uint64_t number) const {
   if (const int rank = FirstFailed(number); rank >= 0) {
-    return fmt::format("rank {}: {}", rank, board_.Reason(rank));
+    return fmt::format("rank {}: {}", rank, board_.CellOf(rank).reason.Get());
   }
   std::string ranks;
   for (int rank = 0; rank < board_.shape().num_ranks; ++rank) {
@@ -114,6 +114,7 @@ void Rebalancer::SeeThrough(const BalancePlan& plan) {
   if (is_ending()) return;
   ++drops_in_a_row_;
   ++counters.num_dropped;
+  counters.last_drop.Set(reason);
   LogWarning("balancing: plan {} is dropped, the placement stays: {}", number, reason);
   WaitUntil([&] { return AreAll(&BalanceCell::released, number); }, Clock::time_point::max());
 }
