@@ -17,8 +17,8 @@ BalanceAgent::BalanceAgent(const BalanceBoard& board, BalanceAgentOptions option
         mover_.Run();
       }) {
   if (options.planner) {
-    planner_ = std::make_unique<Rebalancer>(board, std::move(options.layout),
-                                            std::move(*options.planner));
+    planner_ =
+        std::make_unique<Rebalancer>(board, std::move(options.layout), std::move(*options.planner));
   }
 }
 

@@ -3,7 +3,6 @@
 #include <xxhash.h>
 
 #include <algorithm>
-#include <cstring>
 
 #include "base/check.h"
 #include "base/math.h"
@@ -79,9 +78,8 @@ Mailbox& BalanceBoard::MailboxOf(int rank) const {
 
 std::span<std::byte> BalanceBoard::ChunkOf(int rank) const {
   const size_t stride = RoundUp(shape_.chunk_bytes, kBoardLine);
-  return memory_.subspan(
-      PartsOf(shape_, sizeof(Head)).chunks + static_cast<size_t>(rank) * stride,
-      shape_.chunk_bytes);
+  return memory_.subspan(PartsOf(shape_, sizeof(Head)).chunks + static_cast<size_t>(rank) * stride,
+                         shape_.chunk_bytes);
 }
 
 comm::Signal& BalanceBoard::planner_bell() const { return head().planner_bell; }
@@ -113,7 +111,8 @@ void BalanceBoard::Publish(const BalancePlan& plan) const {
 }
 
 Result<BalancePlan> BalanceBoard::Read() const {
-  BalancePlan plan{.number = published()};
+  BalancePlan plan;
+  plan.number = published();
   const std::span<const int32_t> words = PlanWords();
   const uint64_t hash = XXH3_64bits_withSeed(words.data(), words.size_bytes(), plan.number);
   if (hash != head().plan_hash) {
@@ -125,8 +124,8 @@ Result<BalancePlan> BalanceBoard::Read() const {
                      words[0], shape_.max_updates);
   }
   for (int32_t i = 0; i < words[0]; ++i) {
-    const auto update = words.subspan(1 + static_cast<size_t>(i) * UpdateWords(shape_),
-                                      UpdateWords(shape_));
+    const auto update =
+        words.subspan(1 + static_cast<size_t>(i) * UpdateWords(shape_), UpdateWords(shape_));
     plan.updates.push_back({update[0], moe::SlotList(update.begin() + 1, update.end())});
   }
   return plan;
@@ -142,17 +141,6 @@ void BalanceBoard::Drop(uint64_t number) const {
   RingAll();
 }
 
-void BalanceBoard::SetReason(int rank, std::string_view text) const {
-  char* reason = CellOf(rank).reason;
-  std::memset(reason, 0, kMaxReasonBytes);
-  std::memcpy(reason, text.data(), std::min(text.size(), kMaxReasonBytes - 1));
-}
-
-std::string BalanceBoard::Reason(int rank) const {
-  const char* reason = CellOf(rank).reason;
-  return {reason, strnlen(reason, kMaxReasonBytes)};
-}
-
 BalanceStatus BalanceBoard::ReadStatus() const {
   const BalanceCounters& from = counters();
   return {.epoch = committable(),
@@ -165,7 +153,8 @@ BalanceStatus BalanceBoard::ReadStatus() const {
           .from_peer = from.from_peer.load(),
           .from_pool = from.from_pool.load(),
           .from_checkpoint = from.from_checkpoint.load(),
-          .num_corrupt = from.num_corrupt.load()};
+          .num_corrupt = from.num_corrupt.load(),
+          .last_drop = from.last_drop.Get()};
 }
 
 }  // namespace moebius::rank

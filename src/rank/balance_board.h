@@ -18,12 +18,12 @@
 #include <cstdint>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "base/result.h"
 #include "comm/signal.h"
 #include "moe/balance/policy.h"
+#include "rank/shared_text.h"
 
 namespace moebius::rank {
 
@@ -60,6 +60,7 @@ struct BalanceStatus {
   int64_t from_pool = 0;
   int64_t from_checkpoint = 0;
   int64_t num_corrupt = 0;  // pieces that came with a wrong checksum
+  std::string last_drop;    // why
 };
 
 // The same in shared memory; any thread adds.
@@ -74,9 +75,8 @@ struct BalanceCounters {
   std::atomic<int64_t> from_pool{0};
   std::atomic<int64_t> from_checkpoint{0};
   std::atomic<int64_t> num_corrupt{0};
+  SharedText last_drop{};  // the planner's
 };
-
-constexpr size_t kMaxReasonBytes = 512;
 
 // What a rank says of plans; each word is a plan's number.
 struct alignas(64) BalanceCell {
@@ -85,7 +85,7 @@ struct alignas(64) BalanceCell {
   std::atomic<uint64_t> failed{0};    // then `reason` says why
   std::atomic<uint64_t> released{0};  // a plan that was dropped, or one that it flipped to
   std::atomic<uint64_t> epoch{0};     // of its last steps
-  char reason[kMaxReasonBytes] = {};  // ends at the first 0
+  SharedText reason{};
 };
 
 // Whose turn it is with a mailbox.
@@ -142,10 +142,6 @@ class BalanceBoard {
   void Drop(uint64_t number) const;
   uint64_t committable() const;
   uint64_t dropped() const;
-
-  // The first bytes of a text as the rank's reason; before `failed`.
-  void SetReason(int rank, std::string_view text) const;
-  std::string Reason(int rank) const;
 
   comm::Signal& planner_bell() const;
   BalanceCell& CellOf(int rank) const;

@@ -1,11 +1,11 @@
 #include "rank/control.h"
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <cstring>
 
 #include "base/check.h"
+#include "rank/shared_text.h"
 
 namespace moebius::rank {
 namespace {
@@ -13,48 +13,11 @@ namespace {
 using comm::Clock;
 
 constexpr uint64_t kMagic = 0x3130'4c54'434d'424d;  // "MBMCTL01"
-constexpr size_t kErrorWords = kMaxErrorBytes / sizeof(uint64_t);
-static_assert(kMaxErrorBytes % sizeof(uint64_t) == 0);
+static_assert(kMaxErrorBytes == SharedText::kMaxBytes);
 
 int64_t Nanoseconds(Clock::time_point time) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(time.time_since_epoch()).count();
 }
-
-// A text that one writes and others read, without locks: a writer may die in the middle. The
-// version is odd while it is being written. A word is stored with release and loaded with acquire,
-// so who sees a new word sees the odd version too, in its second look.
-struct SharedText {
-  std::atomic<uint64_t> version;
-  std::array<std::atomic<uint64_t>, kErrorWords> words;  // ends at the first 0 byte
-
-  void Set(std::string_view text) {
-    std::array<uint64_t, kErrorWords> copy{};
-    size_t size = std::min(text.size(), kMaxErrorBytes);
-    // Not in the middle of a character.
-    while (size < text.size() && size > 0 && (static_cast<uint8_t>(text[size]) & 0xC0) == 0x80) {
-      --size;
-    }
-    std::memcpy(copy.data(), text.data(), size);
-    const uint64_t before = version.load(std::memory_order_relaxed) / 2 * 2;
-    version.store(before + 1, std::memory_order_relaxed);
-    for (size_t i = 0; i < kErrorWords; ++i) words[i].store(copy[i], std::memory_order_release);
-    version.store(before + 2, std::memory_order_release);
-  }
-
-  std::string Get() const {
-    constexpr int kMaxLooks = 1000;
-    std::array<uint64_t, kErrorWords> copy{};
-    for (int look = 0; look < kMaxLooks; ++look) {
-      const uint64_t before = version.load(std::memory_order_acquire);
-      for (size_t i = 0; i < kErrorWords; ++i) copy[i] = words[i].load(std::memory_order_acquire);
-      if (before % 2 != 0 || version.load(std::memory_order_relaxed) != before) continue;
-      std::array<char, kMaxErrorBytes> text;
-      std::memcpy(text.data(), copy.data(), kMaxErrorBytes);
-      return {text.begin(), std::ranges::find(text, '\0')};
-    }
-    return "(a text that was never finished)";
-  }
-};
 
 }  // namespace
 

@@ -23,15 +23,6 @@ uint64_t AddPiece(uint64_t checksum, uint64_t piece) {
   return XXH3_64bits_withSeed(&piece, sizeof(piece), checksum);
 }
 
-// body(offset, length) for the pieces of a whole.
-template <typename Body>
-Status ForPieces(size_t size, size_t piece, const Body& body) {
-  for (size_t offset = 0; offset < size; offset += piece) {
-    MOEBIUS_TRY(body(offset, std::min(piece, size - offset)));
-  }
-  return {};
-}
-
 }  // namespace
 
 ExpertMail::ExpertMail(const BalanceBoard& board, MailOptions options, moe::ExpertStore* store)
@@ -101,10 +92,10 @@ void ExpertMail::AnswerTo(int owner, uint64_t asked) {
     if (hooks.answered) hooks.answered(options_.rank, owner, chunk.first(mailbox.length));
   } else if (mailbox.is_served) {
     mailbox.checksum = 0;
-    (void)ForPieces(size, chunk.size(), [&](size_t offset, size_t length) -> Status {
+    for (size_t offset = 0; offset < size; offset += chunk.size()) {
+      const size_t length = std::min(chunk.size(), size - offset);
       mailbox.checksum = AddPiece(mailbox.checksum, read(offset, length));
-      return {};
-    });
+    }
   }
   mailbox.word.store(Mailbox::With(asked, MailState::kAnswered));
   comm::Ring(board_.CellOf(owner).bell);
@@ -152,15 +143,14 @@ void ExpertMail::Pace(size_t bytes, const IsOver& is_over) {
   next_fetch_ = std::max(next_fetch_, Clock::now()) + time;
 }
 
-Status ExpertMail::FetchPiece(const PeerSlot& from, size_t offset, size_t length,
-                              const IsOver& is_over, uint64_t* checksum) {
+Result<uint64_t> ExpertMail::FetchPiece(const PeerSlot& from, size_t offset, size_t length,
+                                        const IsOver& is_over) {
   const std::span<const std::byte> piece = board_.ChunkOf(options_.rank).first(length);
   for (int i = 0; i < kMailTries; ++i) {
     Pace(length, is_over);
     MOEBIUS_ASSIGN(const uint64_t expected, Ask(from, offset, length, is_over));
     board_.counters().num_bytes += static_cast<int64_t>(length);
-    *checksum = ChecksumOf(piece);
-    if (*checksum == expected) return {};
+    if (ChecksumOf(piece) == expected) return expected;
     ++board_.counters().num_corrupt;
   }
   return MakeError(ErrorCode::kCorrupt, "{} bytes at {} came from rank {} with a wrong checksum",
@@ -169,20 +159,21 @@ Status ExpertMail::FetchPiece(const PeerSlot& from, size_t offset, size_t length
 
 Status ExpertMail::Fetch(const PeerSlot& from, int staging, const IsOver& is_over) {
   const std::span<const std::byte> chunk = board_.ChunkOf(options_.rank);
+  const size_t size = store_->ExpertBytes(from.layer);
   uint64_t whole = 0;
-  MOEBIUS_TRY(ForPieces(store_->ExpertBytes(from.layer), chunk.size(),
-                        [&](size_t offset, size_t length) -> Status {
-                          uint64_t checksum = 0;
-                          MOEBIUS_TRY(FetchPiece(from, offset, length, is_over, &checksum));
-                          store_->Write(staging, offset, chunk.first(length));
-                          whole = AddPiece(whole, checksum);
-                          return {};
-                        }));
+  for (size_t offset = 0; offset < size; offset += chunk.size()) {
+    const size_t length = std::min(chunk.size(), size - offset);
+    MOEBIUS_ASSIGN(const uint64_t checksum, FetchPiece(from, offset, length, is_over));
+    store_->Write(staging, offset, chunk.first(length));
+    whole = AddPiece(whole, checksum);
+  }
   // The source looks at all of it once more, so a slot that changed meanwhile shows.
   MOEBIUS_ASSIGN(const uint64_t expected, Ask(from, 0, 0, is_over));
   if (whole == expected) return {};
-  return MakeError(ErrorCode::kCorrupt, "an expert came from rank {} with checksum {:016x}, not "
-                   "{:016x}", from.rank, whole, expected);
+  return MakeError(ErrorCode::kCorrupt,
+                   "an expert came from rank {} with checksum {:016x}, not "
+                   "{:016x}",
+                   from.rank, whole, expected);
 }
 
 }  // namespace moebius::rank

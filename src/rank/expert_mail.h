@@ -63,10 +63,10 @@ class ExpertMail {
 
   void Serve();
   void AnswerTo(int owner, uint64_t asked);
-  // The checksum of the answer, whose bytes are in this rank's chunk.
+  // Checksums of what then lies in this rank's chunk; FetchPiece's is right, Ask's may not be.
   Result<uint64_t> Ask(const PeerSlot& from, size_t offset, size_t length, const IsOver& is_over);
-  Status FetchPiece(const PeerSlot& from, size_t offset, size_t length, const IsOver& is_over,
-                    uint64_t* checksum);
+  Result<uint64_t> FetchPiece(const PeerSlot& from, size_t offset, size_t length,
+                              const IsOver& is_over);
   void Pace(size_t bytes, const IsOver& is_over);
 
   const BalanceBoard board_;

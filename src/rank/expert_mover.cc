@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "base/log.h"
 #include "moe/placement.h"
 
 namespace moebius::rank {
@@ -56,17 +57,15 @@ void ExpertMover::Handle() {
     return;
   }
   if (status.error().code() != ErrorCode::kCancelled) {
-    board_.SetReason(rank_, status.error().message());
+    cell.reason.Set(status.error().message());
     cell.failed.store(plan_.number);
   }
   Release();  // nothing of it is held
 }
 
 Status ExpertMover::Prepare() {
-  Result<BalancePlan> plan = board_.Read();
-  plan_ = {.number = board_.published()};
-  if (!plan) return tl::unexpected(plan.error());
-  plan_ = std::move(*plan);
+  plan_.number = board_.published();
+  MOEBIUS_ASSIGN(plan_, board_.Read());
   MOEBIUS_TRY(Check());
   MOEBIUS_ASSIGN(const std::vector<Move> moves, Moves());
   is_late_.assign(static_cast<size_t>(board_.shape().num_ranks), false);
@@ -93,8 +92,9 @@ Status ExpertMover::Check() const {
   for (const LayerUpdate& update : plan_.updates) {
     if (update.layer < 0 || update.layer >= layout_.num_layers() ||
         is_changed[static_cast<size_t>(update.layer)]) {
-      return MakeError(ErrorCode::kCorrupt, "plan {} changes layer {}, expected each once, below {}",
-                       plan_.number, update.layer, layout_.num_layers());
+      return MakeError(ErrorCode::kCorrupt,
+                       "plan {} changes layer {}, expected each once, below {}", plan_.number,
+                       update.layer, layout_.num_layers());
     }
     is_changed[static_cast<size_t>(update.layer)] = true;
     const auto placement = moe::Placement::Create(layout_.slots.num_experts, update.experts);
@@ -119,8 +119,9 @@ Result<std::vector<ExpertMover::Move>> ExpertMover::Moves() const {
     }
   }
   if (static_cast<int>(moves.size()) > store_->num_staging()) {
-    return MakeError(ErrorCode::kOutOfMemory, "{} slots of the rank change, it has {} to stage them",
-                     moves.size(), store_->num_staging());
+    return MakeError(ErrorCode::kOutOfMemory,
+                     "{} slots of the rank change, it has {} to stage them", moves.size(),
+                     store_->num_staging());
   }
   return moves;
 }
@@ -185,10 +186,11 @@ Status ExpertMover::FetchFromPeers(const Move& move) {
     const int place = places[(first + i) % places.size()];
     const int source = layout_.WorldRankOf(move.layer, place);
     if (is_late_[static_cast<size_t>(source)]) continue;
-    const Status status =
-        mail_.Fetch({source, move.layer, place % layout_.slots.places_per_rank()}, move.staging,
-                    [&] { return IsDropped(); });
+    const Status status = mail_.Fetch({source, move.layer, place % layout_.slots.places_per_rank()},
+                                      move.staging, [&] { return IsDropped(); });
     if (status || status.error().code() == ErrorCode::kCancelled) return status;
+    LogWarning("balancing: rank {}, layer {}, expert {}: {}", rank_, move.layer, move.expert,
+               status.error().message());
     code = status.error().code();
     is_late_[static_cast<size_t>(source)] = code == ErrorCode::kDeadline;
     reasons += (reasons.empty() ? "" : "; ") + status.error().message();

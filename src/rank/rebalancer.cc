@@ -41,8 +41,9 @@ void Rebalancer::WaitUntil(const std::function<bool()>& is_over, Clock::time_poi
     const Clock::time_point now = Clock::now();
     if (is_over() || is_ending() || now >= deadline) return;
     // Steps ring no bell.
-    comm::WaitForChange(bell, seen, {.deadline = std::min(deadline, now + options_.period),
-                                     .abort = options_.abort});
+    comm::WaitForChange(
+        bell, seen,
+        {.deadline = std::min(deadline, now + options_.period), .abort = options_.abort});
   }
 }
 
@@ -51,8 +52,7 @@ void Rebalancer::Run() {
   int64_t last_step = 0;
   uint64_t number = board_.published();
   while (true) {
-    const int64_t interval = options_.step_interval
-                             << std::min(drops_in_a_row_, kMostDoublings);
+    const int64_t interval = options_.step_interval << std::min(drops_in_a_row_, kMostDoublings);
     WaitUntil([&] { return options_.num_steps() - last_step >= interval; },
               Clock::time_point::max());
     if (is_ending()) return;
@@ -82,7 +82,7 @@ int Rebalancer::FirstFailed(uint64_t number) const {
 
 std::string Rebalancer::WhyNotReady(uint64_t number) const {
   if (const int rank = FirstFailed(number); rank >= 0) {
-    return fmt::format("rank {}: {}", rank, board_.Reason(rank));
+    return fmt::format("rank {}: {}", rank, board_.CellOf(rank).reason.Get());
   }
   std::string ranks;
   for (int rank = 0; rank < board_.shape().num_ranks; ++rank) {
@@ -114,6 +114,7 @@ void Rebalancer::SeeThrough(const BalancePlan& plan) {
   if (is_ending()) return;
   ++drops_in_a_row_;
   ++counters.num_dropped;
+  counters.last_drop.Set(reason);
   LogWarning("balancing: plan {} is dropped, the placement stays: {}", number, reason);
   WaitUntil([&] { return AreAll(&BalanceCell::released, number); }, Clock::time_point::max());
 }
