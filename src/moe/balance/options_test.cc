@@ -7,7 +7,10 @@ namespace {
 
 constexpr int64_t kLayers[] = {1, 2, 4};
 
-std::string ErrorOf(const BalanceOptions& options) {
+std::string ErrorOf(int64_t num_slots, std::map<int64_t, std::vector<int32_t>> assignments) {
+  BalanceOptions options;
+  options.num_slots = num_slots;
+  options.assignments = std::move(assignments);
   const auto slots = SlotsOf(options, 4, kLayers, 2);
   return slots ? "none" : slots.error().message();
 }
@@ -28,11 +31,11 @@ TEST(BalanceOptions, SlotsInOrderUnlessALayerSaysOtherwise) {
 }
 
 TEST(BalanceOptions, ErrorsNameTheField) {
-  EXPECT_EQ(ErrorOf({.num_slots = 3, .assignments = {}}),
+  EXPECT_EQ(ErrorOf(3, {}),
             "load_balancer.num_slots is 3, expected at least 4, one for each expert, or 0 for no "
             "balancing");
   const auto of = [](int64_t layer, std::vector<int32_t> list) {
-    return ErrorOf({.num_slots = 5, .assignments = {{layer, std::move(list)}}});
+    return ErrorOf(5, {{layer, std::move(list)}});
   };
   EXPECT_EQ(of(3, {0, 1, 2, 3, 0}),
             "initial_global_assignments has layer 3, expected layers with experts: one of 1 to 4");
