@@ -10,6 +10,7 @@
 #include "app/bench_micro.h"
 #include "app/bench_serve.h"
 #include "app/bench_sweep.h"
+#include "app/eplb_config.h"
 #include "app/trtllm_blocks.h"
 #include "base/ids.h"
 #include "base/log.h"
@@ -46,6 +47,7 @@ struct ParallelOptions : LayoutOptions {
   std::optional<int64_t> moe_expert_parallel_size;
   std::optional<int64_t> moe_tensor_parallel_size;
   std::optional<MoeConfig> moe_config;
+  EplbConfig eplb;
 };
 
 // A server of OpenAI's API that answers instead of a model in this process.

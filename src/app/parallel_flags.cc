@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <string_view>
 
+#include "app/eplb_config.h"
 #include "app/flag_kinds.h"
 #include "app/plan_input.h"
 #include "kernels/backend.h"
@@ -53,23 +54,6 @@ moe::ExchangeMode ModeOf(const std::string& name) {
     if (name == moe::ExchangeModeName(mode)) return mode;
   }
   return moe::ExchangeMode::kAuto;
-}
-
-// --eplb-config: of its keys one counts.
-Status TakeEplbConfig(const std::string& text, LayoutOptions& options) {
-  const auto json = nlohmann::json::parse(text, nullptr, false);
-  const auto number = json.is_object() ? json.find("num_redundant_experts") : json.end();
-  if (!json.is_object() || (number != json.end() && !number->is_number_unsigned())) {
-    return MakeError(ErrorCode::kInvalidArgument,
-                     "--eplb-config is '{}', expected a JSON object such as "
-                     "{{\"num_redundant_experts\": 32}}",
-                     text);
-  }
-  if (number == json.end()) return {};
-  MOEBIUS_ASSIGN(options.num_redundant_experts,
-                 ParseWhole<int64_t>("--eplb-config: num_redundant_experts", number->dump(), 0,
-                                     layout::kMaxRedundantExperts));
-  return {};
 }
 
 // What asks for more than one machine, or for what only a plan has.
@@ -153,13 +137,20 @@ Status SettleBalance(const ParallelOptions& options, frontend::OpenOptions& open
     return {};
   }
   if (is_block && is_on) notes.push_back("--enable-eplb is ignored: moe_config.load_balancer is");
+  std::ranges::copy(options.eplb.ignored, std::back_inserter(notes));
+  moe::BalanceOptions& balance = open.balance;
   if (is_block) {
-    open.balance = options.moe_config->balance;
+    balance = options.moe_config->balance;
   } else {
-    open.balance = options.eplb;
-    open.balance.num_redundant = options.num_redundant_experts;
+    balance.num_redundant = options.num_redundant_experts;
+    balance.online.layer_updates_per_iter = 1;
   }
-  open.balance.is_on = true;
+  // num_slots 0 is TensorRT-LLM's way to say no.
+  balance.is_on = !is_block || balance.num_slots > 0;
+  const int updates =
+      options.eplb.layer_updates_per_iter.value_or(balance.online.layer_updates_per_iter);
+  balance.online = options.eplb.online;
+  balance.online.layer_updates_per_iter = updates;
   return {};
 }
 
@@ -218,16 +209,23 @@ void AddParallelFlags(CLI::App* app, ParallelOptions& options, bool plans) {
       ->group(planned);
   number("--data-parallel-size-local", options.data_parallel_size_local, "")->group("");
   AddFlag(app, "--headless", "", [&](bool on) { options.headless = on; })->group("");
-  AddSwitch(app, "enable-eplb", "Of --dry-run: balance experts by their load", "", planned,
+  AddSwitch(app, "enable-eplb", "Experts move to where the load is even, while serving", "",
+            kRanksGroup,
             [&options](bool on) { options.enable_eplb = on; });
   AddNumber(app, "--num-redundant-experts", options.num_redundant_experts,
-            "Of --dry-run: second copies, with EPLB", int64_t{0},
+            "With EPLB: slots of a layer beyond one an expert", int64_t{0},
             int64_t{layout::kMaxRedundantExperts})
-      ->group(planned);
+      ->group(kRanksGroup);
   AddValue(
-      app, "--eplb-config", "The same as JSON; other keys are the balancer's",
-      [&options](const std::string& text) { return TakeEplbConfig(text, options); }, "JSON")
-      ->group(planned);
+      app, "--eplb-config", "How they move, as JSON: step_interval, layer_updates_per_iter ...",
+      [&options](const std::string& text) -> Status {
+        MOEBIUS_ASSIGN(options.eplb, ParseEplbConfig(text, options.eplb));
+        options.num_redundant_experts =
+            options.eplb.num_redundant_experts.value_or(options.num_redundant_experts);
+        return {};
+      },
+      "JSON")
+      ->group(kRanksGroup);
   AddSwitch(app, "enable-dbo", "Of --dry-run: overlap two halves of a batch", "", planned,
             [&options](bool on) { options.enable_dbo = on; });
   AddText(app, "--dense-ffn", options.dense_ffn, "Of --dry-run, under DP: auto, tp or dp")
