@@ -67,7 +67,8 @@ std::vector<double> RankLoads(const SlotShape& shape, std::span<const double> lo
 // max / mean - 1; 0 where all are 0.
 double Imbalance(std::span<const double> loads);
 // What no placement of so many slots can beat, copies being the only means: with the best copies
-// for this load the heaviest share may exceed a rank's mean (max / mean - 1 >= heaviest / mean - 1).
+// for this load the heaviest share may exceed a rank's mean (max / mean - 1 >= heaviest / mean -
+// 1).
 double BestImbalance(const SlotShape& shape, std::span<const double> load);
 // Places that hold another expert in `next`, by place. An expert that stays on its rank in another
 // place counts: it would be written again.
