@@ -4,12 +4,15 @@
 #include <algorithm>
 #include <filesystem>
 #include <limits>
+#include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string_view>
 
 #include "app/config_file.h"
 #include "app/dotted_flags.h"
+#include "app/eplb.h"
 #include "app/flag_kinds.h"
 #include "app/flags.h"
 #include "app/parallel_flags.h"
@@ -28,6 +31,9 @@ std::string DashesForUnderscores(std::string flag) {
   std::replace(flag.begin(), flag.begin() + static_cast<ptrdiff_t>(end), '_', '-');
   return flag;
 }
+
+// A command of two words: "bench latency".
+bool HasSubcommands(const std::string& command) { return command == "bench" || command == "eplb"; }
 
 // The command line in spellings that CLI11 knows.
 struct Words {
@@ -55,8 +61,8 @@ Result<Words> Normalise(const std::vector<std::string>& args) {
   for (size_t i = 0; i < out.size(); ++i) joined.push_back(JoinNumbers(out, i));
   out = std::move(joined);
   size_t& count = words.num_command;
-  while (count < out.size() && out[count].rfind('-', 0) != 0 && (count == 0 || out[0] == "bench") &&
-         count < 2) {
+  while (count < out.size() && out[count].rfind('-', 0) != 0 &&
+         (count == 0 || HasSubcommands(out[0])) && count < 2) {
     ++count;
   }
   words.args = std::move(out);
@@ -168,6 +174,7 @@ struct Parser {
   BenchSweepOptions bench_sweep;
   BenchKernelsOptions bench_kernels;
   BenchExchangeOptions bench_exchange;
+  std::map<std::string, std::shared_ptr<EplbVerb>> eplb;
   LogLevel log_level = LogLevel::kWarning;
   std::vector<std::string> notes;
 
@@ -202,6 +209,7 @@ struct Parser {
                 "Which parallel layouts a model can take on given GPUs, and which to use")) {
       AddPlanFlags(sub, plan);
     }
+    AddEplb(Named(&main, "eplb", "Placements of experts from recorded loads"));
     Sub(&main, "doctor", "What this machine has, and what to fix");
   }
 
@@ -230,6 +238,14 @@ struct Parser {
     }
     if (auto* sub = Sub(bench, "exchange", "What ranks move together, beside plain copies")) {
       AddBenchExchangeFlags(sub, bench_exchange);
+    }
+  }
+
+  void AddEplb(CLI::App* parent) {
+    for (const EplbEntry& entry : EplbTable()) {
+      if (auto* sub = Sub(parent, entry.name, entry.help)) {
+        (eplb[entry.name] = entry.make())->AddFlags(sub);
+      }
     }
   }
 
@@ -278,7 +294,7 @@ Result<CommandLine> Parser::Chosen() {
     return CommandLine{Help{main.help()}, {}, {}, {}};
   }
   const CLI::App* app = main.get_subcommands().front();
-  if (app->get_name() == "bench") {
+  if (HasSubcommands(app->get_name())) {
     if (app->get_subcommands().empty()) {
       MOEBIUS_TRY(CheckLeftOver(*app));
       return CommandLine{Help{app->help("moebius")}, {}, {}, {}};
@@ -287,6 +303,10 @@ Result<CommandLine> Parser::Chosen() {
   }
   MOEBIUS_TRY(CheckLeftOver(*app));
   const std::string name = app->get_name();
+  if (app->get_parent()->get_name() == "eplb") {
+    MOEBIUS_TRY(eplb.at(name)->Check());
+    return CommandLine{eplb.at(name), log_level, notes, {}};
+  }
   if (name == "kernels") return CommandLine{bench_kernels, log_level, notes, {}};
   if (name == "exchange") return CommandLine{bench_exchange, log_level, notes, {}};
   if (name == "sweep") return CommandLine{bench_sweep, log_level, notes, {}};
@@ -469,8 +489,8 @@ Result<CommandLine> ParseCommandLine(const std::vector<std::string>& raw_args,
   const std::vector<std::string> command(words.args.begin(), end);
   Parser parser(command);
   MOEBIUS_TRY(CheckCommandWord(parser.main, words.args, 0));
-  if (!words.args.empty() && words.args[0] == "bench") {
-    MOEBIUS_TRY(CheckCommandWord(*parser.main.get_subcommand("bench"), words.args, 1));
+  if (!words.args.empty() && HasSubcommands(words.args[0])) {
+    MOEBIUS_TRY(CheckCommandWord(*parser.main.get_subcommand(words.args[0]), words.args, 1));
   }
   // What stands on the command line comes after the files', and the last of two wins.
   std::vector<std::string> args = command;
