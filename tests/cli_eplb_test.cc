@@ -238,7 +238,7 @@ TEST_F(EplbTest, RecordsWhatAServerCounts) {
       Run({"eplb", "record", "--base-url", server.url(), "--api-key", "sesame", "--output", output,
            "--seconds", "0.3", "--interval", "0.05"});
   EXPECT_EQ(finished.exit_code, 0) << finished.err;
-  EXPECT_TRUE(Contains(finished.out, "1 layer, 1 of 2 experts, 1 rank")) << finished.out;
+  EXPECT_TRUE(Contains(finished.out, "1 layer of 2 experts, 1 rank")) << finished.out;
   const auto statistics = plan::ReadStatistics(output);
   ASSERT_TRUE(statistics) << statistics.error().message();
   EXPECT_EQ(statistics->layers, std::vector<int>{5});

@@ -31,7 +31,9 @@ std::vector<Column> RankColumns(const LayerFigures& layer,
   return columns;
 }
 
-std::string Table(const std::vector<Column>& columns, const std::vector<LayerFigures>& layers) {
+// Behind the last column stands what `remark` says of a layer.
+std::string Table(const std::vector<Column>& columns, const std::vector<LayerFigures>& layers,
+                  const std::function<const char*(const LayerFigures&)>& remark = nullptr) {
   constexpr int kWidth = 9;
   std::string text = fmt::format("{:>5}", "layer");
   for (const Column& column : columns) text += fmt::format("{:>{}}", column.head, kWidth);
@@ -41,7 +43,8 @@ std::string Table(const std::vector<Column>& columns, const std::vector<LayerFig
     for (const Column& column : columns) {
       text += fmt::format("{:>{}.{}f}", column.value(layer), kWidth, column.digits);
     }
-    text += layer.total.HasCollapsed(layer.counts.size()) ? "  collapsed\n" : "\n";
+    text += remark ? remark(layer) : "";
+    text += "\n";
   }
   if (layers.size() == 1) return text;
   text += " mean";
@@ -105,13 +108,15 @@ std::string FiguresText(const EplbLoads& loads, const std::vector<LayerFigures>&
   } else {
     together.insert(together.begin(), by_iteration.begin(), by_iteration.begin() + 2);
   }
-  text += Table(together, layers);
+  text += Table(together, layers, [](const LayerFigures& layer) {
+    return layer.total.HasCollapsed(layer.counts.size()) ? "  collapsed" : "";
+  });
   if (any.total_ranks) {
     std::vector<Column> ranks = RankColumns(any, &LayerFigures::total_ranks);
     ranks.push_back({"best", 3, [](const LayerFigures& l) { return *l.best; }});
-    text += "\nBy rank (max / mean - 1): a slot an expert in order";
-    text += any.total_ranks->after ? ", placed by the file" : "";
-    text += "; best: what no placement can beat\n" + Table(ranks, layers);
+    text += "\nBy rank (max / mean - 1), a slot an expert in order";
+    text += any.total_ranks->after ? " and placed" : "";
+    text += "; best: no placement can beat it\n" + Table(ranks, layers);
   }
   for (const LayerFigures& layer : layers) {
     if (per_expert) text += "\n" + Experts(layer);

@@ -29,8 +29,8 @@ class EplbPlan : public EplbVerb {
     AddNumber(app, "--min-gain", improve_.min_gain,
               "improve: change nothing that takes less than this from the imbalance")
         ->group(kPlan);
-    AddNumber(app, "--max-moves", improve_.max_moves,
-              "improve: slots of a layer that may get another expert", 0)
+    AddNumber(app, "--max-moves", max_moves_,
+              "improve: slots of a layer that may get another expert (default: any number)", 0)
         ->group(kPlan);
     constexpr const char* kOutput = "Output";
     AddChoice(app, "--format", format_, {"yaml", "json"}, "yaml: TensorRT-LLM's configuration")
@@ -56,6 +56,7 @@ class EplbPlan : public EplbVerb {
       MOEBIUS_ASSIGN(file, OutputFile::Open("--output", output_));
     }
     MOEBIUS_ASSIGN(const EplbLoads loads, ReadLoads(input_));
+    if (max_moves_) improve_.max_moves = *max_moves_;
     MOEBIUS_TRY(Plan(loads));
     const std::string text = format_ == "yaml" ? plan::PlacementYaml(placement_) : Json();
     std::fputs(text.c_str(), file ? file->Begin() : stdout);
@@ -101,6 +102,7 @@ class EplbPlan : public EplbVerb {
   std::string policy_ = "improve";
   std::string from_;
   moe::ImproveOptions improve_;
+  std::optional<int> max_moves_;
   std::string format_ = "yaml";
   std::string output_;
   int layer_updates_per_iter_ = 0;

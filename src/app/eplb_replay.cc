@@ -59,6 +59,7 @@ class EplbReplay : public EplbVerb {
       trace = moe::SyntheticTrace(kind, seed_, synthetic_);
     }
     MOEBIUS_ASSIGN(const moe::SlotShape shape, MakeShape(shape_, trace.num_experts, nullptr));
+    if (max_moves_) options_.improve.max_moves = *max_moves_;
     options_.cost.seconds_per_row = us_per_row_ * 1e-6;
     options_.cost.seconds_per_active_expert = us_per_active_expert_ * 1e-6;
     std::vector<moe::ReplayResult> results;
@@ -116,8 +117,7 @@ class EplbReplay : public EplbVerb {
         ->group(kPlanning);
     AddNumber(app, "--min-gain", options_.improve.min_gain, "improve: of eplb plan")
         ->group(kPlanning);
-    AddNumber(app, "--max-moves", options_.improve.max_moves, "improve: of eplb plan", 0)
-        ->group(kPlanning);
+    AddNumber(app, "--max-moves", max_moves_, "improve: of eplb plan", 0)->group(kPlanning);
   }
 
   void AddCost(CLI::App* app) {
@@ -175,6 +175,7 @@ class EplbReplay : public EplbVerb {
   uint64_t seed_ = 0;
   std::vector<std::string> policies_ = {"none", "deepseek", "trtllm", "improve"};
   moe::ReplayOptions options_;
+  std::optional<int> max_moves_;
   double us_per_row_ = 0;
   double us_per_active_expert_ = 0;
   std::string format_ = "text";
