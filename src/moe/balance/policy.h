@@ -57,12 +57,16 @@ struct ExpertCost;  // moe/balance/cost.h
 
 // What limits kImprove.
 struct ImproveOptions {
-  // Stops where the imbalance (max / mean - 1, by rank) is at most this, or the heaviest rank within
-  // so much of what no placement can beat.
+  // Stops where the imbalance (max / mean - 1, by rank) is at most this, or the heaviest rank
+  // within so much of what no placement can beat.
   double good_enough = 0.005;
   // No change at all unless it takes at least this from the imbalance (hysteresis). Of a first
   // placement, which has no present one, nothing is asked.
   double min_gain = 0;
+  // An update makes only moves that take at least this part of a mean rank's load from those above
+  // good_enough, for each slot that they write: what a slot's bytes are worth. It may then stop
+  // above good_enough.
+  double slot_gain = 0.0075;
   int max_moves = 1 << 30;  // slots that get another expert
   // Levels predicted seconds instead of tokens, for steps of so many rows (tokens x top_k).
   const ExpertCost* cost = nullptr;
@@ -86,7 +90,8 @@ std::vector<double> RankLoads(const SlotShape& shape, std::span<const double> lo
 // max / mean - 1; 0 where all are 0.
 double Imbalance(std::span<const double> loads);
 // What no placement of so many slots can beat, copies being the only means: with the best copies
-// for this load the heaviest share may exceed a rank's mean (max / mean - 1 >= heaviest / mean - 1).
+// for this load the heaviest share may exceed a rank's mean (max / mean - 1 >= heaviest / mean -
+// 1).
 double BestImbalance(const SlotShape& shape, std::span<const double> load);
 // Places that hold another expert in `next`, by place. An expert that stays on its rank in another
 // place counts: it would be written again.
