@@ -129,7 +129,6 @@ class Improver {
     worth_ = present_.empty() ? 0 : static_cast<int64_t>(Mean() * options_.slot_gain);
     if (hot_load_ <= target_) return false;
     FindCopies();
-    FindRemovals();
     FindSwaps();
     return best_.place >= 0;
   }
@@ -160,7 +159,8 @@ class Improver {
     }
   }
 
-  // What becomes of the ranks when a place gives up a copy of which there are others.
+  // What becomes of the ranks when a place, not of the hottest, gives up a copy of which there are
+  // others.
   struct Removal {
     int64_t hot = 0;     // the hottest rank
     int64_t here = 0;    // the place's rank
@@ -172,14 +172,14 @@ class Improver {
     const int rank = board_.rank(place);
     const int64_t rise = board_.WeightWithLess(expert) - board_.weight(place);
     Removal removal{hot_load_, board_.load(rank) - board_.weight(place), 0, 0};
-    if (rank == hot_) removal.hot = removal.here;
     for (int p = board_.FirstOf(expert); p >= 0; p = board_.NextOf(p)) {
       if (p == place) continue;
       const int other = board_.rank(p);
-      if (other == rank) removal.here += rise;
-      if (other == hot_) {
+      if (other == rank) {
+        removal.here += rise;
+      } else if (other == hot_) {
         removal.hot += rise;
-      } else if (other != rank) {
+      } else {
         removal.others = std::max(removal.others, board_.load(other) + rise);
         removal.relief += Excess(board_.load(other)) - Excess(board_.load(other) + rise);
       }
@@ -220,24 +220,6 @@ class Improver {
                             was - Excess(hot) - Excess(here) + others};
         if (expert == before || !IsBetter(copy)) continue;
         if (MayHold(board_.rank(place), expert)) Offer(copy);
-      }
-    }
-  }
-
-  // A redundant copy on the hottest rank becomes a copy of an expert of another.
-  void FindRemovals() {
-    for (int place = board_.FirstPlace(hot_); place < board_.EndPlace(hot_); ++place) {
-      const int32_t before = board_.expert(place);
-      if (board_.copies(before) < 2) continue;
-      const Removal removal = Remove(place);
-      if (removal.others >= hot_load_) continue;
-      for (int32_t expert = 0; expert < shape_.num_experts; ++expert) {
-        const int64_t here = removal.here + board_.WeightWithMore(expert);
-        if (expert == before || here >= hot_load_) continue;
-        const SlotMove copy{
-            place, -1, expert, std::max(here, removal.others),
-            Excess(hot_load_) - Excess(here) + removal.relief + ReliefOfMore(expert)};
-        if (IsBetter(copy) && MayHold(hot_, expert)) Offer(copy);
       }
     }
   }

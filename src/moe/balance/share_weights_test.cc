@@ -22,6 +22,16 @@ TEST(ShareWeights, FillUpTheLighterRank) {
             (std::vector<double>{0.5, 1, 1, 0.5}));
 }
 
+TEST(ShareWeights, LeaveOutTheHeavyRank) {
+  // The 30 of expert 0 over 0, 10 and 100: a level of 20.
+  const SlotShape shape{.num_experts = 4, .num_slots = 6, .num_ranks = 3};
+  const std::vector<double> weights =
+      ShareWeights(shape, std::vector<double>{30, 0, 10, 100}, SlotList{0, 1, 2, 0, 0, 3});
+  EXPECT_DOUBLE_EQ(weights[0], 2.0 / 3);
+  EXPECT_DOUBLE_EQ(weights[3], 1.0 / 3);
+  EXPECT_EQ(weights[4], 0);
+}
+
 TEST(ShareWeights, PairsAndEmptyPlaces) {
   const SlotShape shape{.num_experts = 2, .num_slots = 5, .num_ranks = 2};
   const SlotList list = {0, 1, -1, 1, 0, 0};
