@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <exception>
+#include <memory>
 #include <string>
 #include <system_error>
 #include <variant>
@@ -10,6 +11,7 @@
 
 #include "app/commands.h"
 #include "app/doctor.h"
+#include "app/eplb.h"
 #include "app/interrupt.h"
 #include "app/parse.h"
 #include "app/session.h"
@@ -48,6 +50,9 @@ struct Dispatch {
   Result<int> operator()(const PlanOptions& options) const { return PlanCommand(options); }
   Result<int> operator()(const ServeOptions& options) const {
     return ServeCommand(options, interrupt);
+  }
+  Result<int> operator()(const std::shared_ptr<EplbVerb>& verb) const {
+    return verb->Run(interrupt);
   }
   Result<int> operator()(const DoctorCommand&) const {
     MOEBIUS_TRY(RunDoctor(stdout));

@@ -2,6 +2,7 @@
 // subcommands read them.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <variant>
@@ -158,6 +159,8 @@ struct ServeOptions {
   bool dry_run = false;
 };
 
+class EplbVerb;  // app/eplb.h: with its flags' values
+
 struct DoctorCommand {};
 
 struct Help {
@@ -167,7 +170,7 @@ struct Help {
 struct CommandLine {
   std::variant<Help, RunOptions, ChatOptions, InspectOptions, BenchOptions, PlanOptions,
                ServeOptions, BenchServeOptions, BenchSweepOptions, BenchKernelsOptions,
-               BenchExchangeOptions, DoctorCommand>
+               BenchExchangeOptions, std::shared_ptr<EplbVerb>, DoctorCommand>
       command;
   LogLevel log_level = LogLevel::kWarning;
   // One line for each flag and variable that was accepted and means nothing here, or less.

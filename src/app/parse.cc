@@ -4,13 +4,16 @@
 #include <algorithm>
 #include <filesystem>
 #include <limits>
+#include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string_view>
 
 #include "app/config_file.h"
 #include "app/dotted_flags.h"
-#include "app/flag_kinds.h"
+#include "app/eplb.h"
+#include "app/flag_tree.h"
 #include "app/flags.h"
 #include "app/parallel_flags.h"
 #include "app/trtllm_blocks.h"
@@ -28,6 +31,9 @@ std::string DashesForUnderscores(std::string flag) {
   std::replace(flag.begin(), flag.begin() + static_cast<ptrdiff_t>(end), '_', '-');
   return flag;
 }
+
+// A command of two words: "bench latency".
+bool HasSubcommands(const std::string& command) { return command == "bench" || command == "eplb"; }
 
 // The command line in spellings that CLI11 knows.
 struct Words {
@@ -55,35 +61,12 @@ Result<Words> Normalise(const std::vector<std::string>& args) {
   for (size_t i = 0; i < out.size(); ++i) joined.push_back(JoinNumbers(out, i));
   out = std::move(joined);
   size_t& count = words.num_command;
-  while (count < out.size() && out[count].rfind('-', 0) != 0 && (count == 0 || out[0] == "bench") &&
-         count < 2) {
+  while (count < out.size() && out[count].rfind('-', 0) != 0 &&
+         (count == 0 || HasSubcommands(out[0])) && count < 2) {
     ++count;
   }
   words.args = std::move(out);
   return words;
-}
-
-// The flags of `app` that are not hidden.
-std::vector<std::string> FlagNames(const CLI::App& app) {
-  std::vector<std::string> names;
-  for (const CLI::Option* option : app.get_options()) {
-    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
-  }
-  return names;
-}
-
-Status CheckLeftOver(const CLI::App& app) {
-  std::vector<std::string> rest = app.remaining();
-  if (rest.empty()) return {};
-  const auto flag = std::find_if(rest.begin(), rest.end(),
-                                 [](const std::string& arg) { return arg.rfind('-', 0) == 0; });
-  if (flag == rest.end()) {
-    return MakeError(ErrorCode::kInvalidArgument, "'{}' is one argument too many{}", rest.front(),
-                     app.get_name() == "run" ? "; a question is asked with -p" : "");
-  }
-  const std::string name = flag->substr(0, flag->find('='));
-  return MakeError(ErrorCode::kInvalidArgument, "unknown flag {}{}", name,
-                   DidYouMean(name, FlagNames(app)));
 }
 
 // What is wrong with the engine's flags or with those of sampling whatever the model.
@@ -168,6 +151,7 @@ struct Parser {
   BenchSweepOptions bench_sweep;
   BenchKernelsOptions bench_kernels;
   BenchExchangeOptions bench_exchange;
+  std::map<std::string, std::shared_ptr<EplbVerb>> eplb;
   LogLevel log_level = LogLevel::kWarning;
   std::vector<std::string> notes;
 
@@ -202,6 +186,7 @@ struct Parser {
                 "Which parallel layouts a model can take on given GPUs, and which to use")) {
       AddPlanFlags(sub, plan);
     }
+    AddEplb(Named(&main, "eplb", "Placements of experts from recorded loads"));
     Sub(&main, "doctor", "What this machine has, and what to fix");
   }
 
@@ -233,6 +218,14 @@ struct Parser {
     }
   }
 
+  void AddEplb(CLI::App* parent) {
+    for (const EplbEntry& entry : EplbTable()) {
+      if (auto* sub = Sub(parent, entry.name, entry.help)) {
+        (eplb[entry.name] = entry.make())->AddFlags(sub);
+      }
+    }
+  }
+
   // Null: another one is asked for.
   CLI::App* Sub(CLI::App* parent, const char* name, const char* help) {
     CLI::App* app = Named(parent, name, help);
@@ -254,31 +247,13 @@ struct Parser {
   const std::optional<std::vector<std::string>> command_;
 };
 
-// The first word that names no subcommand, before CLI11 takes it for something else.
-Status CheckCommandWord(const CLI::App& app, const std::vector<std::string>& args, size_t at) {
-  if (at >= args.size() || args[at].rfind('-', 0) == 0) return {};
-  std::vector<std::string> names;
-  for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; }))
-    names.push_back(sub->get_name());
-  if (std::find(names.begin(), names.end(), args[at]) == names.end()) {
-    if (args[at].find_first_of(" \t\n") != std::string::npos) {
-      return MakeError(ErrorCode::kInvalidArgument,
-                       "unknown command '{}': a question is asked with moebius run MODEL -p TEXT",
-                       args[at]);
-    }
-    return MakeError(ErrorCode::kInvalidArgument, "unknown command {}{}; there are: {}", args[at],
-                     DidYouMean(args[at], names), CLI::detail::join(names, ", "));
-  }
-  return {};
-}
-
 Result<CommandLine> Parser::Chosen() {
   if (main.get_subcommands().empty()) {
     MOEBIUS_TRY(CheckLeftOver(main));
     return CommandLine{Help{main.help()}, {}, {}, {}};
   }
   const CLI::App* app = main.get_subcommands().front();
-  if (app->get_name() == "bench") {
+  if (HasSubcommands(app->get_name())) {
     if (app->get_subcommands().empty()) {
       MOEBIUS_TRY(CheckLeftOver(*app));
       return CommandLine{Help{app->help("moebius")}, {}, {}, {}};
@@ -287,6 +262,10 @@ Result<CommandLine> Parser::Chosen() {
   }
   MOEBIUS_TRY(CheckLeftOver(*app));
   const std::string name = app->get_name();
+  if (app->get_parent()->get_name() == "eplb") {
+    MOEBIUS_TRY(eplb.at(name)->Check());
+    return CommandLine{eplb.at(name), log_level, notes, {}};
+  }
   if (name == "kernels") return CommandLine{bench_kernels, log_level, notes, {}};
   if (name == "exchange") return CommandLine{bench_exchange, log_level, notes, {}};
   if (name == "sweep") return CommandLine{bench_sweep, log_level, notes, {}};
@@ -327,46 +306,12 @@ Result<CommandLine> Parser::Chosen() {
   return CommandLine{bench, log_level, notes, {}};
 }
 
-// Where the words of a command, which are known, lead in the tree.
-CLI::App* Find(CLI::App& main, const std::vector<std::string>& words) {
-  CLI::App* app = &main;
-  for (const std::string& word : words) app = app->get_subcommand(word);
-  return app;
-}
-
-bool HasFlag(const CLI::App& app, const std::string& flag) {
-  if (app.get_option_no_throw(flag) != nullptr) return true;
-  const auto subs = app.get_subcommands([](const CLI::App*) { return true; });
-  return std::any_of(subs.begin(), subs.end(),
-                     [&](const CLI::App* sub) { return HasFlag(*sub, flag); });
-}
-
 // A flag of several values leaves the last word to MODEL, unless that is said otherwise.
 void ReserveModel(CLI::App* serve, const std::vector<std::string>& args) {
   const bool is_named = std::any_of(args.begin(), args.end(), [](const std::string& arg) {
     return arg == "--model" || arg.rfind("--model=", 0) == 0 || arg == "--help" || arg == "-h";
   });
   if (!is_named) serve->get_option("MODEL")->required();
-}
-
-// A flag that wants a value and has none, or another flag: CLI11 takes whatever comes next, and
-// names no flag that is hidden. What really is to begin like a flag is joined by '='.
-Status CheckValues(const CLI::App& app, const std::vector<std::string>& args) {
-  const auto find = [&app](const std::string& arg) {
-    return arg.starts_with('-') ? app.get_option_no_throw(arg.substr(0, arg.find('='))) : nullptr;
-  };
-  for (size_t i = 0; i < args.size() && args[i] != "--"; ++i) {
-    const CLI::Option* option = find(args[i]);
-    if (option == nullptr || args[i].find('=') != std::string::npos) continue;
-    if (option->get_items_expected_min() == 0) continue;
-    const bool is_last = i + 1 == args.size();
-    if (!is_last && find(args[i + 1]) == nullptr) continue;
-    const bool is_short = !args[i].starts_with("--") && !option->get_lnames().empty();
-    return MakeError(ErrorCode::kInvalidArgument, "{}{} needs a value{}", args[i],
-                     is_short ? fmt::format(" (--{})", option->get_lnames().front()) : "",
-                     is_last ? "" : fmt::format(", {} is a flag", args[i + 1]));
-  }
-  return {};
 }
 
 // MODEL and --model of one command line (`given`: its flags) that differ.
@@ -399,7 +344,7 @@ Result<CommandLine> ParseWords(Parser& parser, const std::vector<std::string>& c
   } catch (const CLI::ParseError& error) {
     return MakeError(ErrorCode::kInvalidArgument, "{}", error.what());
   }
-  MOEBIUS_TRY(CheckOneModel(*Find(parser.main, command), given));
+  MOEBIUS_TRY(CheckOneModel(*FindCommand(parser.main, command), given));
   return parser.Chosen();
 }
 
@@ -413,7 +358,7 @@ Status AddConfig(const std::string& path, const std::vector<std::string>& comman
   const Parser all;
   for (const ConfigEntry& entry : entries) {
     Parser parser(command);
-    const CLI::App& app = *Find(parser.main, command);
+    const CLI::App& app = *FindCommand(parser.main, command);
     const std::string flag = entry.flag.substr(0, entry.flag.find('.'));
     if (flag == "--config" || flag == "--help" || flag == "--version" || !HasFlag(all.main, flag)) {
       return MakeError(ErrorCode::kInvalidArgument, "{}: unknown key {}{}", entry.where,
@@ -469,8 +414,8 @@ Result<CommandLine> ParseCommandLine(const std::vector<std::string>& raw_args,
   const std::vector<std::string> command(words.args.begin(), end);
   Parser parser(command);
   MOEBIUS_TRY(CheckCommandWord(parser.main, words.args, 0));
-  if (!words.args.empty() && words.args[0] == "bench") {
-    MOEBIUS_TRY(CheckCommandWord(*parser.main.get_subcommand("bench"), words.args, 1));
+  if (!words.args.empty() && HasSubcommands(words.args[0])) {
+    MOEBIUS_TRY(CheckCommandWord(*parser.main.get_subcommand(words.args[0]), words.args, 1));
   }
   // What stands on the command line comes after the files', and the last of two wins.
   std::vector<std::string> args = command;
@@ -479,11 +424,11 @@ Result<CommandLine> ParseCommandLine(const std::vector<std::string>& raw_args,
   std::set<std::string> given;
   for (auto arg = end; arg != words.args.end(); ++arg) given.insert(arg->substr(0, arg->find('=')));
   const bool has_ranks =
-      Find(parser.main, command)->get_option_no_throw("--all2all-backend") != nullptr;
+      FindCommand(parser.main, command)->get_option_no_throw("--all2all-backend") != nullptr;
   if (has_ranks && !given.contains("--url")) {
     args.insert(args.end(), environment.args.begin(), environment.args.end());
   }
-  MOEBIUS_TRY(CheckValues(*Find(parser.main, command), {end, words.args.end()}));
+  MOEBIUS_TRY(CheckValues(*FindCommand(parser.main, command), {end, words.args.end()}));
   std::vector<std::string> debug_notes;
   for (const std::string& path : words.config_files) {
     std::vector<std::string> skipped;

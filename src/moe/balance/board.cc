@@ -38,8 +38,8 @@ Board::Board(const SlotShape& shape, std::span<const double> load, SlotList expe
   for (size_t p = 0; p < experts_.size(); ++p) {
     if (experts_[p] >= 0) Put(static_cast<int>(p), experts_[p]);
   }
-  double all = 0;
-  for (int32_t e = 0; e < shape_.num_experts; ++e) all += copies(e) * Value(e, copies(e));
+  double all = 0;  // whatever the copies are: the same load has the same weights in every plan
+  for (int32_t e = 0; e < shape_.num_experts; ++e) all += Value(e, 1);
   scale_ = all > 0 ? kWeightOfAll / all : 0;
   for (int32_t e = 0; e < shape_.num_experts; ++e) Reweigh(e);
 }

@@ -58,9 +58,9 @@ class Board {
   SlotList experts_;
   std::vector<int32_t> rank_;       // by place
   std::vector<int32_t> end_place_;  // by rank
-  std::vector<double> share_;  // of the load, by expert
-  double scale_ = 0;           // weight of a value of 1
-  std::vector<int> copies_;    // by expert, as are more_, less_ and first_
+  std::vector<double> share_;       // of the load, by expert
+  double scale_ = 0;                // weight of a value of 1
+  std::vector<int> copies_;         // by expert, as are more_, less_ and first_
   std::vector<int64_t> more_;
   std::vector<int64_t> less_;
   std::vector<int32_t> first_;

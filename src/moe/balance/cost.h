@@ -11,7 +11,8 @@
 namespace moebius::moe {
 
 struct ExpertCost {
-  double tile_rows = 1;  // an expert's rows are rounded up to a multiple of this; at most 1: are not
+  double tile_rows =
+      1;  // an expert's rows are rounded up to a multiple of this; at most 1: are not
   double seconds_per_row = 0;
   double seconds_per_active_expert = 0;
 };

@@ -13,7 +13,8 @@ struct Packing {
   std::vector<int> position;  // by item, in its pack
 };
 
-// Each pack takes exactly items / packs of them: the heaviest first, to the lightest pack with room.
+// Each pack takes exactly items / packs of them: the heaviest first, to the lightest pack with
+// room.
 Packing BalancedPacking(std::span<const double> weight, int num_packs) {
   const int num_items = static_cast<int>(weight.size());
   const int room = num_items / num_packs;

@@ -95,9 +95,8 @@ void FillNode(const SlotShape& shape, std::span<const double> load,
 
   std::vector<size_t> order(experts.size());
   std::iota(order.begin(), order.end(), size_t{0});
-  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-    return share[a] != share[b] ? share[a] > share[b] : a < b;
-  });
+  std::sort(order.begin(), order.end(),
+            [&](size_t a, size_t b) { return share[a] != share[b] ? share[a] > share[b] : a < b; });
   RankFiller ranks(shape, first_rank, num_ranks, list);
   for (const size_t i : order) {
     for (int c = 0; c < copies[i]; ++c) ranks.Add(experts[i], share[i]);

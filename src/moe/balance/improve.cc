@@ -13,11 +13,15 @@ struct SlotMove {
   int place = -1;
   int other = -1;  // negative: no swap
   int32_t expert = -1;
-  int64_t after = 0;  // the heaviest of the ranks that it touches, afterwards
+  int64_t after = 0;   // the heaviest of the ranks that it makes heavier, and of the hottest
+  int64_t relief = 0;  // how much less load lies above the target, summed over ranks
 
   int slots() const { return other >= 0 ? 2 : 1; }
 };
 
+// Greedy descent: while the hottest rank is too heavy, the move that relieves it and takes the most
+// load from above the target for each slot written. Every move leaves the ranks that it touches
+// below what the hottest was, so that it ends.
 class Improver {
  public:
   Improver(const SlotShape& shape, std::span<const double> load, SlotList list,
@@ -67,8 +71,7 @@ class Improver {
     }
     for (int e = 0; e < shape_.num_experts; ++e) {
       const auto first = held.begin() + e / group_size * shape_.num_nodes;
-      home_.push_back(
-          static_cast<int>(std::max_element(first, first + shape_.num_nodes) - first));
+      home_.push_back(static_cast<int>(std::max_element(first, first + shape_.num_nodes) - first));
     }
   }
 
@@ -87,8 +90,8 @@ class Improver {
   // No second copy on a rank, none away from home.
   bool MayHold(int rank, int32_t expert) const {
     if (board_.Holds(rank, expert)) return false;
-    return home_.empty() || home_[static_cast<size_t>(expert)] ==
-                                rank / (shape_.num_ranks / shape_.num_nodes);
+    return home_.empty() ||
+           home_[static_cast<size_t>(expert)] == rank / (shape_.num_ranks / shape_.num_nodes);
   }
 
   // How many more slots differ from the present ones after a move.
@@ -103,13 +106,14 @@ class Improver {
            change(move.other, board_.expert(move.place));
   }
 
-  // What the hottest rank loses, down to the target, for each slot written; then the lower ranks.
-  bool IsBetter(int64_t after, int slots) const {
-    if (after >= hot_load_) return false;
+  int64_t Excess(int64_t load) const { return std::max<int64_t>(0, load - target_); }
+  // The most relief for each slot written; then the lower ranks.
+  bool IsBetter(const SlotMove& move) const {
+    if (move.after >= hot_load_ || move.relief <= worth_ * move.slots()) return false;
     if (best_.place < 0) return true;
-    const int64_t gain = (hot_load_ - std::max(after, target_)) * best_.slots();
-    const int64_t best_gain = (hot_load_ - std::max(best_.after, target_)) * slots;
-    return gain != best_gain ? gain > best_gain : after < best_.after;
+    const int64_t relief = move.relief * best_.slots();
+    const int64_t best_relief = best_.relief * move.slots();
+    return relief != best_relief ? relief > best_relief : move.after < best_.after;
   }
   void Offer(const SlotMove& move) {
     if (num_changed_ + Changes(move) <= options_.max_moves) best_ = move;
@@ -122,9 +126,9 @@ class Improver {
     hot_load_ = board_.load(hot_);
     target_ = static_cast<int64_t>(std::max(Mean(), static_cast<double>(floor_)) *
                                    (1 + options_.good_enough));
+    worth_ = present_.empty() ? 0 : static_cast<int64_t>(Mean() * options_.slot_gain);
     if (hot_load_ <= target_) return false;
     FindCopies();
-    FindRemovals();
     FindSwaps();
     return best_.place >= 0;
   }
@@ -134,78 +138,88 @@ class Improver {
     std::sort(ranks_.begin(), ranks_.end(), [&](int a, int b) {
       return board_.load(a) != board_.load(b) ? board_.load(a) < board_.load(b) : a < b;
     });
+    const int hot_end = board_.EndPlace(hot_);
     for (const int rank : ranks_) {
       const int64_t load = board_.load(rank);
+      const int64_t before = Excess(hot_load_) + Excess(load);
       // Two ranks can at best meet in the middle; the next ones are heavier still.
-      if (!IsBetter((hot_load_ + load + 1) / 2, 2)) break;
-      for (int i = board_.FirstPlace(hot_); i < board_.EndPlace(hot_); ++i) {
-        for (int j = board_.FirstPlace(rank); j < board_.EndPlace(rank); ++j) {
+      const int64_t middle = (hot_load_ + load + 1) / 2;
+      if (!IsBetter({0, 0, -1, middle, before - 2 * Excess(middle)})) break;
+      const int end = board_.EndPlace(rank);
+      for (int i = board_.FirstPlace(hot_); i < hot_end; ++i) {
+        for (int j = board_.FirstPlace(rank); j < end; ++j) {
           const int64_t moved = board_.weight(i) - board_.weight(j);
           if (moved <= 0) continue;
-          const int64_t after = std::max(hot_load_ - moved, load + moved);
-          if (!IsBetter(after, 2)) continue;
-          if (MayHold(rank, board_.expert(i)) && MayHold(hot_, board_.expert(j))) {
-            Offer({i, j, -1, after});
-          }
+          const SlotMove swap{i, j, -1, std::max(hot_load_ - moved, load + moved),
+                              before - Excess(hot_load_ - moved) - Excess(load + moved)};
+          if (!IsBetter(swap)) continue;
+          if (MayHold(rank, board_.expert(i)) && MayHold(hot_, board_.expert(j))) Offer(swap);
         }
       }
     }
   }
 
-  // What becomes of the ranks when a place gives up a copy of which there are others.
+  // What becomes of the ranks when a place, not of the hottest, gives up a copy of which there are
+  // others.
   struct Removal {
     int64_t hot = 0;     // the hottest rank
     int64_t here = 0;    // the place's rank
     int64_t others = 0;  // the heaviest of the others
+    int64_t relief = 0;  // of those others: negative
   };
   Removal Remove(int place) const {
     const int32_t expert = board_.expert(place);
     const int rank = board_.rank(place);
     const int64_t rise = board_.WeightWithLess(expert) - board_.weight(place);
-    Removal removal{hot_load_, board_.load(rank) - board_.weight(place), 0};
-    if (rank == hot_) removal.hot = removal.here;
+    Removal removal{hot_load_, board_.load(rank) - board_.weight(place), 0, 0};
     for (int p = board_.FirstOf(expert); p >= 0; p = board_.NextOf(p)) {
       if (p == place) continue;
-      if (board_.rank(p) == rank) removal.here += rise;
-      if (board_.rank(p) == hot_) {
+      const int other = board_.rank(p);
+      if (other == rank) {
+        removal.here += rise;
+      } else if (other == hot_) {
         removal.hot += rise;
-      } else if (board_.rank(p) != rank) {
-        removal.others = std::max(removal.others, board_.load(board_.rank(p)) + rise);
+      } else {
+        removal.others = std::max(removal.others, board_.load(other) + rise);
+        removal.relief += Excess(board_.load(other)) - Excess(board_.load(other) + rise);
       }
     }
     return removal;
   }
+  // What one more copy of an expert takes from those ranks, but for the hottest, that have one.
+  int64_t ReliefOfMore(int32_t expert) const {
+    int64_t relief = 0;
+    for (int p = board_.FirstOf(expert); p >= 0; p = board_.NextOf(p)) {
+      const int64_t load = board_.load(board_.rank(p));
+      if (board_.rank(p) == hot_ || load <= target_) continue;
+      relief += Excess(load) - Excess(load - board_.weight(p) + board_.WeightWithMore(expert));
+    }
+    return relief;
+  }
 
   // A redundant copy elsewhere becomes a copy of an expert of the hottest rank.
   void FindCopies() {
+    relief_of_more_.clear();
+    for (int i = board_.FirstPlace(hot_); i < board_.EndPlace(hot_); ++i) {
+      relief_of_more_.push_back(ReliefOfMore(board_.expert(i)));
+    }
     for (int place = 0; place < shape_.num_places(); ++place) {
       const int32_t before = board_.expert(place);
       if (before < 0 || board_.rank(place) == hot_ || board_.copies(before) < 2) continue;
       const Removal removal = Remove(place);
-      if (!IsBetter(removal.others, 1)) continue;
+      if (removal.others >= hot_load_) continue;
+      const int64_t was = Excess(hot_load_) + Excess(board_.load(board_.rank(place)));
       for (int i = board_.FirstPlace(hot_); i < board_.EndPlace(hot_); ++i) {
         const int32_t expert = board_.expert(i);
         const int64_t weight = board_.WeightWithMore(expert);
-        const int64_t after = std::max({removal.hot - board_.weight(i) + weight,
-                                        removal.here + weight, removal.others});
-        if (expert == before || !IsBetter(after, 1)) continue;
-        if (MayHold(board_.rank(place), expert)) Offer({place, -1, expert, after});
-      }
-    }
-  }
-
-  // A redundant copy on the hottest rank becomes a copy of an expert of another.
-  void FindRemovals() {
-    for (int place = board_.FirstPlace(hot_); place < board_.EndPlace(hot_); ++place) {
-      const int32_t before = board_.expert(place);
-      if (board_.copies(before) < 2) continue;
-      const Removal removal = Remove(place);
-      if (!IsBetter(std::max(removal.here, removal.others), 1)) continue;
-      for (int32_t expert = 0; expert < shape_.num_experts; ++expert) {
-        const int64_t after =
-            std::max(removal.here + board_.WeightWithMore(expert), removal.others);
-        if (expert == before || !IsBetter(after, 1)) continue;
-        if (MayHold(hot_, expert)) Offer({place, -1, expert, after});
+        const int64_t hot = removal.hot - board_.weight(i) + weight;
+        const int64_t here = removal.here + weight;
+        const int64_t others =
+            removal.relief + relief_of_more_[static_cast<size_t>(i - board_.FirstPlace(hot_))];
+        const SlotMove copy{place, -1, expert, std::max({hot, here, removal.others}),
+                            was - Excess(hot) - Excess(here) + others};
+        if (expert == before || !IsBetter(copy)) continue;
+        if (MayHold(board_.rank(place), expert)) Offer(copy);
       }
     }
   }
@@ -222,6 +236,8 @@ class Improver {
   int hot_ = 0;
   int64_t hot_load_ = 0;
   int64_t target_ = 0;
+  int64_t worth_ = 0;
+  std::vector<int64_t> relief_of_more_;  // by place of the hottest rank
   SlotMove best_;
 };
 
@@ -229,8 +245,8 @@ class Improver {
 
 SlotList PlanImprove(const SlotShape& shape, std::span<const double> load,
                      std::span<const int32_t> present, const ImproveOptions& options) {
-  SlotList list = present.empty() ? FirstPlacement(shape, load)
-                                  : SlotList(present.begin(), present.end());
+  SlotList list =
+      present.empty() ? FirstPlacement(shape, load) : SlotList(present.begin(), present.end());
   return Improver(shape, load, std::move(list), present, options).Run();
 }
 

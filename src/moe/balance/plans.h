@@ -22,8 +22,8 @@ SlotList PlanTrtllm(const SlotShape& shape, std::span<const double> load);
 SlotList PlanImprove(const SlotShape& shape, std::span<const double> load,
                      std::span<const int32_t> present, const ImproveOptions& options);
 
-// The start of kImprove: copies as ExtraCopies gives them, at most one a rank; the heaviest share to
-// the lightest rank that has none of its expert.
+// The start of kImprove: copies as ExtraCopies gives them, at most one a rank; the heaviest share
+// to the lightest rank that has none of its expert.
 SlotList FirstPlacement(const SlotShape& shape, std::span<const double> load);
 
 // The experts of each node: groups packed by load, as many a node. num_nodes divides num_groups.

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <array>
+#include <climits>
 #include <cmath>
 #include <numeric>
 
 #include "base/suggest.h"
+#include "moe/balance/cost.h"
 #include "moe/balance/plans.h"
 #include "moe/balance/replicas.h"
 
@@ -16,8 +18,9 @@ constexpr std::array<const char*, 3> kPolicyNames = {"deepseek", "trtllm", "impr
 
 Status CheckLoad(const SlotShape& shape, std::span<const double> load) {
   if (load.size() != static_cast<size_t>(shape.num_experts)) {
-    return MakeError(ErrorCode::kInvalidArgument, "balance: {} loads, expected one for each of {} experts",
-                     load.size(), shape.num_experts);
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "balance: {} loads, expected one for each of {} experts", load.size(),
+                     shape.num_experts);
   }
   for (size_t e = 0; e < load.size(); ++e) {
     if (!(load[e] >= 0) || !std::isfinite(load[e])) {
@@ -49,9 +52,10 @@ Status CheckPresent(const SlotShape& shape, std::span<const int32_t> present) {
                        empty ? "not empty" : "empty", rank, shape.SlotsOf(rank));
     }
     if (e >= shape.num_experts) {
-      return MakeError(ErrorCode::kInvalidArgument,
-                       "balance: place {} of the present list holds expert {}, expected one below {}",
-                       p, e, shape.num_experts);
+      return MakeError(
+          ErrorCode::kInvalidArgument,
+          "balance: place {} of the present list holds expert {}, expected one below {}", p, e,
+          shape.num_experts);
     }
     if (e >= 0) held[static_cast<size_t>(e)] = true;
   }
@@ -73,24 +77,30 @@ Status CheckEven(BalancePolicy policy, const SlotShape& shape) {
                      PolicyName(policy), shape.num_slots, shape.num_ranks);
   }
   if (policy == BalancePolicy::kDeepSeek && shape.num_ranks % shape.num_nodes != 0) {
-    return MakeError(ErrorCode::kInvalidArgument,
-                     "balance policy deepseek: {} ranks on {} nodes, expected a multiple of the nodes",
-                     shape.num_ranks, shape.num_nodes);
+    return MakeError(
+        ErrorCode::kInvalidArgument,
+        "balance policy deepseek: {} ranks on {} nodes, expected a multiple of the nodes",
+        shape.num_ranks, shape.num_nodes);
   }
   return {};
 }
 
 Status CheckOptions(const ImproveOptions& options) {
-  if (options.cost != nullptr && !(options.tokens > 0 && std::isfinite(options.tokens))) {
-    return MakeError(ErrorCode::kInvalidArgument,
-                     "balance: a cost is given for steps of {} tokens, expected more than 0",
-                     options.tokens);
-  }
-  if (options.max_moves < 0) {
-    return MakeError(ErrorCode::kInvalidArgument, "balance: max_moves is {}, expected at least 0",
-                     options.max_moves);
-  }
-  return {};
+  const auto within = [](const char* what, double value, double most) -> Status {
+    if (value >= 0 && value <= most) return {};
+    return MakeError(ErrorCode::kInvalidArgument, "balance: {} is {}, expected 0 to {}", what,
+                     value, most);
+  };
+  MOEBIUS_TRY(within("good_enough", options.good_enough, 1e3));
+  MOEBIUS_TRY(within("min_gain", options.min_gain, 1e3));
+  MOEBIUS_TRY(within("slot_gain", options.slot_gain, 1e3));
+  MOEBIUS_TRY(within("max_moves", options.max_moves, INT_MAX));
+  if (options.cost == nullptr) return {};
+  MOEBIUS_TRY(within("the cost's tile_rows", options.cost->tile_rows, 1e9));
+  MOEBIUS_TRY(within("the cost's seconds_per_row", options.cost->seconds_per_row, 1e9));
+  MOEBIUS_TRY(
+      within("the cost's seconds_per_active_expert", options.cost->seconds_per_active_expert, 1e9));
+  return within("the number of tokens that the cost is for", options.tokens, 1e15);
 }
 
 }  // namespace
@@ -111,8 +121,9 @@ Status CheckShape(const SlotShape& shape) {
                      shape.num_slots, shape.num_experts);
   }
   if (shape.num_ranks > shape.num_slots) {
-    return MakeError(ErrorCode::kInvalidArgument, "balance: {} ranks, expected at most {}, the slots",
-                     shape.num_ranks, shape.num_slots);
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "balance: {} ranks, expected at most {}, the slots", shape.num_ranks,
+                     shape.num_slots);
   }
   if (shape.num_experts % shape.num_groups != 0) {
     return MakeError(ErrorCode::kInvalidArgument,

@@ -59,12 +59,16 @@ struct ExpertCost;  // moe/balance/cost.h
 
 // What limits kImprove.
 struct ImproveOptions {
-  // Stops where the imbalance (max / mean - 1, by rank) is at most this, or the heaviest rank within
-  // so much of what no placement can beat.
+  // Stops where the imbalance (max / mean - 1, by rank) is at most this, or the heaviest rank
+  // within so much of what no placement can beat.
   double good_enough = 0.005;
   // No change at all unless it takes at least this from the imbalance (hysteresis). Of a first
   // placement, which has no present one, nothing is asked.
   double min_gain = 0;
+  // An update makes only moves that take at least this part of a mean rank's load from those above
+  // good_enough, for each slot that they write: what a slot's bytes are worth. It may then stop
+  // above good_enough.
+  double slot_gain = 0.0075;
   int max_moves = 1 << 30;  // slots that get another expert
   // Levels predicted seconds instead of tokens, for steps of so many rows (tokens x top_k).
   const ExpertCost* cost = nullptr;

@@ -24,8 +24,9 @@ class Replayer {
 
   Result<ReplayResult> Run() {
     for (size_t w = 1; w < trace_.windows.size(); ++w) {
-      if (policy_ && (w - 1) % static_cast<size_t>(options_.windows_per_update) == 0) {
-        MOEBIUS_TRY(Update());
+      if ((w - 1) % static_cast<size_t>(options_.windows_per_update) == 0) {
+        if (policy_) MOEBIUS_TRY(Update());
+        JudgePlan();
       }
       Judge(w);
       std::vector<double>& past = past_.windows.front();
@@ -54,9 +55,16 @@ class Replayer {
     for (size_t l = 0; l < next.size() && !first; ++l) {
       result_.slots_rewritten += NumMoves(lists_[l], next[l]);
     }
-    ++num_plans_;
     lists_ = std::move(next);
     return {};
+  }
+
+  void JudgePlan() {
+    ++num_plans_;
+    for (int l = 0; l < trace_.num_layers; ++l) {
+      result_.planned_imbalance +=
+          Imbalance(RankLoads(shape_, past_.Layer(0, l), lists_[static_cast<size_t>(l)]));
+    }
   }
 
   void Judge(size_t window) {
@@ -65,7 +73,6 @@ class Replayer {
       const std::span<const double> load = trace_.Layer(window, l);
       const double all = std::accumulate(load.begin(), load.end(), 0.0);
       result_.imbalance += Imbalance(RankLoads(shape_, load, list));
-      result_.planned_imbalance += Imbalance(RankLoads(shape_, past_.Layer(0, l), list));
       result_.best_imbalance += BestImbalance(shape_, load);
       result_.step_seconds += LayerSeconds(options_.cost, shape_, load, list,
                                            options_.tokens > 0 ? options_.tokens : all);
@@ -76,11 +83,11 @@ class Replayer {
     const double judged = static_cast<double>(trace_.windows.size()) - 1;
     const double layers = trace_.num_layers;
     result_.imbalance /= judged * layers;
-    result_.planned_imbalance /= judged * layers;
+    result_.planned_imbalance /= num_plans_ * layers;
     result_.best_imbalance /= judged * layers;
     result_.step_seconds /= judged;
-    if (num_plans_ > 0) result_.planning_seconds /= num_plans_;
-    result_.num_updates = num_plans_ > 0 ? num_plans_ - 1 : 0;
+    result_.planning_seconds /= num_plans_;
+    result_.num_updates = policy_ ? num_plans_ - 1 : 0;
     result_.bytes = static_cast<double>(result_.slots_rewritten) * options_.bytes_per_expert;
     if (result_.num_updates > 0) {
       result_.rewritten_share = static_cast<double>(result_.slots_rewritten) /
@@ -119,15 +126,15 @@ Result<ReplayResult> Replay(const LoadTrace& trace, const SlotShape& shape,
 }
 
 std::string ReplayTable(std::span<const ReplayResult> results) {
-  std::string text = fmt::format("{:<9} {:>9} {:>9} {:>9} {:>10} {:>9} {:>9} {:>10} {:>9}\n", "policy",
-                                 "imbalance", "planned", "best", "rewritten", "share", "GiB",
-                                 "step us", "plan ms");
+  std::string text = fmt::format("{:<9} {:>9} {:>9} {:>9} {:>10} {:>9} {:>9} {:>10} {:>9}\n",
+                                 "policy", "imbalance", "planned", "best", "rewritten", "share",
+                                 "GiB", "step us", "plan ms");
   for (const ReplayResult& r : results) {
-    fmt::format_to(std::back_inserter(text),
-                   "{:<9} {:>9.4f} {:>9.4f} {:>9.4f} {:>10} {:>8.2f}% {:>9.2f} {:>10.1f} {:>9.3f}\n",
-                   r.policy, r.imbalance, r.planned_imbalance, r.best_imbalance, r.slots_rewritten,
-                   100 * r.rewritten_share, r.bytes / 0x1p30, 1e6 * r.step_seconds,
-                   1e3 * r.planning_seconds);
+    fmt::format_to(
+        std::back_inserter(text),
+        "{:<9} {:>9.4f} {:>9.4f} {:>9.4f} {:>10} {:>8.2f}% {:>9.2f} {:>10.1f} {:>9.3f}\n", r.policy,
+        r.imbalance, r.planned_imbalance, r.best_imbalance, r.slots_rewritten,
+        100 * r.rewritten_share, r.bytes / 0x1p30, 1e6 * r.step_seconds, 1e3 * r.planning_seconds);
   }
   return text;
 }

@@ -1,5 +1,5 @@
-// What a balancing policy would have done to a sequence of loads: it plans from the decayed past and
-// is judged on what comes next. Pure but for the clock that times the planning. Any thread.
+// What a balancing policy would have done to a sequence of loads: it plans from the decayed past
+// and is judged on what comes next. Pure but for the clock that times the planning. Any thread.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@ struct ReplayOptions {
   double decay = 0.9;          // of the past, by window
   int windows_per_update = 1;  // between plans
   // Of kImprove: no chance movement of a steady load is worth a slot.
-  ImproveOptions improve{.good_enough = 0.02, .min_gain = 0.02};
+  ImproveOptions improve{.min_gain = 0.02};
   double bytes_per_expert = 0;
   ExpertCost cost;    // judges every policy; whether kImprove plans by it says improve.cost
   double tokens = 0;  // tokens x top_k of a step, for the predicted time; 0: as a window has

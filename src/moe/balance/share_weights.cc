@@ -42,8 +42,8 @@ class WaterFilling {
   // Levels one expert after the other, the others staying: each lowers the sum of squares, whose
   // least also has the lowest heaviest rank.
   std::vector<double> Run() {
-    const double mean = std::accumulate(load_.begin(), load_.end(), 0.0) /
-                        static_cast<double>(rank_load_.size());
+    const double mean =
+        std::accumulate(load_.begin(), load_.end(), 0.0) / static_cast<double>(rank_load_.size());
     for (int sweep = 0; sweep < kMaxSweeps; ++sweep) {
       double moved = 0;
       for (size_t e = 0; e < copies_.size(); ++e) {

@@ -1,0 +1,17 @@
+#include "app/eplb.h"
+
+namespace moebius::app {
+namespace {
+
+constexpr EplbEntry kEplbTable[] = {
+    {"plan", "A placement of experts on slots, from recorded loads", MakeEplbPlan},
+    {"report", "How evenly recorded loads fall on experts and ranks", MakeEplbReport},
+    {"replay", "What each policy would have done to a sequence of loads", MakeEplbReplay},
+    {"record", "Loads of experts from a running server, into a folder", MakeEplbRecord},
+};
+
+}  // namespace
+
+std::span<const EplbEntry> EplbTable() { return kEplbTable; }
+
+}  // namespace moebius::app

@@ -1,0 +1,118 @@
+// moebius eplb plan: a placement for each layer of recorded loads, as TensorRT-LLM's YAML or JSON.
+#include <fmt/core.h>
+#include <CLI/CLI.hpp>
+
+#include <nlohmann/json.hpp>
+
+#include "app/commands.h"
+#include "app/eplb.h"
+#include "app/eplb_input.h"
+#include "app/flag_kinds.h"
+#include "app/output_file.h"
+
+namespace moebius::app {
+namespace {
+
+class EplbPlan : public EplbVerb {
+ public:
+  void AddFlags(CLI::App* app) override {
+    AddInputFlags(app, input_);
+    AddShapeFlags(app, shape_);
+    constexpr const char* kPlan = "Plan";
+    AddChoice(app, "--policy", policy_, {"deepseek", "trtllm", "improve"},
+              "improve: the fewest moves from --from that pay; the others start from nothing")
+        ->group(kPlan);
+    AddText(app, "--from", from_, "improve: the present placement (YAML)")->group(kPlan);
+    AddNumber(app, "--good-enough", improve_.good_enough,
+              "improve: stop at this imbalance (max / mean - 1 by rank)")
+        ->group(kPlan);
+    AddNumber(app, "--min-gain", improve_.min_gain,
+              "improve: change nothing that takes less than this from the imbalance")
+        ->group(kPlan);
+    AddNumber(app, "--max-moves", max_moves_,
+              "improve: slots of a layer that may get another expert (default: any number)", 0)
+        ->group(kPlan);
+    constexpr const char* kOutput = "Output";
+    AddChoice(app, "--format", format_, {"yaml", "json"}, "yaml: TensorRT-LLM's configuration")
+        ->group(kOutput);
+    AddText(app, "--output-path,--output", output_, "File (default: standard output)")
+        ->group(kOutput);
+    AddNumber(app, "--layer-updates-per-iter", layer_updates_per_iter_,
+              "yaml: layers that a step may change while serving; 0: none, ever", 0)
+        ->group(kOutput);
+  }
+
+  Status Check() override {
+    if (!from_.empty() && policy_ != "improve") {
+      return MakeError(ErrorCode::kInvalidArgument,
+                       "--from is of --policy improve: {} starts from nothing", policy_);
+    }
+    return CheckInput(input_);
+  }
+
+  Result<int> Run(Interrupt&) override {
+    std::optional<OutputFile> file;
+    if (!output_.empty()) {
+      MOEBIUS_ASSIGN(file, OutputFile::Open("--output", output_));
+    }
+    MOEBIUS_ASSIGN(const EplbLoads loads, ReadLoads(input_));
+    if (max_moves_) improve_.max_moves = *max_moves_;
+    MOEBIUS_TRY(Plan(loads));
+    const std::string text = format_ == "yaml" ? plan::PlacementYaml(placement_) : Json();
+    std::fputs(text.c_str(), file ? file->Begin() : stdout);
+    if (file) MOEBIUS_TRY(file->Finish());
+    return kExitOk;
+  }
+
+ private:
+  Status Plan(const EplbLoads& loads) {
+    plan::PlacementFile from;
+    if (!from_.empty()) {
+      MOEBIUS_ASSIGN(from, plan::ReadPlacementFile(from_, loads.trace.num_experts));
+    }
+    MOEBIUS_ASSIGN(const moe::SlotShape shape,
+                   MakeShape(shape_, loads.trace.num_experts, from_.empty() ? nullptr : &from));
+    MOEBIUS_ASSIGN(const moe::BalancePolicy policy, moe::ParsePolicy(policy_));
+    placement_.num_slots = shape.num_slots;
+    placement_.layer_updates_per_iter = layer_updates_per_iter_;
+    for (int layer = 0; layer < loads.trace.num_layers; ++layer) {
+      const int index = loads.layers[static_cast<size_t>(layer)];
+      moe::SlotList present;
+      if (!from_.empty()) {
+        MOEBIUS_ASSIGN(present, PlacesOfLayer(from, from_, shape, index));
+      }
+      const std::vector<double> load = loads.Sum(layer);
+      MOEBIUS_ASSIGN(const moe::SlotList places,
+                     moe::PlanLayer(policy, shape, load, present, improve_));
+      imbalance_.push_back(moe::Imbalance(moe::RankLoads(shape, load, places)));
+      placement_.assignments[index] = SlotsOf(shape, places);
+    }
+    return {};
+  }
+
+  std::string Json() const {
+    nlohmann::ordered_json json;
+    for (const auto& [layer, slots] : placement_.assignments) json["slots"].push_back(slots);
+    json["imbalance"] = imbalance_;
+    return json.dump() + "\n";
+  }
+
+  EplbInput input_;
+  EplbShapeFlags shape_;
+  std::string policy_ = "improve";
+  std::string from_;
+  moe::ImproveOptions improve_;
+  std::optional<int> max_moves_;
+  std::string format_ = "yaml";
+  std::string output_;
+  int layer_updates_per_iter_ = 0;
+
+  plan::PlacementFile placement_;
+  std::vector<double> imbalance_;  // by layer
+};
+
+}  // namespace
+
+std::unique_ptr<EplbVerb> MakeEplbPlan() { return std::make_unique<EplbPlan>(); }
+
+}  // namespace moebius::app
