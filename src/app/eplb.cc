@@ -8,6 +8,7 @@ constexpr EplbEntry kEplbTable[] = {
     {"report", "How evenly recorded loads fall on experts and ranks", MakeEplbReport},
     {"replay", "What each policy would have done to a sequence of loads", MakeEplbReplay},
     {"record", "Loads of experts from a running server, into a folder", MakeEplbRecord},
+    {"clean", "Host pools that a crash left in shared memory", MakeEplbClean},
 };
 
 }  // namespace

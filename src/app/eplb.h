@@ -37,5 +37,6 @@ std::unique_ptr<EplbVerb> MakeEplbPlan();    // eplb_plan.cc
 std::unique_ptr<EplbVerb> MakeEplbReport();  // eplb_report.cc
 std::unique_ptr<EplbVerb> MakeEplbReplay();  // eplb_replay.cc
 std::unique_ptr<EplbVerb> MakeEplbRecord();  // eplb_record.cc
+std::unique_ptr<EplbVerb> MakeEplbClean();   // eplb_clean_verb.cc
 
 }  // namespace moebius::app

@@ -140,7 +140,13 @@ Status SettleBalance(const ParallelOptions& options, frontend::OpenOptions& open
   std::ranges::copy(options.eplb.ignored, std::back_inserter(notes));
   moe::BalanceOptions& balance = open.balance;
   if (is_block) {
-    balance = options.moe_config->balance;
+    const MoeConfig& config = *options.moe_config;
+    balance = config.balance;
+    if (!config.load_balancer_file.empty()) {
+      MOEBIUS_ASSIGN(const plan::PlacementFile placement,
+                     plan::ReadPlacementFile(config.load_balancer_file));
+      balance = BalanceOf(placement);
+    }
   } else {
     balance.num_redundant = options.num_redundant_experts;
     balance.online.layer_updates_per_iter = 1;

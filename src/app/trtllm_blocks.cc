@@ -12,9 +12,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int64_t kMostSlots = int64_t{1} << 20;
-constexpr int64_t kMostLayers = 10000;
-constexpr int64_t kMostUpdates = kMostLayers;
 
 const std::vector<std::string> kMoeKeys = {"backend", "max_num_tokens", "load_balancer",
                                            "disable_finalize_fusion",
@@ -82,25 +79,6 @@ Result<bool> BoolOf(const std::string& key, const json& value) {
   return tl::unexpected(Wrong(key, value, "true or false"));
 }
 
-// {3: [4, 2, 5, 1], ...}: of layers of the model, the expert of each slot.
-Status ReadAssignments(const std::string& path, const json& value, moe::BalanceOptions* balance) {
-  if (!value.is_object()) {
-    return tl::unexpected(Wrong(path, value, "a map from layers to lists of experts"));
-  }
-  for (const auto& [key, list] : value.items()) {
-    const std::string of_layer = fmt::format("{}.{}", path, key);
-    MOEBIUS_ASSIGN(const int64_t layer, ParseWhole<int64_t>(path, key, 0, kMostLayers));
-    if (!list.is_array()) return tl::unexpected(Wrong(of_layer, list, "a list of experts"));
-    std::vector<int32_t>& experts = balance->assignments[layer];
-    for (size_t slot = 0; slot < list.size(); ++slot) {
-      MOEBIUS_ASSIGN(const int64_t expert,
-                     WholeOf(fmt::format("{}[{}]", of_layer, slot), list[slot], 0, kMostSlots));
-      experts.push_back(static_cast<int32_t>(expert));
-    }
-  }
-  return {};
-}
-
 Status ReadBalancer(const json& value, MoeConfig* config) {
   constexpr const char* kKey = "moe_config.load_balancer";
   if (value.is_null()) return {};
@@ -112,24 +90,21 @@ Status ReadBalancer(const json& value, MoeConfig* config) {
   if (!value.is_object()) {
     return tl::unexpected(Wrong(kKey, value, "a file's name or a map such as {num_slots: 288}"));
   }
-  moe::BalanceOptions& balance = config->balance;
-  for (const auto& [key, entry] : value.items()) {
-    MOEBIUS_TRY(CheckKey(kKey, kBalancerKeys, key));
-    const std::string path = fmt::format("{}.{}", kKey, key);
-    if (entry.is_null()) continue;
-    if (key == "num_slots") {
-      MOEBIUS_ASSIGN(balance.num_slots, WholeOf(path, entry, 0, kMostSlots));
-    } else if (key == "layer_updates_per_iter") {
-      MOEBIUS_ASSIGN(const int64_t updates, WholeOf(path, entry, 0, kMostUpdates));
-      balance.online.layer_updates_per_iter = static_cast<int>(updates);
-    } else if (key == "initial_global_assignments") {
-      MOEBIUS_TRY(ReadAssignments(path, entry, &balance));
-    }
-  }
+  for (const auto& [key, unused] : value.items()) MOEBIUS_TRY(CheckKey(kKey, kBalancerKeys, key));
+  MOEBIUS_ASSIGN(const plan::PlacementFile placement, plan::ParsePlacement(value.dump(), kKey));
+  config->balance = BalanceOf(placement);
   return {};
 }
 
 }  // namespace
+
+moe::BalanceOptions BalanceOf(const plan::PlacementFile& placement) {
+  moe::BalanceOptions balance;
+  balance.num_slots = placement.num_slots;
+  balance.assignments.insert(placement.assignments.begin(), placement.assignments.end());
+  balance.online.layer_updates_per_iter = placement.layer_updates_per_iter;
+  return balance;
+}
 
 Result<MoeConfig> ParseMoeConfig(const std::string& text) {
   MOEBIUS_ASSIGN(const json block, ParseBlock("moe_config", text, kMoeKeys));

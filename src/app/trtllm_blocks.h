@@ -9,6 +9,7 @@
 
 #include "base/result.h"
 #include "moe/balance/options.h"
+#include "plan/balance/placement_file.h"
 
 namespace moebius::app {
 
@@ -28,6 +29,9 @@ struct KvCacheConfig {
   std::optional<int64_t> tokens_per_block;
   std::vector<std::string> ignored;  // keys without a meaning here
 };
+
+// What a placement file asks for.
+moe::BalanceOptions BalanceOf(const plan::PlacementFile& placement);
 
 // Of a block's JSON text. kInvalidArgument names the key, what was found and what is expected, or
 // the nearest key that there is.
