@@ -25,8 +25,14 @@ struct SlotShape {
   constexpr int places_per_rank() const { return (num_slots + num_ranks - 1) / num_ranks; }
   constexpr int num_places() const { return places_per_rank() * num_ranks; }
   // Of a rank's places the first so many hold an expert.
-  constexpr int SlotsOf(int rank) const {
-    return (rank + 1) * num_slots / num_ranks - rank * num_slots / num_ranks;
+  constexpr int SlotsOf(int rank) const { return FirstSlot(rank + 1) - FirstSlot(rank); }
+  // Of the slots alone, empty places not counted: where a rank's begin.
+  constexpr int FirstSlot(int rank) const {
+    return static_cast<int>(int64_t{rank} * num_slots / num_ranks);
+  }
+  // Groups can be kept whole on nodes.
+  constexpr bool HasNodeGroups() const {
+    return num_nodes > 1 && num_groups % num_nodes == 0 && num_ranks % num_nodes == 0;
   }
 };
 // kInvalidArgument names the number that is wrong and what was expected.
@@ -38,20 +44,33 @@ using SlotList = std::vector<int32_t>;
 enum class BalancePolicy : uint8_t {
   kDeepSeek,  // DeepSeek's EPLB: groups on nodes where they divide, else one group on one node
   kTrtllm,    // TensorRT-LLM's: most loaded first, to the lightest rank with a free slot
-  kImprove,   // the best exchanges on the present placement, while they pay
+  // The best exchanges on the present placement, while they pay: a slot whose expert stays does not
+  // change, no rank gets a second copy of an expert unless there are more copies than ranks, and
+  // groups stay on their nodes where they divide.
+  kImprove,
 };
 // "deepseek", "trtllm", "improve". kInvalidArgument lists them.
 Result<BalancePolicy> ParsePolicy(const std::string& name);
 const char* PolicyName(BalancePolicy policy);
 
+struct ExpertCost;  // moe/balance/cost.h
+
 // What limits kImprove.
 struct ImproveOptions {
-  // Stops where the imbalance (max / mean - 1, by rank) is at most this.
+  // Stops where the imbalance (max / mean - 1, by rank) is at most this, or the heaviest rank
+  // within so much of what no placement can beat.
   double good_enough = 0.005;
   // No change at all unless it takes at least this from the imbalance (hysteresis). Of a first
   // placement, which has no present one, nothing is asked.
   double min_gain = 0;
+  // An update makes only moves that take at least this part of a mean rank's load from those above
+  // good_enough, for each slot that they write: what a slot's bytes are worth. It may then stop
+  // above good_enough.
+  double slot_gain = 0.0075;
   int max_moves = 1 << 30;  // slots that get another expert
+  // Levels predicted seconds instead of tokens, for steps of so many rows (tokens x top_k).
+  const ExpertCost* cost = nullptr;
+  double tokens = 0;
 };
 
 // The placement of one layer. present: the list to start from, empty for none (kImprove only looks
@@ -61,13 +80,18 @@ Result<SlotList> PlanLayer(BalancePolicy policy, const SlotShape& shape,
                            std::span<const double> load, std::span<const int32_t> present,
                            const ImproveOptions& options = {});
 
+// What a deployment starts with that knows no load: rank r's slots hold experts r E / R and on, the
+// spare ones its neighbour's first (TensorRT-LLM's default, where ranks divide slots).
+SlotList InitialList(const SlotShape& shape);
+
 // Every place's rank is number / places_per_rank; adds load / copies.
 std::vector<double> RankLoads(const SlotShape& shape, std::span<const double> load,
                               std::span<const int32_t> experts);
 // max / mean - 1; 0 where all are 0.
 double Imbalance(std::span<const double> loads);
 // What no placement of so many slots can beat, copies being the only means: with the best copies
-// for this load the heaviest share may exceed a rank's mean (max / mean - 1 >= heaviest / mean - 1).
+// for this load the heaviest share may exceed a rank's mean (max / mean - 1 >= heaviest / mean -
+// 1).
 double BestImbalance(const SlotShape& shape, std::span<const double> load);
 // Places that hold another expert in `next`, by place. An expert that stays on its rank in another
 // place counts: it would be written again.
