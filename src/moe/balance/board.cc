@@ -56,7 +56,7 @@ double Board::Value(int32_t expert, int copies) const {
 }
 
 int64_t Board::Weigh(int32_t expert, int copies) const {
-  return static_cast<int64_t>(Value(expert, copies) * scale_ + 0.5);
+  return static_cast<int64_t>(Value(expert, copies) * scale_);
 }
 
 void Board::Put(int place, int32_t expert) {

@@ -29,7 +29,7 @@ Status CheckTrace(const LoadTrace& trace) {
 }
 
 SyntheticLoads::SyntheticLoads(int num_layers, int num_experts, double sigma, uint64_t seed)
-    : num_layers_(num_layers), num_experts_(num_experts), sigma_(sigma), random_(seed) {
+    : num_experts_(num_experts), sigma_(sigma), random_(seed) {
   log_popularity_.resize(static_cast<size_t>(num_layers) * static_cast<size_t>(num_experts));
   for (double& value : log_popularity_) value = sigma_ * Normal();
 }

@@ -43,7 +43,6 @@ class SyntheticLoads {
  private:
   double Normal();
 
-  int num_layers_;
   int num_experts_;
   double sigma_;
   std::mt19937_64 random_;

@@ -10,6 +10,7 @@
 #include "moe/balance/cost.h"
 #include "moe/balance/plans.h"
 #include "moe/balance/replicas.h"
+#include "moe/placement.h"
 
 namespace moebius::moe {
 namespace {
@@ -159,18 +160,7 @@ Result<SlotList> PlanLayer(BalancePolicy policy, const SlotShape& shape,
 }
 
 SlotList InitialList(const SlotShape& shape) {
-  SlotList list(static_cast<size_t>(shape.num_places()), -1);
-  int end = 0;  // of the experts that the ranks before hold
-  for (int r = 0; r < shape.num_ranks; ++r) {
-    // Where ranks divide neither, a rank may have more experts of its own than slots: none is lost.
-    const auto own = static_cast<int>(int64_t{r} * shape.num_experts / shape.num_ranks);
-    const int first = std::min(own, end);
-    for (int s = 0; s < shape.SlotsOf(r); ++s) {
-      list[static_cast<size_t>(r * shape.places_per_rank() + s)] = (first + s) % shape.num_experts;
-    }
-    end = first + shape.SlotsOf(r);
-  }
-  return list;
+  return LinearSlots(shape.num_experts, shape.num_ranks, shape.num_slots);
 }
 
 std::vector<double> RankLoads(const SlotShape& shape, std::span<const double> load,

@@ -27,8 +27,8 @@ struct SlotShape {
   constexpr int num_places() const { return places_per_rank() * num_ranks; }
   // Of a rank's places the first so many hold an expert.
   constexpr int SlotsOf(int rank) const { return FirstSlot(rank + 1) - FirstSlot(rank); }
-  // Of the slots alone, empty places not counted: where a rank's begin. The first ranks have one
-  // more where they are not even.
+  // Of the slots alone, empty places not counted: where a rank's begin. Where they are not even the
+  // first ranks have one more.
   constexpr int FirstSlot(int rank) const {
     return rank * (num_slots / num_ranks) + std::min(rank, num_slots % num_ranks);
   }

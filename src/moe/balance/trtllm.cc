@@ -45,9 +45,10 @@ SlotList PlanTrtllm(const SlotShape& shape, std::span<const double> load) {
   for (const auto& [share, expert] : shares) {
     const auto [rank_load, rank] = ranks.top();
     ranks.pop();
-    int& slot = used[static_cast<size_t>(rank)];
-    list[static_cast<size_t>(rank * shape.places_per_rank() + slot)] = expert;
-    if (++slot < shape.places_per_rank()) ranks.emplace(rank_load + share, rank);
+    int& num_used = used[static_cast<size_t>(rank)];
+    const int slot = rank * shape.places_per_rank() + num_used;
+    list[static_cast<size_t>(slot)] = expert;
+    if (++num_used < shape.places_per_rank()) ranks.emplace(rank_load + share, rank);
   }
   return list;
 }
