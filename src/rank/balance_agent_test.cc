@@ -201,7 +201,7 @@ TEST(BalanceAgent, RandomFaultsWhileStepsRun) {
   ranks.store(2).has_checkpoint = true;
   SetLogLevel(LogLevel::kError);
   ranks.Start();
-  TakeStepsUntil(ranks, num_steps, 30);
+  TakeStepsUntil(ranks, num_steps, 15);
   for (int rank = 0; rank < ranks.size(); ++rank) ranks.agent(rank).reset();
   SetLogLevel(LogLevel::kInfo);
   const BalanceStatus status = ranks.board().ReadStatus();
