@@ -5,13 +5,14 @@
 #include <barrier>
 #include <thread>
 
+#include "base/log.h"
 #include "rank/balance_ranks_test.h"
 
 namespace moebius::rank {
 namespace {
 
+using std::chrono::milliseconds;
 using testing::BalancedRanks;
-using testing::FakeStore;
 using testing::LayoutOf;
 
 // Experts of the layer that turn by `by` places among those that are not empty.
@@ -109,13 +110,12 @@ TEST(BalanceAgent, FetchesNoFasterThanItMay) {
   ranks.board().Publish({.number = 1, .updates = {{0, {1, 0}}}});
   ASSERT_TRUE(BalancedRanks::Comes([&] { return ranks.AllReady(1); }));
   // 4096 + 4096 + 1808 bytes; the last piece's time need not be over.
-  EXPECT_GE(comm::Clock::now() - begin, std::chrono::milliseconds(80));
+  EXPECT_GE(comm::Clock::now() - begin, milliseconds(80));
 }
 
 // Ranks with device threads that take steps together, each with the least epoch that any of them
 // may have, while a planner moves experts all the time.
-void TakeStepsUntil(BalancedRanks& ranks, std::atomic<int64_t>& num_steps, int64_t num_plans,
-                    const std::function<void(std::atomic<int64_t>&)>& in_step = {}) {
+void TakeStepsUntil(BalancedRanks& ranks, std::atomic<int64_t>& num_steps, int64_t num_plans) {
   std::atomic<uint64_t> epoch{0};
   std::atomic<bool> is_over{false};
   std::atomic<int> num_wrong{0};
@@ -132,7 +132,6 @@ void TakeStepsUntil(BalancedRanks& ranks, std::atomic<int64_t>& num_steps, int64
       together.arrive_and_wait();
       if (is_over.load()) return;
       if (!agent.Flip(epoch.load()) || !ranks.store(rank).IsAsListed()) ++num_wrong;
-      if (in_step && rank == 0) in_step(num_steps);
       together.arrive_and_wait();
       if (rank == 0) {
         ++num_steps;
@@ -159,7 +158,7 @@ TEST(BalanceAgent, RandomPlansWhileStepsRun) {
       .step_interval = 2,
       .load = [] { return moe::ExpertStats(); },
       .num_steps = [&] { return num_steps.load(); }};
-  planner.period = std::chrono::milliseconds(1);
+  planner.period = milliseconds(1);
   BalancedRanks ranks(
       {.layout = layout, .num_stages = 2, .num_staging = 3, .planner = std::move(planner)});
   ranks.Start();
@@ -169,6 +168,45 @@ TEST(BalanceAgent, RandomPlansWhileStepsRun) {
   EXPECT_GE(status.num_slots, status.num_committed);
   EXPECT_GT(status.from_peer, 0);
   EXPECT_GT(status.seconds, 0);
+}
+
+TEST(BalanceAgent, RandomFaultsWhileStepsRun) {
+  std::atomic<int64_t> num_steps{0};
+  std::atomic<uint32_t> num_calls{0};
+  // Some requests are lost, some peers slow before or while they answer, some bytes wrong.
+  const auto chance = [&] { return std::minstd_rand(++num_calls * 7919)() >> 8; };
+  BalanceHooks hooks{.asked =
+                         [&](int, int) {
+                           if (chance() % 30 == 0) std::this_thread::sleep_for(milliseconds(15));
+                           return chance() % 30 != 0;
+                         },
+                     .answered =
+                         [&](int, int, std::span<std::byte> chunk) {
+                           if (chance() % 30 == 0) std::this_thread::sleep_for(milliseconds(15));
+                           if (chance() % 4 == 0) chunk[0] ^= std::byte{1};
+                         }};
+  const BalanceLayout layout = LayoutOf({.num_experts = 8, .num_slots = 10, .num_ranks = 4}, 3);
+  RebalancerOptions planner{
+      .choice = {.layer_updates_per_iter = 2, .num_staging = 3, .is_random = true, .seed = 11},
+      .step_interval = 1,
+      .load = [] { return moe::ExpertStats(); },
+      .num_steps = [&] { return num_steps.load(); }};
+  planner.period = milliseconds(1);
+  planner.deadline = milliseconds(200);
+  BalancedRanks ranks({.layout = layout,
+                       .answer_deadline = milliseconds(10),
+                       .hooks = std::move(hooks),
+                       .planner = std::move(planner)});
+  ranks.store(1).has_pool = true;
+  ranks.store(2).has_checkpoint = true;
+  SetLogLevel(LogLevel::kError);
+  ranks.Start();
+  TakeStepsUntil(ranks, num_steps, 15);
+  for (int rank = 0; rank < ranks.size(); ++rank) ranks.agent(rank).reset();
+  SetLogLevel(LogLevel::kInfo);
+  const BalanceStatus status = ranks.board().ReadStatus();
+  EXPECT_GT(status.num_dropped, 0);
+  EXPECT_GT(status.num_corrupt, 0);
 }
 
 TEST(BalanceAgent, LoadGetsLevel) {
@@ -190,7 +228,7 @@ TEST(BalanceAgent, LoadGetsLevel) {
                                   return stats;
                                 },
                             .num_steps = [&] { return num_steps.load(); }};
-  planner.period = std::chrono::milliseconds(1);
+  planner.period = milliseconds(1);
   BalancedRanks ranks({.layout = layout, .num_staging = 2, .planner = std::move(planner)});
   ranks.Start();
   TakeStepsUntil(ranks, num_steps, 4);
@@ -209,13 +247,13 @@ TEST(Rebalancer, PlansNothingWhileARankHasNotFlipped) {
                             .step_interval = 1,
                             .load = [] { return moe::ExpertStats(); },
                             .num_steps = [&] { return ++num_steps; }};
-  planner.period = std::chrono::milliseconds(1);
+  planner.period = milliseconds(1);
   BalancedRanks ranks({.layout = layout, .planner = std::move(planner)});
   ranks.Start();
   const BalanceBoard board = ranks.board();
   ASSERT_TRUE(BalancedRanks::Comes([&] { return board.committable() == 1; }));
   ASSERT_TRUE(ranks.agent(0)->Flip(1));
-  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  std::this_thread::sleep_for(milliseconds(100));
   EXPECT_EQ(board.published(), 1U);
   EXPECT_EQ(board.committable(), 1U);
   ASSERT_TRUE(ranks.agent(1)->Flip(1));

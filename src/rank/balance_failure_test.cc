@@ -170,15 +170,17 @@ TEST(BalanceFailure, APeerThatComesTooLateFindsNoRequest) {
 
 TEST(BalanceFailure, ASourceThatHasBegunIsWaitedFor) {
   // The mailbox is the source's: nobody may write there meanwhile, nor flip what it reads.
+  BalancedRanks* all = nullptr;
   std::atomic<int> num_slept{0};
-  BalancedRanks ranks(
-      {.layout = FourRanks(),
-       .answer_deadline = milliseconds(20),
-       .hooks = {.asked = {}, .answered = [&](int source, int, std::span<std::byte>) {
-                   if (source == 3 && num_slept++ == 0) {
-                     std::this_thread::sleep_for(milliseconds(200));
-                   }
-                 }}});
+  const auto sleep = [&](int source, int owner, std::span<std::byte>) {
+    if (source != 3 || num_slept++ > 0) return;
+    std::this_thread::sleep_for(milliseconds(200));
+    EXPECT_NE(all->board().CellOf(owner).ready.load(), 1U);
+  };
+  BalancedRanks ranks({.layout = FourRanks(),
+                       .answer_deadline = milliseconds(20),
+                       .hooks = {.asked = {}, .answered = sleep}});
+  all = &ranks;
   for (int rank = 0; rank < 4; ++rank) ranks.store(rank).has_checkpoint = true;
   ranks.Start();
   ASSERT_TRUE(Try(ranks, 1, kAfter));
