@@ -5,25 +5,25 @@
 namespace moebius::moe {
 namespace {
 
-constexpr int64_t kLayers[] = {1, 2, 4};
+constexpr int64_t kModelLayers[] = {1, 2, 4};
 
 std::string ErrorOf(int64_t num_slots, std::map<int64_t, std::vector<int32_t>> assignments) {
   BalanceOptions options;
   options.num_slots = num_slots;
   options.assignments = std::move(assignments);
-  const auto slots = SlotsOf(options, 4, kLayers, 2);
+  const auto slots = SlotsOf(options, 4, kModelLayers, 2);
   return slots ? "none" : slots.error().message();
 }
 
 TEST(BalanceOptions, SlotsInOrderUnlessALayerSaysOtherwise) {
   BalanceOptions options;
   options.num_redundant = 2;
-  EXPECT_EQ(SlotsOf(options, 4, kLayers, 2)->num_slots, 6);
-  EXPECT_TRUE(SlotsOf(options, 4, kLayers, 2)->layers.empty());
+  EXPECT_EQ(SlotsOf(options, 4, kModelLayers, 2)->num_slots, 6);
+  EXPECT_TRUE(SlotsOf(options, 4, kModelLayers, 2)->layers.empty());
 
   options.num_slots = 5;
   options.assignments[2] = {3, 2, 1, 0, 3};
-  const SlotAssignment slots = *SlotsOf(options, 4, kLayers, 2);
+  const SlotAssignment slots = *SlotsOf(options, 4, kModelLayers, 2);
   EXPECT_EQ(slots.num_slots, 5);
   ASSERT_EQ(slots.layers.size(), 3u);
   EXPECT_EQ(slots.layers[0], LinearSlots(4, 2, 5));
