@@ -77,8 +77,10 @@ Seen LookWhenStill(const EngineClient& client) {
     // Longer than the ranks' period of publishing.
     std::this_thread::sleep_for(std::chrono::milliseconds(300));
     seen = {.loads = client.RankLoads()};
-    moe::ExpertStats experts = client.ExpertLoad();
-    for (const int64_t count : experts.counts()) seen.assignments += count;
+    const moe::ExpertStats experts = client.ExpertLoad();
+    for (int layer = 0; layer < experts.num_layers(); ++layer) {
+      for (const int64_t count : experts.Layer(layer)) seen.assignments += count;
+    }
     int64_t steps = 0;
     for (const engine::RankLoad& load : seen.loads) {
       seen.expert_rows += load.num_expert_rows;
