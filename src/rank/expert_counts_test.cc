@@ -35,7 +35,7 @@ TEST(ExpertCounts, ADenseModelHasNone) {
 }
 
 TEST(ExpertCounts, AreReadWhileTheyAreWritten) {
-  std::vector<int64_t> memory(2 * (1 + 8));
+  std::vector<int64_t> memory(ExpertCounts::NumBytes(2, 1, 8) / sizeof(int64_t));
   const ExpertCounts counts(std::as_writable_bytes(std::span(memory)), 2, 1, 8);
   std::atomic<bool> ends = false;
   std::thread reader([&] {
