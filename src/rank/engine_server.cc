@@ -105,12 +105,14 @@ class Requests {
 Status Serve(FrameSocket& socket, Requests& requests) {
   while (true) {
     MOEBIUS_ASSIGN(const std::string frame, socket.Receive());
-    MOEBIUS_ASSIGN(ToRank message, DecodeToRank(frame));
-    if (auto* submit = std::get_if<SubmitMessage>(&message)) {
+    // Not moved out of its Result: GCC 12 then warns of parts that a message has not.
+    Result<ToRank> message = DecodeToRank(frame);
+    if (!message) return tl::unexpected(std::move(message).error());
+    if (auto* submit = std::get_if<SubmitMessage>(&*message)) {
       requests.Submit(std::move(*submit));
-    } else if (const auto* cancel = std::get_if<CancelMessage>(&message)) {
+    } else if (const auto* cancel = std::get_if<CancelMessage>(&*message)) {
       requests.Cancel(*cancel);
-    } else if (std::holds_alternative<StopMessage>(message)) {
+    } else if (std::holds_alternative<StopMessage>(*message)) {
       return {};
     } else {
       return MakeError(ErrorCode::kCorrupt, "a second start");
