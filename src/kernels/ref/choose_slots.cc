@@ -44,14 +44,15 @@ void ChooseReplicas(const ChooseSlotsArgs& args, int64_t t) {
                                  args.choice.positions[static_cast<size_t>(t)], experts[j]);
     size_t wished = begin;
     while (table.until[wished] < hash) ++wished;
-    slots[j] = table.slots[wished];
+    int32_t chosen = table.slots[wished];
     // From the wished one on, so that no copy is preferred.
     for (size_t i = 0; i < end - begin; ++i) {
       const int32_t slot = table.slots[begin + (wished - begin + i) % (end - begin)];
       if (!is_visited(rank_of(slot))) continue;
-      slots[j] = slot;
+      chosen = slot;
       break;
     }
+    slots[j] = chosen;
   }
 }
 
