@@ -103,7 +103,9 @@ class StepExecutor {
   int64_t last_waited_ns_ = 0;
   moe::ExchangeBytes last_bytes_;
   int64_t last_expert_rows_ = 0;
+  int64_t last_home_rows_ = 0;
   int64_t expert_rows_ = 0;  // of this step
+  int64_t home_rows_ = 0;    // likewise
   RankCounters counters_;
 };
 
