@@ -246,6 +246,7 @@ model::ForwardBatch StepExecutor::BatchOf(const StepPlan& plan) const {
   batch.attention.block_size = plan.block_size;
   batch.logit_rows = plan.logit_rows;
   batch.num_decodes = plan.num_decodes();
+  batch.counts_experts = options_.expert_statistics;
   return batch;
 }
 
