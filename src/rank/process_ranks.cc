@@ -156,7 +156,9 @@ StartMessage ProcessRanks::Impl::StartOf(int rank) const {
 
 engine::StepObserver ProcessRanks::Impl::Observer() {
   if (!options_.engine.on_step) return {};
-  return [this](const engine::StepRecord& record) {
+  auto placement = std::make_shared<const moe::PlacementState>(Placement());
+  return [this, placement = std::move(placement)](engine::StepRecord record) {
+    record.placement = placement;
     const std::lock_guard lock(step_mutex_);
     options_.engine.on_step(record);
   };
