@@ -142,6 +142,8 @@ void AddEngineOptions(CLI::App* app, frontend::OpenOptions& open) {
             "Compute prompts in one of so many steps, the others stay short")
       ->group(kEngine);
   AddStepTimeout(app, engine);
+  AddSwitch(app, "expert-statistics", "", "Do not count tokens by expert", kEngine,
+            [&engine](bool on) { engine.expert_statistics = on; });
   AddText(app, "--trace", open.trace, "File of a trace for Perfetto or chrome://tracing")
       ->group(kEngine);
   AddSwitch(app, "async-scheduling", "", "Plan a step only when the one before is done", kEngine,

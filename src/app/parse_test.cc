@@ -48,6 +48,7 @@ TEST(Parse, RunFlagsReachTheirFields) {
                                     "--max-num-seqs",
                                     "3",
                                     "--no-enable-prefix-caching",
+                                    "--no-expert-statistics",
                                     "--threads",
                                     "2",
                                     "--no-chat",
@@ -72,6 +73,7 @@ TEST(Parse, RunFlagsReachTheirFields) {
   EXPECT_EQ(run.open.engine.block_size, 8);
   EXPECT_EQ(run.open.engine.max_num_seqs, 3);
   EXPECT_FALSE(run.open.engine.enable_prefix_caching);
+  EXPECT_FALSE(run.open.engine.expert_statistics);
   EXPECT_EQ(run.open.threads, 2);
   EXPECT_EQ(run.chat, false);
   EXPECT_EQ(run.system, "be brief");

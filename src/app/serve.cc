@@ -46,6 +46,13 @@ serve::ModelFacts FactsOf(const frontend::OpenedModel& opened, const frontend::O
   facts.num_moe_layers = config.num_moe_layers();
   facts.num_experts = config.moe.num_experts;
   facts.experts_per_token = config.moe.top_k;
+  for (size_t layer = 0; layer < config.layers.size(); ++layer) {
+    if (config.layers[layer].moe) facts.moe_layers.push_back(static_cast<int64_t>(layer));
+  }
+  for (int64_t i = 0; i < config.num_mtp_layers && config.moe.num_experts > 0; ++i) {
+    facts.moe_layers.push_back(config.num_layers + i);
+  }
+  facts.expert_statistics = open.engine.expert_statistics;
   facts.block_size = open.engine.block_size;
   facts.gpu_memory_utilization = open.engine.memory_fraction;
   facts.enable_prefix_caching = open.engine.enable_prefix_caching;

@@ -47,6 +47,8 @@ class EngineClient {
   virtual EngineStats Stats() const = 0;
   // Assignments since the start, as of a moment ago.
   virtual moe::ExpertStats ExpertLoad() const = 0;
+  // The same of each rank of the deployment: a rank counts what it routes.
+  virtual std::vector<moe::ExpertStats> ExpertLoadByRank() const { return {ExpertLoad()}; }
 
   // What each rank of the deployment has done since the start, in the order of ranks; an engine in
   // this process is one. Empty: this is only a part of one, or it does not say.

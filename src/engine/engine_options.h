@@ -34,6 +34,8 @@ struct EngineOptions {
   int64_t prefill_interval = 1;
   // Pipeline stages: so many steps, of disjoint requests, run at once. Not the user's to choose.
   int num_micro_batches = 1;
+  // Tokens are counted by expert; else all that is told from those counts is 0.
+  bool expert_statistics = true;
   bool device_graphs = true;   // on a GPU: steps that only decode run as graphs
   bool deterministic = false;  // on a GPU: the same bits for any batch and layout, slowly
 

@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <random>
+#include <thread>
 
 #include "engine/testing/golden_engine.h"
 #include "model/testing/model_driver.h"
@@ -141,6 +143,27 @@ TEST_P(PromptLogprobs, AreTheSameInChunksOfAnySizeAndInABatch) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, PromptLogprobs, ::testing::Values("deepseek_v3", "qwen3_moe_old"));
+
+TEST(ExpertStatistics, CanBeTurnedOff) {
+  for (const bool counts : {true, false}) {
+    int64_t num_observed = 0;
+    EngineOptions options = GoldenOptions();
+    options.expert_statistics = counts;
+    options.on_step = [&](const StepRecord& record) { num_observed += record.num_experts; };
+    const auto client = StartGolden("deepseek_v3", model::DTypeChoice::kFloat32,
+                                    kernels::AvailableBackends().back(), options);
+    RunAll(*client, {Ask(RandomPrompt(20, 1, client->limits().vocab_size))}, false);
+    // Longer than the device thread's period of publishing.
+    std::this_thread::sleep_for(std::chrono::milliseconds(400));
+    const moe::ExpertStats load = client->ExpertLoad();
+    const auto any = [](std::span<const int64_t> list) {
+      return std::ranges::any_of(list, [](int64_t count) { return count > 0; });
+    };
+    EXPECT_GT(load.num_layers(), 0);
+    EXPECT_FALSE(!counts && any(load.counts()));
+    EXPECT_EQ(num_observed > 0, counts);
+  }
+}
 
 // Parts of a step of a real model: each takes time, together they are the step.
 TEST(StepRecords, PartsOfARealStep) {

@@ -14,6 +14,7 @@ RankLoad Step(int64_t number) {
           .num_empty_steps = number % 2,
           .num_rows = 3,
           .num_expert_rows = 12,
+          .num_home_rows = 5,
           .dispatch_bytes = 100,
           .combine_bytes = 50,
           .num_latency_steps = 1,
@@ -31,6 +32,7 @@ TEST(RankCounters, AddUpSteps) {
   EXPECT_EQ(load.num_empty_steps, 2);
   EXPECT_EQ(load.num_rows, 12);
   EXPECT_EQ(load.num_expert_rows, 48);
+  EXPECT_EQ(load.num_home_rows, 20);
   EXPECT_EQ(load.dispatch_bytes, 400);
   EXPECT_EQ(load.combine_bytes, 200);
   EXPECT_EQ(load.num_latency_steps, 4);

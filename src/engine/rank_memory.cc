@@ -33,7 +33,8 @@ ModelRunnerOptions RunnerOptionsOf(const model::Model& model, const EngineOption
   runner.max_model_len = plan.max_model_len;
   runner.max_rows = options.max_num_batched_tokens;
   runner.max_samples = options.max_num_seqs;
-  runner.counts_experts = static_cast<bool>(options.on_step);
+  runner.expert_statistics = options.expert_statistics;
+  runner.counts_experts = options.expert_statistics && options.on_step;
   runner.trace = options.trace;
   runner.device_graphs = options.device_graphs;
   runner.deterministic = options.deterministic;

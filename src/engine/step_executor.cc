@@ -153,6 +153,7 @@ void StepExecutor::Finish(const StepPlan& plan, const SharedStep* shared, StepSy
   step.num_empty_steps = plan.num_rows() == 0 ? 1 : 0;
   step.num_rows = plan.num_rows();
   step.num_expert_rows = std::exchange(expert_rows_, 0);
+  step.num_home_rows = std::exchange(home_rows_, 0);
   step.dispatch_bytes = output->dispatch_bytes;
   step.combine_bytes = output->combine_bytes;
   step.num_latency_steps = output->exchange_mode == moe::ExchangeMode::kLatency ? 1 : 0;
@@ -173,6 +174,8 @@ void StepExecutor::MeasureExchange(StepOutput* output) {
   last_bytes_ = bytes;
   expert_rows_ = exchange->num_expert_rows() - last_expert_rows_;
   last_expert_rows_ += expert_rows_;
+  home_rows_ = exchange->num_home_rows() - last_home_rows_;
+  last_home_rows_ += home_rows_;
 }
 
 Result<StepOutput> StepExecutor::TryRun(const StepPlan& plan, const SharedStep* shared,
@@ -243,6 +246,7 @@ model::ForwardBatch StepExecutor::BatchOf(const StepPlan& plan) const {
   batch.attention.block_size = plan.block_size;
   batch.logit_rows = plan.logit_rows;
   batch.num_decodes = plan.num_decodes();
+  batch.counts_experts = options_.expert_statistics;
   return batch;
 }
 

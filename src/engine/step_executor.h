@@ -28,12 +28,13 @@ struct ModelRunnerOptions {
   DType activations = DType::kBF16;  // of the KV caches
   int64_t block_size = 16;
   int64_t num_blocks = 0;
-  int64_t max_model_len = 0;    // positions of a request
-  int64_t max_rows = 0;         // of a step
-  int64_t max_samples = 0;      // tokens drawn in a step; prompt tokens scored are more, in pieces
-  bool counts_experts = false;  // StepOutput's expert counts
-  bool device_graphs = true;    // of a GPU: steps that only decode run as graphs
-  bool deterministic = false;   // of a GPU: the same bits for any batch and layout, slowly
+  int64_t max_model_len = 0;  // positions of a request
+  int64_t max_rows = 0;       // of a step
+  int64_t max_samples = 0;    // tokens drawn in a step; prompt tokens scored are more, in pieces
+  bool expert_statistics = true;  // the model's expert counts
+  bool counts_experts = false;    // StepOutput's
+  bool device_graphs = true;      // of a GPU: steps that only decode run as graphs
+  bool deterministic = false;     // of a GPU: the same bits for any batch and layout, slowly
   TraceTarget trace;
 };
 
@@ -103,7 +104,9 @@ class StepExecutor {
   int64_t last_waited_ns_ = 0;
   moe::ExchangeBytes last_bytes_;
   int64_t last_expert_rows_ = 0;
+  int64_t last_home_rows_ = 0;
   int64_t expert_rows_ = 0;  // of this step
+  int64_t home_rows_ = 0;    // likewise
   RankCounters counters_;
 };
 

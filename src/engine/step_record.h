@@ -3,9 +3,11 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 
 #include "engine/rank_load.h"
+#include "moe/placement.h"
 
 namespace moebius::engine {
 
@@ -41,6 +43,8 @@ struct StepRecord {
   int64_t num_experts = 0;
   // That whole experts are spread over, the first ones on the first; 0: they are not.
   int64_t num_expert_ranks = 0;
+  // Where experts were, where they are spread; null: as moe::LinearSlots has them.
+  std::shared_ptr<const moe::PlacementState> placement = nullptr;
 };
 
 // Called on the engine's thread: it must be quick. As a TokenSink it may call Submit and Cancel.

@@ -45,7 +45,7 @@ inline void CheckWeight(const PackedWeight& w, int64_t k, bool gated) {
 
 inline void CheckChoice(const ExecContext& ctx, const SlotChoice& choice, int64_t num_experts,
                         int64_t rows) {
-  CheckLength(choice.counts, num_experts);
+  if (!choice.counts.empty()) CheckLength(choice.counts, num_experts);
   if (!choice.prompt_counts.empty()) CheckLength(choice.prompt_counts, num_experts);
   MOEBIUS_CHECK_LE(choice.num_decodes, rows);
   if (choice.replicas.empty()) {

@@ -182,7 +182,9 @@ void RouteTopK(ExecContext& ctx, const RouteTopKArgs& args) {
 void ChooseSlots(ExecContext& ctx, const ChooseSlotsArgs& args) {
   CheckLength(args.experts, static_cast<int64_t>(args.tokens.size()) * args.k);
   CheckLength(args.slots, static_cast<int64_t>(args.experts.size()));
-  const auto num_experts = static_cast<int64_t>(args.choice.counts.size());
+  const ReplicaTable& replicas = args.choice.replicas;
+  const auto num_experts = static_cast<int64_t>(replicas.empty() ? args.choice.first_slot.size()
+                                                                 : replicas.begin.size() - 1);
   CheckChoice(ctx, args.choice, num_experts, static_cast<int64_t>(args.tokens.size()));
   for (const int32_t expert : Readable(ctx, args.experts)) {
     MOEBIUS_CHECK_GE(expert, 0);

@@ -203,7 +203,7 @@ struct ReplicaTable {
 // How a layer's experts are found in slots, and where they are counted.
 struct SlotChoice {
   std::span<const int32_t> first_slot;  // [E]: the slot that serves an expert
-  std::span<int64_t> counts;            // [E], added to
+  std::span<int64_t> counts;            // [E], added to; empty: nobody counts
   // [E], added to for rows from num_decodes on, which are prompts'; empty: they are not told apart.
   std::span<int64_t> prompt_counts;
   int64_t num_decodes = 0;

@@ -196,6 +196,17 @@ TEST(OpsMoe, ChooseSlotsLooksUpAndCounts) {
     EXPECT_EQ(slots, (std::vector<int32_t>{4, 7, -1, -1, 7, 4})) << backend->name;
     EXPECT_EQ(counts, (std::vector<int64_t>{12, 20, 32})) << backend->name;
     EXPECT_EQ(prompt_counts, (std::vector<int64_t>{1, 0, 1})) << backend->name;
+    const SlotChoice uncounted{.first_slot = first_slot,
+                               .counts = {},
+                               .prompt_counts = {},
+                               .num_decodes = 1,
+                               .replicas = {},
+                               .positions = {}};
+    std::vector<int32_t> same_slots(6, 99);
+    ChooseSlots(
+        context.ctx(),
+        {.experts = experts, .tokens = tokens, .k = 2, .choice = uncounted, .slots = same_slots});
+    EXPECT_EQ(same_slots, slots) << backend->name;
   }
 }
 

@@ -89,6 +89,7 @@ struct ForwardBatch {
 
   // Rows of requests that generate, one each; they come first, those of prompts after them.
   int64_t num_decodes = 0;
+  bool counts_experts = true;  // in expert_stats()
 
   // Where logits of all logit_rows would take too much memory they come in pieces, in order: each
   // is `logits.rows` long (the last one maybe less), and belongs to the logit rows from `first` on.

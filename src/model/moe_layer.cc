@@ -66,16 +66,18 @@ RowRange RowsOfChunk(int64_t rows, const GroupPlace& tp, int64_t chunks, int64_t
 // Where the rows of a range find their slots and are counted.
 kernels::SlotChoice ChoiceOf(const Step& step, const MoeShared& shared, const MoeLayer& layer,
                              const RowRange& range) {
+  kernels::SlotChoice choice;
+  choice.first_slot = layer.first_slot;
+  choice.num_decodes = std::clamp<int64_t>(step.batch.num_decodes - range.begin, 0, range.count);
+  choice.replicas = layer.slots.replicas();
+  choice.positions = step.batch.positions.subspan(static_cast<size_t>(range.begin),
+                                                  static_cast<size_t>(range.count));
+  if (!step.batch.counts_experts) return choice;
   const auto num_experts = static_cast<size_t>(shared.config.num_experts);
   const size_t first_count = static_cast<size_t>(layer.index) * num_experts;
-  return {
-      .first_slot = layer.first_slot,
-      .counts = shared.counts.subspan(first_count, num_experts),
-      .prompt_counts = shared.counts.subspan(shared.counts.size() / 2 + first_count, num_experts),
-      .num_decodes = std::clamp<int64_t>(step.batch.num_decodes - range.begin, 0, range.count),
-      .replicas = layer.slots.replicas(),
-      .positions = step.batch.positions.subspan(static_cast<size_t>(range.begin),
-                                                static_cast<size_t>(range.count))};
+  choice.counts = shared.counts.subspan(first_count, num_experts);
+  choice.prompt_counts = shared.counts.subspan(shared.counts.size() / 2 + first_count, num_experts);
+  return choice;
 }
 
 void Route(Step& step, MoeShared& shared, const MoeLayer& layer, const RowRange& range,

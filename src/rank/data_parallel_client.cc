@@ -203,6 +203,14 @@ moe::ExpertStats DataParallelClient::ExpertLoad() const {
   return total;
 }
 
+std::vector<moe::ExpertStats> DataParallelClient::ExpertLoadByRank() const {
+  std::vector<moe::ExpertStats> all;
+  for (const auto& engine : engines_) {
+    for (moe::ExpertStats& stats : engine->ExpertLoadByRank()) all.push_back(std::move(stats));
+  }
+  return all;
+}
+
 std::vector<engine::RankLoad> DataParallelClient::RankLoads() const {
   std::vector<engine::RankLoad> all;
   for (size_t dp = 0; dp < engines_.size(); ++dp) {

@@ -43,6 +43,7 @@ class DataParallelClient final : public engine::EngineClient {
   engine::EngineStats Stats() const override;
   moe::ExpertStats ExpertLoad() const override;
   // Of all engines' ranks, one after the other.
+  std::vector<moe::ExpertStats> ExpertLoadByRank() const override;
   std::vector<engine::RankLoad> RankLoads() const override;
   // The first rank's that is not OK, with its number.
   Status Health() const override;

@@ -57,7 +57,8 @@ constexpr double StepRecord::* kStepSeconds[] = {&StepRecord::unix_time, &StepRe
 static_assert(sizeof(StepRecord) ==
               (std::size(kStepNumbers) + std::size(kStepSeconds)) * sizeof(int64_t) +
                   sizeof(engine::StepParts) + sizeof(std::span<const int64_t>) +
-                  sizeof(std::span<const int32_t>));
+                  sizeof(std::span<const int32_t>) +
+                  sizeof(StepRecord::placement));  // which the receiver knows
 
 tl::unexpected<Error> Wrong(const char* field, int64_t found, int64_t expected) {
   return MakeError(ErrorCode::kCorrupt, "message: {} has {} entries, expected {}", field, found,

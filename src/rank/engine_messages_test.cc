@@ -43,6 +43,7 @@ TEST(EngineMessages, Start) {
   options.engine.eos_token_ids = {1, 2};
   options.engine.step_timeout = std::chrono::milliseconds(1234);
   options.engine.prefill_interval = 8;
+  options.engine.expert_statistics = false;
   options.engine.trace = {77, 5};
   options.parallel.tensor_parallel_size = 2;
   options.parallel.data_parallel_size = 4;
@@ -84,6 +85,7 @@ TEST(EngineMessages, Start) {
   EXPECT_EQ(back.options.engine.eos_token_ids, options.engine.eos_token_ids);
   EXPECT_EQ(back.options.engine.step_timeout, options.engine.step_timeout);
   EXPECT_EQ(back.options.engine.prefill_interval, 8);
+  EXPECT_FALSE(back.options.engine.expert_statistics);
   EXPECT_EQ(back.options.engine.trace.descriptor, 5);  // where every rank finds it
   EXPECT_EQ(back.options.parallel, options.parallel);
   EXPECT_TRUE(back.options.deterministic);

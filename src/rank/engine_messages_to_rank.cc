@@ -75,6 +75,7 @@ void Put(const engine::EngineOptions& from, proto::EngineOptions* to) {
   Append(from.eos_token_ids, to->mutable_eos_token_ids());
   to->set_step_timeout_ms(from.step_timeout.count());
   to->set_prefill_interval(from.prefill_interval);
+  to->set_expert_statistics(from.expert_statistics);
 }
 
 void Take(const proto::EngineOptions& from, engine::EngineOptions* to) {
@@ -93,6 +94,7 @@ void Take(const proto::EngineOptions& from, engine::EngineOptions* to) {
   to->eos_token_ids = ListOf(from.eos_token_ids());
   to->step_timeout = std::chrono::milliseconds(from.step_timeout_ms());
   to->prefill_interval = from.prefill_interval();
+  to->expert_statistics = from.expert_statistics();
 }
 
 void Put(const moe::OnlineBalance& from, proto::OnlineBalance* to) {

@@ -105,8 +105,9 @@ class Requests {
 Status Serve(FrameSocket& socket, Requests& requests) {
   while (true) {
     MOEBIUS_ASSIGN(const std::string frame, socket.Receive());
+    // Not moved out of its Result: GCC 12 then warns of parts that a message has not.
     Result<ToRank> message = DecodeToRank(frame);
-    MOEBIUS_TRY(message);
+    if (!message) return tl::unexpected(std::move(message).error());
     if (auto* submit = std::get_if<SubmitMessage>(&*message)) {
       requests.Submit(std::move(*submit));
     } else if (const auto* cancel = std::get_if<CancelMessage>(&*message)) {

@@ -56,6 +56,12 @@ moe::ExpertStats ExpertCounts::Of(int rank) const {
   return stats;
 }
 
+std::vector<moe::ExpertStats> ExpertCounts::OfEach() const {
+  std::vector<moe::ExpertStats> all;
+  for (int rank = 0; rank < num_ranks_; ++rank) all.push_back(Of(rank));
+  return all;
+}
+
 moe::ExpertStats ExpertCounts::Sum() const {
   moe::ExpertStats sum;
   for (int rank = 0; rank < num_ranks_; ++rank) sum.Add(Of(rank));

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "moe/expert_stats.h"
 
@@ -21,8 +22,9 @@ class ExpertCounts {
 
   // `rank` counts so many now. Its device thread calls it.
   void Publish(int rank, const moe::ExpertStats& stats) const;
-  // Of one, and of all ranks, as of a moment ago; no layers until one has published. Any thread.
+  // Of one, each and all ranks, as of a moment ago; no layers until one has published. Any thread.
   moe::ExpertStats Of(int rank) const;
+  std::vector<moe::ExpertStats> OfEach() const;
   moe::ExpertStats Sum() const;
 
  private:

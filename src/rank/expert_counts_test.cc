@@ -25,6 +25,11 @@ TEST(ExpertCounts, AddUpRanks) {
             (std::vector<int64_t>{0, 0, 1, 0}));
   EXPECT_EQ(std::vector<int64_t>(sum.Layer(1).begin(), sum.Layer(1).end()),
             (std::vector<int64_t>{2, 0, 0, 4}));
+  const std::vector<moe::ExpertStats> each = counts.OfEach();
+  ASSERT_EQ(each.size(), 3u);
+  EXPECT_EQ(each[0].Layer(1)[3], 2);
+  EXPECT_EQ(each[1].num_layers(), 0);
+  EXPECT_EQ(each[2].Layer(0)[2], 1);
 }
 
 TEST(ExpertCounts, ADenseModelHasNone) {
@@ -35,7 +40,7 @@ TEST(ExpertCounts, ADenseModelHasNone) {
 }
 
 TEST(ExpertCounts, AreReadWhileTheyAreWritten) {
-  std::vector<int64_t> memory(2 * (1 + 8));
+  std::vector<int64_t> memory(ExpertCounts::NumBytes(2, 1, 8) / sizeof(int64_t));
   const ExpertCounts counts(std::as_writable_bytes(std::span(memory)), 2, 1, 8);
   std::atomic<bool> ends = false;
   std::thread reader([&] {

@@ -59,9 +59,7 @@ class ProcessRanks::Impl {
   engine::EngineClient& client() { return *client_; }
   const engine::EngineClient& client() const { return *client_; }
   const Control& control() const { return control_; }
-  moe::ExpertStats ExpertLoad() const {
-    return Links::ExpertCountsIn(shape_, memory_.bytes()).Sum();
-  }
+  ExpertCounts expert_counts() const { return Links::ExpertCountsIn(shape_, memory_.bytes()); }
   moe::PlacementState Placement() const { return {.epoch = 0, .slots = shape_.slots}; }
   std::vector<engine::RankLoad> Loads() const { return ReadLoads(control_, shape_); }
 
@@ -158,7 +156,9 @@ StartMessage ProcessRanks::Impl::StartOf(int rank) const {
 
 engine::StepObserver ProcessRanks::Impl::Observer() {
   if (!options_.engine.on_step) return {};
-  return [this](const engine::StepRecord& record) {
+  auto placement = std::make_shared<const moe::PlacementState>(Placement());
+  return [this, placement = std::move(placement)](engine::StepRecord record) {
+    record.placement = placement;
     const std::lock_guard lock(step_mutex_);
     options_.engine.on_step(record);
   };
@@ -228,7 +228,10 @@ void ProcessRanks::Cancel(engine::RequestId request, engine::FinishReason reason
 }
 engine::EngineStats ProcessRanks::Stats() const { return impl_->client().Stats(); }
 // Of followers, too: each rank counts what it routes.
-moe::ExpertStats ProcessRanks::ExpertLoad() const { return impl_->ExpertLoad(); }
+moe::ExpertStats ProcessRanks::ExpertLoad() const { return impl_->expert_counts().Sum(); }
+std::vector<moe::ExpertStats> ProcessRanks::ExpertLoadByRank() const {
+  return impl_->expert_counts().OfEach();
+}
 std::vector<engine::RankLoad> ProcessRanks::RankLoads() const { return impl_->Loads(); }
 moe::PlacementState ProcessRanks::Placement() const { return impl_->Placement(); }
 Status ProcessRanks::Health() const { return impl_->Health(); }

@@ -43,6 +43,7 @@ class ProcessRanks final : public engine::EngineClient {
               engine::FinishReason reason = engine::FinishReason::kCancelled) override;
   engine::EngineStats Stats() const override;
   moe::ExpertStats ExpertLoad() const override;
+  std::vector<moe::ExpertStats> ExpertLoadByRank() const override;
   std::vector<engine::RankLoad> RankLoads() const override;
   moe::PlacementState Placement() const override;
   Status Health() const override;

@@ -55,10 +55,13 @@ engine::EngineOptions OptionsOfRank(const Links& links, const RankOptions& optio
   if (!options.load.backend->on_host) engine.deterministic = options.deterministic;
   if (!engine.on_step) return engine;
   const int expert_ranks = links.shape().exchanges() ? options.parallel.expert_group() : 0;
-  engine.on_step = [observer = engine.on_step, dp = links.place().dp,
-                    expert_ranks](engine::StepRecord record) {
+  auto placement = std::make_shared<const moe::PlacementState>(
+      moe::PlacementState{.epoch = 0, .slots = links.shape().slots});
+  engine.on_step = [observer = engine.on_step, dp = links.place().dp, expert_ranks,
+                    placement = std::move(placement)](engine::StepRecord record) {
     record.dp_rank = dp;
     record.num_expert_ranks = expert_ranks;
+    record.placement = placement;
     observer(record);
   };
   return engine;

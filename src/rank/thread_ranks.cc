@@ -52,6 +52,9 @@ class ThreadRanks final : public engine::EngineClient {
   moe::ExpertStats ExpertLoad() const override {
     return ranks_.front().links->expert_counts().Sum();
   }
+  std::vector<moe::ExpertStats> ExpertLoadByRank() const override {
+    return ranks_.front().links->expert_counts().OfEach();
+  }
   std::vector<engine::RankLoad> RankLoads() const override {
     const Links& links = *ranks_.front().links;
     return ReadLoads(links.control(), links.shape());

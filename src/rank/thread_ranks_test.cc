@@ -66,6 +66,7 @@ struct Seen {
   std::vector<engine::RankLoad> loads;
   int64_t assignments = 0;
   int64_t expert_rows = 0;
+  int64_t home_rows = 0;
 };
 
 Seen LookWhenStill(const EngineClient& client) {
@@ -77,11 +78,14 @@ Seen LookWhenStill(const EngineClient& client) {
     // Longer than the ranks' period of publishing.
     std::this_thread::sleep_for(std::chrono::milliseconds(300));
     seen = {.loads = client.RankLoads()};
-    moe::ExpertStats experts = client.ExpertLoad();
-    for (const int64_t count : experts.counts()) seen.assignments += count;
+    const moe::ExpertStats experts = client.ExpertLoad();
+    for (int layer = 0; layer < experts.num_layers(); ++layer) {
+      for (const int64_t count : experts.Layer(layer)) seen.assignments += count;
+    }
     int64_t steps = 0;
     for (const engine::RankLoad& load : seen.loads) {
       seen.expert_rows += load.num_expert_rows;
+      seen.home_rows += load.num_home_rows;
       steps += load.num_steps;
     }
     const bool is_still = std::exchange(num_steps, steps) == steps &&
@@ -148,6 +152,13 @@ TEST(ThreadRanks, EachRankSaysWhatItHasDone) {
   const int64_t rows = loads[0].num_rows + loads[2].num_rows;
   EXPECT_EQ(seen.assignments, rows * kExpertsAToken * kMoeLayers);
   EXPECT_EQ(seen.expert_rows, seen.assignments);
+  const std::vector<moe::ExpertStats> by_rank = (*client)->ExpertLoadByRank();
+  ASSERT_EQ(by_rank.size(), 4u);
+  moe::ExpertStats sum;
+  for (const moe::ExpertStats& stats : by_rank) sum.Add(stats);
+  EXPECT_TRUE(std::ranges::equal(sum.Layer(1), (*client)->ExpertLoad().Layer(1)));
+  EXPECT_GT(seen.home_rows, 0);
+  EXPECT_LT(seen.home_rows, seen.expert_rows);
   // A token goes once to each other rank that has any of its experts, and one row comes back.
   EXPECT_EQ(dispatch, combine);
   EXPECT_GT(dispatch, 0);

@@ -17,11 +17,16 @@ Metrics::Metrics(std::string version)
                             std::chrono::system_clock::now().time_since_epoch().count())) {}
 
 std::string Metrics::Text(const Snapshot& snapshot) {
-  const ExpertLoad window = window_.Advance(snapshot.experts, snapshot.uptime_seconds);
+  const ExpertLoad window =
+      window_.Advance(snapshot.experts, snapshot.uptime_seconds, RowsOf(snapshot.ranks));
+  const std::vector<LayerBalance> balance =
+      BalanceOf(window, snapshot.placement.slots, NumExpertRanks(snapshot.ranks));
   MetricsText text({{"model_name", snapshot.model_name}, {"engine", "0"}});
   AppendVllmMetrics(snapshot, text);
-  AppendMoebiusMetrics(snapshot, window, version_, text);
-  AppendRankMetrics(snapshot, window, text);
+  AppendMoebiusMetrics(snapshot, version_, text);
+  AppendExpertMetrics(snapshot, window, balance, text);
+  AppendRankMetrics(snapshot, text);
+  AppendBalanceMetrics(snapshot, window, balance, text);
   text.DropCommonLabels();
   AppendHttpMetrics(snapshot.server, text);
   AppendProcessMetrics(text);

@@ -6,6 +6,15 @@ namespace moebius::serve {
 namespace {
 
 constexpr double kSnapshotsAWindow = 12;
+constexpr int kWindows = 3;
+
+// What came between two counts since the start.
+moe::ExpertStats Difference(moe::ExpertStats now, const moe::ExpertStats& then) {
+  const std::span<int64_t> counts = now.counts();
+  if (then.num_experts() != now.num_experts() || then.counts().size() != counts.size()) return now;
+  for (size_t i = 0; i < counts.size(); ++i) counts[i] -= then.counts()[i];
+  return now;
+}
 
 }  // namespace
 
@@ -22,29 +31,44 @@ ExpertSpread SpreadOf(std::span<const int64_t> counts) {
   return spread;
 }
 
-ExpertLoad ExpertWindow::Advance(const moe::ExpertStats& now, double uptime) {
-  const std::lock_guard lock(mutex_);
-  while (past_.size() > 1 && past_[1].uptime <= uptime - seconds_) past_.pop_front();
+// Both may have been read while a rank wrote them: never below 0.
+std::vector<int64_t> DecodeCounts(const moe::ExpertStats& counts, int layer) {
+  const std::span<const int64_t> all = counts.Layer(layer);
+  const std::span<const int64_t> prompts = counts.PromptLayer(layer);
+  std::vector<int64_t> decode(all.size());
+  for (size_t i = 0; i < all.size(); ++i) decode[i] = std::max<int64_t>(0, all[i] - prompts[i]);
+  return decode;
+}
 
-  ExpertLoad load{uptime, now.num_layers(), now.num_experts(), {}};
-  load.counts.reserve(static_cast<size_t>(load.num_layers) * load.num_experts);
-  for (int layer = 0; layer < now.num_layers(); ++layer) {
-    load.counts.insert(load.counts.end(), now.Layer(layer).begin(), now.Layer(layer).end());
-  }
+ptrdiff_t ExpertWindow::PastAt(double uptime) const {
+  ptrdiff_t at = std::ssize(past_) - 1;
+  while (at >= 0 && past_[static_cast<size_t>(at)].uptime > uptime) --at;
+  return at;
+}
+
+ExpertLoad ExpertWindow::Advance(const moe::ExpertStats& now, double uptime,
+                                 const ExpertRows& rows) {
+  const std::lock_guard lock(mutex_);
+  while (past_.size() > 1 && past_[1].uptime <= uptime - kWindows * seconds_) past_.pop_front();
+
+  ExpertLoad load{.seconds = uptime, .counts = now, .rows = rows, .earlier = {}};
   if (!past_.empty()) {
-    const Past& base = past_.front();
-    load.seconds = uptime - base.uptime;
-    const bool is_counted = base.counts.num_layers() == load.num_layers &&
-                            base.counts.num_experts() == load.num_experts;
-    for (int layer = 0; is_counted && layer < load.num_layers; ++layer) {
-      const auto then = base.counts.Layer(layer);
-      int64_t* const counts = load.counts.data() + static_cast<size_t>(layer) * load.num_experts;
-      for (size_t expert = 0; expert < then.size(); ++expert) counts[expert] -= then[expert];
+    ptrdiff_t at = std::max<ptrdiff_t>(0, PastAt(uptime - seconds_));
+    const Past* begin = &past_[static_cast<size_t>(at)];
+    load.seconds = uptime - begin->uptime;
+    load.counts = Difference(now, begin->counts);
+    load.rows = {rows.computed - begin->rows.computed, rows.at_home - begin->rows.at_home};
+    for (int i = 2; i <= kWindows; ++i) {
+      const ptrdiff_t before = PastAt(uptime - i * seconds_);
+      if (before < 0 || before == at) break;
+      const Past* const end = begin;
+      begin = &past_[static_cast<size_t>(at = before)];
+      load.earlier.push_back(Difference(end->counts, begin->counts));
     }
   }
   if (past_.empty() || uptime - past_.back().uptime >= seconds_ / kSnapshotsAWindow) {
-    if (past_.empty()) past_.push_back({0, {}});  // the start: nothing counted yet
-    past_.push_back({uptime, now});
+    if (past_.empty()) past_.push_back({});  // the start: nothing counted yet
+    past_.push_back({uptime, now, rows});
   }
   return load;
 }

@@ -2,6 +2,7 @@
 // Metrics; any thread may call it.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <mutex>
@@ -12,16 +13,23 @@
 
 namespace moebius::serve {
 
+// Rows that the experts of all ranks computed, and those of them that were at home there.
+struct ExpertRows {
+  int64_t computed = 0;
+  int64_t at_home = 0;
+};
+
 // Assignments by layer and expert over some seconds.
 struct ExpertLoad {
   double seconds = 0;
-  int num_layers = 0;
-  int num_experts = 0;
-  std::vector<int64_t> counts;  // [num_layers, num_experts]
+  moe::ExpertStats counts;
+  ExpertRows rows;
+  // What came in windows of as many seconds before this one, the newest first; at most two.
+  std::vector<moe::ExpertStats> earlier;
 
-  std::span<const int64_t> Layer(int layer) const {
-    return std::span(counts).subspan(static_cast<size_t>(layer) * num_experts, num_experts);
-  }
+  int num_layers() const { return counts.num_layers(); }
+  int num_experts() const { return counts.num_experts(); }
+  std::span<const int64_t> Layer(int layer) const { return counts.Layer(layer); }
 };
 
 // One layer's spread over experts, or over ranks.
@@ -43,19 +51,26 @@ class ExpertWindow {
   explicit ExpertWindow(double seconds = 60) : seconds_(seconds) {}
 
   // What came since about `seconds` ago (since the start when that is later; since longer ago if
-  // nobody asked in between: the answer says). `now`: counts since the start, at `uptime` seconds
+  // nobody asked in between: the answer says). `now`, `rows`: since the start, at `uptime` seconds
   // after it.
-  ExpertLoad Advance(const moe::ExpertStats& now, double uptime);
+  ExpertLoad Advance(const moe::ExpertStats& now, double uptime, const ExpertRows& rows = {});
 
  private:
   struct Past {
-    double uptime;
+    double uptime = 0;
     moe::ExpertStats counts;
+    ExpertRows rows;
   };
+
+  // The youngest past that is from then or before; negative: there is none.
+  ptrdiff_t PastAt(double uptime) const;
 
   const double seconds_;
   std::mutex mutex_;
-  std::deque<Past> past_;  // oldest first; only the first may be older than the window
+  std::deque<Past> past_;  // oldest first; only the first may be older than all windows
 };
+
+// Tokens of generation by expert: all but those of prompts.
+std::vector<int64_t> DecodeCounts(const moe::ExpertStats& counts, int layer);
 
 }  // namespace moebius::serve

@@ -1,7 +1,5 @@
 #include <fmt/format.h>
 
-#include <vector>
-
 #include "serve/metrics_families.h"
 
 namespace moebius::serve {
@@ -92,46 +90,13 @@ void AppendServer(const ServerStats& stats, MetricsText& text) {
   text.Counter("moebius:stream_bytes_total", "Bytes of those.", stats.num_stream_bytes);
 }
 
-// A series a layer, never one an expert: 61 layers of 256 experts would be 15,616.
-void AppendExperts(const moe::ExpertStats& experts, const ExpertLoad& window, MetricsText& text) {
-  if (experts.num_layers() == 0) return;
-  std::vector<std::string> layers;
-  std::vector<ExpertSpread> spreads;
-  for (int layer = 0; layer < experts.num_layers(); ++layer) {
-    layers.push_back(fmt::to_string(layer));
-    spreads.push_back(SpreadOf(window.Layer(layer)));
-  }
-  text.Counter("moebius:expert_assignments_total",
-               "Tokens times experts a token, by MoE layer (counted from 0).");
-  for (size_t i = 0; i < layers.size(); ++i) {
-    text.Sample(SpreadOf(experts.Layer(static_cast<int>(i))).total, {{"layer", layers[i]}});
-  }
-  text.Gauge("moebius:expert_window_seconds",
-             "How far back the four gauges below look: about a minute.", window.seconds);
-  const auto gauge = [&](std::string_view name, std::string_view help, auto value) {
-    text.Gauge(name, help);
-    for (size_t i = 0; i < layers.size(); ++i)
-      text.Sample(value(spreads[i]), {{"layer", layers[i]}});
-  };
-  gauge("moebius:expert_load_max", "Assignments of the layer's busiest expert, in the window.",
-        [](const ExpertSpread& spread) { return spread.max; });
-  gauge("moebius:expert_load_mean", "Assignments of an expert of the layer, in the window.",
-        [](const ExpertSpread& spread) { return spread.mean; });
-  gauge("moebius:expert_imbalance", "The busiest expert's load over the mean; 0 without tokens.",
-        [](const ExpertSpread& spread) { return spread.imbalance(); });
-  gauge("moebius:experts_active", "Experts of the layer that got a token, in the window.",
-        [](const ExpertSpread& spread) { return spread.num_active; });
-}
-
 }  // namespace
 
-void AppendMoebiusMetrics(const Snapshot& snapshot, const ExpertLoad& window,
-                          const std::string& version, MetricsText& text) {
+void AppendMoebiusMetrics(const Snapshot& snapshot, const std::string& version, MetricsText& text) {
   AppendInfo(snapshot, version, text);
   AppendSteps(snapshot.engine, text);
   AppendHealth(snapshot, text);
   AppendServer(snapshot.server, text);
-  AppendExperts(snapshot.experts, window, text);
 }
 
 }  // namespace moebius::serve

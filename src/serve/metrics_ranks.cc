@@ -1,12 +1,10 @@
-#include "serve/metrics_ranks.h"
-
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <array>
+#include <span>
 #include <string>
+#include <vector>
 
-#include "model/shard.h"
 #include "serve/metrics_families.h"
 
 namespace moebius::serve {
@@ -33,7 +31,7 @@ struct RankCounter {
   const char* help;
   int64_t RankLoad::* number;
 };
-constexpr std::array<RankCounter, 6> kCounters = {{
+constexpr std::array<RankCounter, 7> kCounters = {{
     {"moebius:rank_steps_total", "Steps that the rank took part in.", &RankLoad::num_steps},
     {"moebius:rank_zero_token_steps_total",
      "Of those, without a token of its own: it served its peers.", &RankLoad::num_empty_steps},
@@ -42,59 +40,17 @@ constexpr std::array<RankCounter, 6> kCounters = {{
      &RankLoad::num_rows},
     {"moebius:rank_expert_tokens_total", "Rows that its experts computed, each once an expert.",
      &RankLoad::num_expert_rows},
+    {"moebius:rank_home_expert_tokens_total", "Of those, tokens of its own.",
+     &RankLoad::num_home_rows},
     {"moebius:rank_dispatch_bytes_total", "Of rows that left for experts of other ranks.",
      &RankLoad::dispatch_bytes},
     {"moebius:rank_combine_bytes_total", "Of results that left for other ranks.",
      &RankLoad::combine_bytes},
 }};
 
-void AppendBalance(const std::vector<ExpertSpread>& spreads, MetricsText& text) {
-  if (spreads.empty()) return;
-  const auto gauge = [&](const char* name, const char* help, auto value) {
-    text.Gauge(name, help);
-    for (size_t layer = 0; layer < spreads.size(); ++layer) {
-      text.Sample(value(spreads[layer]), {{"layer", fmt::to_string(layer)}});
-    }
-  };
-  gauge("moebius:rank_expert_load_max",
-        "Assignments that the layer's busiest rank got, in the window.",
-        [](const ExpertSpread& spread) { return spread.max; });
-  gauge("moebius:rank_imbalance",
-        "The busiest rank's assignments of the layer over the mean of all ranks; 0 without tokens.",
-        [](const ExpertSpread& spread) { return spread.imbalance(); });
-  gauge("moebius:rank_balancedness", "The mean over the busiest: 1 is even; 0 without tokens.",
-        [](const ExpertSpread& spread) { return spread.balancedness(); });
-}
-
 }  // namespace
 
-int NumExpertRanks(std::span<const RankLoad> ranks) {
-  int most = -1;
-  for (const RankLoad& load : ranks) most = std::max(most, load.expert_rank);
-  return most + 1;
-}
-
-std::vector<int64_t> TokensOfExpertRanks(std::span<const int64_t> counts, int num_ranks) {
-  const std::vector<int32_t> slots =
-      moe::LinearSlots(static_cast<int64_t>(counts.size()), num_ranks);
-  const size_t slots_a_rank = slots.size() / static_cast<size_t>(num_ranks);
-  std::vector<int64_t> tokens(static_cast<size_t>(num_ranks));
-  for (size_t slot = 0; slot < slots.size(); ++slot) {
-    if (slots[slot] >= 0) tokens[slot / slots_a_rank] += counts[static_cast<size_t>(slots[slot])];
-  }
-  return tokens;
-}
-
-std::vector<ExpertSpread> RankSpreads(const ExpertLoad& window, std::span<const RankLoad> ranks) {
-  std::vector<ExpertSpread> spreads;
-  const int num_ranks = NumExpertRanks(ranks);
-  for (int layer = 0; num_ranks > 0 && layer < window.num_layers; ++layer) {
-    spreads.push_back(SpreadOf(TokensOfExpertRanks(window.Layer(layer), num_ranks)));
-  }
-  return spreads;
-}
-
-void AppendRankMetrics(const Snapshot& snapshot, const ExpertLoad& window, MetricsText& text) {
+void AppendRankMetrics(const Snapshot& snapshot, MetricsText& text) {
   const std::vector<RankLoad>& ranks = snapshot.ranks;
   if (ranks.empty()) return;
   const std::vector<RankLabels> labels = LabelsOf(ranks);
@@ -125,7 +81,6 @@ void AppendRankMetrics(const Snapshot& snapshot, const ExpertLoad& window, Metri
   }
   text.Gauge("moebius:rank_last_step", "The number of its last step; -1: none yet.");
   for (size_t i = 0; i < ranks.size(); ++i) sample(i, ranks[i].last_step);
-  AppendBalance(RankSpreads(window, ranks), text);
 }
 
 }  // namespace moebius::serve

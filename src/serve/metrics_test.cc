@@ -11,7 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "serve/metrics_ranks.h"
+#include "serve/counts_json.h"
+#include "serve/expert_balance.h"
 
 namespace moebius::serve {
 namespace {
@@ -66,6 +67,7 @@ Snapshot MakeSnapshot() {
                     .num_moe_layers = 2,
                     .num_experts = 4,
                     .experts_per_token = 2,
+                    .moe_layers = {1, 2},
                     .block_size = 16,
                     .gpu_memory_utilization = 0.9,
                     .enable_prefix_caching = true};
@@ -88,6 +90,7 @@ Snapshot MakeSnapshot() {
     load.num_empty_steps = 3 * rank;
     load.num_rows = 200 - 100 * rank;
     load.num_expert_rows = 300;
+    load.num_home_rows = 150 - 75 * rank;
     load.dispatch_bytes = 4096;
     load.combine_bytes = 2048;
     load.num_latency_steps = 9;
@@ -149,6 +152,7 @@ TEST(Metrics, RanksAreToldApart) {
   EXPECT_EQ(value("moebius:rank_zero_token_steps_total", 1), "3");
   EXPECT_EQ(value("moebius:rank_tokens_total", 0), "200");
   EXPECT_EQ(value("moebius:rank_expert_tokens_total", 1), "300");
+  EXPECT_EQ(value("moebius:rank_home_expert_tokens_total", 1), "75");
   EXPECT_EQ(value("moebius:rank_dispatch_bytes_total", 1), "4096");
   EXPECT_EQ(value("moebius:rank_combine_bytes_total", 1), "2048");
   EXPECT_EQ(value("moebius:rank_step_seconds_total", 1, ",part=\"attention\""), "0.5");
@@ -169,19 +173,21 @@ TEST(Metrics, TheBalanceOfExpertsOverRanks) {
   EXPECT_EQ(value(text, "moebius:rank_expert_load_max", 1), "3");
   EXPECT_EQ(value(text, "moebius:rank_imbalance", 1), "1.5");
   EXPECT_EQ(std::stod(value(text, "moebius:rank_balancedness", 1)), 2.0 / 3);
+  // A second copy of expert 1, on the other rank.
+  snapshot.placement = {
+      .epoch = 3, .slots = {.num_slots = 6, .layers = {{0, 1, -1, 2, 3, 1}, {0, 1, -1, 2, 3, 1}}}};
+  text = Metrics("1").Text(snapshot);
+  EXPECT_EQ(value(text, "moebius:rank_imbalance", 1), "1");
+  EXPECT_EQ(value(text, "moebius:rank_imbalance_in_order", 1), "1.5");
+  EXPECT_EQ(value(text, "moebius:balancing_gain", 1), "1.5");
+  EXPECT_EQ(Value(text, "moebius:eplb_epoch{" + kCommon + "}"), "3");
+  EXPECT_EQ(Value(text, "moebius:routing_locality{" + kCommon + "}"), "0.375");
+  EXPECT_EQ(Value(text, "moebius:routing_locality_expected{" + kCommon + "}"), "0.5");
   // Cut experts are on every rank: there is nothing to balance.
   for (engine::RankLoad& load : snapshot.ranks) load.expert_rank = -1;
   text = Metrics("1").Text(snapshot);
   EXPECT_EQ(text.find("moebius:rank_balancedness"), std::string::npos);
   EXPECT_NE(text.find("moebius:rank_steps_total"), std::string::npos);
-}
-
-TEST(RankSpreads, UnevenExpertsLieAsTheyArePlaced) {
-  // 7 experts on 3 ranks: 3, 2 and 2.
-  const std::vector<int64_t> counts = {1, 2, 3, 10, 20, 100, 200};
-  EXPECT_EQ(TokensOfExpertRanks(counts, 3), (std::vector<int64_t>{6, 30, 300}));
-  EXPECT_EQ(TokensOfExpertRanks(counts, 1), (std::vector<int64_t>{336}));
-  EXPECT_EQ(TokensOfExpertRanks({counts.data(), 2}, 4), (std::vector<int64_t>{1, 2, 0, 0}));
 }
 
 TEST(Metrics, HttpStatusesAreClasses) {
@@ -231,6 +237,43 @@ TEST(Metrics, ExpertsAreToldByLayerAndWindow) {
   EXPECT_EQ(Value(text, "moebius:expert_window_seconds{" + kCommon + "}"), "61");
 }
 
+TEST(Metrics, PhasesOfALayerAreToldApart) {
+  Snapshot snapshot = MakeSnapshot();  // layer 1: experts 0 to 3 got 0, 3, 0, 1
+  snapshot.experts.counts()[8 + 4 + 1] = 2;
+  const std::string text = Metrics("1").Text(snapshot);
+  const auto value = [&](const std::string& name, const std::string& phase) {
+    return Value(text, name + "{" + kCommon + ",layer=\"1\",phase=\"" + phase + "\"}");
+  };
+  EXPECT_EQ(value("moebius:expert_phase_imbalance", "prefill"), "4");
+  EXPECT_EQ(value("moebius:expert_phase_imbalance", "decode"), "2");
+  EXPECT_EQ(value("moebius:rank_phase_imbalance", "prefill"), "2");
+  EXPECT_EQ(value("moebius:rank_phase_imbalance", "decode"), "1");
+  EXPECT_EQ(Value(text, "moebius:expert_prompt_assignments_total{" + kCommon + ",layer=\"1\"}"),
+            "2");
+}
+
+TEST(Metrics, StarvedAndDominantExpertsAreSaid) {
+  Snapshot snapshot = MakeSnapshot();
+  snapshot.experts = moe::ExpertStats(1, 32);
+  for (int64_t& count : snapshot.experts.counts().first(32)) count = 200;
+  snapshot.experts.counts()[3] = 10;
+  snapshot.experts.counts()[4] = 0;
+  snapshot.experts.counts()[7] = 4000;
+  const std::string text = Metrics("1").Text(snapshot);
+  const auto value = [&](const std::string& name) {
+    return Value(text, name + "{" + kCommon + ",layer=\"0\"}");
+  };
+  EXPECT_EQ(value("moebius:experts_starved"), "2");
+  EXPECT_EQ(value("moebius:experts_dominant"), "1");
+  EXPECT_EQ(value("moebius:expert_collapse_index"), "0.0625");
+  EXPECT_EQ(value("moebius:expert_collapsed"), "1");
+  EXPECT_EQ(value("moebius:expert_effective_ratio"), "0.96875");
+  EXPECT_LT(std::stod(value("moebius:expert_entropy")), 1);
+  EXPECT_GT(std::stod(value("moebius:expert_gini")), 0.3);
+  EXPECT_GT(std::stod(value("moebius:expert_cv")), 1);
+  EXPECT_EQ(Value(text, "moebius:expert_statistics{" + kCommon + "}"), "1");
+}
+
 // 61 layers of 256 experts may not make a series an expert.
 TEST(Metrics, SeriesDoNotGrowWithExperts) {
   Metrics metrics("1");
@@ -240,7 +283,7 @@ TEST(Metrics, SeriesDoNotGrowWithExperts) {
     return std::ranges::count(Metrics("1").Text(snapshot), '\n');
   };
   EXPECT_EQ(num_lines(8), num_lines(256));
-  EXPECT_LT(num_lines(256), 1000);
+  EXPECT_LT(num_lines(256), 2500);
 }
 
 TEST(Metrics, ADenseModelHasNoExpertSeries) {
@@ -296,7 +339,9 @@ TEST(ExpertWindow, LooksBackAboutItsLength) {
   for (int second = 1; second <= 40; ++second) {
     stats.Count(0, std::vector<int32_t>{0});
     const ExpertLoad load = window.Advance(stats, second);
-    EXPECT_EQ(load.counts[0], static_cast<int64_t>(load.seconds)) << second;
+    EXPECT_EQ(load.Layer(0)[0], static_cast<int64_t>(load.seconds)) << second;
+    EXPECT_EQ(load.earlier.size(), second < 24 ? 0u : second < 36 ? 1u : 2u) << second;
+    for (const moe::ExpertStats& earlier : load.earlier) EXPECT_EQ(earlier.Layer(0)[0], 12);
     EXPECT_EQ(load.seconds, std::min(second, 12)) << second;
   }
 }
@@ -308,7 +353,8 @@ TEST(ExpertWindow, SaysHowLongNobodyAsked) {
   stats.Count(0, std::vector<int32_t>{0, 0, 0});
   const ExpertLoad load = window.Advance(stats, 500);
   EXPECT_EQ(load.seconds, 499);
-  EXPECT_EQ(load.counts[0], 3);
+  EXPECT_EQ(load.Layer(0)[0], 3);
+  EXPECT_TRUE(load.earlier.empty());
 }
 
 TEST(StatsJson, HoldsGaugesCountersAndPercentiles) {
@@ -330,6 +376,10 @@ TEST(StatsJson, HoldsGaugesCountersAndPercentiles) {
   EXPECT_EQ(stats["ranks"][1]["parts"]["wait"], 0.125);
   EXPECT_EQ(stats["balance"]["num_ranks"], 2);
   EXPECT_EQ(stats["balance"]["balancedness"], json({1.0, 2.0 / 3}));
+  EXPECT_EQ(stats["balance"]["imbalance"], json({1.0, 1.5}));
+  EXPECT_EQ(stats["balance"]["imbalance_in_order"], json({1.0, 1.5}));
+  EXPECT_EQ(stats["balance"]["starved"], json({0, 0}));
+  EXPECT_EQ(stats["balance"]["locality"], 0.375);
 }
 
 TEST(StatsJson, ExpertsCanBeLeftOutAndEmptyPercentilesAreNull) {
@@ -340,6 +390,24 @@ TEST(StatsJson, ExpertsCanBeLeftOutAndEmptyPercentilesAreNull) {
   const json stats = json::parse(metrics.Stats(snapshot, /*with_experts=*/false));
   EXPECT_FALSE(stats.contains("experts"));
   EXPECT_TRUE(stats["latency"]["e2e"]["p99"].is_null());
+}
+
+TEST(CountsJson, HasEveryRankLayerAndPhase) {
+  moe::ExpertStats stats(2, 3);
+  stats.Count(0, std::vector<int32_t>{0, 0, 2});
+  stats.Count(1, std::vector<int32_t>{1});
+  stats.counts()[6] = 1;  // of expert 0's tokens in layer 0 one was a prompt's
+  ModelFacts model;
+  model.num_experts = 3;
+  model.experts_per_token = 2;
+  model.moe_layers = {4, 6};
+  EXPECT_EQ(CountsJson(model, 5, std::vector<moe::ExpertStats>{stats, {}}),
+            R"({"num_experts":3,"num_experts_per_token":2,"layers":[4,6],"epoch":5,"ranks":[)"
+            R"({"decode":[[1,0,1],[0,1,0]],"prefill":[[1,0,0],[0,0,0]]},)"
+            R"({"decode":[[0,0,0],[0,0,0]],"prefill":[[0,0,0],[0,0,0]]}]})");
+  EXPECT_EQ(CountsJson({}, 0, std::vector<moe::ExpertStats>(1)),
+            R"({"num_experts":0,"num_experts_per_token":0,"layers":[],"epoch":0,"ranks":[)"
+            R"({"decode":[],"prefill":[]}]})");
 }
 
 TEST(StatsJson, ARestartIsSeen) {

@@ -27,6 +27,7 @@ constexpr Route kRoutes[] = {
     {"POST", "/ping", Action::kHealth, true},
     {"GET", "/metrics", Action::kMetrics, true},
     {"GET", "/moebius/stats", Action::kStats},
+    {"GET", "/eplb/counts", Action::kExpertCounts},
     {"GET", "/", Action::kPage, true},
 };
 constexpr std::string_view kArgument = "{id}";

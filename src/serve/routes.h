@@ -24,6 +24,7 @@ enum class Action : uint8_t {
   kHealthProgress,
   kMetrics,
   kStats,
+  kExpertCounts,
   kPage,
 };
 

@@ -32,7 +32,8 @@ TEST(Routes, AnUnknownPathIsAnsweredInOneLine) {
   EXPECT_EQ(NoRouteMessage("/v1/completion"),
             "there is no /v1/completion here (did you mean /v1/completions?); this server has "
             "/v1/chat/completions, /v1/completions, /v1/models, /tokenize, /detokenize, "
-            "/tokenizer_info, /version, /load, /health, /ping, /metrics, /moebius/stats, /");
+            "/tokenizer_info, /version, /load, /health, /ping, /metrics, /moebius/stats, "
+            "/eplb/counts, /");
   EXPECT_NE(NoRouteMessage("/v1/embeddings").find("embeddings here; this"), std::string::npos);
 }
 

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "serve/access.h"
 #include "serve/call_runner.h"
+#include "serve/counts_json.h"
 #include "serve/health.h"
 #include "serve/metrics.h"
 #include "serve/openai/api_call.h"
@@ -251,6 +252,12 @@ void ServerImpl::Dispatch(const RouteMatch& match, net::HttpRequest request,
         reply->SendJson(metrics_.Stats(TakeSnapshot(), with_experts));
       });
     }
+    case Action::kExpertCounts:
+      return text_pool_.Post([this, reply] {
+        const engine::EngineClient& engine = frontend_->engine();
+        reply->SendJson(
+            CountsJson(options_.model, engine.Placement().epoch, engine.ExpertLoadByRank()));
+      });
     case Action::kPage:
       if (options_.page) {
         return reply->Send(TextResponse(std::string(PageHtml()), "text/html; charset=utf-8"));
@@ -330,6 +337,7 @@ Snapshot ServerImpl::TakeSnapshot() const {
   snapshot.engine = frontend_->engine().Stats();
   snapshot.experts = frontend_->engine().ExpertLoad();
   snapshot.ranks = frontend_->engine().RankLoads();
+  snapshot.placement = frontend_->engine().Placement();
   snapshot.server = stats_.Take();
   snapshot.server.num_calls = calls_.num_calls();
   snapshot.server.num_unread_bytes = calls_.num_unread_bytes();

@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 #include <random>
+#include <utility>
 
 #include "serve/testing/rig.h"
 
@@ -62,6 +63,39 @@ TEST_F(ServerModel, GreedyTextIsThatOfTheFrontend) {
   EXPECT_EQ(whole["usage"]["completion_tokens"], expected->token_ids.size());
   body["stream"] = true;
   EXPECT_EQ(TextOf(EventsOf(Post(port(), "/v1/completions", body).body)), expected->text);
+}
+
+TEST_F(ServerModel, CountsOfExpertsAreThoseOfItsTokens) {
+  const auto sums = [&](const char* phase) {
+    const json counts = Call(port(), "GET", "/eplb/counts").Json();
+    std::vector<int64_t> by_layer;
+    for (const json& layer : counts["ranks"][0][phase]) {
+      by_layer.push_back(0);
+      for (const json& count : layer) by_layer.back() += count.get<int64_t>();
+    }
+    return by_layer;
+  };
+  // Counts are published when there is time.
+  std::vector<int64_t> last;
+  EXPECT_TRUE(Eventually([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    const std::vector<int64_t> before = std::exchange(last, sums("decode"));
+    return before == last && num_used_blocks() == 0;
+  }));
+  const std::vector<int64_t> prefill = sums("prefill");
+  const std::vector<int64_t> decode = sums("decode");
+  ASSERT_FALSE(decode.empty());
+  const json body = {
+      {"prompt", kPrompt}, {"max_tokens", 9}, {"temperature", 0}, {"ignore_eos", true}};
+  const json usage = Post(port(), "/v1/completions", body).Json()["usage"];
+  const int64_t k = model_->config.moe.top_k;
+  EXPECT_TRUE(Eventually([&] { return sums("decode")[0] - decode[0] >= k * 8; }));
+  for (size_t layer = 0; layer < decode.size(); ++layer) {
+    EXPECT_EQ(sums("prefill")[layer] - prefill[layer], k * usage["prompt_tokens"].get<int64_t>());
+    // The last token drawn is not computed; a step may have been planned ahead.
+    EXPECT_GE(sums("decode")[layer] - decode[layer], k * 8);
+    EXPECT_LE(sums("decode")[layer] - decode[layer], k * 9);
+  }
 }
 
 TEST_F(ServerModel, ChatIsTheSameStreamedAndWhole) {

@@ -11,6 +11,7 @@
 #include "engine/engine_client.h"
 #include "engine/engine_stats.h"
 #include "moe/expert_stats.h"
+#include "moe/placement.h"
 #include "net/http_server.h"
 
 namespace moebius::serve {
@@ -24,7 +25,9 @@ struct ModelFacts {
   int64_t num_moe_layers = 0;
   int64_t num_experts = 0;  // routed, a layer
   int64_t experts_per_token = 0;
-  int64_t block_size = 0;  // tokens a KV block
+  std::vector<int64_t> moe_layers;  // the layers that have them, among all
+  bool expert_statistics = true;    // tokens are counted by expert
+  int64_t block_size = 0;           // tokens a KV block
   double gpu_memory_utilization = 0;
   bool enable_prefix_caching = true;
 };
@@ -68,6 +71,7 @@ struct Snapshot {
   engine::EngineStats engine;
   moe::ExpertStats experts;
   std::vector<engine::RankLoad> ranks;
+  moe::PlacementState placement;
   ServerStats server;
   bool is_healthy = true;
   std::string health;  // the reason if it is not

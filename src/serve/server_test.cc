@@ -44,6 +44,14 @@ TEST(Server, AnswersWhatNeedsNoEngine) {
   EXPECT_EQ(metrics.status, 200);
   EXPECT_NE(metrics.body.find("vllm:num_requests_running"), std::string::npos);
   EXPECT_TRUE(Call(rig.port, "GET", "/moebius/stats").Json().is_object());
+  const TestAnswer counts = Call(rig.port, "GET", "/eplb/counts");
+  EXPECT_EQ(counts.status, 200);
+  EXPECT_EQ(counts.Header("content-type"), "application/json");
+  const json zeros(std::vector<std::vector<int>>(2, std::vector<int>(4)));
+  ASSERT_EQ(counts.Json()["ranks"].size(), 1u);
+  EXPECT_EQ(counts.Json()["ranks"][0]["decode"], zeros);
+  EXPECT_EQ(counts.Json()["ranks"][0]["prefill"], zeros);
+  EXPECT_EQ(counts.Json()["epoch"], 0);
   const TestAnswer page = Call(rig.port, "GET", "/");
   EXPECT_EQ(page.Header("content-type"), "text/html; charset=utf-8");
   EXPECT_NE(page.body.find("<html"), std::string::npos);
@@ -78,11 +86,12 @@ TEST(Server, KeysGuardAllButHealthAndMetrics) {
   }
   ExpectError(Call(rig.port, "POST", "/tokenize", "{}"), 401, "key");
   ExpectError(Call(rig.port, "GET", "/moebius/stats"), 401, "key");
+  ExpectError(Call(rig.port, "GET", "/eplb/counts"), 401, "key");
   for (const std::string path :
        {"/health", "/health/live", "/health/ready", "/health/progress", "/ping", "/metrics", "/"}) {
     EXPECT_EQ(Call(rig.port, "GET", path).status, 200) << path;
   }
-  EXPECT_EQ(rig.server->TakeSnapshot().server.num_unauthorized, 7);
+  EXPECT_EQ(rig.server->TakeSnapshot().server.num_unauthorized, 8);
   const Rig open;
   EXPECT_EQ(Call(open.port, "GET", "/v1/models", "", {"Authorization: Bearer "}).status, 200);
 }

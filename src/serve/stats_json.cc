@@ -3,12 +3,12 @@
 #include <chrono>
 #include <iterator>
 #include <nlohmann/json.hpp>
-#include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
+#include "serve/expert_balance.h"
 #include "serve/metrics.h"
-#include "serve/metrics_ranks.h"
 
 namespace moebius::serve {
 namespace {
@@ -83,6 +83,7 @@ ordered_json ToJson(const engine::RankLoad& load) {
           {"zero_token_steps", load.num_empty_steps},
           {"tokens", load.num_rows},
           {"expert_tokens", load.num_expert_rows},
+          {"home_tokens", load.num_home_rows},
           {"dispatch_bytes", load.dispatch_bytes},
           {"combine_bytes", load.combine_bytes},
           {"latency_steps", load.num_latency_steps},
@@ -93,19 +94,33 @@ ordered_json ToJson(const engine::RankLoad& load) {
 }
 
 // Each list by layer.
-ordered_json Balance(const ExpertLoad& window, std::span<const engine::RankLoad> ranks) {
-  ordered_json balance = {{"num_ranks", NumExpertRanks(ranks)},
+ordered_json Balance(const Snapshot& snapshot, const ExpertLoad& window,
+                     const std::vector<LayerBalance>& layers) {
+  const int num_ranks = NumExpertRanks(snapshot.ranks);
+  ordered_json balance = {{"num_ranks", num_ranks},
+                          {"epoch", snapshot.placement.epoch},
+                          {"statistics", snapshot.model.expert_statistics},
                           {"window_seconds", window.seconds},
-                          {"balancedness", ordered_json::array()}};
-  for (const ExpertSpread& spread : RankSpreads(window, ranks)) {
-    balance["balancedness"].push_back(spread.balancedness());
+                          {"locality", LocalityOf(window.rows)}};
+  ordered_json lists;
+  for (const char* name :
+       {"balancedness", "imbalance", "imbalance_in_order", "starved", "dominant"}) {
+    lists[name] = ordered_json::array();
   }
+  for (const LayerBalance& layer : layers) {
+    lists["starved"].push_back(layer.experts.starved.size());
+    lists["dominant"].push_back(layer.experts.dominant.size());
+    if (num_ranks == 0) continue;
+    lists["balancedness"].push_back(layer.ranks.balancedness());
+    lists["imbalance"].push_back(layer.ranks.imbalance());
+    lists["imbalance_in_order"].push_back(layer.ranks_in_order.imbalance());
+  }
+  balance.update(lists);
   return balance;
 }
 
 // Tens of thousands of numbers: written as they are, not by way of a tree of values.
-template <typename Source>
-void AppendLayers(const Source& source, int num_layers, std::string* out) {
+void AppendLayers(const moe::ExpertStats& source, int num_layers, std::string* out) {
   *out += '[';
   for (int layer = 0; layer < num_layers; ++layer) {
     fmt::format_to(std::back_inserter(*out), "{}[{}]", layer == 0 ? "" : ",",
@@ -119,17 +134,20 @@ void AppendExperts(const moe::ExpertStats& since_start, const ExpertLoad& window
   fmt::format_to(
       std::back_inserter(*out),
       R"("experts":{{"num_layers":{},"num_experts":{},"window_seconds":{:.3f},"window":)",
-      window.num_layers, window.num_experts, window.seconds);
-  AppendLayers(window, window.num_layers, out);
+      window.num_layers(), window.num_experts(), window.seconds);
+  AppendLayers(window.counts, window.num_layers(), out);
   *out += ",\"since_start\":";
-  AppendLayers(since_start, window.num_layers, out);
+  AppendLayers(since_start, window.num_layers(), out);
   *out += '}';
 }
 
 }  // namespace
 
 std::string Metrics::Stats(const Snapshot& snapshot, bool with_experts) {
-  const ExpertLoad window = window_.Advance(snapshot.experts, snapshot.uptime_seconds);
+  const ExpertLoad window =
+      window_.Advance(snapshot.experts, snapshot.uptime_seconds, RowsOf(snapshot.ranks));
+  const std::vector<LayerBalance> layers =
+      BalanceOf(window, snapshot.placement.slots, NumExpertRanks(snapshot.ranks));
   const engine::EngineStats& engine = snapshot.engine;
   const double now =
       std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
@@ -158,7 +176,7 @@ std::string Metrics::Stats(const Snapshot& snapshot, bool with_experts) {
                     {"wait", ToJson(engine.wait_time)}};
   stats["ranks"] = ordered_json::array();
   for (const engine::RankLoad& load : snapshot.ranks) stats["ranks"].push_back(ToJson(load));
-  stats["balance"] = Balance(window, snapshot.ranks);
+  stats["balance"] = Balance(snapshot, window, layers);
   // A name that is no UTF-8 must not stop it.
   std::string text = stats.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
   if (with_experts) {

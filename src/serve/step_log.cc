@@ -11,8 +11,7 @@
 
 #include "base/log.h"
 #include "moe/exchange/mode.h"
-#include "serve/metrics_experts.h"
-#include "serve/metrics_ranks.h"
+#include "serve/expert_balance.h"
 
 namespace moebius::serve {
 namespace {
@@ -27,17 +26,25 @@ void AppendRankBalance(const engine::StepRecord& record, std::string& out) {
   std::vector<double> imbalances;
   std::vector<double> balancednesses;
   const auto num_experts = static_cast<size_t>(record.num_experts);
+  const auto num_ranks = static_cast<int>(record.num_expert_ranks);
+  const moe::SlotAssignment in_order;
+  const moe::SlotAssignment& slots =
+      record.placement != nullptr ? record.placement->slots : in_order;
   for (size_t begin = 0; begin < record.expert_counts.size(); begin += num_experts) {
     const auto layer = record.expert_counts.subspan(begin, num_experts);
-    const ExpertSpread spread =
-        SpreadOf(TokensOfExpertRanks(std::vector<int64_t>(layer.begin(), layer.end()),
-                                     static_cast<int>(record.num_expert_ranks)));
+    const std::vector<int32_t> placed =
+        slots.Of(static_cast<int>(begin / num_experts), record.num_experts, num_ranks);
+    const ExpertSpread spread = SpreadOf(
+        TokensOfExpertRanks(std::vector<int64_t>(layer.begin(), layer.end()), placed, num_ranks));
     imbalances.push_back(spread.imbalance());
     balancednesses.push_back(spread.balancedness());
   }
   fmt::format_to(std::back_inserter(out),
                  R"(,"rank_imbalance":[{:.4g}],"rank_balancedness":[{:.4g}])",
                  fmt::join(imbalances, ","), fmt::join(balancednesses, ","));
+  if (record.placement != nullptr) {
+    fmt::format_to(std::back_inserter(out), R"(,"epoch":{})", record.placement->epoch);
+  }
 }
 
 void AppendExperts(const engine::StepRecord& record, std::string& out) {

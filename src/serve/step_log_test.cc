@@ -118,6 +118,15 @@ TEST(StepLog, HowEvenlyRanksGotIt) {
   AppendStepLine(record, 0, line);
   EXPECT_EQ(json::parse(line)["rank_imbalance"], json({1.5, 0}));
   EXPECT_EQ(json::parse(line)["rank_balancedness"], json({0.6667, 0}));
+  EXPECT_FALSE(json::parse(line).contains("epoch"));
+  // Expert 2 has a copy on each.
+  moe::PlacementState placement{.epoch = 7,
+                                .slots = {.num_slots = 6, .layers = {{0, 1, 2, 3, 4, 2}}}};
+  record.placement = std::make_shared<const moe::PlacementState>(placement);
+  line.clear();
+  AppendStepLine(record, 0, line);
+  EXPECT_EQ(json::parse(line)["rank_imbalance"][0], 1.25);
+  EXPECT_EQ(json::parse(line)["epoch"], 7);
 }
 
 TEST(StepLog, UncountedExpertsAreAbsent) {

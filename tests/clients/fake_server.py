@@ -88,7 +88,12 @@ class FakeServer:
                         "tpot": self.histogram(4, 50 * uptime), "e2e": self.histogram(10, 50 * uptime)}}
         stats["ranks"] = [self.rank(rank, uptime) for rank in range(self.num_ranks)]
         stats["balance"] = {"num_ranks": self.num_ranks, "window_seconds": 60,
-                            "balancedness": [0.5 + 0.4 * (layer % 2) for layer in range(self.num_layers)]}
+                            "epoch": 3, "statistics": True, "locality": 0.25,
+                            "balancedness": [0.5 + 0.4 * (layer % 2) for layer in range(self.num_layers)],
+                            "imbalance": [1.2 + 0.4 * (layer % 2) for layer in range(self.num_layers)],
+                            "imbalance_in_order": [2.0] * self.num_layers,
+                            "starved": [layer % 3 for layer in range(self.num_layers)],
+                            "dominant": [int(layer == 0) for layer in range(self.num_layers)]}
         if with_experts:
             table = [[int(1000 * weight) for weight in layer] for layer in self.popularity]
             stats["experts"] = {"num_layers": self.num_layers, "num_experts": self.num_experts, "window_seconds": 60,

@@ -175,11 +175,30 @@ def test_ranks_stand_side_by_side():
         assert browser.complaints == []
 
 
+def test_balance_is_told_by_layer():
+    with FakeServer(6, 64, num_ranks=8) as server, Browser() as browser:
+        browser.open(server.url + "/")
+        browser.wait("samples.length > 2 && !document.getElementById('balance').hidden")
+        assert browser.run("document.getElementById('balance-note').textContent") == (
+            "25 % of the work is at home (13 % without care), placement 3, 6 starved and 1 dominant experts")
+        bar = "document.getElementById('layers').children[{}]"
+        assert browser.run("document.getElementById('layers').children.length") == 6
+        assert browser.run(bar.format(0) + ".style.height") == "100%"
+        assert "20%" in browser.run(bar.format(0) + ".style.background")
+        assert "60%" in browser.run(bar.format(1) + ".style.background")
+        assert "1.60 \u00d7 the mean, 2.00 \u00d7" in browser.run(bar.format(1) + ".title")
+        assert browser.run("[...document.getElementById('layers').children].map(i => i.className).join()") == "odd,odd,odd,,odd,odd"
+        legend = browser.run("document.querySelector('#balance .legend').textContent")
+        assert legend == "one slot an expert 2.00busiest rank over mean, now 1.40", legend
+        assert browser.complaints == []
+
+
 def test_one_rank_needs_no_table():
     with FakeServer(2, 8) as server, Browser() as browser:
         browser.open(server.url + "/")
         browser.wait("last")
         assert browser.run("document.getElementById('ranks').hidden")
+        assert browser.run("document.getElementById('balance').hidden")
 
 
 def test_a_phone_scrolls_one_way_only():

@@ -317,6 +317,7 @@ Status CudaRunner::Forward(const StagedPlan& staged, const StepInputs& device,
   batch.logit_rows = device.logit_rows;
   batch.dp_rows = peer_rows_;
   batch.moe_chunks = moe_chunks_;
+  batch.counts_experts = options_.expert_statistics;
   // A graph's rows are all of requests that generate, however many of its bucket a plan fills.
   batch.num_decodes =
       samples_inside ? staged.num_decodes() : static_cast<int64_t>(device.tokens.size());

@@ -68,7 +68,7 @@ void ChooseSlots(ExecContext& /*ctx*/, const ChooseSlotsArgs& args) {
     }
     const auto expert = static_cast<size_t>(args.experts[p]);
     if (choice.replicas.empty()) args.slots[p] = choice.first_slot[expert];
-    ++choice.counts[expert];
+    if (!choice.counts.empty()) ++choice.counts[expert];
     if (p >= first_prompt && !choice.prompt_counts.empty()) ++choice.prompt_counts[expert];
   }
   if (choice.replicas.empty()) return;

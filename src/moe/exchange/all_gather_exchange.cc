@@ -84,6 +84,8 @@ DispatchedRows AllGatherExchange::Dispatch(kernels::ExecContext& ctx, const Disp
                              .pairs = pairs,
                              .places = places_});
   num_expert_rows_ += offsets.back();
+  const auto own = local.subspan(static_cast<size_t>(row_begin_[rank()] * k), args.slots.size());
+  num_home_rows_ += std::ranges::count_if(own, [](int32_t slot) { return slot >= 0; });
   weights_ = {static_cast<const float*>(weights.data), num_pairs};
   own_weights_ = args.weights;
   partial_ = arena.AllocMat(shape_.act, shape_.deterministic ? all * k : all, shape_.hidden);

@@ -22,6 +22,7 @@ class AllGatherExchange final : public Exchange {
   // What the communicator sends: a member's part counts once, whoever reads it.
   ExchangeBytes bytes() const override { return bytes_; }
   int64_t num_expert_rows() const override { return num_expert_rows_; }
+  int64_t num_home_rows() const override { return num_home_rows_; }
 
   DispatchedRows Dispatch(kernels::ExecContext& ctx, const DispatchArgs& args,
                           Arena& arena) override;
@@ -38,6 +39,7 @@ class AllGatherExchange final : public Exchange {
   comm::Communicator& comm_;
   ExchangeBytes bytes_;
   int64_t num_expert_rows_ = 0;
+  int64_t num_home_rows_ = 0;
 
   // Of the call under way. What is a span or a Mat with data lies in the arena.
   std::vector<int64_t> row_begin_;  // of each member, size() + 1

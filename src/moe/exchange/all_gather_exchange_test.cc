@@ -38,6 +38,9 @@ std::vector<TestMat> RunRanks(const ExchangeShape& shape, const std::vector<Toke
     if (!shape.deterministic) {
       EXPECT_EQ(exchange.bytes().combine, all * shape.row_bytes());
     }
+    EXPECT_EQ(exchange.num_home_rows(), std::ranges::count_if(tokens[r].slots, [&](int32_t slot) {
+                return slot >= FirstSlot(shape, rank) && slot < FirstSlot(shape, rank + 1);
+              }));
   });
   return out;
 }

@@ -66,6 +66,8 @@ class Exchange {
   // Rows that the slots of this rank were given since the start, each once a slot. A device keeps
   // them to itself: 0.
   virtual int64_t num_expert_rows() const { return 0; }
+  // Of this rank's own tokens, likewise: what it computed at home.
+  virtual int64_t num_home_rows() const { return 0; }
 
   // `arena` gives what the result needs until Combine.
   virtual DispatchedRows Dispatch(kernels::ExecContext& ctx, const DispatchArgs& args,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <utility>
 
 #include "base/check.h"
@@ -241,6 +242,8 @@ DispatchedRows GroupExchange::Group(kernels::ExecContext& ctx, Arena& arena) {
   const std::span<const int32_t> counts(At<int32_t>(rank(), layout_.counts), counts_.size());
   AssignPlaces(shape_, num_local, counts, offsets, first);
   num_expert_rows_ += offsets.back();
+  const auto* const own = counts_.data() + rank() * shape_.slots_per_rank();
+  num_home_rows_ += std::accumulate(own, own + num_local, int64_t{0});
   const std::span<int32_t> pairs = ints(offsets.back());
   places_ = ints(num_rows * k);
 

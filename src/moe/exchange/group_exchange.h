@@ -44,6 +44,7 @@ class GroupExchange final : public Exchange {
   ExchangeMode mode() const override { return mode_; }
   ExchangeBytes bytes() const override { return bytes_; }
   int64_t num_expert_rows() const override { return num_expert_rows_; }
+  int64_t num_home_rows() const override { return num_home_rows_; }
 
   // args.rows: at most shape.max_tokens of shape.act; args.k and num_slots as in the shape. The
   // rows that the result names are the region itself: they stay until Combine.
@@ -90,6 +91,7 @@ class GroupExchange final : public Exchange {
   ExchangeMode mode_ = ExchangeMode::kAuto;
   ExchangeBytes bytes_;
   int64_t num_expert_rows_ = 0;
+  int64_t num_home_rows_ = 0;
 
   // Of the call under way. What is a span lies in the arena.
   std::vector<int32_t> counts_;      // pairs sent, by slot

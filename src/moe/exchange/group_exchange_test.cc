@@ -23,6 +23,7 @@ struct Outcome {
   std::vector<TestMat> out;
   std::vector<ExchangeBytes> bytes;
   std::vector<ExchangeMode> modes;
+  std::vector<int64_t> home_rows;
 };
 
 // The ranks as threads; all steps do the same.
@@ -33,6 +34,7 @@ Outcome RunRanks(const Setting& setting, const std::vector<Tokens>& tokens) {
   Outcome outcome;
   outcome.bytes.resize(tokens.size());
   outcome.modes.resize(tokens.size());
+  outcome.home_rows.resize(tokens.size());
   for (const Tokens& part : tokens) {
     outcome.out.emplace_back(setting.shape.act, part.count(), setting.shape.hidden);
   }
@@ -54,6 +56,7 @@ Outcome RunRanks(const Setting& setting, const std::vector<Tokens>& tokens) {
     ASSERT_TRUE(exchange.status()) << exchange.status().error().message();
     outcome.bytes[r] = exchange.bytes();
     outcome.modes[r] = exchange.mode();
+    outcome.home_rows[r] = exchange.num_home_rows();
   });
   return outcome;
 }
@@ -280,6 +283,9 @@ TEST(GroupExchange, BytesFollowTheClosedForm) {
         EXPECT_EQ(bytes.dispatch, rows * setting.shape.row_bytes());
         EXPECT_EQ(bytes.combine, rows * setting.shape.row_bytes());
       }
+      for (const int64_t home_rows : outcome.home_rows) {
+        EXPECT_EQ(home_rows, kSlots * k / kRanks);
+      }
     }
   }
 }
@@ -297,12 +303,14 @@ TEST(GroupExchange, BytesCountARowOnceARank) {
     setting.counts = {20, 8, 0};
     const std::vector<Tokens> tokens = testing::DrawAll(8, setting.shape, setting.counts);
     std::vector<ExchangeBytes> expected(3);
+    std::vector<int64_t> home_rows(3);
     for (int home = 0; home < 3; ++home) {
       const Tokens& part = tokens[static_cast<size_t>(home)];
       for (int64_t t = 0; t < part.count(); ++t) {
         std::set<int32_t> ranks;
         for (int64_t j = 0; j < 4; ++j) {
           const int32_t slot = part.slots[static_cast<size_t>(t * 4 + j)];
+          home_rows[static_cast<size_t>(home)] += slot >= 0 && slot / 3 == home;
           if (slot < 0 || slot / 3 == home) continue;
           const bool is_new = ranks.insert(slot / 3).second;
           expected[static_cast<size_t>(home)].dispatch += is_new ? 32 : 0;
@@ -314,6 +322,7 @@ TEST(GroupExchange, BytesCountARowOnceARank) {
     for (size_t r = 0; r < 3; ++r) {
       EXPECT_EQ(outcome.bytes[r].dispatch, expected[r].dispatch);
       EXPECT_EQ(outcome.bytes[r].combine, expected[r].combine);
+      EXPECT_EQ(outcome.home_rows[r], home_rows[r]);
     }
   }
 }

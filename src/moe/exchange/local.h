@@ -14,6 +14,7 @@ class LocalExchange final : public Exchange {
   int64_t MaxPlaces(int64_t max_rows, int64_t k) const override { return max_rows * k; }
   void Combine(kernels::ExecContext& ctx, const CombineArgs& args) override;
   int64_t num_expert_rows() const override { return num_expert_rows_; }
+  int64_t num_home_rows() const override { return num_expert_rows_; }
 
  private:
   std::span<const int32_t> places_;  // of the layer between Dispatch and Combine

@@ -32,6 +32,8 @@ TEST(LocalExchange, BringsEveryRowHome) {
                                                  .num_slots = 4},
                                                 arena);
   EXPECT_LE(arena.used() - before, exchange.ArenaBytes(3, 2, 4));
+  EXPECT_EQ(exchange.num_expert_rows(), 5);
+  EXPECT_EQ(exchange.num_home_rows(), 5);
   EXPECT_EQ(std::vector<int32_t>(work.offsets.begin(), work.offsets.end()),
             (std::vector<int32_t>{0, 2, 2, 3, 5}));
   std::vector<float> expert_rows(6 * 2, -1000);

@@ -23,7 +23,9 @@ __global__ void ChooseSlotsKernel(const __grid_constant__ ChooseSlotsLaunch p) {
   }
   const int32_t expert = p.experts[pair];
   p.slots[pair] = p.first_slot[expert];
-  atomicAdd(reinterpret_cast<unsigned long long*>(p.counts + expert), 1ull);
+  if (p.counts != nullptr) {
+    atomicAdd(reinterpret_cast<unsigned long long*>(p.counts + expert), 1ull);
+  }
   if (p.prompt_counts != nullptr && pair / p.k >= p.num_decodes) {
     atomicAdd(reinterpret_cast<unsigned long long*>(p.prompt_counts + expert), 1ull);
   }

@@ -33,7 +33,7 @@ struct RouteTopKLaunch {
   // With slots: what LaunchChooseSlots does, in the same launch.
   const int32_t* tokens = nullptr;      // [rows]; negative: padding
   const int32_t* first_slot = nullptr;  // [experts]
-  int64_t* counts = nullptr;            // [experts], added to
+  int64_t* counts = nullptr;            // [experts], added to; or null
   int64_t* prompt_counts = nullptr;     // [experts], likewise for rows from num_decodes on; or null
   int64_t num_decodes = 0;
   int32_t* slots = nullptr;  // out [rows, k]; null: none
@@ -45,7 +45,7 @@ struct ChooseSlotsLaunch {
   const int32_t* experts = nullptr;     // [rows, k]
   const int32_t* tokens = nullptr;      // [rows]; negative: padding
   const int32_t* first_slot = nullptr;  // [experts]
-  int64_t* counts = nullptr;            // [experts], added to
+  int64_t* counts = nullptr;            // [experts], added to; or null
   int64_t* prompt_counts = nullptr;     // [experts], likewise for rows from num_decodes on; or null
   int64_t num_decodes = 0;
   int32_t* slots = nullptr;  // out [rows, k]

@@ -156,7 +156,9 @@ __global__ void __launch_bounds__(32 * kWarps)
     return;
   }
   args.slots[pair] = args.first_slot[mine];
-  atomicAdd(reinterpret_cast<unsigned long long*>(args.counts + mine), 1ull);
+  if (args.counts != nullptr) {
+    atomicAdd(reinterpret_cast<unsigned long long*>(args.counts + mine), 1ull);
+  }
   if (args.prompt_counts != nullptr && row >= args.num_decodes) {
     atomicAdd(reinterpret_cast<unsigned long long*>(args.prompt_counts + mine), 1ull);
   }

@@ -1,0 +1,176 @@
+// A series a layer, never one an expert: 61 layers of 256 experts would be 15,616.
+#include <fmt/format.h>
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "serve/metrics_families.h"
+
+namespace moebius::serve {
+namespace {
+
+struct LayerGauge {
+  const char* name;
+  const char* help;
+  double (*value)(const LayerBalance& layer);
+};
+
+constexpr LayerGauge kExpertGauges[] = {
+    {"moebius:expert_load_max", "Assignments of the layer's busiest expert, in the window.",
+     [](const LayerBalance& layer) { return layer.experts.max; }},
+    {"moebius:expert_load_mean",
+     "Assignments of an expert of the layer, in the window. Below 100 chance alone makes experts "
+     "look uneven.",
+     [](const LayerBalance& layer) { return layer.experts.mean; }},
+    {"moebius:expert_imbalance",
+     "The busiest expert's load over the mean: 1 is even and good; 0 without tokens.",
+     [](const LayerBalance& layer) {
+       return layer.experts.mean > 0 ? layer.experts.max_over_mean : 0;
+     }},
+    {"moebius:expert_balancedness",
+     "The mean over the busiest expert's load: 1 is even and good; 0 without tokens.",
+     [](const LayerBalance& layer) {
+       return layer.experts.mean > 0 ? layer.experts.balancedness : 0;
+     }},
+    {"moebius:experts_active", "Experts of the layer that got a token, in the window.",
+     [](const LayerBalance& layer) { return static_cast<double>(layer.num_active); }},
+    {"moebius:expert_effective_ratio",
+     "Experts of the layer that got a token over all: 1 is good; 0 without tokens.",
+     [](const LayerBalance& layer) { return layer.experts.active_share; }},
+    {"moebius:expert_cv", "Standard deviation of experts' loads over their mean: 0 is even.",
+     [](const LayerBalance& layer) { return layer.experts.cv; }},
+    {"moebius:expert_gini", "Gini coefficient of experts' loads: 0 is even, 1 all on one.",
+     [](const LayerBalance& layer) { return layer.experts.gini; }},
+    {"moebius:expert_entropy",
+     "Entropy of experts' loads over that of even ones: 1 is even and good, below 0.8 the layer "
+     "has collapsed.",
+     [](const LayerBalance& layer) { return layer.experts.entropy; }},
+    {"moebius:experts_starved",
+     "Experts of the layer with less than a tenth of the mean in three windows: 0 is good, and "
+     "said below 100 assignments an expert.",
+     [](const LayerBalance& layer) { return static_cast<double>(layer.experts.starved.size()); }},
+    {"moebius:experts_dominant",
+     "Experts of the layer with more than 8 times the mean: 0 is good, and said below 100 "
+     "assignments an expert.",
+     [](const LayerBalance& layer) { return static_cast<double>(layer.experts.dominant.size()); }},
+    {"moebius:expert_collapse_index",
+     "Starved experts of the layer over all: 0 is good, above 0.05 the layer has collapsed.",
+     [](const LayerBalance& layer) { return layer.collapse_index; }},
+    {"moebius:expert_collapsed",
+     "1 where the layer's collapse index is above 0.05 or its entropy below 0.8: 0 is good.",
+     [](const LayerBalance& layer) { return layer.has_collapsed ? 1.0 : 0.0; }},
+};
+
+constexpr LayerGauge kRankGauges[] = {
+    {"moebius:rank_expert_load_max",
+     "Assignments that the layer's busiest rank got, in the window.",
+     [](const LayerBalance& layer) { return static_cast<double>(layer.ranks.max); }},
+    {"moebius:rank_imbalance",
+     "The busiest rank's assignments of the layer over the mean of all ranks, as experts are "
+     "placed now: 1 is even and good; 0 without tokens.",
+     [](const LayerBalance& layer) { return layer.ranks.imbalance(); }},
+    {"moebius:rank_balancedness",
+     "The mean over the busiest: 1 is even and good; 0 without tokens.",
+     [](const LayerBalance& layer) { return layer.ranks.balancedness(); }},
+    {"moebius:rank_imbalance_in_order",
+     "What moebius:rank_imbalance would be with one slot an expert, in order.",
+     [](const LayerBalance& layer) { return layer.ranks_in_order.imbalance(); }},
+    {"moebius:balancing_gain",
+     "That over moebius:rank_imbalance: above 1 the placement helps, 1 where nothing is placed; 0 "
+     "without tokens.",
+     [](const LayerBalance& layer) { return layer.gain(); }},
+};
+
+class LayerFamilies {
+ public:
+  LayerFamilies(const std::vector<LayerBalance>& layers, MetricsText& text)
+      : layers_(layers), text_(text) {
+    for (size_t i = 0; i < layers.size(); ++i) labels_.push_back(fmt::to_string(i));
+  }
+
+  void Gauges(std::span<const LayerGauge> gauges) {
+    for (const LayerGauge& gauge : gauges) {
+      text_.Gauge(gauge.name, gauge.help);
+      for (size_t i = 0; i < layers_.size(); ++i) {
+        text_.Sample(gauge.value(layers_[i]), {{"layer", labels_[i]}});
+      }
+    }
+  }
+  // count(layer)
+  template <typename Count>
+  void Counter(const char* name, const char* help, const Count& count) {
+    text_.Counter(name, help);
+    for (size_t i = 0; i < layers_.size(); ++i) {
+      text_.Sample(count(static_cast<int>(i)), {{"layer", labels_[i]}});
+    }
+  }
+  // decode(layer), prefill(layer)
+  template <typename Decode, typename Prefill>
+  void PhaseGauge(const char* name, const char* help, const Decode& decode,
+                  const Prefill& prefill) {
+    text_.Gauge(name, help);
+    for (size_t i = 0; i < layers_.size(); ++i) {
+      text_.Sample(decode(i), {{"layer", labels_[i]}, {"phase", "decode"}});
+      text_.Sample(prefill(i), {{"layer", labels_[i]}, {"phase", "prefill"}});
+    }
+  }
+
+ private:
+  const std::vector<LayerBalance>& layers_;
+  std::vector<std::string> labels_;
+  MetricsText& text_;
+};
+
+}  // namespace
+
+void AppendExpertMetrics(const Snapshot& snapshot, const ExpertLoad& window,
+                         const std::vector<LayerBalance>& balance, MetricsText& text) {
+  if (balance.empty()) return;
+  text.Gauge("moebius:expert_statistics",
+             "1 while tokens are counted by expert; 0 (--no-expert-statistics): what is told from "
+             "those counts is 0 or even.",
+             snapshot.model.expert_statistics ? 1 : 0);
+  LayerFamilies families(balance, text);
+  families.Counter("moebius:expert_assignments_total",
+                   "Tokens times experts a token, by MoE layer (counted from 0).",
+                   [&](int layer) { return SpreadOf(snapshot.experts.Layer(layer)).total; });
+  families.Counter("moebius:expert_prompt_assignments_total", "Of those, tokens of prompts.",
+                   [&](int layer) { return SpreadOf(snapshot.experts.PromptLayer(layer)).total; });
+  text.Gauge("moebius:expert_window_seconds",
+             "How far back the gauges of experts and ranks look: about a minute.", window.seconds);
+  families.Gauges(kExpertGauges);
+  families.PhaseGauge(
+      "moebius:expert_phase_imbalance",
+      "moebius:expert_imbalance of generation and of prompts alone: 1 is good; 0 without tokens.",
+      [&](size_t layer) {
+        return SpreadOf(DecodeCounts(window.counts, static_cast<int>(layer))).imbalance();
+      },
+      [&](size_t layer) {
+        return SpreadOf(window.counts.PromptLayer(static_cast<int>(layer))).imbalance();
+      });
+}
+
+void AppendBalanceMetrics(const Snapshot& snapshot, const ExpertLoad& window,
+                          const std::vector<LayerBalance>& balance, MetricsText& text) {
+  const int num_ranks = NumExpertRanks(snapshot.ranks);
+  if (balance.empty() || num_ranks == 0) return;
+  LayerFamilies families(balance, text);
+  families.Gauges(kRankGauges);
+  families.PhaseGauge(
+      "moebius:rank_phase_imbalance",
+      "moebius:rank_imbalance of generation and of prompts alone: 1 is good; 0 without tokens.",
+      [&](size_t layer) { return balance[layer].decode_ranks.imbalance(); },
+      [&](size_t layer) { return balance[layer].prompt_ranks.imbalance(); });
+  text.Gauge("moebius:routing_locality",
+             "Share of assignments that were computed on their token's own rank, in the window: "
+             "more is less to send; 0 without tokens.",
+             LocalityOf(window.rows));
+  text.Gauge("moebius:routing_locality_expected",
+             "What it is without any care: 1 over the ranks that experts are spread over.",
+             1.0 / num_ranks);
+  text.Gauge("moebius:eplb_epoch", "Number of the placement in use: one more at every change.",
+             snapshot.placement.epoch);
+}
+
+}  // namespace moebius::serve
