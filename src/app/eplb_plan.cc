@@ -1,8 +1,8 @@
 // moebius eplb plan: a placement for each layer of recorded loads, as TensorRT-LLM's YAML or JSON.
-#include <fmt/core.h>
 #include <CLI/CLI.hpp>
-
+#include <cstdio>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "app/commands.h"
 #include "app/eplb.h"
