@@ -95,7 +95,8 @@ TEST_F(EplbTest, ImprovesWhatThereIs) {
   // From a poor placement at most so many slots change.
   Write("poor.yaml",
         "num_slots: 12\ninitial_global_assignments:\n"
-        "  3: [0, 1, 2, 3, 4, 5, 6, 7, 4, 5, 6, 7]\n  4: [0, 1, 2, 3, 4, 5, 6, 7, 4, 5, 6, 7]\n");
+        "  3: [0, 1, 2, 3, 4, 5, 6, 7, 4, 5, 6, 7]\n  4: [0, 1, 2, 3, 4, 5, 6, 7, 4, 5, 6, 7]\n"
+        "  9: [0, 1, 2, 3, 4, 5, 6, 7, 4, 5, 6, 7]\nlayer_updates_per_iter: 3\n");
   const json moved = Json(
       {"plan", statistics, "--from", folder_ + "poor.yaml", "--ranks", "4", "--max-moves", "2"});
   const json poor = json::parse("[0, 1, 2, 3, 4, 5, 6, 7, 4, 5, 6, 7]");
@@ -103,6 +104,13 @@ TEST_F(EplbTest, ImprovesWhatThereIs) {
   for (size_t slot = 0; slot < 12; ++slot) num_moves += moved["slots"][0][slot] != poor[slot];
   EXPECT_GT(num_moves, 0);
   EXPECT_LE(num_moves, 2);
+  EXPECT_EQ(moved["slots"].size(), 2u);
+  // A layer without loads stays.
+  const Finished yaml =
+      Run({"eplb", "plan", statistics, "--from", folder_ + "poor.yaml", "--ranks", "4"});
+  EXPECT_TRUE(
+      Contains(yaml.out, "  9: [0, 1, 2, 3, 4, 5, 6, 7, 4, 5, 6, 7]\nlayer_updates_per_iter: 3\n"))
+      << yaml.out;
 }
 
 TEST_F(EplbTest, ReportsByExpertAndByRank) {

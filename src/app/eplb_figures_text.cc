@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <functional>
 #include <nlohmann/json.hpp>
 
@@ -85,7 +86,7 @@ std::string FiguresText(const EplbLoads& loads, const std::vector<LayerFigures>&
   std::vector<Column> by_iteration = {
       {"mean", 1, [](const LayerFigures& l) { return l.mean; }},
       {"std", 1, [](const LayerFigures& l) { return l.std; }},
-      {"imbalance", 3, [](const LayerFigures& l) { return l.imbalance; }}};
+      {"experts", 3, [](const LayerFigures& l) { return l.imbalance; }}};
   for (Column& column : RankColumns(any, &LayerFigures::ranks)) {
     by_iteration.push_back(std::move(column));
   }
@@ -96,13 +97,14 @@ std::string FiguresText(const EplbLoads& loads, const std::vector<LayerFigures>&
       {"CV", 3, [](const LayerFigures& l) { return l.total.cv; }},
       {"Gini", 3, [](const LayerFigures& l) { return l.total.gini; }},
       {"entropy", 3, [](const LayerFigures& l) { return l.total.entropy; }},
-      {"starved", 0, [](const LayerFigures& l) { return double(l.total.starved.size()); }},
-      {"dominant", 0, [](const LayerFigures& l) { return double(l.total.dominant.size()); }}};
+      {"starved", 0,
+       [](const LayerFigures& l) { return static_cast<double>(l.total.starved.size()); }},
+      {"dominant", 0,
+       [](const LayerFigures& l) { return static_cast<double>(l.total.dominant.size()); }}};
   std::string text = fmt::format("{} experts, {} {}\n\n", loads.trace.num_experts, num_iterations,
                                  num_iterations == 1 ? "iteration" : "iterations");
   if (num_iterations > 1) {
-    text +=
-        "Each iteration, averaged (imbalance: max / mean - 1 by expert; ranks: the same by rank)\n";
+    text += "Each iteration, averaged (imbalance, max / mean - 1: of experts, of ranks)\n";
     text += Table(by_iteration, layers) + "\n";
     text += "All iterations together\n";
   } else {

@@ -45,8 +45,8 @@ Result<EplbLoads> ReadLoads(const EplbInput& input);
 
 // Slots and ranks as flags say them; what is not said comes from a placement file or the loads.
 struct EplbShapeFlags {
-  std::optional<int> num_slots;
-  std::optional<int> ranks;
+  std::optional<int> num_slots = std::nullopt;
+  std::optional<int> ranks = std::nullopt;
   int groups = 1;
   int nodes = 1;
 };

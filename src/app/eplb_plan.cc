@@ -1,8 +1,8 @@
 // moebius eplb plan: a placement for each layer of recorded loads, as TensorRT-LLM's YAML or JSON.
-#include <fmt/core.h>
 #include <CLI/CLI.hpp>
-
+#include <cstdio>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "app/commands.h"
 #include "app/eplb.h"
@@ -38,7 +38,8 @@ class EplbPlan : public EplbVerb {
     AddText(app, "--output-path,--output", output_, "File (default: standard output)")
         ->group(kOutput);
     AddNumber(app, "--layer-updates-per-iter", layer_updates_per_iter_,
-              "yaml: layers that a step may change while serving; 0: none, ever", 0)
+              "yaml: layers that a step may change while serving (default: --from's, or 0: none)",
+              0)
         ->group(kOutput);
   }
 
@@ -73,8 +74,11 @@ class EplbPlan : public EplbVerb {
     MOEBIUS_ASSIGN(const moe::SlotShape shape,
                    MakeShape(shape_, loads.trace.num_experts, from_.empty() ? nullptr : &from));
     MOEBIUS_ASSIGN(const moe::BalancePolicy policy, moe::ParsePolicy(policy_));
+    placement_ = from;  // layers without loads stay as they are
     placement_.num_slots = shape.num_slots;
-    placement_.layer_updates_per_iter = layer_updates_per_iter_;
+    placement_.layer_updates_per_iter =
+        layer_updates_per_iter_.value_or(from.layer_updates_per_iter);
+    layers_ = loads.layers;
     for (int layer = 0; layer < loads.trace.num_layers; ++layer) {
       const int index = loads.layers[static_cast<size_t>(layer)];
       moe::SlotList present;
@@ -92,7 +96,7 @@ class EplbPlan : public EplbVerb {
 
   std::string Json() const {
     nlohmann::ordered_json json;
-    for (const auto& [layer, slots] : placement_.assignments) json["slots"].push_back(slots);
+    for (const int layer : layers_) json["slots"].push_back(placement_.assignments.at(layer));
     json["imbalance"] = imbalance_;
     return json.dump() + "\n";
   }
@@ -105,10 +109,11 @@ class EplbPlan : public EplbVerb {
   std::optional<int> max_moves_;
   std::string format_ = "yaml";
   std::string output_;
-  int layer_updates_per_iter_ = 0;
+  std::optional<int> layer_updates_per_iter_;
 
   plan::PlacementFile placement_;
-  std::vector<double> imbalance_;  // by layer
+  std::vector<int> layers_;        // that were planned
+  std::vector<double> imbalance_;  // of each of them
 };
 
 }  // namespace
