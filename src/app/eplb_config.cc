@@ -23,9 +23,14 @@ constexpr Ignored kIgnored[] = {
     {"log_balancedness_interval", "/metrics and --step-log always have it"},
     {"policy", "placements are improved, and only what pays is moved"},
     {"communicator", "weights travel through the memory that ranks share"}};
-constexpr const char* kTaken[] = {"num_redundant_experts", "step_interval", "layer_updates_per_iter",
-                                  "min_gain", "num_staging_slots", "bytes_per_second",
-                                  "host_pool", "random_moves"};
+constexpr const char* kTaken[] = {"num_redundant_experts",
+                                  "step_interval",
+                                  "layer_updates_per_iter",
+                                  "min_gain",
+                                  "num_staging_slots",
+                                  "bytes_per_second",
+                                  "host_pool",
+                                  "random_moves"};
 
 Error BadValue(const std::string& key, const json& value, const std::string& expected) {
   return {ErrorCode::kInvalidArgument,
@@ -34,7 +39,8 @@ Error BadValue(const std::string& key, const json& value, const std::string& exp
 
 Result<int64_t> Number(const std::string& key, const json& value, int64_t low, int64_t high) {
   if (value.is_number_integer() && value >= low && value <= high) return value.get<int64_t>();
-  return tl::unexpected(BadValue(key, value, fmt::format("a whole number from {} to {}", low, high)));
+  return tl::unexpected(
+      BadValue(key, value, fmt::format("a whole number from {} to {}", low, high)));
 }
 
 Status TakeKey(const std::string& key, const json& value, EplbConfig& config) {

@@ -216,8 +216,7 @@ void AddParallelFlags(CLI::App* app, ParallelOptions& options, bool plans) {
   number("--data-parallel-size-local", options.data_parallel_size_local, "")->group("");
   AddFlag(app, "--headless", "", [&](bool on) { options.headless = on; })->group("");
   AddSwitch(app, "enable-eplb", "Experts move to where the load is even, while serving", "",
-            kRanksGroup,
-            [&options](bool on) { options.enable_eplb = on; });
+            kRanksGroup, [&options](bool on) { options.enable_eplb = on; });
   AddNumber(app, "--num-redundant-experts", options.num_redundant_experts,
             "With EPLB: slots of a layer beyond one an expert", int64_t{0},
             int64_t{layout::kMaxRedundantExperts})

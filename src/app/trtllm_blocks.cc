@@ -12,7 +12,6 @@ namespace {
 
 using nlohmann::json;
 
-
 const std::vector<std::string> kMoeKeys = {"backend", "max_num_tokens", "load_balancer",
                                            "disable_finalize_fusion",
                                            "use_low_precision_moe_combine"};

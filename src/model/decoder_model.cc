@@ -186,14 +186,13 @@ Status DecoderModel::KeepSource(std::unique_ptr<Checkpoint> checkpoint,
   source_ = std::move(source);
   MOEBIUS_ASSIGN(
       expert_slots_,
-      ExpertSlots::Create(moe_layers_,
-                          {.slots_per_rank =
-                               static_cast<int>(moe_.num_slots) / options_.shard.experts.size,
-                           .home = options_.shard.experts.rank,
-                           .act = options_.act,
-                           .source = source_.get(),
-                           .staging = {staging_, staging_bytes_},
-                           .num_staging = options_.shard.num_staging}));
+      ExpertSlots::Create(moe_layers_, {.slots_per_rank = static_cast<int>(moe_.num_slots) /
+                                                          options_.shard.experts.size,
+                                        .home = options_.shard.experts.rank,
+                                        .act = options_.act,
+                                        .source = source_.get(),
+                                        .staging = {staging_, staging_bytes_},
+                                        .num_staging = options_.shard.num_staging}));
   return {};
 }
 

@@ -145,8 +145,8 @@ Status ExpertSlots::Prepare(std::vector<Change> changes) {
   for (Change& change : changes) {
     Layer* const layer = Find(change.layer);
     if (layer == nullptr) continue;
-    auto placement = moe::Placement::Create(layer->layer->placement.num_experts(),
-                                            std::move(change.experts));
+    auto placement =
+        moe::Placement::Create(layer->layer->placement.num_experts(), std::move(change.experts));
     if (!placement) {
       prepared_.clear();
       return tl::unexpected(placement.error());

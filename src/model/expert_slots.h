@@ -1,7 +1,7 @@
-// A rank's expert weights as balancing moves them (moe/migrate/expert_store.h): the slots of its MoE
-// layers, and staging slots beside them of the same size. A slot's weights are two packed matrices;
-// as bytes they follow each other. Owned by the model, whose layers it changes; threads as in the
-// interface.
+// A rank's expert weights as balancing moves them (moe/migrate/expert_store.h): the slots of its
+// MoE layers, and staging slots beside them of the same size. A slot's weights are two packed
+// matrices; as bytes they follow each other. Owned by the model, whose layers it changes; threads
+// as in the interface.
 #pragma once
 
 #include <functional>

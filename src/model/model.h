@@ -21,7 +21,7 @@
 namespace moebius::moe {
 class Exchange;
 class ExpertStore;
-}
+}  // namespace moebius::moe
 
 namespace moebius::model {
 

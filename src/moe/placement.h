@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "base/ids.h"
@@ -55,10 +56,29 @@ struct SlotAssignment {
   }
 };
 
+// What balancing has done since the start.
+struct BalanceStatus {
+  uint64_t epoch = 0;  // of the last committed plan
+  int64_t num_committed = 0;
+  int64_t num_dropped = 0;
+  int64_t num_slots = 0;  // that got other weights, of committed plans
+  int64_t num_bytes = 0;  // that were fetched, also for plans that were dropped
+  double seconds = 0;     // that plans were under way
+  // Experts by where they were fetched from.
+  int64_t from_same_rank = 0;
+  int64_t from_peer = 0;
+  int64_t from_pool = 0;
+  int64_t from_checkpoint = 0;
+  int64_t num_corrupt = 0;  // pieces that came with a wrong checksum
+  std::string last_drop;    // why
+};
+
 // The slots that steps use now; every change of them has a number of its own.
 struct PlacementState {
   int64_t epoch = 0;
   SlotAssignment slots;
+  bool is_moving = false;  // experts move between slots
+  BalanceStatus moves;
 };
 
 }  // namespace moebius::moe

@@ -23,6 +23,7 @@ size_t PlanWordsOf(const BalanceShape& shape) {
 // Where the parts of the memory begin.
 struct BoardParts {
   size_t plan = 0;
+  size_t places = 0;
   size_t cells = 0;
   size_t mailboxes = 0;
   size_t chunks = 0;
@@ -33,7 +34,10 @@ BoardParts PartsOf(const BalanceShape& shape, size_t head_bytes) {
   const auto num_ranks = static_cast<size_t>(shape.num_ranks);
   BoardParts parts;
   parts.plan = RoundUp(head_bytes, kBoardLine);
-  parts.cells = RoundUp(parts.plan + PlanWordsOf(shape) * sizeof(int32_t), kBoardLine);
+  parts.places = RoundUp(parts.plan + PlanWordsOf(shape) * sizeof(int32_t), kBoardLine);
+  parts.cells = RoundUp(parts.places + static_cast<size_t>(shape.num_layers) *
+                                           static_cast<size_t>(shape.num_places) * sizeof(int32_t),
+                        kBoardLine);
   parts.mailboxes = parts.cells + num_ranks * sizeof(BalanceCell);
   parts.chunks = parts.mailboxes + num_ranks * sizeof(Mailbox);
   parts.end = parts.chunks + num_ranks * RoundUp(shape.chunk_bytes, kBoardLine);
@@ -48,6 +52,7 @@ struct BalanceBoard::Head {
   std::atomic<uint64_t> committable;
   std::atomic<uint64_t> dropped;
   uint64_t plan_hash;
+  std::atomic<uint64_t> places_version;  // odd while they are written
   alignas(kBoardLine) BalanceCounters counters;
 };
 
@@ -131,6 +136,36 @@ Result<BalancePlan> BalanceBoard::Read() const {
   return plan;
 }
 
+int32_t* BalanceBoard::PlacesOf(int layer) const {
+  std::byte* places = memory_.data() + PartsOf(shape_, sizeof(Head)).places;
+  return reinterpret_cast<int32_t*>(places) +
+         static_cast<size_t>(layer) * static_cast<size_t>(shape_.num_places);
+}
+
+void BalanceBoard::Show(std::span<const LayerUpdate> updates) const {
+  ++head().places_version;
+  for (const LayerUpdate& update : updates) {
+    int32_t* place = PlacesOf(update.layer);
+    for (const int32_t expert : update.experts) std::atomic_ref(*place++).store(expert);
+  }
+  ++head().places_version;
+}
+
+std::vector<moe::SlotList> BalanceBoard::ReadPlaces() const {
+  while (true) {
+    const uint64_t version = head().places_version.load();
+    if (version == 0) return {};
+    std::vector<moe::SlotList> layers(static_cast<size_t>(shape_.num_layers));
+    for (int layer = 0; layer < shape_.num_layers; ++layer) {
+      int32_t* place = PlacesOf(layer);
+      for (int i = 0; i < shape_.num_places; ++i) {
+        layers[static_cast<size_t>(layer)].push_back(std::atomic_ref(*place++).load());
+      }
+    }
+    if (version % 2 == 0 && head().places_version.load() == version) return layers;
+  }
+}
+
 void BalanceBoard::Commit(uint64_t number) const {
   head().committable.store(number);
   RingAll();
@@ -141,7 +176,7 @@ void BalanceBoard::Drop(uint64_t number) const {
   RingAll();
 }
 
-BalanceStatus BalanceBoard::ReadStatus() const {
+moe::BalanceStatus BalanceBoard::ReadStatus() const {
   const BalanceCounters& from = counters();
   return {.epoch = committable(),
           .num_committed = from.num_committed.load(),

@@ -23,6 +23,7 @@
 #include "base/result.h"
 #include "comm/signal.h"
 #include "moe/balance/policy.h"
+#include "moe/placement.h"
 #include "rank/shared_text.h"
 
 namespace moebius::rank {
@@ -44,23 +45,6 @@ struct LayerUpdate {
 struct BalancePlan {
   uint64_t number = 0;
   std::vector<LayerUpdate> updates;
-};
-
-// What balancing has done since the start.
-struct BalanceStatus {
-  uint64_t epoch = 0;  // of the last committed plan
-  int64_t num_committed = 0;
-  int64_t num_dropped = 0;
-  int64_t num_slots = 0;  // that got other weights, of committed plans
-  int64_t num_bytes = 0;  // that were fetched, also for plans that were dropped
-  double seconds = 0;     // that plans were under way
-  // Experts by where they were fetched from.
-  int64_t from_same_rank = 0;
-  int64_t from_peer = 0;
-  int64_t from_pool = 0;
-  int64_t from_checkpoint = 0;
-  int64_t num_corrupt = 0;  // pieces that came with a wrong checksum
-  std::string last_drop;    // why
 };
 
 // The same in shared memory; any thread adds.
@@ -151,12 +135,19 @@ class BalanceBoard {
 
   BalanceCounters& counters() const;
   // Of one moment each number, not of the same one. Any thread of any process.
-  BalanceStatus ReadStatus() const;
+  moe::BalanceStatus ReadStatus() const;
+
+  // What every place of every layer holds since the last commit, for whoever watches. The planner
+  // alone writes, the layers that change, at the start all of them; before its first word there is
+  // nothing to read.
+  void Show(std::span<const LayerUpdate> updates) const;
+  std::vector<moe::SlotList> ReadPlaces() const;
 
  private:
   struct Head;
   Head& head() const { return *reinterpret_cast<Head*>(memory_.data()); }
   std::span<int32_t> PlanWords() const;
+  int32_t* PlacesOf(int layer) const;
 
   BalanceShape shape_;
   std::span<std::byte> memory_;

@@ -63,16 +63,13 @@ Result<engine::SharedStep> LeaderSync::Agree(const engine::StepPlan* plan, bool 
     return shared;
   }
   const std::chrono::nanoseconds patience = std::max(bound, std::exchange(last_bound_, bound));
-  MOEBIUS_ASSIGN(
-      Agreement agreement,
-      links_->lockstep()->Agree(
-          {.step = next_step_,
-           .epoch = epoch_,
-           .next_epoch = newest,
-           .rows = rows,
-           .bound_ns = bound.count(),
-           .wants_stop = wants_end},
-          begin + patience));
+  MOEBIUS_ASSIGN(Agreement agreement, links_->lockstep()->Agree({.step = next_step_,
+                                                                 .epoch = epoch_,
+                                                                 .next_epoch = newest,
+                                                                 .rows = rows,
+                                                                 .bound_ns = bound.count(),
+                                                                 .wants_stop = wants_end},
+                                                                begin + patience));
   const comm::Clock::time_point agreed = comm::Clock::now();
   last_bound_ = std::chrono::nanoseconds(agreement.bound_ns);
   *deadline = agreed + last_bound_;

@@ -158,8 +158,10 @@ ExpertCounts Links::ExpertCountsIn(const DeploymentShape& shape, std::span<std::
           shape.num_experts};
 }
 
-BalanceBoard Links::BoardIn(const DeploymentShape& shape, std::span<std::byte> memory) {
-  return {BoardShapeOf(shape), Carve(shape, RankId(0), memory).balance};
+std::optional<BalanceBoard> Links::BoardIn(const DeploymentShape& shape,
+                                           std::span<std::byte> memory) {
+  if (!shape.moves_experts()) return std::nullopt;
+  return BalanceBoard(BoardShapeOf(shape), Carve(shape, RankId(0), memory).balance);
 }
 
 uint64_t Links::HashOf(const DeploymentShape& shape) {
@@ -204,7 +206,7 @@ Links::Links(const DeploymentShape& shape, RankId rank, const Places& places, Co
       expert_counts_(places.expert_counts, shape.num_ranks(), shape.num_moe_layers,
                      shape.num_experts),
       board_(shape.moves_experts()
-                 ? std::optional(BalanceBoard(BoardShapeOf(shape), places.balance))
+                 ? std::optional<BalanceBoard>(std::in_place, BoardShapeOf(shape), places.balance)
                  : std::nullopt),
       awaited_(reinterpret_cast<comm::Awaited*>(places.awaited.data()),
                static_cast<size_t>(shape.num_ranks())) {

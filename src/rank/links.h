@@ -15,9 +15,9 @@
 #include "comm/shared_communicator.h"
 #include "layout/parallel_layout.h"
 #include "model/shard.h"
+#include "moe/balance/options.h"
 #include "moe/exchange/exchange.h"
 #include "moe/exchange/protocol.h"
-#include "moe/balance/options.h"
 #include "rank/balance_board.h"
 #include "rank/control.h"
 #include "rank/expert_counts.h"
@@ -40,9 +40,9 @@ struct DeploymentShape {
   // Of whole experts (expert parallelism over more than one rank), but for num_ranks.
   moe::ExchangeShape exchange;
   moe::ExchangeMode exchange_mode = moe::ExchangeMode::kAuto;  // each rank's own business
-  moe::SlotAssignment slots;        // of whole experts
-  moe::OnlineBalance online;        // likewise
-  std::vector<int64_t> moe_layers;  // their layers of the model
+  moe::SlotAssignment slots;                                   // of whole experts
+  moe::OnlineBalance online;                                   // likewise
+  std::vector<int64_t> moe_layers;                             // their layers of the model
   int num_spins = 0;
 
   int num_ranks() const { return parallel.num_gpus(); }
@@ -65,8 +65,9 @@ class Links {
  public:
   // Of the deployment's memory, which begins as zeros and then holds a Control (Control::Create).
   static size_t NumBytes(const DeploymentShape& shape);
-  // Where ranks agree on moves, where they do: nothing else looks at it.
-  static BalanceBoard BoardIn(const DeploymentShape& shape, std::span<std::byte> memory);
+  // Where ranks agree on moves; none: experts stay.
+  static std::optional<BalanceBoard> BoardIn(const DeploymentShape& shape,
+                                             std::span<std::byte> memory);
   // The part at its beginning.
   static size_t ControlBytes(const DeploymentShape& shape);
   // What ranks have routed, in the deployment's memory.
@@ -83,8 +84,7 @@ class Links {
   const DeploymentShape& shape() const { return shape_; }
   const Control& control() const { return control_; }
   const ExpertCounts& expert_counts() const { return expert_counts_; }
-  // Where shape().moves_experts().
-  const BalanceBoard& board() const { return *board_; }
+  const std::optional<BalanceBoard>& board() const { return board_; }
   bool is_leader() const { return place_.tp == 0 && place_.pp == 0; }
   // First of the last stage: has the logits.
   bool draws() const {

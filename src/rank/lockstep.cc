@@ -70,7 +70,7 @@ Result<Agreement> Lockstep::Agree(const Offer& offer, Clock::time_point deadline
 Result<Agreement> Lockstep::TryAgree(const Offer& offer, Clock::time_point deadline) {
   const comm::GroupInfo& info = watch_.info();
   Member& self = MemberOf(info.rank);
-  const Record mine{offer.step,       offer.epoch,    offer.next_epoch,         offer.rows,
+  const Record mine{offer.step,       offer.epoch,    offer.next_epoch,        offer.rows,
                     offer.moe_chunks, offer.bound_ns, offer.wants_stop ? 1 : 0};
   self.records[round_ % 2].record = mine;
   comm::Raise(self.rounds[round_ % 2], round_);

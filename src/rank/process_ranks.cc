@@ -12,6 +12,7 @@
 #include "rank/data_parallel_client.h"
 #include "rank/engine_messages.h"
 #include "rank/frame_socket.h"
+#include "rank/placement_watch.h"
 #include "rank/rank_loads.h"
 #include "rank/rank_start.h"
 #include "rank/rank_watch.h"
@@ -40,6 +41,7 @@ class ProcessRanks::Impl {
         process_(process),
         shape_(shape),
         memory_(std::move(memory)),
+        placement_(shape_.slots, Links::BoardIn(shape_, memory_.bytes())),
         control_(control),
         engines_(static_cast<size_t>(shape.num_ranks()), nullptr),
         slow_ranks_(shape.steps_together(), process.slow) {}
@@ -60,7 +62,7 @@ class ProcessRanks::Impl {
   const engine::EngineClient& client() const { return *client_; }
   const Control& control() const { return control_; }
   ExpertCounts expert_counts() const { return Links::ExpertCountsIn(shape_, memory_.bytes()); }
-  moe::PlacementState Placement() const { return {.epoch = 0, .slots = shape_.slots}; }
+  moe::PlacementState Placement() const { return placement_.Read(); }
   std::vector<engine::RankLoad> Loads() const { return ReadLoads(control_, shape_); }
 
   Status Health() const {
@@ -85,6 +87,7 @@ class ProcessRanks::Impl {
   const ProcessOptions process_;
   const DeploymentShape shape_;
   const platform::SharedMemory memory_;
+  PlacementWatch placement_;
   const Control control_;
 
   mutable std::mutex mutex_;
@@ -156,9 +159,8 @@ StartMessage ProcessRanks::Impl::StartOf(int rank) const {
 
 engine::StepObserver ProcessRanks::Impl::Observer() {
   if (!options_.engine.on_step) return {};
-  auto placement = std::make_shared<const moe::PlacementState>(Placement());
-  return [this, placement = std::move(placement)](engine::StepRecord record) {
-    record.placement = placement;
+  return [this](engine::StepRecord record) {
+    record.placement = placement_.Now();
     const std::lock_guard lock(step_mutex_);
     options_.engine.on_step(record);
   };

@@ -12,6 +12,7 @@
 #include "platform/binding.h"
 #include "rank/balance_start.h"
 #include "rank/leader_sync.h"
+#include "rank/placement_watch.h"
 #include "rank/rank_cpus.h"
 
 namespace moebius::rank {
@@ -55,13 +56,12 @@ engine::EngineOptions OptionsOfRank(const Links& links, const RankOptions& optio
   if (!options.load.backend->on_host) engine.deterministic = options.deterministic;
   if (!engine.on_step) return engine;
   const int expert_ranks = links.shape().exchanges() ? options.parallel.expert_group() : 0;
-  auto placement = std::make_shared<const moe::PlacementState>(
-      moe::PlacementState{.epoch = 0, .slots = links.shape().slots});
   engine.on_step = [observer = engine.on_step, dp = links.place().dp, expert_ranks,
-                    placement = std::move(placement)](engine::StepRecord record) {
+                    placement = std::make_shared<PlacementWatch>(
+                        links.shape().slots, links.board())](engine::StepRecord record) {
     record.dp_rank = dp;
     record.num_expert_ranks = expert_ranks;
-    record.placement = placement;
+    record.placement = placement->Now();
     observer(record);
   };
   return engine;
@@ -155,13 +155,12 @@ Result<StartedRank> TryStart(Links& links, const RankOptions& options) {
   if (links.device() != nullptr) device = links.device()->OfRunner();
   if (links.is_leader()) {
     LogInfo("rank {}: {}", rank, plan.Describe(options.engine.block_size));
-    MOEBIUS_ASSIGN(
-        started.engine,
-        engine::InprocEngineClient::Create(
-            std::move(model), backend, std::move(pool), engine_options, plan,
-            std::make_unique<LeaderSync>(&links, bound, options.engine.prefill_interval,
-                                         std::move(balance)),
-            device));
+    MOEBIUS_ASSIGN(started.engine,
+                   engine::InprocEngineClient::Create(
+                       std::move(model), backend, std::move(pool), engine_options, plan,
+                       std::make_unique<LeaderSync>(&links, bound, options.engine.prefill_interval,
+                                                    std::move(balance)),
+                       device));
   } else {
     const engine::ModelRunnerOptions runner = engine::RunnerOptionsOf(*model, engine_options, plan);
     if (links.device() != nullptr) {

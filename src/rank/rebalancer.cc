@@ -16,12 +16,20 @@ using comm::Clock;
 // After so many plans in a row that came to nothing the time between two grows no more.
 constexpr int kMostDoublings = 6;
 
+void ShowStart(const BalanceBoard& board, const BalanceLayout& layout) {
+  std::vector<LayerUpdate> all;
+  for (int layer = 0; layer < layout.num_layers(); ++layer) {
+    all.push_back({layer, layout.experts[static_cast<size_t>(layer)]});
+  }
+  board.Show(all);
+}
+
 }  // namespace
 
 Rebalancer::Rebalancer(const BalanceBoard& board, BalanceLayout layout, RebalancerOptions options)
     : board_(board),
       options_(std::move(options)),
-      choice_(std::move(layout), options_.choice),
+      choice_((ShowStart(board, layout), std::move(layout)), options_.choice),
       thread_([this] { Run(); }) {}
 
 Rebalancer::~Rebalancer() {
@@ -105,7 +113,9 @@ void Rebalancer::SeeThrough(const BalancePlan& plan) {
     drops_in_a_row_ = 0;
     counters.num_slots += choice_.Accept(plan.updates);
     ++counters.num_committed;
+    board_.Show(plan.updates);
     board_.Commit(number);
+    LogDebug("balancing: plan {} of {} layers is committed", number, plan.updates.size());
     WaitUntil([&] { return AreAll(&BalanceCell::epoch, number); }, Clock::time_point::max());
     return;
   }

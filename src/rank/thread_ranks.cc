@@ -15,6 +15,7 @@
 #include "platform/memory.h"
 #include "rank/data_parallel_client.h"
 #include "rank/follower.h"
+#include "rank/placement_watch.h"
 #include "rank/rank_loads.h"
 #include "rank/rank_start.h"
 
@@ -60,7 +61,8 @@ class ThreadRanks final : public engine::EngineClient {
     return ReadLoads(links.control(), links.shape());
   }
   moe::PlacementState Placement() const override {
-    return {.epoch = 0, .slots = ranks_.front().links->shape().slots};
+    const Links& links = *ranks_.front().links;
+    return PlacementWatch(links.shape().slots, links.board()).Read();
   }
   // Engines that are idle have not met what a follower has.
   Status Health() const override {
@@ -92,9 +94,8 @@ void RunRank(Links& links, const RankOptions& options, std::promise<Result<Start
   const std::unique_ptr<engine::DeviceFollower> follower = std::move(rank->device_follower);
   const engine::PlanLimits limits = rank->limits;
   started.set_value(std::move(rank));
-  const Status status =
-      follower != nullptr ? Follow(links, *follower, limits)
-                          : Follow(links, *executor, limits, balance.get());
+  const Status status = follower != nullptr ? Follow(links, *follower, limits)
+                                            : Follow(links, *executor, limits, balance.get());
   if (!status) LogError("rank {}: {}", links.rank().value(), status.error().message());
 }
 

@@ -38,8 +38,8 @@ struct BalanceOptions {
 };
 
 // The slots of `moe_layers`, which are layers of the model, on so many ranks. The slots of a list
-// follow each other on the ranks, as even as they go, the first ranks one more. kInvalidArgument names the field, the layer and the slot that is
-// wrong.
+// follow each other on the ranks, as even as they go, the first ranks one more. kInvalidArgument
+// names the field, the layer and the slot that is wrong.
 Result<SlotAssignment> SlotsOf(const BalanceOptions& options, int64_t num_experts,
                                std::span<const int64_t> moe_layers, int num_ranks);
 
