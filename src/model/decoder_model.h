@@ -56,7 +56,7 @@ class DecoderModel : public Model {
   int64_t NumMoeChunks(int64_t rows) const override {
     return config_.moe.num_experts > 0 ? model::NumMoeChunks(moe_, rows) : 1;
   }
-  moe::ExpertStore* expert_store() override { return expert_slots_.get(); }
+  ExpertSlots* expert_store() override { return expert_slots_.get(); }
   std::span<const int64_t> expert_counts() const override { return moe_.counts; }
   const moe::Exchange* exchange() const override {
     return config_.moe.num_experts > 0 ? moe_.exchange : nullptr;

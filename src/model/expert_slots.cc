@@ -110,8 +110,43 @@ void ExpertSlots::Write(int staging, size_t offset, std::span<const std::byte> i
            });
 }
 
-Status ExpertSlots::FetchFromPool(int /*layer*/, ExpertId /*expert*/, int /*staging*/) {
-  return MakeError(ErrorCode::kUnsupported, "there is no host pool");
+Status ExpertSlots::FetchFromPool(int layer, ExpertId expert, int staging) {
+  if (!pool_) return MakeError(ErrorCode::kUnsupported, "there is no host pool");
+  MOEBIUS_ASSIGN(const std::span<const std::byte> bytes, pool_->Get(layer, expert.value()));
+  Write(staging, 0, bytes);
+  return {};
+}
+
+Status ExpertSlots::UsePool(moe::HostPool pool) {
+  for (const Layer& layer : layers_) {
+    for (int expert = pool.first(); expert < pool.end(); ++expert) {
+      MOEBIUS_TRY(FillPool(pool, *layer.layer, expert));
+    }
+  }
+  pool.Seal();
+  pool_ = std::move(pool);
+  return {};
+}
+
+int ExpertSlots::LocalSlotOf(const MoeLayer& layer, int expert) const {
+  for (const int32_t slot : layer.placement.slots(ExpertId(expert))) {
+    if (slot / options_.slots_per_rank == options_.home) return slot % options_.slots_per_rank;
+  }
+  return -1;
+}
+
+Status ExpertSlots::FillPool(moe::HostPool& pool, const MoeLayer& layer, int expert) {
+  const std::span<std::byte> out = pool.Mine(layer.index, expert);
+  if (const int slot = LocalSlotOf(layer, expert); slot >= 0) {
+    Read(layer.index, slot, 0, out);
+    return {};
+  }
+  constexpr int kAside = 0;  // nothing moves yet
+  MOEBIUS_TRY(FetchFromCheckpoint(layer.index, ExpertId(expert), kAside));
+  ForBytes(staging_[kAside], 0, out.size(), [&](std::span<const std::byte> bytes, size_t begin) {
+    std::memcpy(out.data() + begin, bytes.data(), bytes.size());
+  });
+  return {};
 }
 
 // Read and packed as at the start, beside the slots, then copied.

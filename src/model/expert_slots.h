@@ -6,12 +6,14 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "model/layers.h"
 #include "model/weight_plan.h"
 #include "moe/migrate/expert_store.h"
+#include "moe/migrate/host_pool.h"
 
 namespace moebius::model {
 
@@ -41,6 +43,10 @@ class ExpertSlots final : public moe::ExpertStore {
   static Result<std::unique_ptr<ExpertSlots>> Create(std::vector<Layer> layers,
                                                      const Options& options);
 
+  // The pool's share of this rank, from its slots or the checkpoint; then experts are fetched from
+  // there, too. Before anything moves.
+  Status UsePool(moe::HostPool pool);
+
   size_t ExpertBytes(int layer) const override;
   int num_staging() const override { return options_.num_staging; }
   void Read(int layer, int local_slot, size_t offset, std::span<std::byte> out) const override;
@@ -69,6 +75,9 @@ class ExpertSlots final : public moe::ExpertStore {
   Layer* Find(int layer) const;
   static Place PlaceOf(const MoeLayer& layer, int local_slot);
   // body(place's bytes, offset in the caller's span) for bytes [offset, offset + count) of a place.
+  // Negative: no slot of this rank holds it.
+  int LocalSlotOf(const MoeLayer& layer, int expert) const;
+  Status FillPool(moe::HostPool& pool, const MoeLayer& layer, int expert);
   template <typename Body>
   void ForBytes(const Place& place, size_t offset, size_t count, const Body& body) const;
 
@@ -76,6 +85,7 @@ class ExpertSlots final : public moe::ExpertStore {
   mutable std::vector<Layer> layers_;
   std::vector<Place> staging_;
   std::vector<Prepared> prepared_;
+  std::optional<moe::HostPool> pool_;
   size_t gate_up_bytes_ = 0;
   size_t down_bytes_ = 0;
 };

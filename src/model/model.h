@@ -20,11 +20,11 @@
 
 namespace moebius::moe {
 class Exchange;
-class ExpertStore;
 }  // namespace moebius::moe
 
 namespace moebius::model {
 
+class ExpertSlots;
 struct ModelConfig;
 
 // What one token of KV needs in one layer: one or two caches (K and V; MLA: the latent alone).
@@ -167,7 +167,7 @@ class Model {
   // What carries rows to experts, and counts them; null: there are none.
   virtual const moe::Exchange* exchange() const { return nullptr; }
   // The slots of this rank's experts, to be moved; null: they stay where they are.
-  virtual moe::ExpertStore* expert_store() { return nullptr; }
+  virtual ExpertSlots* expert_store() { return nullptr; }
   // Chunks that MoE layers take where the fullest data-parallel rank has so many rows.
   virtual int64_t NumMoeChunks(int64_t /*rows*/) const { return 1; }
   // The same counts where the back end adds to them, [MoE layers, experts]; empty: none.

@@ -4,6 +4,10 @@
 #include <utility>
 #include <vector>
 
+#include "model/expert_slots.h"
+#include "moe/migrate/host_pool.h"
+#include "moe/migrate/host_pool_names.h"
+
 namespace moebius::rank {
 namespace {
 
@@ -54,6 +58,22 @@ BalanceLayout LayOutSlots(const DeploymentShape& shape) {
     layout.experts.push_back(shape.slots.Of(static_cast<int>(layer), shape.num_experts, group));
   }
   return layout;
+}
+
+Status MakeHostPool(Links& links, model::Model& model) {
+  const DeploymentShape& shape = links.shape();
+  model::ExpertSlots* const slots = model.expert_store();
+  if (!shape.moves_experts() || !shape.online.host_pool || slots == nullptr) return {};
+  moe::HostPoolOptions options;
+  MOEBIUS_ASSIGN(options.base, moe::HostPoolBase());
+  options.num_experts = shape.num_experts;
+  options.local_rank = links.place().flattened;
+  options.num_local_ranks = shape.parallel.expert_group();
+  for (int layer = 0; layer < shape.num_moe_layers; ++layer) {
+    options.expert_bytes.push_back(slots->ExpertBytes(layer));
+  }
+  MOEBIUS_ASSIGN(moe::HostPool pool, moe::HostPool::Create(options));
+  return slots->UsePool(std::move(pool));
 }
 
 std::unique_ptr<BalanceAgent> StartBalancing(Links& links, model::Model& model) {

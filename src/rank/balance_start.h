@@ -13,6 +13,10 @@ namespace moebius::rank {
 // Where the slots of `shape`, whose experts move, are at the start.
 BalanceLayout LayOutSlots(const DeploymentShape& shape);
 
+// This rank's share of the experts in the node's memory, where they move and that is wished. The
+// others may ask for them when all ranks are past it. Errors are those of moe/migrate/host_pool.h.
+Status MakeHostPool(Links& links, model::Model& model);
+
 // Null where experts stay. model: this rank's; it outlives what comes back.
 std::unique_ptr<BalanceAgent> StartBalancing(Links& links, model::Model& model);
 

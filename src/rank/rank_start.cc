@@ -106,7 +106,7 @@ Result<StartedRank> TryStart(Links& links, const RankOptions& options) {
     if (!links.shape().exchanges()) part.shard.max_moe_rows = options.max_num_tokens;
     part.show_progress = rank == 0;
     MOEBIUS_ASSIGN(model, model::LoadModel(part, *pool));
-    return {};
+    return MakeHostPool(links, *model);
   };
   status = load();
   // What is left of a GPU is known when all its ranks have their weights.

@@ -18,7 +18,7 @@ int FirstExpertOf(const HostPoolOptions& options, int local_rank) {
 
 size_t StrideOf(size_t expert_bytes) { return RoundUp(expert_bytes, HostPool::kAlignment); }
 
-// Without the page that a segment has of its own; 0: the rank has no expert.
+// Without the page that a segment has of its own; 0: the rank has no expert, or not of this layer.
 size_t SegmentBytes(const HostPoolOptions& options, size_t layer, int local_rank) {
   const int count = FirstExpertOf(options, local_rank + 1) - FirstExpertOf(options, local_rank);
   return StrideOf(options.expert_bytes[layer]) * static_cast<size_t>(count);
@@ -31,8 +31,9 @@ Status CheckPoolOptions(const HostPoolOptions& options) {
   const bool counts = options.num_experts > 0 && options.num_experts <= kMost &&
                       options.num_local_ranks > 0 && options.num_local_ranks <= kMost &&
                       options.local_rank >= 0 && options.local_rank < options.num_local_ranks;
-  const bool sizes = std::ranges::all_of(
-      options.expert_bytes, [](size_t bytes) { return bytes > 0 && bytes <= kMostBytes; });
+  const bool sizes =
+      std::ranges::all_of(options.expert_bytes, [](size_t bytes) { return bytes <= kMostBytes; }) &&
+      std::ranges::any_of(options.expert_bytes, [](size_t bytes) { return bytes > 0; });
   if (counts && sizes) return {};
   return MakeError(ErrorCode::kInvalidArgument,
                    "host pool {}: {} experts in {} layers for local rank {} of {}: expected "
@@ -138,7 +139,8 @@ std::span<std::byte> HostPool::Mine(int layer, int expert) {
 }
 
 void HostPool::Seal() {
-  for (size_t layer = 0; first() < end() && layer < options_.expert_bytes.size(); ++layer) {
+  for (size_t layer = 0; layer < options_.expert_bytes.size(); ++layer) {
+    if (SegmentBytes(options_, layer, options_.local_rank) == 0) continue;
     At(static_cast<int>(layer), options_.local_rank).Publish();
   }
 }

@@ -23,7 +23,8 @@ struct HostPoolOptions {
   int num_experts = 0;
   int local_rank = 0;
   int num_local_ranks = 1;
-  std::vector<size_t> expert_bytes;  // of one expert, by layer with balanced experts
+  // Of one expert, by layer with balanced experts; 0: a layer of other ranks (pipeline stages).
+  std::vector<size_t> expert_bytes;
   std::string folder = platform::kSharedMemoryFolder;
 };
 
