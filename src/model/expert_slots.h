@@ -48,7 +48,7 @@ class ExpertSlots final : public moe::ExpertStore {
   Status UsePool(moe::HostPool pool);
 
   size_t ExpertBytes(int layer) const override;
-  int num_staging() const override { return options_.num_staging; }
+  int num_staging() const override { return static_cast<int>(staging_.size()); }
   void Read(int layer, int local_slot, size_t offset, std::span<std::byte> out) const override;
   void Write(int staging, size_t offset, std::span<const std::byte> in) override;
   Status FetchFromPool(int layer, ExpertId expert, int staging) override;
