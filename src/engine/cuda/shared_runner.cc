@@ -14,7 +14,7 @@ namespace {
 
 // Peers that have begun a step wait so long for one of this rank's, if it has just had one: its
 // engine is about to plan the next.
-constexpr auto kPlanningTime = std::chrono::microseconds(300);
+constexpr auto kDevicePlanningTime = std::chrono::microseconds(300);
 constexpr auto kIdleTime = std::chrono::milliseconds(200);
 constexpr auto kLoadCopyPeriod = std::chrono::milliseconds(200);
 constexpr auto kStepTime = std::chrono::milliseconds(1);  // a step that is done by its event
@@ -85,7 +85,7 @@ SharedRunner::Wish SharedRunner::NextWish() {
 
 // Whether to join a step of the peers without rows: not while this rank's engine may plan one.
 bool SharedRunner::IsForPeers() const {
-  return sync_->IsWanted() && Clock::now() - last_own_ > kPlanningTime &&
+  return sync_->IsWanted() && Clock::now() - last_own_ > kDevicePlanningTime &&
          std::ranges::all_of(flying_, [&](const StepPlan* plan) { return plan == &idle_plan_; });
 }
 
@@ -159,9 +159,9 @@ void SharedRunner::FinishNext() {
 // A core is not burnt on long steps, and short ones are not missed.
 void SharedRunner::Rest() {
   if (flying_.empty()) {
-    const bool soon = Clock::now() - last_own_ < 2 * kPlanningTime;
+    const bool soon = Clock::now() - last_own_ < 2 * kDevicePlanningTime;
     sync_->WaitForWork(Clock::now() +
-                       (soon ? Clock::duration(kPlanningTime) : Clock::duration(kIdleTime)));
+                       (soon ? Clock::duration(kDevicePlanningTime) : Clock::duration(kIdleTime)));
     return;
   }
   if (++num_rests_ % 64 == 0) {
