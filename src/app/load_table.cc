@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "app/standard_output.h"
+#include "moe/balance/policy.h"
 
 namespace moebius::app {
 namespace {
@@ -35,15 +36,45 @@ double PercentOf(int64_t part, int64_t all) {
 std::string FormatSlots(const LoadTable& table) {
   const int64_t all =
       std::accumulate(table.slot_tokens.begin(), table.slot_tokens.end(), int64_t{0});
-  std::string text =
-      fmt::format("{:>4}  {:>6}  {:>9}  {:>8}  {:>6}\n", "rank", "own", "slots", "tokens", "share");
+  const bool has_moved = table.before && table.after;
+  std::string text = fmt::format("{:>4}  {:>6}  {:>9}  {:>8}  {:>6}{}\n", "rank", "own", "slots",
+                                 "tokens", "share", has_moved ? "   before     after" : "");
   for (size_t rank = 0; rank < table.slots.size(); ++rank) {
-    text += fmt::format("{:>4}  {:>6}  {:>9}  {:>8}  {:>4.1f} %\n", rank,
+    text += fmt::format("{:>4}  {:>6}  {:>9}  {:>8}  {:>4.1f} %", rank,
                         rank < table.rows.size() ? fmt::format("{}", table.rows[rank]) : "",
                         table.slots[rank], table.slot_tokens[rank],
                         PercentOf(table.slot_tokens[rank], all));
+    if (has_moved) {
+      text += fmt::format("  {:>7.0f}  {:>8.0f}", table.before->tokens[rank],
+                          table.after->tokens[rank]);
+    }
+    text += '\n';
   }
-  return text;
+  if (!has_moved) return text;
+  return text + fmt::format(
+                    "before, after: these tokens as the first and the last placement share them "
+                    "out; a layer's busiest rank has {:.0f} % and {:.0f} % more than the mean.\n",
+                    100 * table.before->imbalance, 100 * table.after->imbalance);
+}
+
+// What `slots` make of the tokens that were counted.
+LoadTable::Shares SharesOf(const moe::ExpertStats& counts, const moe::SlotAssignment& slots,
+                           int num_ranks) {
+  moe::SlotShape shape;
+  shape.num_experts = counts.num_experts();
+  shape.num_slots = static_cast<int>(std::max<int64_t>(slots.num_slots, counts.num_experts()));
+  shape.num_ranks = num_ranks;
+  LoadTable::Shares shares;
+  shares.tokens.assign(static_cast<size_t>(num_ranks), 0);
+  for (int layer = 0; layer < counts.num_layers(); ++layer) {
+    const std::span<const int64_t> tokens = counts.Layer(layer);
+    const std::vector<double> ranks =
+        moe::RankLoads(shape, std::vector<double>(tokens.begin(), tokens.end()),
+                       slots.Of(layer, counts.num_experts(), num_ranks));
+    for (size_t rank = 0; rank < ranks.size(); ++rank) shares.tokens[rank] += ranks[rank];
+    shares.imbalance += moe::Imbalance(ranks) / counts.num_layers();
+  }
+  return shares;
 }
 
 }  // namespace
@@ -103,7 +134,8 @@ LoadTable ReadLoad(const frontend::OpenedModel& opened) {
     const auto rank = static_cast<size_t>(load.expert_rank);
     if (load.pp == 0 && rank < table.rows.size()) table.rows[rank] = load.num_rows;
   }
-  const moe::SlotAssignment slots = opened.frontend->engine().Placement().slots;
+  const moe::PlacementState placement = opened.frontend->engine().Placement();
+  const moe::SlotAssignment& slots = placement.slots;
   if (slots.num_slots == 0 || table.experts.empty()) return table;
   table.slots.assign(table.experts.size(), 0);
   table.slot_tokens.assign(table.experts.size(), 0);
@@ -116,6 +148,10 @@ LoadTable ReadLoad(const frontend::OpenedModel& opened) {
     if (rank < table.slot_tokens.size()) table.slot_tokens[rank] += load.num_expert_rows;
   }
   table.experts.clear();
+  if (placement.epoch > 0 && expert_load.num_layers() > 0) {
+    table.before = SharesOf(expert_load, placement.start, group);
+    table.after = SharesOf(expert_load, slots, group);
+  }
   return table;
 }
 

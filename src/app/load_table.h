@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,14 @@ struct LoadTable {
   // tokens that they got. `experts` is empty then.
   std::vector<int64_t> slots;
   std::vector<int64_t> slot_tokens;
+  // Where experts have moved: the same tokens as the first and the last placement share them out,
+  // and what that means for the busiest rank (max / mean - 1, the mean of all layers).
+  struct Shares {
+    std::vector<double> tokens;  // by rank
+    double imbalance = 0;
+  };
+  std::optional<Shares> before;
+  std::optional<Shares> after;
 };
 
 // By rank a line: the tokens it brought, its experts, what came to them in all and to each.

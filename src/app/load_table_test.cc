@@ -12,7 +12,9 @@ TEST(LoadTable, ARankALineWithItsExperts) {
                            .experts = {{0, 2}, {2, 4}, {4, 5}, {5, 5}},
                            .rows = {20, 30, 0, 50},
                            .slots = {},
-                           .slot_tokens = {}};
+                           .slot_tokens = {},
+                           .before = {},
+                           .after = {}};
   EXPECT_EQ(FormatLoad(table),
             "100 tokens came to experts: 1 of 5 take each token, in each of 2 layers.\n"
             "rank     own    experts    tokens   share  tokens of each expert\n"
@@ -22,6 +24,32 @@ TEST(LoadTable, ARankALineWithItsExperts) {
             "   3      50       none         0   0.0 %  none\n");
 }
 
+TEST(LoadTable, SlotsBeforeAndAfterAMove) {
+  LoadTable table = {.num_moe_layers = 1,
+                     .top_k = 1,
+                     .expert_tokens = {60, 20, 20},
+                     .experts = {},
+                     .rows = {40, 60},
+                     .slots = {2, 2},
+                     .slot_tokens = {55, 45},
+                     .before = {},
+                     .after = {}};
+  EXPECT_EQ(FormatLoad(table),
+            "100 tokens came to experts: 1 of 3 take each token, in each of 1 layers.\n"
+            "rank     own      slots    tokens   share\n"
+            "   0      40          2        55  55.0 %\n"
+            "   1      60          2        45  45.0 %\n");
+  table.before = {.tokens = {80, 20}, .imbalance = 0.6};
+  table.after = {.tokens = {50, 50}, .imbalance = 0};
+  EXPECT_EQ(FormatLoad(table),
+            "100 tokens came to experts: 1 of 3 take each token, in each of 1 layers.\n"
+            "rank     own      slots    tokens   share   before     after\n"
+            "   0      40          2        55  55.0 %       80        50\n"
+            "   1      60          2        45  45.0 %       20        50\n"
+            "before, after: these tokens as the first and the last placement share them out; a "
+            "layer's busiest rank has 60 % and 0 % more than the mean.\n");
+}
+
 TEST(LoadTable, CutExpertsAndMany) {
   LoadTable table = {.num_moe_layers = 1,
                      .top_k = 2,
@@ -29,7 +57,9 @@ TEST(LoadTable, CutExpertsAndMany) {
                      .experts = {},
                      .rows = {},
                      .slots = {},
-                     .slot_tokens = {}};
+                     .slot_tokens = {},
+                     .before = {},
+                     .after = {}};
   EXPECT_EQ(FormatLoad(table), "There are no experts.\n");
   for (int expert = 0; expert < 12; ++expert) table.expert_tokens.push_back(expert);
   EXPECT_NE(FormatLoad(table).find(" all            0 to 11        66  100.0 %  0 to 11 each\n"),

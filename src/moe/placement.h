@@ -77,6 +77,7 @@ struct BalanceStatus {
 struct PlacementState {
   int64_t epoch = 0;
   SlotAssignment slots;
+  SlotAssignment start;    // of epoch 0
   bool is_moving = false;  // experts move between slots
   BalanceStatus moves;
 };

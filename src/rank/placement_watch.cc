@@ -6,6 +6,7 @@ namespace moebius::rank {
 
 moe::PlacementState PlacementWatch::Read() const {
   moe::PlacementState state;
+  state.start = start_;
   state.slots = start_;
   if (!board_) return state;
   state.is_moving = true;
