@@ -7,6 +7,7 @@
 #include <numeric>
 #include <thread>
 
+#include "app/numbers.h"
 #include "app/standard_output.h"
 
 namespace moebius::app {
@@ -42,6 +43,11 @@ std::string FormatSlots(const LoadTable& table) {
                         rank < table.rows.size() ? fmt::format("{}", table.rows[rank]) : "",
                         table.slots[rank], table.slot_tokens[rank],
                         PercentOf(table.slot_tokens[rank], all));
+  }
+  if (table.moves) {
+    text += fmt::format(
+        "placement changed {}: {}, {:.1f} MB\n", Count(table.moves->num_committed, "time"),
+        Count(table.moves->num_slots, "slot"), static_cast<double>(table.moves->num_bytes) / 1e6);
   }
   return text;
 }
@@ -103,8 +109,10 @@ LoadTable ReadLoad(const frontend::OpenedModel& opened) {
     const auto rank = static_cast<size_t>(load.expert_rank);
     if (load.pp == 0 && rank < table.rows.size()) table.rows[rank] = load.num_rows;
   }
-  const moe::SlotAssignment slots = opened.frontend->engine().Placement().slots;
+  const moe::PlacementState placement = opened.frontend->engine().Placement();
+  const moe::SlotAssignment& slots = placement.slots;
   if (slots.num_slots == 0 || table.experts.empty()) return table;
+  if (placement.is_moving) table.moves = placement.moves;
   table.slots.assign(table.experts.size(), 0);
   table.slot_tokens.assign(table.experts.size(), 0);
   const std::vector<int32_t> first = slots.Of(0, config.moe.num_experts, group);

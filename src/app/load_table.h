@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "frontend/open.h"
 #include "layout/parallel_layout.h"
+#include "moe/placement.h"
 
 namespace moebius::app {
 
@@ -20,9 +22,11 @@ struct LoadTable {
   // tokens that they got. `experts` is empty then.
   std::vector<int64_t> slots;
   std::vector<int64_t> slot_tokens;
+  std::optional<moe::BalanceStatus> moves;  // none: experts stay where they are
 };
 
-// By rank a line: the tokens it brought, its experts, what came to them in all and to each.
+// By rank a line: the tokens it brought, its experts, what came to them in all and to each. Where
+// experts move, a last one of that.
 std::string FormatLoad(const LoadTable& table);
 
 // Of all that the engine has done since the start. Ranks of other processes say it a moment later:
