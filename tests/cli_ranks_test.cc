@@ -150,6 +150,47 @@ TEST_F(RanksTest, ARequestGoesToTheDataParallelRankThatItNames) {
   EXPECT_EQ(prompts, (std::vector<int>{3, 6, 9}));
 }
 
+// Swaps at random, so that there is something to say whatever the load.
+TEST_F(RanksTest, ExpertsThatMoveAreTold) {
+  const std::string log = folder_ + "steps.jsonl";
+  Serve(Args{kV3, "-dp", "2", "-ep", "--step-log", log, "--print-load", "--enable-eplb",
+             "--eplb-config",
+             R"({"num_redundant_experts": 2, "step_interval": 4, "random_moves": 1})"} +
+        kSmall);
+  EXPECT_TRUE(Contains(ReadFile(folder_ + "server_err"),
+                       "experts: 18 slots for 16 experts on 2 ranks, 9 each; placement in order; "
+                       "up to 1 layer may change every 4 steps\n"))
+      << ReadFile(folder_ + "server_err");
+  json balance;
+  for (int i = 0; i < 200; ++i) {
+    EXPECT_EQ(Fetch("POST", "/v1/completions", LongRequest(32)).status, 200);
+    balance = json::parse(Fetch("GET", "/moebius/stats?experts=0").body)["balance"];
+    if (balance["epoch"] >= 2) break;
+  }
+  EXPECT_EQ(Fetch("POST", "/v1/completions", LongRequest(4)).status, 200);  // steps behind that
+  EXPECT_GE(balance["epoch"], 2) << balance;
+  EXPECT_GE(balance["moves"]["committed"], 2) << balance;
+  EXPECT_GE(balance["moves"]["slots"], 2) << balance;
+  EXPECT_EQ(balance["moves"]["dropped"], 0) << balance;
+  const std::string metrics = Fetch("GET", "/metrics").body;
+  const std::string labels = "{model_name=\"" + kV3 + "\",engine=\"0\"";
+  EXPECT_TRUE(Contains(metrics, "moebius:eplb_plans_total" + labels + ",result=\"dropped\"} 0\n"))
+      << metrics;
+  EXPECT_FALSE(Contains(metrics, "moebius:eplb_moved_slots_total" + labels + "} 0\n"));
+  EXPECT_EQ(End(SIGTERM), 0);
+  const std::string load = ReadFile(folder_ + "server_out");
+  EXPECT_TRUE(Contains(load, "placement changed ")) << load;
+  EXPECT_FALSE(Contains(load, "placement changed 0 times")) << load;
+  int64_t last_epoch = 0;
+  std::istringstream lines(ReadFile(log));
+  for (std::string line; std::getline(lines, line);) {
+    const int64_t epoch = json::parse(line)["epoch"];
+    EXPECT_GE(epoch, last_epoch) << line;
+    last_epoch = epoch;
+  }
+  EXPECT_GE(last_epoch, balance["epoch"]);
+}
+
 // What is said at the start of where ranks run is where their threads may run.
 TEST_F(RanksTest, EachRankIsBoundAsTheServerSays) {
   Serve(Args{kV3, "-dp", "2", "-ep"} + kSmall);
@@ -346,6 +387,8 @@ TEST_F(RanksTest, TensorRtLlmsFileIsTaken) {
   EXPECT_TRUE(Contains(finished.out, "40 tokens came to experts: 4 of 16")) << finished.out;
   EXPECT_TRUE(Contains(finished.out, "   1       ")) << finished.out;
   EXPECT_TRUE(Contains(finished.out, " 9 ")) << "slots of a rank: " << finished.out;
+  EXPECT_TRUE(Contains(finished.out, "placement changed 0 times: 0 slots, 0.0 MB\n"))
+      << finished.out;
 
   const std::string typo = Write("typo.yaml",
                                  "max_batch_size: 4\nmoe_config:\n  backend: WIDEEP\n"

@@ -13,6 +13,8 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <memory>
+#include <mutex>
 #include <regex>
 #include <string>
 #include <thread>
@@ -126,6 +128,48 @@ TEST(ProcessRanks, TensorParallel) { ExpectOneRanksAnswers(OptionsOf(2, 1, 1, fa
 TEST(ProcessRanks, DataAndExpertParallel) { ExpectOneRanksAnswers(OptionsOf(1, 2, 1, true)); }
 TEST(ProcessRanks, FourRanks) { ExpectOneRanksAnswers(OptionsOf(2, 2, 1, true)); }
 TEST(ProcessRanks, Pipeline) { ExpectOneRanksAnswers(OptionsOf(1, 2, 2, true)); }
+
+// Swaps at random, so that the placement changes whatever the load.
+TEST(ProcessRanks, StepsSayThePlacementInUse) {
+  std::atomic<const ProcessRanks*> ranks = nullptr;
+  std::mutex mutex;
+  std::shared_ptr<const moe::PlacementState> last;
+  int64_t least = 0;  // what was in use when the record before was made
+  int64_t num_wrong = 0;
+  RankOptions options = OptionsOf(1, 2, 1, true);
+  options.slots.num_slots = 18;  // of 16 experts
+  options.online = {.layer_updates_per_iter = 1, .step_interval = 1, .is_random = true};
+  options.engine.on_step = [&](const engine::StepRecord& record) {
+    const ProcessRanks* const asked = ranks;
+    if (asked == nullptr || record.placement == nullptr) return;
+    const int64_t most = asked->Placement().epoch;
+    const std::lock_guard lock(mutex);
+    if (record.placement->epoch < least || record.placement->epoch > most) ++num_wrong;
+    least = most;
+    last = record.placement;
+  };
+  const auto client = ProcessRanks::Start(options);
+  ASSERT_TRUE(client) << client.error().message();
+  EXPECT_TRUE((*client)->Placement().is_moving);
+  EXPECT_EQ((*client)->Placement().slots.num_slots, 18);
+  ranks = client->get();
+  const auto seen = [&] {
+    const std::lock_guard lock(mutex);
+    return last != nullptr ? *last : moe::PlacementState();
+  };
+  for (int i = 0; i < 100 && seen().epoch < 3; ++i) testing::Ask(**client, 4, InputOf);
+  const moe::SlotAssignment slots = seen().slots;
+  ASSERT_GE(seen().epoch, 3);
+  ASSERT_EQ(slots.layers.size(), 2U);
+  const std::vector<int32_t> in_order = moe::LinearSlots(16, 2, 18);
+  EXPECT_TRUE(slots.layers[0] != in_order || slots.layers[1] != in_order);
+  const moe::BalanceStatus moves = (*client)->Placement().moves;
+  EXPECT_GE(moves.num_committed, 3);
+  EXPECT_GT(moves.num_slots, 0);
+  EXPECT_GT(moves.num_bytes, 0);
+  const std::lock_guard lock(mutex);
+  EXPECT_EQ(num_wrong, 0);
+}
 
 TEST(ProcessRanks, StepsAreObserved) {
   std::atomic<int64_t> num_steps = 0;

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <thread>
 
+#include "app/numbers.h"
 #include "app/standard_output.h"
 #include "moe/balance/policy.h"
 
@@ -50,11 +51,18 @@ std::string FormatSlots(const LoadTable& table) {
     }
     text += '\n';
   }
-  if (!has_moved) return text;
-  return text + fmt::format(
-                    "before, after: these tokens as the first and the last placement share them "
-                    "out; a layer's busiest rank has {:.0f} % and {:.0f} % more than the mean.\n",
-                    100 * table.before->imbalance, 100 * table.after->imbalance);
+  if (has_moved) {
+    text += fmt::format(
+        "before, after: these tokens as the first and the last placement share them out; a layer's "
+        "busiest rank has {:.0f} % and {:.0f} % more than the mean.\n",
+        100 * table.before->imbalance, 100 * table.after->imbalance);
+  }
+  if (table.moves) {
+    text += fmt::format(
+        "placement changed {}: {}, {:.1f} MB\n", Count(table.moves->num_committed, "time"),
+        Count(table.moves->num_slots, "slot"), static_cast<double>(table.moves->num_bytes) / 1e6);
+  }
+  return text;
 }
 
 // What `slots` make of the tokens that were counted.
@@ -137,6 +145,7 @@ LoadTable ReadLoad(const frontend::OpenedModel& opened) {
   const moe::PlacementState placement = opened.frontend->engine().Placement();
   const moe::SlotAssignment& slots = placement.slots;
   if (slots.num_slots == 0 || table.experts.empty()) return table;
+  if (placement.is_moving) table.moves = placement.moves;
   table.slots.assign(table.experts.size(), 0);
   table.slot_tokens.assign(table.experts.size(), 0);
   const std::vector<int32_t> first = slots.Of(0, config.moe.num_experts, group);
@@ -148,6 +157,11 @@ LoadTable ReadLoad(const frontend::OpenedModel& opened) {
     if (rank < table.slot_tokens.size()) table.slot_tokens[rank] += load.num_expert_rows;
   }
   table.experts.clear();
+  if (std::ranges::count(table.slot_tokens, 0) == std::ssize(table.slot_tokens)) {
+    // A GPU does not say what its slots got; one an expert there, it follows from the counts.
+    std::ranges::transform(SharesOf(expert_load, slots, group).tokens, table.slot_tokens.begin(),
+                           [](double tokens) { return static_cast<int64_t>(tokens); });
+  }
   if (placement.epoch > 0 && expert_load.num_layers() > 0) {
     table.before = SharesOf(expert_load, placement.start, group);
     table.after = SharesOf(expert_load, slots, group);

@@ -8,6 +8,7 @@
 
 #include "frontend/open.h"
 #include "layout/parallel_layout.h"
+#include "moe/placement.h"
 
 namespace moebius::app {
 
@@ -29,9 +30,11 @@ struct LoadTable {
   };
   std::optional<Shares> before;
   std::optional<Shares> after;
+  std::optional<moe::BalanceStatus> moves;  // none: experts stay where they are
 };
 
-// By rank a line: the tokens it brought, its experts, what came to them in all and to each.
+// By rank a line: the tokens it brought, its experts, what came to them in all and to each. Where
+// experts move, a last one of that.
 std::string FormatLoad(const LoadTable& table);
 
 // Of all that the engine has done since the start. Ranks of other processes say it a moment later:

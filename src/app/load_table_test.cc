@@ -14,7 +14,8 @@ TEST(LoadTable, ARankALineWithItsExperts) {
                            .slots = {},
                            .slot_tokens = {},
                            .before = {},
-                           .after = {}};
+                           .after = {},
+                           .moves = {}};
   EXPECT_EQ(FormatLoad(table),
             "100 tokens came to experts: 1 of 5 take each token, in each of 2 layers.\n"
             "rank     own    experts    tokens   share  tokens of each expert\n"
@@ -33,7 +34,8 @@ TEST(LoadTable, SlotsBeforeAndAfterAMove) {
                      .slots = {2, 2},
                      .slot_tokens = {55, 45},
                      .before = {},
-                     .after = {}};
+                     .after = {},
+                     .moves = {}};
   EXPECT_EQ(FormatLoad(table),
             "100 tokens came to experts: 1 of 3 take each token, in each of 1 layers.\n"
             "rank     own      slots    tokens   share\n"
@@ -59,7 +61,8 @@ TEST(LoadTable, CutExpertsAndMany) {
                      .slots = {},
                      .slot_tokens = {},
                      .before = {},
-                     .after = {}};
+                     .after = {},
+                     .moves = {}};
   EXPECT_EQ(FormatLoad(table), "There are no experts.\n");
   for (int expert = 0; expert < 12; ++expert) table.expert_tokens.push_back(expert);
   EXPECT_NE(FormatLoad(table).find(" all            0 to 11        66  100.0 %  0 to 11 each\n"),
@@ -67,6 +70,31 @@ TEST(LoadTable, CutExpertsAndMany) {
       << FormatLoad(table);
   table.expert_tokens.assign(12, 0);  // nothing has been computed yet
   EXPECT_NE(FormatLoad(table).find("0.0 %"), std::string::npos);
+}
+
+TEST(LoadTable, SlotsAndWhatMoved) {
+  LoadTable table = {.num_moe_layers = 2,
+                     .top_k = 2,
+                     .expert_tokens = {30, 30, 40},
+                     .experts = {},
+                     .rows = {20, 30},
+                     .slots = {2, 2},
+                     .slot_tokens = {40, 60},
+                     .before = {},
+                     .after = {},
+                     .moves = {}};
+  const std::string stays =
+      "100 tokens came to experts: 2 of 3 take each token, in each of 2 layers.\n"
+      "rank     own      slots    tokens   share\n"
+      "   0      20          2        40  40.0 %\n"
+      "   1      30          2        60  60.0 %\n";
+  EXPECT_EQ(FormatLoad(table), stays);
+  table.moves.emplace();
+  EXPECT_EQ(FormatLoad(table), stays + "placement changed 0 times: 0 slots, 0.0 MB\n");
+  table.moves->num_committed = 1;
+  table.moves->num_slots = 3;
+  table.moves->num_bytes = 1'260'000;
+  EXPECT_EQ(FormatLoad(table), stays + "placement changed 1 time: 3 slots, 1.3 MB\n");
 }
 
 }  // namespace

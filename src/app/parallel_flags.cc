@@ -147,6 +147,7 @@ Status SettleBalance(const ParallelOptions& options, frontend::OpenOptions& open
                      plan::ReadPlacementFile(config.load_balancer_file));
       balance = BalanceOf(placement);
     }
+    balance.source = config.load_balancer_file.empty() ? what : config.load_balancer_file;
   } else {
     balance.num_redundant = options.num_redundant_experts;
     balance.online.layer_updates_per_iter = 1;

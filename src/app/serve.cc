@@ -163,6 +163,8 @@ Result<int> ServeCommand(const ServeOptions& options, Interrupt& interrupt) {
   MOEBIUS_TRY(CheckAddress(server_options.http));
   if (open.parallel.num_gpus() > 1) {
     fmt::print(stderr, "moebius: {}\n", frontend::DescribeRanks(open, prepared.config));
+    const std::string balance = frontend::DescribeBalance(open, prepared.config);
+    if (!balance.empty()) fmt::print(stderr, "moebius: {}\n", balance);
     for (const std::string& line : frontend::DescribeBinding(open)) {
       fmt::print(stderr, "moebius: {}\n", line);
     }

@@ -71,6 +71,8 @@ Result<Session> OpenSession(SessionPlan plan) {
   const frontend::OpenOptions& open = plan.model.options;
   if (open.parallel.num_gpus() > 1) {
     LogInfo("{}", DescribeRanks(open, plan.model.config));
+    const std::string balance = DescribeBalance(open, plan.model.config);
+    if (!balance.empty()) LogInfo("{}", balance);
     for (const std::string& line : DescribeBinding(open)) LogInfo("{}", line);
   }
   MOEBIUS_ASSIGN(frontend::OpenedModel model,

@@ -158,6 +158,33 @@ std::string DescribeRanks(const OpenOptions& options, const model::ModelConfig& 
                                     : moe::ThroughputTokens(config.hidden_size * act));
 }
 
+std::string DescribeBalance(const OpenOptions& options, const model::ModelConfig& config) {
+  const Result<moe::SlotAssignment> slots = AssignSlots(options, config);
+  if (!slots || slots->num_slots == 0) return "";
+  const moe::BalanceOptions& balance = options.balance;
+  const auto plural = [](auto count) { return count == 1 ? "" : "s"; };
+  const int num_ranks = options.parallel.expert_group();
+  const int64_t least = slots->num_slots / num_ranks;
+  std::string text =
+      fmt::format("experts: {} slots for {} experts on {} ranks, {}{} each", slots->num_slots,
+                  config.moe.num_experts, num_ranks, least,
+                  slots->num_slots % num_ranks == 0 ? "" : fmt::format(" or {}", least + 1));
+  const size_t num_given = balance.assignments.size();
+  if (num_given == 0) {
+    text += "; placement in order";
+  } else {
+    text += fmt::format("; placement from {}", balance.source);
+    const size_t num_others = slots->layers.size() - num_given;
+    if (num_others > 0)
+      text += fmt::format(", {} layer{} in order", num_others, plural(num_others));
+  }
+  const moe::OnlineBalance& online = balance.online;
+  if (!online.is_on()) return text + "; nothing moves";
+  return text + fmt::format("; up to {} layer{} may change every {} step{}",
+                            online.layer_updates_per_iter, plural(online.layer_updates_per_iter),
+                            online.step_interval, plural(online.step_interval));
+}
+
 std::vector<std::string> DescribeBinding(const OpenOptions& options) {
   const int num_ranks = options.parallel.num_gpus();
   const int threads = ThreadsOfRank(options).value_or(1);

@@ -30,6 +30,10 @@ Result<int> ThreadsOfRank(const OpenOptions& options);
 // "8 ranks (DP8+EP), each with 1 thread; tokens travel by all2all, ...". Of more than one rank.
 std::string DescribeRanks(const OpenOptions& options, const model::ModelConfig& config);
 
+// "experts: 40 slots for 32 experts on 8 ranks, ...": what balancing does. Empty where nothing is
+// balanced.
+std::string DescribeBalance(const OpenOptions& options, const model::ModelConfig& config);
+
 // Lines that say where each rank's threads and memory are bound; each rank reads back whether they
 // are, and does not start elsewhere.
 std::vector<std::string> DescribeBinding(const OpenOptions& options);

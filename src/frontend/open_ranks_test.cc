@@ -63,5 +63,39 @@ TEST(OpenRanks, RanksOnGpusAreSaidToBe) {
             "latency below 1024 tokens a rank, throughput from there on");
 }
 
+TEST(OpenRanks, WhatBalancingDoesIsSaid) {
+  OpenOptions options;
+  options.parallel.data_parallel_size = 8;
+  options.parallel.enable_expert_parallel = true;
+  model::ModelConfig config = Moe();
+  config.num_layers = 3;
+  config.layers.resize(3);
+  config.layers[1].moe = config.layers[2].moe = true;
+  EXPECT_EQ(DescribeBalance(options, config), "");
+  options.balance.is_on = true;
+  EXPECT_EQ(DescribeBalance(options, config),
+            "experts: 16 slots for 16 experts on 8 ranks, 2 each; placement in order; nothing "
+            "moves");
+  options.balance.num_slots = 18;
+  options.balance.online.layer_updates_per_iter = 1;
+  EXPECT_EQ(DescribeBalance(options, config),
+            "experts: 18 slots for 16 experts on 8 ranks, 2 or 3 each; placement in order; up to 1 "
+            "layer may change every 100 steps");
+  options.balance.online.layer_updates_per_iter = 2;
+  options.balance.online.step_interval = 1;
+  options.balance.source = "placement.yaml";
+  for (int32_t slot = 0; slot < 18; ++slot) {
+    options.balance.assignments[2].push_back(slot % 16);
+  }
+  const std::string half = DescribeBalance(options, config);
+  EXPECT_NE(half.find("; placement from placement.yaml, 1 layer in order; up to 2 layers may "
+                      "change every 1 step"),
+            std::string::npos)
+      << half;
+  options.balance.assignments[1] = options.balance.assignments[2];
+  const std::string whole = DescribeBalance(options, config);
+  EXPECT_NE(whole.find("; placement from placement.yaml; up to"), std::string::npos) << whole;
+}
+
 }  // namespace
 }  // namespace moebius::frontend

@@ -160,8 +160,8 @@ StartMessage ProcessRanks::Impl::StartOf(int rank) const {
 engine::StepObserver ProcessRanks::Impl::Observer() {
   if (!options_.engine.on_step) return {};
   return [this](engine::StepRecord record) {
-    record.placement = placement_.Now();
     const std::lock_guard lock(step_mutex_);
+    record.placement = placement_.Now();  // in the order in which records are made
     options_.engine.on_step(record);
   };
 }

@@ -122,6 +122,38 @@ class LayerFamilies {
   MetricsText& text_;
 };
 
+// What balancing has done; nothing where experts stay where they are.
+void AppendMoves(const moe::PlacementState& placement, MetricsText& text) {
+  if (!placement.is_moving) return;
+  const moe::BalanceStatus& moves = placement.moves;
+  text.Counter("moebius:eplb_plans_total",
+               "Changes of the placement, where experts move: those that came to be, and those "
+               "that were dropped, of which 0 is good.");
+  text.Sample(moves.num_committed, {{"result", "committed"}});
+  text.Sample(moves.num_dropped, {{"result", "dropped"}});
+  text.Counter("moebius:eplb_moved_slots_total",
+               "Slots that got another expert, where experts move: fewer and fewer is good.",
+               moves.num_slots);
+  text.Counter("moebius:eplb_moved_bytes_total",
+               "Bytes of experts that were fetched, where experts move; those of dropped changes, "
+               "too.",
+               moves.num_bytes);
+  text.Counter("moebius:eplb_fetched_experts_total",
+               "Experts that were fetched, where experts move, by where from: same_rank is "
+               "cheapest, checkpoint slowest.");
+  text.Sample(moves.from_same_rank, {{"source", "same_rank"}});
+  text.Sample(moves.from_peer, {{"source", "peer"}});
+  text.Sample(moves.from_pool, {{"source", "host_pool"}});
+  text.Sample(moves.from_checkpoint, {{"source", "checkpoint"}});
+  text.Counter("moebius:eplb_corrupt_pieces_total",
+               "Pieces of experts that came with a wrong checksum, where experts move: 0 is good; "
+               "they are fetched again.",
+               moves.num_corrupt);
+  text.Counter("moebius:eplb_moving_seconds_total",
+               "Time that changes were under way beside the steps, where experts move.",
+               moves.seconds);
+}
+
 }  // namespace
 
 void AppendExpertMetrics(const Snapshot& snapshot, const ExpertLoad& window,
@@ -171,6 +203,7 @@ void AppendBalanceMetrics(const Snapshot& snapshot, const ExpertLoad& window,
              1.0 / num_ranks);
   text.Gauge("moebius:eplb_epoch", "Number of the placement in use: one more at every change.",
              snapshot.placement.epoch);
+  AppendMoves(snapshot.placement, text);
 }
 
 }  // namespace moebius::serve

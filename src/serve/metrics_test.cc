@@ -175,7 +175,9 @@ TEST(Metrics, TheBalanceOfExpertsOverRanks) {
   EXPECT_EQ(std::stod(value(text, "moebius:rank_balancedness", 1)), 2.0 / 3);
   // A second copy of expert 1, on the other rank.
   snapshot.placement = {
-      .epoch = 3, .slots = {.num_slots = 6, .layers = {{0, 1, -1, 2, 3, 1}, {0, 1, -1, 2, 3, 1}}}};
+      .epoch = 3,
+      .slots = {.num_slots = 6, .layers = {{0, 1, -1, 2, 3, 1}, {0, 1, -1, 2, 3, 1}}},
+      .moves = {}};
   text = Metrics("1").Text(snapshot);
   EXPECT_EQ(value(text, "moebius:rank_imbalance", 1), "1");
   EXPECT_EQ(value(text, "moebius:rank_imbalance_in_order", 1), "1.5");
@@ -183,11 +185,50 @@ TEST(Metrics, TheBalanceOfExpertsOverRanks) {
   EXPECT_EQ(Value(text, "moebius:eplb_epoch{" + kCommon + "}"), "3");
   EXPECT_EQ(Value(text, "moebius:routing_locality{" + kCommon + "}"), "0.375");
   EXPECT_EQ(Value(text, "moebius:routing_locality_expected{" + kCommon + "}"), "0.5");
+  EXPECT_EQ(text.find("moebius:eplb_plans_total"), std::string::npos) << "experts stay";
   // Cut experts are on every rank: there is nothing to balance.
   for (engine::RankLoad& load : snapshot.ranks) load.expert_rank = -1;
   text = Metrics("1").Text(snapshot);
   EXPECT_EQ(text.find("moebius:rank_balancedness"), std::string::npos);
   EXPECT_NE(text.find("moebius:rank_steps_total"), std::string::npos);
+}
+
+moe::PlacementState MovingPlacement() {
+  return {.epoch = 6,
+          .slots = {},
+          .is_moving = true,
+          .moves = {.epoch = 6,
+                    .num_committed = 5,
+                    .num_dropped = 2,
+                    .num_slots = 9,
+                    .num_bytes = 4096,
+                    .seconds = 1.5,
+                    .from_same_rank = 1,
+                    .from_peer = 7,
+                    .from_pool = 3,
+                    .from_checkpoint = 4,
+                    .num_corrupt = 8,
+                    .last_drop = "rank 1: \"no\" source"}};
+}
+
+TEST(Metrics, WhatBalancingHasDone) {
+  Snapshot snapshot = MakeSnapshot();
+  snapshot.placement = MovingPlacement();
+  const std::string text = Metrics("1").Text(snapshot);
+  const auto value = [&](const std::string& name, const std::string& more = "") {
+    return Value(text, "moebius:eplb_" + name + "{" + kCommon + more + "}");
+  };
+  EXPECT_EQ(value("epoch"), "6");
+  EXPECT_EQ(value("plans_total", ",result=\"committed\""), "5");
+  EXPECT_EQ(value("plans_total", ",result=\"dropped\""), "2");
+  EXPECT_EQ(value("moved_slots_total"), "9");
+  EXPECT_EQ(value("moved_bytes_total"), "4096");
+  EXPECT_EQ(value("fetched_experts_total", ",source=\"same_rank\""), "1");
+  EXPECT_EQ(value("fetched_experts_total", ",source=\"peer\""), "7");
+  EXPECT_EQ(value("fetched_experts_total", ",source=\"host_pool\""), "3");
+  EXPECT_EQ(value("fetched_experts_total", ",source=\"checkpoint\""), "4");
+  EXPECT_EQ(value("corrupt_pieces_total"), "8");
+  EXPECT_EQ(value("moving_seconds_total"), "1.5");
 }
 
 TEST(Metrics, HttpStatusesAreClasses) {
@@ -380,6 +421,23 @@ TEST(StatsJson, HoldsGaugesCountersAndPercentiles) {
   EXPECT_EQ(stats["balance"]["imbalance_in_order"], json({1.0, 1.5}));
   EXPECT_EQ(stats["balance"]["starved"], json({0, 0}));
   EXPECT_EQ(stats["balance"]["locality"], 0.375);
+  EXPECT_TRUE(stats["balance"]["moves"].is_null()) << "experts stay";
+}
+
+TEST(StatsJson, SaysWhatBalancingHasDone) {
+  Snapshot snapshot = MakeSnapshot();
+  snapshot.placement = MovingPlacement();
+  const json stats = json::parse(Metrics("1").Stats(snapshot, /*with_experts=*/false));
+  EXPECT_EQ(stats["balance"]["epoch"], 6);
+  EXPECT_EQ(stats["balance"]["moves"],
+            json({{"committed", 5},
+                  {"dropped", 2},
+                  {"last_drop", "rank 1: \"no\" source"},
+                  {"slots", 9},
+                  {"bytes", 4096},
+                  {"fetched", {{"same_rank", 1}, {"peer", 7}, {"host_pool", 3}, {"checkpoint", 4}}},
+                  {"corrupt_pieces", 8},
+                  {"seconds", 1.5}}));
 }
 
 TEST(StatsJson, ExpertsCanBeLeftOutAndEmptyPercentilesAreNull) {

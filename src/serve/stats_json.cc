@@ -93,6 +93,24 @@ ordered_json ToJson(const engine::RankLoad& load) {
           {"parts", std::move(parts)}};
 }
 
+// What balancing has done; null where experts stay where they are.
+ordered_json Moves(const moe::PlacementState& placement) {
+  if (!placement.is_moving) return nullptr;
+  const moe::BalanceStatus& moves = placement.moves;
+  return {{"committed", moves.num_committed},
+          {"dropped", moves.num_dropped},
+          {"last_drop", moves.last_drop},
+          {"slots", moves.num_slots},
+          {"bytes", moves.num_bytes},
+          {"fetched",
+           {{"same_rank", moves.from_same_rank},
+            {"peer", moves.from_peer},
+            {"host_pool", moves.from_pool},
+            {"checkpoint", moves.from_checkpoint}}},
+          {"corrupt_pieces", moves.num_corrupt},
+          {"seconds", moves.seconds}};
+}
+
 // Each list by layer.
 ordered_json Balance(const Snapshot& snapshot, const ExpertLoad& window,
                      const std::vector<LayerBalance>& layers) {
@@ -101,7 +119,8 @@ ordered_json Balance(const Snapshot& snapshot, const ExpertLoad& window,
                           {"epoch", snapshot.placement.epoch},
                           {"statistics", snapshot.model.expert_statistics},
                           {"window_seconds", window.seconds},
-                          {"locality", LocalityOf(window.rows)}};
+                          {"locality", LocalityOf(window.rows)},
+                          {"moves", Moves(snapshot.placement)}};
   ordered_json lists;
   for (const char* name :
        {"balancedness", "imbalance", "imbalance_in_order", "starved", "dominant"}) {

@@ -120,8 +120,8 @@ TEST(StepLog, HowEvenlyRanksGotIt) {
   EXPECT_EQ(json::parse(line)["rank_balancedness"], json({0.6667, 0}));
   EXPECT_FALSE(json::parse(line).contains("epoch"));
   // Expert 2 has a copy on each.
-  moe::PlacementState placement{.epoch = 7,
-                                .slots = {.num_slots = 6, .layers = {{0, 1, 2, 3, 4, 2}}}};
+  moe::PlacementState placement{
+      .epoch = 7, .slots = {.num_slots = 6, .layers = {{0, 1, 2, 3, 4, 2}}}, .moves = {}};
   record.placement = std::make_shared<const moe::PlacementState>(placement);
   line.clear();
   AppendStepLine(record, 0, line);

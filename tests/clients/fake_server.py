@@ -13,9 +13,10 @@ BOUNDS = [.001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5]
 
 
 class FakeServer:
-    def __init__(self, num_layers=61, num_experts=256, api_key=None, port=0, pause=0, num_ranks=1):
+    def __init__(self, num_layers=61, num_experts=256, api_key=None, port=0, pause=0, num_ranks=1,
+                 moves=None):
         self.num_layers, self.num_experts, self.api_key = num_layers, num_experts, api_key
-        self.num_ranks = num_ranks
+        self.num_ranks, self.moves = num_ranks, moves
         self.pause = pause  # seconds before each piece of an answer
         self.rng, self.began = random.Random(1), time.time()
         self.popularity = [[self.rng.paretovariate(3) for _ in range(num_experts)] for _ in range(num_layers)]
@@ -88,7 +89,7 @@ class FakeServer:
                         "tpot": self.histogram(4, 50 * uptime), "e2e": self.histogram(10, 50 * uptime)}}
         stats["ranks"] = [self.rank(rank, uptime) for rank in range(self.num_ranks)]
         stats["balance"] = {"num_ranks": self.num_ranks, "window_seconds": 60,
-                            "epoch": 3, "statistics": True, "locality": 0.25,
+                            "epoch": 3, "statistics": True, "locality": 0.25, "moves": self.moves,
                             "balancedness": [0.5 + 0.4 * (layer % 2) for layer in range(self.num_layers)],
                             "imbalance": [1.2 + 0.4 * (layer % 2) for layer in range(self.num_layers)],
                             "imbalance_in_order": [2.0] * self.num_layers,

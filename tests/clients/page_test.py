@@ -182,6 +182,7 @@ def test_balance_is_told_by_layer():
         assert browser.run("document.getElementById('balance-note').textContent") == (
             "25 % of the work is at home (13 % without care), placement 3, 6 starved and 1 dominant experts")
         bar = "document.getElementById('layers').children[{}]"
+        assert browser.run("document.getElementById('moves').hidden")
         assert browser.run("document.getElementById('layers').children.length") == 6
         assert browser.run(bar.format(0) + ".style.height") == "100%"
         assert "20%" in browser.run(bar.format(0) + ".style.background")
@@ -190,6 +191,21 @@ def test_balance_is_told_by_layer():
         assert browser.run("[...document.getElementById('layers').children].map(i => i.className).join()") == "odd,odd,odd,,odd,odd"
         legend = browser.run("document.querySelector('#balance .legend').textContent")
         assert legend == "one slot an expert 2.00busiest rank over mean, now 1.40", legend
+        assert browser.complaints == []
+
+
+def test_changes_of_the_placement_are_told():
+    moves = {"committed": 4, "dropped": 1, "last_drop": "rank 2: <b>late</b>", "slots": 9}
+    with FakeServer(6, 64, num_ranks=8, moves=moves) as server, Browser() as browser:
+        browser.open(server.url + "/")
+        browser.wait("samples.length > 2 && !document.getElementById('moves').hidden")
+        assert browser.run("document.getElementById('moves').textContent") == (
+            "placement 3: 9 slots moved in 4 plans, 1 dropped (last: rank 2: <b>late</b>)")
+        assert "placement" not in browser.run("document.getElementById('balance-note').textContent")
+        # A change is marked where the number grows, a restart is none.
+        steps = "[[3, 1], [3, 1], [5, 1], [0, 2], [1, 2]].map(([epoch, boot], time) => ({epoch, boot, time}))"
+        marks = "charts.map(chart => chart.changes({}).join()).join(';')".format(steps)
+        assert browser.run(marks).strip(";") == "2,4"
         assert browser.complaints == []
 
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "base/result.h"
@@ -33,6 +34,7 @@ struct BalanceOptions {
   int64_t num_redundant = 0;  // instead: so many beyond one an expert
   // By layer of the model: the expert of each slot. Layers that are not there begin in order.
   std::map<int64_t, std::vector<int32_t>> assignments;
+  std::string source;  // of those: the file, or the field that has them
   OnlineBalance online;
   bool is_on = false;  // as somebody asked, whatever for
 };
