@@ -36,14 +36,17 @@ Result<moe::SlotAssignment> AssignSlots(const OpenOptions& options,
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
     if (config.layers[static_cast<size_t>(layer)].moe) moe_layers.push_back(layer);
   }
-  MOEBIUS_ASSIGN(const moe::SlotAssignment slots,
-                 moe::SlotsOf(options.balance, config.moe.num_experts, moe_layers,
-                              options.parallel.expert_group()));
-  if (options.device != "cpu" && slots.num_slots > config.moe.num_experts) {
+  Result<moe::SlotAssignment> slots = moe::SlotsOf(options.balance, config.moe.num_experts,
+                                                   moe_layers, options.parallel.expert_group());
+  if (!slots) {
+    // By the flag, as whoever wrote its value is to change it.
+    return MakeError(slots.error().code(), "--moe-config {}", slots.error().message());
+  }
+  if (options.device != "cpu" && slots->num_slots > config.moe.num_experts) {
     return MakeError(ErrorCode::kUnsupported,
                      "{} slots for {} experts, expected one each with --device {}: a second copy "
                      "of an expert is not used there yet",
-                     slots.num_slots, config.moe.num_experts, options.device);
+                     slots->num_slots, config.moe.num_experts, options.device);
   }
   if (options.device != "cpu" && options.balance.online.is_on()) {
     return MakeError(ErrorCode::kUnsupported,

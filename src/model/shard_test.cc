@@ -3,147 +3,15 @@
 
 #include <gtest/gtest.h>
 
-#include <cmath>
-#include <fstream>
-#include <mutex>
-
 #include "model/load.h"
 #include "model/open_model.h"
 #include "model/testing/checkpoint_writer.h"
 #include "model/testing/group.h"
-#include "model/testing/model_driver.h"
 #include "model/testing/random_models.h"
+#include "model/testing/shard_case.h"
 
 namespace moebius::model {
 namespace {
-
-constexpr int64_t kMaxRows = 16;
-
-std::unique_ptr<platform::ThreadPool> OneThread() { return platform::ThreadPool::Create({0}); }
-
-// The rows of one step by data-parallel rank; its sequence bears its number.
-using StepRows = std::vector<std::vector<TokenId>>;
-
-std::vector<TokenId> Tokens(int count, int seed, int64_t vocab) {
-  std::vector<TokenId> tokens;
-  for (int i = 0; i < count; ++i) {
-    tokens.push_back(static_cast<TokenId>((i * 37 + seed * 11 + i * i * 5) % vocab));
-  }
-  return tokens;
-}
-
-// Prompts of several lengths, then decodes; now and then a rank has nothing.
-std::vector<StepRows> Steps(int dp, int64_t vocab) {
-  const int counts[][3] = {{11, 3, 7}, {1, 0, 2}, {1, 1, 0}, {0, 5, 1}, {9, 1, 1}};
-  std::vector<StepRows> steps;
-  for (const auto& step : counts) {
-    StepRows rows;
-    for (int d = 0; d < dp; ++d) {
-      rows.push_back(Tokens(step[d % 3], static_cast<int>(steps.size()) * 3 + d, vocab));
-    }
-    steps.push_back(rows);
-  }
-  return steps;
-}
-
-// What one data-parallel rank gets in a step.
-struct Output {
-  std::vector<float> logits;
-  std::vector<float> hidden;
-  std::vector<float> mtp;
-  bool operator==(const Output&) const = default;
-};
-
-Output RunStep(ModelDriver& driver, const ModelConfig& config,
-               const std::vector<ModelDriver::Rows>& rows) {
-  Output output;
-  output.logits = driver.Run(rows, &output.hidden);
-  if (config.num_mtp_layers > 0 && rows.size() == 1) {
-    output.mtp = driver.RunMtp(rows[0].sequence, rows[0].tokens, output.hidden);
-  }
-  return output;
-}
-
-class Case {
- public:
-  explicit Case(LoadOptions options) : options_(std::move(options)) {
-    config_ = *LoadConfig(options_);
-    if (!options_.mtp) config_.num_mtp_layers = 0;
-  }
-  const ModelConfig& config() const { return config_; }
-
-  bool Allows(const GroupLayout& layout) const {
-    const RankGroup group(layout, config_, Act(), kMaxRows);
-    ModelConfig config = config_;
-    if (layout.pp > 1) config.num_mtp_layers = 0;
-    if (layout.ep && config.moe.num_experts == 0) return false;
-    return layout.pp <= config.num_layers && CheckShard(config, group.ShardOf(0)).has_value();
-  }
-
-  // By step and data-parallel rank: each alone in its batch.
-  std::vector<std::vector<Output>> RunAlone(const std::vector<StepRows>& steps, bool mtp) const {
-    const auto pool = OneThread();
-    LoadOptions options = options_;
-    options.mtp = mtp;
-    auto model = LoadModel(options, *pool);
-    EXPECT_TRUE(model) << model.error().message();
-    ModelDriver driver(**model, *options_.backend, *pool);
-    std::vector<std::vector<Output>> outputs;
-    for (const StepRows& step : steps) {
-      std::vector<Output>& of_step = outputs.emplace_back();
-      for (size_t d = 0; d < step.size(); ++d) {
-        of_step.push_back(RunStep(driver, (*model)->config(), {{static_cast<int>(d), step[d]}}));
-      }
-    }
-    counts_.assign((*model)->expert_counts().begin(), (*model)->expert_counts().end());
-    return outputs;
-  }
-
-  void ExpectSameBits(const GroupLayout& layout) const {
-    SCOPED_TRACE(layout.Name());
-    const bool mtp = options_.mtp && layout.pp == 1;
-    const std::vector<StepRows> steps = Steps(layout.dp, config_.vocab_size);
-    const auto expected = RunAlone(steps, mtp);
-    RankGroup group(layout, config_, Act(), kMaxRows);
-    std::vector<int64_t> counts(counts_.size());
-    std::mutex mutex;
-    group.Run([&](int rank) {
-      const auto pool = OneThread();
-      LoadOptions options = options_;
-      options.mtp = mtp;
-      options.shard = group.ShardOf(rank);
-      auto model = LoadModel(options, *pool);
-      ASSERT_TRUE(model) << model.error().message();
-      ModelDriver driver(**model, *options_.backend, *pool, 128);
-      const auto dp = static_cast<size_t>(group.DpOf(rank));
-      for (size_t s = 0; s < steps.size(); ++s) {
-        group.BeginStep(rank, static_cast<int64_t>(s));
-        std::vector<int64_t> dp_rows;
-        for (const auto& rows : steps[s]) dp_rows.push_back(static_cast<int64_t>(rows.size()));
-        // As many chunks as it takes, or more: some have no rows anywhere.
-        driver.Agree(dp_rows, s % 2 == 0 ? 0 : kMaxRows);
-        const Output output =
-            RunStep(driver, (*model)->config(), {{static_cast<int>(dp), steps[s][dp]}});
-        const Status status = group.StatusOf(rank);
-        ASSERT_TRUE(status) << status.error().message();
-        if (!group.IsLastStage(rank)) continue;
-        ASSERT_TRUE(output == expected[s][dp]) << "rank " << rank << ", step " << s;
-      }
-      const std::lock_guard lock(mutex);
-      const std::span<const int64_t> mine = (*model)->expert_counts();
-      // Under TP with cut experts or whole ones: each pair is routed by one rank.
-      for (size_t i = 0; i < mine.size(); ++i) counts[i] += mine[i];
-    });
-    EXPECT_EQ(counts, counts_);
-  }
-
-  DType Act() const { return ActivationsOf(options_.dtype, config_); }
-
- private:
-  LoadOptions options_;
-  ModelConfig config_;
-  mutable std::vector<int64_t> counts_;  // of the last RunAlone
-};
 
 const std::vector<GroupLayout> kLayouts = {
     {.tp = 2},
@@ -196,7 +64,7 @@ class ShardTest : public testing::TestWithParam<Param> {
 };
 
 TEST_P(ShardTest, RanksGiveTheBitsOfOne) {
-  const Case shown(Options());
+  const ShardCase shown(Options());
   int num_run = 0;
   for (const GroupLayout& layout : kLayouts) {
     if (!shown.Allows(layout)) continue;
@@ -207,16 +75,6 @@ TEST_P(ShardTest, RanksGiveTheBitsOfOne) {
   EXPECT_GE(num_run, 3);
 }
 
-LoadOptions Dummy(const TempFolder& folder, const char* config) {
-  folder.Write("config.json", config);
-  LoadOptions options;
-  options.folder = folder.path();
-  options.load_format = LoadFormat::kDummy;
-  options.backend = kernels::AvailableBackends().front();
-  options.mtp = false;
-  return options;
-}
-
 constexpr const char* kManyExperts =
     R"({"model_type":"qwen3_moe","vocab_size":96,"hidden_size":64,"num_hidden_layers":2,
         "num_attention_heads":8,"num_key_value_heads":4,"head_dim":16,"intermediate_size":96,
@@ -225,7 +83,7 @@ constexpr const char* kManyExperts =
 
 TEST(Shard, SixtyFourRanksGiveTheBitsOfOne) {
   const TempFolder folder;
-  const Case shown(Dummy(folder, kManyExperts));
+  const ShardCase shown(Dummy(folder, kManyExperts));
   shown.ExpectSameBits({.dp = 64, .ep = true});
   shown.ExpectSameBits({.tp = 8, .dp = 4, .ep = true});
 }
@@ -238,12 +96,12 @@ TEST(Shard, ForcedRoutingAndTheDenseTwinToo) {
   for (const GroupLayout& layout :
        {GroupLayout{.tp = 2, .dp = 3, .ep = true}, GroupLayout{.tp = 2, .dp = 3},
         GroupLayout{.tp = 4, .pp = 2, .ep = true}}) {
-    Case(options).ExpectSameBits(layout);
+    ShardCase(options).ExpectSameBits(layout);
   }
   options.routing.reset();
   options.moe_mode = MoeMode::kDense;
-  Case(options).ExpectSameBits({.tp = 2, .dp = 2, .ep = true});
-  Case(options).ExpectSameBits({.tp = 2, .dp = 2});
+  ShardCase(options).ExpectSameBits({.tp = 2, .dp = 2, .ep = true});
+  ShardCase(options).ExpectSameBits({.tp = 2, .dp = 2});
 }
 
 // Bytes of what a rank would load; its peers need not be there to know.
@@ -281,12 +139,12 @@ TEST(Shard, ARankTakesItsShareOfMemory) {
 TEST(Shard, APassWithoutAPeerEnds) {
   const TempFolder folder;
   const LoadOptions options = Dummy(folder, kManyExperts);
-  const Case shown(options);
+  const ShardCase shown(options);
   for (const GroupLayout& layout :
        {GroupLayout{.tp = 2}, GroupLayout{.tp = 2, .ep = true}, GroupLayout{.dp = 2, .ep = true},
         GroupLayout{.dp = 2}, GroupLayout{.pp = 2}}) {
     SCOPED_TRACE(layout.Name());
-    RankGroup group(layout, shown.config(), shown.Act(), kMaxRows);
+    RankGroup group(layout, shown.config(), shown.Act(), kMaxShardRows);
     group.Run([&](int rank) {
       const auto pool = OneThread();
       LoadOptions own = options;
@@ -297,7 +155,7 @@ TEST(Shard, APassWithoutAPeerEnds) {
       ModelDriver driver(**model, *options.backend, *pool, 128);
       driver.Agree(std::vector<int64_t>(static_cast<size_t>(layout.dp), 5));
       group.BeginStep(rank, 7, std::chrono::milliseconds(100));
-      driver.Run({{0, Tokens(5, 1, 96)}});
+      driver.Run({{0, StepTokens(5, 1, 96)}});
       const Status status = group.StatusOf(rank);
       ASSERT_FALSE(status);
       EXPECT_EQ(status.error().code(), ErrorCode::kDeadline);

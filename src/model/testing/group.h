@@ -24,12 +24,14 @@ struct GroupLayout {
   int dp = 1;
   int pp = 1;
   bool ep = false;
-  int64_t max_moe_rows = 0;  // Shard's
+  int64_t max_moe_rows = 0;        // Shard's
+  moe::SlotAssignment slots = {};  // likewise
 
   int size() const { return tp * dp * pp; }
   std::string Name() const {
-    return fmt::format("TP{}_DP{}_PP{}{}{}", tp, dp, pp, ep ? "_EP" : "",
-                       max_moe_rows > 0 ? fmt::format("_chunks_of_{}", max_moe_rows) : "");
+    return fmt::format("TP{}_DP{}_PP{}{}{}{}", tp, dp, pp, ep ? "_EP" : "",
+                       max_moe_rows > 0 ? fmt::format("_chunks_of_{}", max_moe_rows) : "",
+                       slots.num_slots > 0 ? fmt::format("_{}_slots", slots.num_slots) : "");
   }
 };
 
@@ -97,6 +99,7 @@ class RankGroup {
     shard.cut_experts = !layout_.ep && shard.experts.size > 1;
     shard.exchange = own.exchange.get();
     shard.max_moe_rows = layout_.max_moe_rows;
+    shard.slots = layout_.slots;
     shard.pipeline = {StageOf(rank), layout_.pp, own.pipeline.get()};
     shard.first_layer = num_layers_ * shard.pipeline.rank / layout_.pp;
     shard.end_layer = num_layers_ * (shard.pipeline.rank + 1) / layout_.pp;

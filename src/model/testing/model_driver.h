@@ -105,6 +105,8 @@ class ModelDriver {
         const auto count = static_cast<int64_t>(r.tokens.size());
         const int64_t begin = extend ? sequence.length : sequence.length - count;
         sequence.length = begin + count;
+        // As an engine has it: those that generate come first.
+        if (count == 1 && begin > 0 && num_decodes_ == num_rows()) ++num_decodes_;
         while (static_cast<int64_t>(sequence.blocks.size()) * kBlockSize < sequence.length) {
           sequence.blocks.push_back(driver.free_.back());
           driver.free_.pop_back();
@@ -136,6 +138,7 @@ class ModelDriver {
       view_.attention.block_table = block_table_;
       view_.attention.max_blocks = max_blocks;
       view_.attention.block_size = kBlockSize;
+      view_.num_decodes = num_decodes_;
       view_.dp_rows = driver.dp_rows_;
       view_.moe_chunks = driver.moe_chunks_;
     }
@@ -150,6 +153,7 @@ class ModelDriver {
     std::vector<int32_t> query_start_;
     std::vector<int32_t> context_len_;
     std::vector<int32_t> block_table_;
+    int64_t num_decodes_ = 0;
     ForwardBatch view_;
   };
 
