@@ -68,7 +68,7 @@ TEST(EplbInput, SlotsAndPlaces) {
   const moe::SlotShape shape{.num_experts = 3, .num_slots = 5, .num_ranks = 2};
   const std::vector<int32_t> slots = {0, 1, 2, 0, 1};
   const moe::SlotList places = PlacesOf(shape, slots);
-  EXPECT_EQ(places, (moe::SlotList{0, 1, -1, 2, 0, 1}));
+  EXPECT_EQ(places, (moe::SlotList{0, 1, 2, 0, 1, -1}));
   EXPECT_EQ(SlotsOf(shape, places), slots);
 }
 

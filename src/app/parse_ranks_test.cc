@@ -144,13 +144,14 @@ TEST(ParseRanks, TensorRtLlmsSizes) {
 
 TEST(ParseRanks, TensorRtLlmsBlocks) {
   const RunOptions run = ParsedRun(
-      {"M", "-p", "x", "--moe-config",
+      {"M", "-p", "x", "-dp", "8", "-ep", "--moe-config",
        R"({"max_num_tokens": 9216, "load_balancer": {"num_slots": 288}})", "--kv-cache-config",
        R"({"enable_block_reuse": false, "free_gpu_memory_fraction": 0.6, "tokens_per_block": 64})",
        "--max-batch-size", "7", "--max-num-tokens", "99", "--max-seq-len", "300",
        "--disable-overlap-scheduler"});
   EXPECT_EQ(run.open.max_moe_tokens, 9216);
   EXPECT_EQ(run.open.balance.num_slots, 288);
+  EXPECT_TRUE(run.open.balance.is_on);
   EXPECT_FALSE(run.open.engine.enable_prefix_caching);
   EXPECT_EQ(run.open.engine.memory_fraction, 0.6);
   EXPECT_EQ(run.open.engine.block_size, 64);
