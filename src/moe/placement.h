@@ -76,10 +76,10 @@ struct BalanceStatus {
 // The slots that steps use now; every change of them has a number of its own.
 struct PlacementState {
   int64_t epoch = 0;
-  SlotAssignment slots;
-  SlotAssignment start;    // of epoch 0
+  SlotAssignment slots = {};
+  SlotAssignment start = {};  // of epoch 0
   bool is_moving = false;  // experts move between slots
-  BalanceStatus moves;
+  BalanceStatus moves = {};
 };
 
 }  // namespace moebius::moe

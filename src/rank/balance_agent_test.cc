@@ -87,12 +87,12 @@ TEST(BalanceAgent, ADroppedPlanLeavesThingsAsTheyWere) {
 }
 
 TEST(BalanceAgent, EmptyPlacesAndExpertsOfTheSameRankNeedNoPeer) {
-  // Five slots on two ranks: the first has an empty place.
+  // Five slots on two ranks: the second has an empty place.
   BalanceLayout layout = LayoutOf({.num_experts = 4, .num_slots = 5, .num_ranks = 2}, 1);
   BalancedRanks ranks({.layout = layout});
   ranks.Start();
-  ASSERT_EQ(layout.experts[0], (moe::SlotList{0, 1, -1, 2, 3, 0}));
-  const moe::SlotList next{1, 0, -1, 2, 3, -1};
+  ASSERT_EQ(layout.experts[0], (moe::SlotList{0, 1, 2, 3, 0, -1}));
+  const moe::SlotList next{1, 0, 2, 3, -1, -1};
   ranks.board().Publish({.number = 1, .updates = {{0, next}}});
   ASSERT_TRUE(BalancedRanks::Comes([&] { return ranks.AllReady(1); }));
   ranks.board().Commit(1);
@@ -231,7 +231,7 @@ TEST(BalanceAgent, LoadGetsLevel) {
   planner.period = milliseconds(1);
   BalancedRanks ranks({.layout = layout, .num_staging = 2, .planner = std::move(planner)});
   ranks.Start();
-  TakeStepsUntil(ranks, num_steps, 4);
+  TakeStepsUntil(ranks, num_steps, 2);
   for (size_t layer = 0; layer < 2; ++layer) {
     const auto imbalance = [&](const std::vector<moe::SlotList>& lists) {
       return moe::Imbalance(moe::RankLoads(slots, load, lists[layer]));
