@@ -46,7 +46,7 @@ struct Layout {
 };
 inline constexpr const char* kMovesAllTheTime =
     R"({"random_moves": 5, "layer_updates_per_iter": 3, "step_interval": 1,)"
-    R"( "bytes_per_second": 1000000})";
+    R"( "bytes_per_second": 3000000})";
 inline const Layout kLayouts[] = {
     {"DP2+EP", {"-dp", "2", "-ep"}, 2},
     {"TP2", {"-tp", "2"}, 2, &kSmall},
