@@ -48,7 +48,7 @@ TEST(BalanceAgent, APlanIsFetchedAndThenFlippedTo) {
     EXPECT_EQ(ranks.agent(1)->Committable(), 1U);
     ranks.FlipAll(1);
     EXPECT_TRUE(ranks.AllAsListed(lists));
-    const BalanceStatus status = board.ReadStatus();
+    const moe::BalanceStatus status = board.ReadStatus();
     EXPECT_EQ(status.epoch, 1U);
     EXPECT_GT(status.from_peer, 0);
     EXPECT_GE(status.num_bytes, status.from_peer * static_cast<int64_t>(testing::kExpertBytes));
@@ -135,7 +135,7 @@ void TakeStepsUntil(BalancedRanks& ranks, std::atomic<int64_t>& num_steps, int64
       together.arrive_and_wait();
       if (rank == 0) {
         ++num_steps;
-        const BalanceStatus status = ranks.board().ReadStatus();
+        const moe::BalanceStatus status = ranks.board().ReadStatus();
         is_over = status.num_committed >= num_plans || comm::Clock::now() > deadline;
         epoch = ~uint64_t{0};
       }
@@ -163,7 +163,7 @@ TEST(BalanceAgent, RandomPlansWhileStepsRun) {
       {.layout = layout, .num_stages = 2, .num_staging = 3, .planner = std::move(planner)});
   ranks.Start();
   TakeStepsUntil(ranks, num_steps, 60);
-  const BalanceStatus status = ranks.board().ReadStatus();
+  const moe::BalanceStatus status = ranks.board().ReadStatus();
   EXPECT_EQ(status.num_dropped, 0);
   EXPECT_GE(status.num_slots, status.num_committed);
   EXPECT_GT(status.from_peer, 0);
@@ -204,7 +204,7 @@ TEST(BalanceAgent, RandomFaultsWhileStepsRun) {
   TakeStepsUntil(ranks, num_steps, 15);
   for (int rank = 0; rank < ranks.size(); ++rank) ranks.agent(rank).reset();
   SetLogLevel(LogLevel::kInfo);
-  const BalanceStatus status = ranks.board().ReadStatus();
+  const moe::BalanceStatus status = ranks.board().ReadStatus();
   EXPECT_GT(status.num_dropped, 0);
   EXPECT_GT(status.num_corrupt, 0);
 }

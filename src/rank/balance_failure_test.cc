@@ -73,7 +73,7 @@ TEST(BalanceFailure, ThenTheNextSourceIsAsked) {
     ranks.Start();
     ASSERT_TRUE(Try(ranks, 1, kAfter));
     Finish(ranks, 1, kAfter);
-    const BalanceStatus status = ranks.board().ReadStatus();
+    const moe::BalanceStatus status = ranks.board().ReadStatus();
     EXPECT_EQ(status.num_corrupt, 2);
     EXPECT_EQ(status.from_peer, 1);
     EXPECT_EQ(status.from_pool, has_pool ? 1 : 0);
