@@ -167,11 +167,20 @@ TEST_F(EplbTest, ReplaysEachPolicy) {
   EXPECT_TRUE(Contains(text.out, "improve"));
 }
 
+TEST_F(EplbTest, LocalityOfBothRules) {
+  const json locality = Json({"locality", "--experts", "32", "--num-slots", "40", "--ranks", "4",
+                              "--top-k", "4", "--layers", "1", "--tokens", "500"});
+  ASSERT_EQ(locality["rules"].size(), 2u);
+  EXPECT_EQ(locality["rules"][0]["rule"], "round robin");
+  EXPECT_LT(locality["rules"][1]["remote_copies"], locality["rules"][0]["remote_copies"]);
+  EXPECT_TRUE(Contains(UsageError({"locality", "--experts", "4"}), "--top-k is 8, expected at"));
+}
+
 TEST_F(EplbTest, ErrorsOfUse) {
   const std::string load = Write("load.json", kLoad);
   EXPECT_TRUE(Contains(UsageError({"pla"}),
                        "unknown command pla (did you mean plan?); there are: "
-                       "plan, report, replay, record"));
+                       "plan, report, replay, locality, record"));
   EXPECT_TRUE(Contains(UsageError({"plan", "--num-slot", "4"}),
                        "unknown flag --num-slot (did you mean --num-slots?)"));
   EXPECT_TRUE(Contains(UsageError({"plan"}), "no loads: expected one of DIR"));

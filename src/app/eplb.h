@@ -33,10 +33,11 @@ struct EplbEntry {
 };
 std::span<const EplbEntry> EplbTable();
 
-std::unique_ptr<EplbVerb> MakeEplbPlan();    // eplb_plan.cc
-std::unique_ptr<EplbVerb> MakeEplbReport();  // eplb_report.cc
-std::unique_ptr<EplbVerb> MakeEplbReplay();  // eplb_replay.cc
-std::unique_ptr<EplbVerb> MakeEplbRecord();  // eplb_record.cc
-std::unique_ptr<EplbVerb> MakeEplbClean();   // eplb_clean_verb.cc
+std::unique_ptr<EplbVerb> MakeEplbPlan();      // eplb_plan.cc
+std::unique_ptr<EplbVerb> MakeEplbReport();    // eplb_report.cc
+std::unique_ptr<EplbVerb> MakeEplbReplay();    // eplb_replay.cc
+std::unique_ptr<EplbVerb> MakeEplbLocality();  // eplb_locality.cc
+std::unique_ptr<EplbVerb> MakeEplbRecord();    // eplb_record.cc
+std::unique_ptr<EplbVerb> MakeEplbClean();     // eplb_clean_verb.cc
 
 }  // namespace moebius::app

@@ -150,7 +150,7 @@ Status SettleBalance(const ParallelOptions& options, frontend::OpenOptions& open
     balance.source = config.load_balancer_file.empty() ? what : config.load_balancer_file;
   } else {
     balance.num_redundant = options.num_redundant_experts;
-    balance.online.layer_updates_per_iter = 1;
+    balance.online.layer_updates_per_iter = 8;
   }
   // num_slots 0 is TensorRT-LLM's way to say no.
   balance.is_on = !is_block || balance.num_slots > 0;

@@ -28,10 +28,12 @@ void UpdateChoice::AddWindow(const moe::ExpertStats& counts) {
   for (int layer = 0; layer < num_layers; ++layer) {
     const auto l = static_cast<size_t>(layer);
     const std::span<const int64_t> now = counts.Layer(layer);
+    // By looks, not by time: little traffic shall not mean plans from few tokens.
+    const double kept = num_tokens_[l] == 0 ? options_.decay : 1;
     for (size_t e = 0; e < now.size(); ++e) {
       const int64_t before = layer < last_counts_.num_layers() ? last_counts_.Layer(layer)[e] : 0;
       const int64_t tokens = std::max(now[e] - before, int64_t{0});
-      load_[l][e] = load_[l][e] * options_.decay + static_cast<double>(tokens);
+      load_[l][e] = load_[l][e] * kept + static_cast<double>(tokens);
       num_tokens_[l] += tokens;
     }
   }

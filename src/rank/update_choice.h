@@ -15,12 +15,14 @@
 namespace moebius::rank {
 
 struct UpdateChoiceOptions {
-  int layer_updates_per_iter = 1;      // layers of one plan, at most
-  int num_staging = 1;                 // of each rank: its slots that one plan changes, at most
-  double decay = 0.9;                  // of what was counted before, a window
-  double min_gain = 0.05;              // that a layer's imbalance (max / mean - 1) loses, at least
-  int64_t min_tokens_per_expert = 32;  // counted between plans, by layer
-  bool is_random = false;              // swaps slots at random instead, whatever the load
+  int layer_updates_per_iter = 1;  // layers of one plan, at most
+  int num_staging = 1;             // of each rank: its slots that one plan changes, at most
+  double decay = 0.5;              // of what was counted before, each look at a layer
+  double min_gain = 0.05;          // that a layer's imbalance (max / mean - 1) loses, at least
+  // Of an expert on average, that a layer gets between two looks at it: with fewer, plans follow
+  // chance.
+  int64_t min_tokens_per_expert = 128;
+  bool is_random = false;  // swaps slots at random instead, whatever the load
   uint32_t seed = 1;
 };
 
@@ -28,7 +30,7 @@ class UpdateChoice {
  public:
   UpdateChoice(BalanceLayout layout, const UpdateChoiceOptions& options);
 
-  // What was counted since the start, at the end of a window.
+  // What was counted since the start.
   void AddWindow(const moe::ExpertStats& counts);
   // The next changes: none where too little was counted since the last ones, or nothing pays.
   std::vector<LayerUpdate> Choose();
@@ -56,7 +58,7 @@ class UpdateChoice {
   const UpdateChoiceOptions options_;
   moe::ExpertStats last_counts_;
   std::vector<std::vector<double>> load_;  // by layer and expert, decayed
-  std::vector<int64_t> num_tokens_;        // by layer, since it was last looked at
+  std::vector<int64_t> num_tokens_;        // by layer, since the last look at it
   std::minstd_rand random_;
 };
 

@@ -80,11 +80,17 @@ TEST(UpdateChoice, OldLoadFades) {
   UpdateChoice choice(layout, {.num_staging = 4, .decay = 0.1});
   moe::ExpertStats counts = CountsOf({2}, 1000);
   choice.AddWindow(counts);
-  for (int window = 0; window < 5; ++window) {
-    for (int64_t& count : counts.counts()) count += 1000;
+  EXPECT_FALSE(choice.Choose().empty());
+  const auto look = [&](int64_t tokens) {
+    for (int64_t& count : counts.counts()) count += tokens;
     choice.AddWindow(counts);
-  }
-  EXPECT_TRUE(choice.Choose().empty()) << "it is even by now";
+    return choice.Choose();
+  };
+  EXPECT_FALSE(look(1000).empty());  // a tenth of the first load is still as much
+  // Too few for a look: they add up and nothing fades.
+  for (int window = 0; window < 5; ++window) EXPECT_TRUE(look(10).empty());
+  for (int window = 0; window < 3; ++window) look(1000);
+  EXPECT_TRUE(look(1000).empty()) << "it is even by now";
 }
 
 TEST(UpdateChoice, RandomPlansKeepEveryExpert) {

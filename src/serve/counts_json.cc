@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <vector>
 
 #include "serve/metrics_experts.h"
 
@@ -23,7 +24,7 @@ void AppendTable(int num_layers, const Counts& counts, std::string* out) {
 
 }  // namespace
 
-std::string CountsJson(const ModelFacts& model, int64_t epoch,
+std::string CountsJson(const ModelFacts& model, const moe::PlacementState& placement,
                        std::span<const moe::ExpertStats> ranks) {
   moe::ExpertStats none;
   for (const moe::ExpertStats& rank : ranks) {
@@ -32,9 +33,14 @@ std::string CountsJson(const ModelFacts& model, int64_t epoch,
   const int num_layers = none.num_layers();
   const size_t num_known = std::min(model.moe_layers.size(), static_cast<size_t>(num_layers));
   std::string text = fmt::format(
-      R"({{"num_experts":{},"num_experts_per_token":{},"layers":[{}],"epoch":{},"ranks":[)",
+      R"({{"num_experts":{},"num_experts_per_token":{},"layers":[{}],"epoch":{},"slots":)",
       model.num_experts, model.experts_per_token,
-      fmt::join(std::span(model.moe_layers).first(num_known), ","), epoch);
+      fmt::join(std::span(model.moe_layers).first(num_known), ","), placement.epoch);
+  const std::vector<std::vector<int32_t>>& slots = placement.slots.layers;
+  AppendTable(
+      static_cast<int>(slots.size()),
+      [&](int layer) -> const auto& { return slots[static_cast<size_t>(layer)]; }, &text);
+  text += R"(,"ranks":[)";
   for (size_t i = 0; i < ranks.size(); ++i) {
     const moe::ExpertStats& counts = ranks[i].num_layers() == num_layers ? ranks[i] : none;
     text += i == 0 ? R"({"decode":)" : R"(,{"decode":)";

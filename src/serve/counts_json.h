@@ -7,14 +7,16 @@
 #include <string>
 
 #include "moe/expert_stats.h"
+#include "moe/placement.h"
 #include "serve/server_stats.h"
 
 namespace moebius::serve {
 
 // {"num_experts", "num_experts_per_token", "layers": [the MoE layers' numbers among all layers],
-// "epoch", "ranks": [{"decode": [[by expert] by layer], "prefill": likewise}]}. ranks: in order;
-// one that has counted nothing yet has zeros. Lists are empty where a model has no experts.
-std::string CountsJson(const ModelFacts& model, int64_t epoch,
+// "epoch", "slots": [[the expert of each slot] by layer], "ranks": [{"decode": [[by expert] by
+// layer], "prefill": likewise}]}. ranks: in order; one that has counted nothing yet has zeros.
+// Lists are empty where a model has no experts, slots also where nobody has placed them.
+std::string CountsJson(const ModelFacts& model, const moe::PlacementState& placement,
                        std::span<const moe::ExpertStats> ranks);
 
 }  // namespace moebius::serve

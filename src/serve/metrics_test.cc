@@ -459,13 +459,17 @@ TEST(CountsJson, HasEveryRankLayerAndPhase) {
   model.num_experts = 3;
   model.experts_per_token = 2;
   model.moe_layers = {4, 6};
-  EXPECT_EQ(CountsJson(model, 5, std::vector<moe::ExpertStats>{stats, {}}),
-            R"({"num_experts":3,"num_experts_per_token":2,"layers":[4,6],"epoch":5,"ranks":[)"
+  const moe::PlacementState placement{
+      .epoch = 5, .slots = {.num_slots = 4, .layers = {{0, 1, 2, 0}, {2, 1, 0, 2}}}, .moves = {}};
+  EXPECT_EQ(CountsJson(model, placement, std::vector<moe::ExpertStats>{stats, {}}),
+            R"({"num_experts":3,"num_experts_per_token":2,"layers":[4,6],"epoch":5,)"
+            R"("slots":[[0,1,2,0],[2,1,0,2]],"ranks":[)"
             R"({"decode":[[1,0,1],[0,1,0]],"prefill":[[1,0,0],[0,0,0]]},)"
             R"({"decode":[[0,0,0],[0,0,0]],"prefill":[[0,0,0],[0,0,0]]}]})");
-  EXPECT_EQ(CountsJson({}, 0, std::vector<moe::ExpertStats>(1)),
-            R"({"num_experts":0,"num_experts_per_token":0,"layers":[],"epoch":0,"ranks":[)"
-            R"({"decode":[],"prefill":[]}]})");
+  EXPECT_EQ(
+      CountsJson({}, {}, std::vector<moe::ExpertStats>(1)),
+      R"({"num_experts":0,"num_experts_per_token":0,"layers":[],"epoch":0,"slots":[],"ranks":[)"
+      R"({"decode":[],"prefill":[]}]})");
 }
 
 TEST(StatsJson, ARestartIsSeen) {

@@ -255,8 +255,7 @@ void ServerImpl::Dispatch(const RouteMatch& match, net::HttpRequest request,
     case Action::kExpertCounts:
       return text_pool_.Post([this, reply] {
         const engine::EngineClient& engine = frontend_->engine();
-        reply->SendJson(
-            CountsJson(options_.model, engine.Placement().epoch, engine.ExpertLoadByRank()));
+        reply->SendJson(CountsJson(options_.model, engine.Placement(), engine.ExpertLoadByRank()));
       });
     case Action::kPage:
       if (options_.page) {
