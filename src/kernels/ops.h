@@ -195,7 +195,7 @@ struct ReplicaTable {
   // serves it where nothing else decides; the last one's is UINT32_MAX.
   std::span<const uint32_t> until;
   int32_t slots_per_rank = 1;
-  int32_t home = 0;  // the rank that the tokens are on
+  int32_t home = 0;  // the rank that the tokens are on; negative: none is preferred
 
   bool empty() const { return begin.empty(); }
 };

@@ -12,6 +12,13 @@ using kernels::ExecContext;
 
 namespace {
 
+// Whose copies of an expert are preferred. Which rank of a TP group has a row depends on the other
+// rows of the step, and a row's bits must not: then nobody's.
+int HomeOf(const Shard& shard) {
+  if (shard.cut_experts) return 0;
+  return shard.tp.size == 1 ? shard.experts.rank : -1;
+}
+
 // The heads of a rank: KV heads that are fewer than ranks are on several.
 AttentionConfig HeadsOf(AttentionConfig attention, int tp) {
   attention.num_heads /= tp;
@@ -150,8 +157,7 @@ void DecoderModel::DeclareExpertMatrices(
   const auto num_experts = static_cast<int>(config_.moe.num_experts);
   layer->placement =
       *moe::Placement::Create(num_experts, shard.slots.Of(layer->index, num_experts, num_ranks));
-  layer->slots =
-      moe::SlotTable(layer->placement, slots_a_rank, shard.cut_experts ? 0 : shard.experts.rank);
+  layer->slots = moe::SlotTable(layer->placement, slots_a_rank, HomeOf(shard));
   layer->first_slot = layer->slots.first_slot();
   moe_layers_.push_back({layer, matrices_of});
   const auto add = [](const Matrix& matrix, const Split& split, bool held,
@@ -188,7 +194,7 @@ Status DecoderModel::KeepSource(std::unique_ptr<Checkpoint> checkpoint,
       expert_slots_,
       ExpertSlots::Create(moe_layers_, {.slots_per_rank = static_cast<int>(moe_.num_slots) /
                                                           options_.shard.experts.size,
-                                        .home = options_.shard.experts.rank,
+                                        .home = HomeOf(options_.shard),
                                         .act = options_.act,
                                         .source = source_.get(),
                                         .staging = {staging_, staging_bytes_},

@@ -32,7 +32,7 @@ class ExpertSlots final : public moe::ExpertStore {
   };
   struct Options {
     int slots_per_rank = 1;
-    int home = 0;                          // this rank, among those that share the slots
+    int home = 0;                          // SlotTable's
     DType act = DType::kF32;               // of activations
     const TensorSource* source = nullptr;  // of the checkpoint; outlives this
     std::span<std::byte> staging;          // num_staging experts; at a multiple of 64

@@ -14,7 +14,8 @@ namespace moebius::moe {
 class SlotTable {
  public:
   SlotTable() = default;
-  // home: the rank that routes with it, among those whose slots these are, slots_per_rank each.
+  // home: the rank that routes with it, among those whose slots these are, slots_per_rank each; its
+  // copies come first. Negative: no rank's do.
   // weights: by slot, the share of its expert's tokens that a copy shall get; empty: all alike.
   SlotTable(const Placement& placement, int slots_per_rank, int home,
             std::span<const double> weights = {});

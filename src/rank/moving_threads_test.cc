@@ -78,25 +78,33 @@ TEST(MovingThreads, CopiesThatStayGiveOneRanksAnswers) {
   }
 }
 
-// Sums by rank: which copy a token takes depends on the token and its rank, not on who else came.
+// Sums by rank: which copy a token takes depends on the token and its data-parallel rank, not on
+// who else came: alone it gets the same bits.
 TEST(MovingThreads, DefaultSumsOverCopiesThatStayNeverDiffer) {
-  RankOptions options = MovingOptions(Parallel(1, 4, 1, true), 22);
-  options.online = {};
-  options.deterministic = false;
-  std::vector<engine::TokenChunk> first;
-  for (int run = 0; run < 2; ++run) {
+  for (const layout::ParallelConfig& parallel :
+       {Parallel(1, 4, 1, true), Parallel(2, 2, 1, true)}) {
+    SCOPED_TRACE(ConfigName(parallel));
+    RankOptions options = MovingOptions(parallel, 26);
+    options.online = {};
+    options.deterministic = false;
+    const auto input_of = [&](int i) {
+      engine::RequestInput input = MovingInput(i);
+      input.data_parallel_rank = i % parallel.data_parallel_size;
+      return input;
+    };
+    std::vector<engine::TokenChunk> together;
+    std::vector<engine::TokenChunk> alone;
+    {
+      const auto client = StartThreadRanks(options);
+      ASSERT_TRUE(client) << client.error().message();
+      together = testing::Ask(**client, kMovingRequests, input_of);
+    }
     const auto client = StartThreadRanks(options);
     ASSERT_TRUE(client) << client.error().message();
-    const auto answers = testing::Ask(**client, kMovingRequests, [](int i) {
-      engine::RequestInput input = MovingInput(i);
-      input.data_parallel_rank = i % 4;
-      return input;
-    });
-    if (run == 0) {
-      first = answers;
-    } else {
-      testing::ExpectSameAnswers(answers, first);
+    for (int i = 0; i < kMovingRequests; ++i) {
+      alone.push_back(testing::Ask(**client, 1, [&](int) { return input_of(i); }).front());
     }
+    testing::ExpectSameAnswers(alone, together);
   }
 }
 
