@@ -78,7 +78,7 @@ struct PlacementState {
   int64_t epoch = 0;
   SlotAssignment slots = {};
   SlotAssignment start = {};  // of epoch 0
-  bool is_moving = false;  // experts move between slots
+  bool is_moving = false;     // experts move between slots
   BalanceStatus moves = {};
 };
 
