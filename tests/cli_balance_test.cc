@@ -76,7 +76,8 @@ class WideEpTest : public CliTest {
     std::getline(lines, line);
     EXPECT_TRUE(Contains(line, "slots")) << line;
     int num_ranks = 0;
-    while (std::getline(lines, line)) {
+    // Lines of ranks; those of what moved come after them.
+    while (num_ranks < kRanks && std::getline(lines, line)) {
       std::istringstream columns(line);
       int rank = -1;
       int own = -1;

@@ -159,7 +159,7 @@ TEST_F(RanksTest, ExpertsThatMoveAreTold) {
         kSmall);
   EXPECT_TRUE(Contains(ReadFile(folder_ + "server_err"),
                        "experts: 18 slots for 16 experts on 2 ranks, 9 each; placement in order; "
-                       "up to 1 layer may change every 4 steps\n"))
+                       "up to 8 layers may change every 4 steps\n"))
       << ReadFile(folder_ + "server_err");
   json balance;
   for (int i = 0; i < 200; ++i) {

@@ -49,7 +49,7 @@ TEST_F(ScriptTest, TheDemoAnswersAndEndsItsServer) {
   const Finished demo = Run({});
   EXPECT_EQ(demo.exit_code, 0) << demo.err;
   EXPECT_TRUE(Contains(demo.out, "> What is 47 * 36?\n47 * 36 = ")) << demo.out;
-  // Eight ranks, four experts each, all of which had something to do.
+  // Eight ranks, five slots each, all of which had something to do.
   const size_t table =
       demo.out.find(" tokens came to experts: 4 of 32 take each token, in each of ");
   ASSERT_NE(table, std::string::npos) << demo.out;
@@ -59,17 +59,17 @@ TEST_F(ScriptTest, TheDemoAnswersAndEndsItsServer) {
   std::getline(lines, line);
   int64_t all_own = 0;
   for (int rank = 0; rank < 8; ++rank) {
-    std::string to;
-    int number = -1, first = -1, last = -1;
-    int64_t own = -1, tokens = 0;
+    std::string share, percent;
+    int number = -1, slots = -1;
+    int64_t own = -1, tokens = 0, before = 0, after = 0;
     ASSERT_TRUE(std::getline(lines, line));
-    std::istringstream(line) >> number >> own >> first >> to >> last >> tokens;
+    std::istringstream(line) >> number >> own >> slots >> tokens >> share >> percent >> before >>
+        after;
     EXPECT_EQ(number, rank) << line;
     EXPECT_GE(own, 0) << line;
     all_own += own;
-    EXPECT_EQ(first, 4 * rank) << line;
-    EXPECT_EQ(last, 4 * rank + 3) << line;
-    EXPECT_GT(tokens, 0) << line;
+    EXPECT_EQ(slots, 5) << line;
+    for (const int64_t count : {tokens, before, after}) EXPECT_GT(count, 0) << line;
   }
   EXPECT_GT(all_own, 100) << "tokens of the demo's prompts and answers";
   EXPECT_TRUE(Contains(demo.LastLine(), "8 ranks")) << demo.out;

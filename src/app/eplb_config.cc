@@ -23,14 +23,10 @@ constexpr Ignored kIgnored[] = {
     {"log_balancedness_interval", "/metrics and --step-log always have it"},
     {"policy", "placements are improved, and only what pays is moved"},
     {"communicator", "weights travel through the memory that ranks share"}};
-constexpr const char* kTaken[] = {"num_redundant_experts",
-                                  "step_interval",
-                                  "layer_updates_per_iter",
-                                  "min_gain",
-                                  "num_staging_slots",
-                                  "bytes_per_second",
-                                  "host_pool",
-                                  "random_moves"};
+constexpr const char* kTaken[] = {
+    "num_redundant_experts",  "step_interval", "min_tokens_per_expert",
+    "layer_updates_per_iter", "min_gain",      "num_staging_slots",
+    "bytes_per_second",       "host_pool",     "random_moves"};
 
 Error BadValue(const std::string& key, const json& value, const std::string& expected) {
   return {ErrorCode::kInvalidArgument,
@@ -55,6 +51,7 @@ Status TakeKey(const std::string& key, const json& value, EplbConfig& config) {
                    Number(key, value, 0, layout::kMaxRedundantExperts));
     return {};
   }
+  if (key == "min_tokens_per_expert") return number(&online.min_tokens_per_expert, 1, kMost);
   if (key == "step_interval") return number(&online.step_interval, 1, kMost);
   if (key == "layer_updates_per_iter") {
     MOEBIUS_ASSIGN(const int64_t updates, Number(key, value, 0, 10000));

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <barrier>
+#include <functional>
 #include <thread>
 
 #include "base/log.h"
@@ -114,8 +115,9 @@ TEST(BalanceAgent, FetchesNoFasterThanItMay) {
 }
 
 // Ranks with device threads that take steps together, each with the least epoch that any of them
-// may have, while a planner moves experts all the time.
-void TakeStepsUntil(BalancedRanks& ranks, std::atomic<int64_t>& num_steps, int64_t num_plans) {
+// may have, while a planner moves experts all the time. is_enough: asked between steps.
+void TakeStepsUntil(BalancedRanks& ranks, std::atomic<int64_t>& num_steps,
+                    const std::function<bool()>& is_enough) {
   std::atomic<uint64_t> epoch{0};
   std::atomic<bool> is_over{false};
   std::atomic<int> num_wrong{0};
@@ -135,8 +137,7 @@ void TakeStepsUntil(BalancedRanks& ranks, std::atomic<int64_t>& num_steps, int64
       together.arrive_and_wait();
       if (rank == 0) {
         ++num_steps;
-        const moe::BalanceStatus status = ranks.board().ReadStatus();
-        is_over = status.num_committed >= num_plans || comm::Clock::now() > deadline;
+        is_over = is_enough() || comm::Clock::now() > deadline;
         epoch = ~uint64_t{0};
       }
     }
@@ -146,7 +147,12 @@ void TakeStepsUntil(BalancedRanks& ranks, std::atomic<int64_t>& num_steps, int64
   for (int rank = 0; rank < ranks.size(); ++rank) threads.emplace_back(device, rank);
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(num_wrong.load(), 0);
-  EXPECT_GE(ranks.board().ReadStatus().num_committed, num_plans);
+  EXPECT_TRUE(is_enough());
+}
+
+void TakeStepsUntil(BalancedRanks& ranks, std::atomic<int64_t>& num_steps, int64_t num_plans) {
+  TakeStepsUntil(ranks, num_steps,
+                 [&] { return ranks.board().ReadStatus().num_committed >= num_plans; });
 }
 
 TEST(BalanceAgent, RandomPlansWhileStepsRun) {
@@ -231,13 +237,13 @@ TEST(BalanceAgent, LoadGetsLevel) {
   planner.period = milliseconds(1);
   BalancedRanks ranks({.layout = layout, .num_staging = 2, .planner = std::move(planner)});
   ranks.Start();
-  TakeStepsUntil(ranks, num_steps, 2);
-  for (size_t layer = 0; layer < 2; ++layer) {
+  const auto is_level = [&](size_t layer) {
     const auto imbalance = [&](const std::vector<moe::SlotList>& lists) {
       return moe::Imbalance(moe::RankLoads(slots, load, lists[layer]));
     };
-    EXPECT_LT(imbalance(ranks.store(0).present()), imbalance(layout.experts) / 2) << layer;
-  }
+    return imbalance(ranks.store(0).present()) < imbalance(layout.experts) / 2;
+  };
+  TakeStepsUntil(ranks, num_steps, [&] { return is_level(0) && is_level(1); });
 }
 
 TEST(Rebalancer, PlansNothingWhileARankHasNotFlipped) {

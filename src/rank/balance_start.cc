@@ -35,6 +35,7 @@ RebalancerOptions PlannerOf(const Links& links) {
   planner.choice.layer_updates_per_iter = online.layer_updates_per_iter;
   planner.choice.num_staging = online.num_staging;
   planner.choice.min_gain = online.min_gain;
+  planner.choice.min_tokens_per_expert = online.min_tokens_per_expert;
   planner.choice.is_random = online.is_random;
   planner.choice.seed = online.seed;
   planner.step_interval = online.step_interval;

@@ -54,6 +54,7 @@ TEST(EngineMessages, Start) {
   options.exchange_mode = moe::ExchangeMode::kLatency;
   options.online = {.layer_updates_per_iter = 2,
                     .step_interval = 33,
+                    .min_tokens_per_expert = 77,
                     .min_gain = 0.25,
                     .num_staging = 7,
                     .bytes_per_second = 1 << 20,
@@ -95,6 +96,7 @@ TEST(EngineMessages, Start) {
   EXPECT_EQ(back.options.slots.num_slots, 5);
   EXPECT_EQ(back.options.online.layer_updates_per_iter, 2);
   EXPECT_EQ(back.options.online.step_interval, 33);
+  EXPECT_EQ(back.options.online.min_tokens_per_expert, 77);
   EXPECT_EQ(back.options.online.min_gain, 0.25);
   EXPECT_EQ(back.options.online.num_staging, 7);
   EXPECT_EQ(back.options.online.bytes_per_second, 1 << 20);

@@ -106,6 +106,7 @@ void Put(const moe::OnlineBalance& from, proto::OnlineBalance* to) {
   to->set_host_pool(from.host_pool);
   to->set_is_random(from.is_random);
   to->set_seed(from.seed);
+  to->set_min_tokens_per_expert(from.min_tokens_per_expert);
 }
 
 void Take(const proto::OnlineBalance& from, moe::OnlineBalance* to) {
@@ -117,6 +118,7 @@ void Take(const proto::OnlineBalance& from, moe::OnlineBalance* to) {
   to->host_pool = from.host_pool();
   to->is_random = from.is_random();
   to->seed = from.seed();
+  to->min_tokens_per_expert = from.min_tokens_per_expert();
 }
 
 void Put(const layout::ParallelConfig& from, proto::Parallel* to) {

@@ -17,7 +17,9 @@ namespace moebius::moe {
 struct OnlineBalance {
   int layer_updates_per_iter = 0;  // layers that may change in one step; 0: none ever does
   int64_t step_interval = 100;     // steps from one change to the next, at least
-  double min_gain = 0.05;          // that a layer's imbalance (max / mean - 1) must lose by one
+  // Tokens that a layer has counted since it was last looked at, divided by its experts, at least.
+  int64_t min_tokens_per_expert = 128;
+  double min_gain = 0.05;  // that a layer's imbalance (max / mean - 1) must lose by one
   // Slots of each rank beside those of its layers, where experts arrive: what one change writes on
   // a rank at most.
   int num_staging = 4;

@@ -32,9 +32,10 @@ struct SlotShape {
   constexpr int FirstSlot(int rank) const {
     return rank * (num_slots / num_ranks) + std::min(rank, num_slots % num_ranks);
   }
-  // Groups can be kept whole on nodes.
+  // Groups can be kept whole on nodes: the last one, which has fewest slots, has enough.
   constexpr bool HasNodeGroups() const {
-    return num_nodes > 1 && num_groups % num_nodes == 0 && num_ranks % num_nodes == 0;
+    return num_nodes > 1 && num_groups % num_nodes == 0 && num_ranks % num_nodes == 0 &&
+           (num_slots - FirstSlot(num_ranks - num_ranks / num_nodes)) * num_nodes >= num_experts;
   }
 };
 // kInvalidArgument names the number that is wrong and what was expected.

@@ -75,10 +75,10 @@ TEST(PlanLayer, RefusesWhatItCannotPlanFor) {
   EXPECT_EQ(PlanError(BalancePolicy::kImprove, shape, {1, 1}, {0, 1, 0}),
             "balance: the present list has 3 places, expected 4 (2 ranks of 2)");
   EXPECT_EQ(PlanError(BalancePolicy::kImprove, shape, {1, 1}, {0, 1, 0, 1}),
-            "balance: place 1 of the present list is not empty, but rank 0 has 1 slots");
-  EXPECT_EQ(PlanError(BalancePolicy::kImprove, shape, {1, 1}, {0, -1, 2, 1}),
+            "balance: place 3 of the present list is not empty, but rank 1 has 1 slots");
+  EXPECT_EQ(PlanError(BalancePolicy::kImprove, shape, {1, 1}, {0, 1, 2, -1}),
             "balance: place 2 of the present list holds expert 2, expected one below 2");
-  EXPECT_EQ(PlanError(BalancePolicy::kImprove, shape, {1, 1}, {0, -1, 0, 0}),
+  EXPECT_EQ(PlanError(BalancePolicy::kImprove, shape, {1, 1}, {0, 0, 0, -1}),
             "balance: expert 1 has no slot in the present list, expected at least one");
   EXPECT_EQ(PlanError(BalancePolicy::kImprove, shape, {1, 1}, {}, {.min_gain = -0.5}),
             "balance: min_gain is -0.5, expected 0 to 1000");
