@@ -61,7 +61,9 @@ Status TakeKey(const std::string& key, const json& value, EplbConfig& config) {
   if (key == "num_staging_slots") return number(&online.num_staging, 1, 4096);
   if (key == "bytes_per_second") return number(&online.bytes_per_second, 0, kMost);
   if (key == "min_gain") {
-    if (!value.is_number() || value < 0) return tl::unexpected(BadValue(key, value, "0 or more"));
+    if (!value.is_number() || value < 0 || value > 1000) {
+      return tl::unexpected(BadValue(key, value, "0 to 1000"));
+    }
     online.min_gain = value.get<double>();
     return {};
   }
@@ -97,6 +99,7 @@ Result<EplbConfig> ParseEplbConfig(const std::string& text, const EplbConfig& be
                      text);
   }
   EplbConfig config = before;
+  config.is_given = true;
   for (const auto& [key, value] : object.items()) MOEBIUS_TRY(TakeKey(key, value, config));
   return config;
 }

@@ -15,7 +15,8 @@ namespace moebius::app {
 struct EplbConfig {
   std::optional<int64_t> num_redundant_experts;
   std::optional<int> layer_updates_per_iter;
-  moe::OnlineBalance online;         // but for layer_updates_per_iter
+  moe::OnlineBalance online;  // but for layer_updates_per_iter
+  bool is_given = false;
   std::vector<std::string> ignored;  // keys without a meaning here, and why
 };
 

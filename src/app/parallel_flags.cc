@@ -127,6 +127,9 @@ Status SettleBalance(const ParallelOptions& options, frontend::OpenOptions& open
   if (options.num_redundant_experts > 0 && !is_on) {
     notes.push_back("--num-redundant-experts is ignored: it takes --enable-eplb");
   }
+  if (options.eplb.is_given && !is_on && !is_block) {
+    notes.push_back("--eplb-config is ignored: it takes --enable-eplb");
+  }
   if (!is_block && !is_on) return {};
   const char* const what = is_block ? "moe_config.load_balancer" : "--enable-eplb";
   if (!open.parallel.expert_parallel_active()) {
@@ -136,7 +139,8 @@ Status SettleBalance(const ParallelOptions& options, frontend::OpenOptions& open
         what));
     return {};
   }
-  if (is_block && is_on) notes.push_back("--enable-eplb is ignored: moe_config.load_balancer is");
+  if (is_block && is_on)
+    notes.push_back("--enable-eplb is ignored: moe_config.load_balancer is given");
   std::ranges::copy(options.eplb.ignored, std::back_inserter(notes));
   moe::BalanceOptions& balance = open.balance;
   if (is_block) {
@@ -158,6 +162,12 @@ Status SettleBalance(const ParallelOptions& options, frontend::OpenOptions& open
       options.eplb.layer_updates_per_iter.value_or(balance.online.layer_updates_per_iter);
   balance.online = options.eplb.online;
   balance.online.layer_updates_per_iter = updates;
+  if (balance.is_on && updates > 0 && !open.engine.expert_statistics) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "--no-expert-statistics is on, expected it off where experts move by what is "
+                     "counted ({}; layer_updates_per_iter 0 leaves them where they are)",
+                     what);
+  }
   return {};
 }
 

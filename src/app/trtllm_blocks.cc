@@ -100,6 +100,7 @@ Status ReadBalancer(const json& value, MoeConfig* config) {
 moe::BalanceOptions BalanceOf(const plan::PlacementFile& placement) {
   moe::BalanceOptions balance;
   balance.num_slots = placement.num_slots;
+  balance.ep_size = placement.ep_size;
   balance.assignments.insert(placement.assignments.begin(), placement.assignments.end());
   balance.online.layer_updates_per_iter = placement.layer_updates_per_iter;
   return balance;

@@ -194,6 +194,7 @@ Status DecoderModel::KeepSource(std::unique_ptr<Checkpoint> checkpoint,
       expert_slots_,
       ExpertSlots::Create(moe_layers_, {.slots_per_rank = static_cast<int>(moe_.num_slots) /
                                                           options_.shard.experts.size,
+                                        .rank = options_.shard.experts.rank,
                                         .home = HomeOf(options_.shard),
                                         .act = options_.act,
                                         .source = source_.get(),

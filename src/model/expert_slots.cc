@@ -130,7 +130,7 @@ Status ExpertSlots::UsePool(moe::HostPool pool) {
 
 int ExpertSlots::LocalSlotOf(const MoeLayer& layer, int expert) const {
   for (const int32_t slot : layer.placement.slots(ExpertId(expert))) {
-    if (slot / options_.slots_per_rank == options_.home) return slot % options_.slots_per_rank;
+    if (slot / options_.slots_per_rank == options_.rank) return slot % options_.slots_per_rank;
   }
   return -1;
 }

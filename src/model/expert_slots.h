@@ -32,6 +32,7 @@ class ExpertSlots final : public moe::ExpertStore {
   };
   struct Options {
     int slots_per_rank = 1;
+    int rank = 0;                          // this one, among those that share the slots
     int home = 0;                          // SlotTable's
     DType act = DType::kF32;               // of activations
     const TensorSource* source = nullptr;  // of the checkpoint; outlives this

@@ -3,6 +3,7 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <thread>
 
 #include "base/check.h"
 #include "base/math.h"
@@ -152,9 +153,14 @@ void BalanceBoard::Show(std::span<const LayerUpdate> updates) const {
 }
 
 std::vector<moe::SlotList> BalanceBoard::ReadPlaces() const {
-  while (true) {
+  constexpr int kMostLooks = 100;
+  for (int look = 0; look < kMostLooks; ++look) {
     const uint64_t version = head().places_version.load();
     if (version == 0) return {};
+    if (version % 2 != 0) {
+      std::this_thread::yield();
+      continue;
+    }
     std::vector<moe::SlotList> layers(static_cast<size_t>(shape_.num_layers));
     for (int layer = 0; layer < shape_.num_layers; ++layer) {
       int32_t* place = PlacesOf(layer);
@@ -162,8 +168,9 @@ std::vector<moe::SlotList> BalanceBoard::ReadPlaces() const {
         layers[static_cast<size_t>(layer)].push_back(std::atomic_ref(*place++).load());
       }
     }
-    if (version % 2 == 0 && head().places_version.load() == version) return layers;
+    if (head().places_version.load() == version) return layers;
   }
+  return {};
 }
 
 void BalanceBoard::Commit(uint64_t number) const {

@@ -141,6 +141,7 @@ class BalanceBoard {
   // alone writes, the layers that change, at the start all of them; before its first word there is
   // nothing to read.
   void Show(std::span<const LayerUpdate> updates) const;
+  // Empty: nothing yet, or not now (the planner is at it, or died there).
   std::vector<moe::SlotList> ReadPlaces() const;
 
  private:

@@ -1,6 +1,7 @@
 #include "rank/balance_start.h"
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 #include <vector>
 
@@ -29,7 +30,7 @@ int StageOf(const DeploymentShape& shape, int64_t layer) {
 }
 
 // The planner's, at world rank 0.
-RebalancerOptions PlannerOf(const Links& links) {
+RebalancerOptions PlannerOf(const Links& links, const moe::ExpertStore& store) {
   const moe::OnlineBalance& online = links.shape().online;
   RebalancerOptions planner;
   planner.choice.layer_updates_per_iter = online.layer_updates_per_iter;
@@ -39,6 +40,16 @@ RebalancerOptions PlannerOf(const Links& links) {
   planner.choice.is_random = online.is_random;
   planner.choice.seed = online.seed;
   planner.step_interval = online.step_interval;
+  if (online.bytes_per_second > 0) {
+    // What a plan may fetch for a rank takes so long by the rate alone.
+    size_t bytes = 0;
+    for (int layer = 0; layer < links.shape().num_moe_layers; ++layer) {
+      bytes = std::max(bytes, store.ExpertBytes(layer));
+    }
+    planner.deadline += std::chrono::nanoseconds(
+        static_cast<int64_t>(2e9 * static_cast<double>(bytes) * online.num_staging /
+                             static_cast<double>(online.bytes_per_second)));
+  }
   planner.abort = &links.control().abort();
   planner.load = [counts = links.expert_counts()] { return counts.Sum(); };
   planner.num_steps = [control = links.control()] { return control.Counters(0).Read().num_steps; };
@@ -73,6 +84,10 @@ Status MakeHostPool(Links& links, model::Model& model) {
   for (int layer = 0; layer < shape.num_moe_layers; ++layer) {
     options.expert_bytes.push_back(slots->ExpertBytes(layer));
   }
+  // A pipeline stage may have no experts.
+  if (std::ranges::count(options.expert_bytes, size_t{0}) == std::ssize(options.expert_bytes)) {
+    return {};
+  }
   MOEBIUS_ASSIGN(moe::HostPool pool, moe::HostPool::Create(options));
   return slots->UsePool(std::move(pool));
 }
@@ -85,7 +100,7 @@ std::unique_ptr<BalanceAgent> StartBalancing(Links& links, model::Model& model) 
   options.mail.rank = links.rank().value();
   options.mail.abort = &links.control().abort();
   options.mail.bytes_per_second = shape.online.bytes_per_second;
-  if (links.rank().value() == 0) options.planner = PlannerOf(links);
+  if (links.rank().value() == 0) options.planner = PlannerOf(links, *model.expert_store());
   return std::make_unique<BalanceAgent>(*links.board(), std::move(options), model.expert_store());
 }
 

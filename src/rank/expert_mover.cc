@@ -97,6 +97,13 @@ Status ExpertMover::Check() const {
                        update.layer, layout_.num_layers());
     }
     is_changed[static_cast<size_t>(update.layer)] = true;
+    const moe::SlotList& present = layout_.experts[static_cast<size_t>(update.layer)];
+    for (size_t place = 0; place < present.size(); ++place) {
+      // (Lists are of the board's length.) An empty place has no weights to be changed.
+      if (present[place] >= 0 || update.experts[place] < 0) continue;
+      return MakeError(ErrorCode::kCorrupt, "plan {} fills place {} of layer {}, which is empty",
+                       plan_.number, place, update.layer);
+    }
     const auto placement = moe::Placement::Create(layout_.slots.num_experts, update.experts);
     if (!placement) {
       return tl::unexpected(placement.error().WithContext(

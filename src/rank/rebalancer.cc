@@ -116,7 +116,7 @@ void Rebalancer::SeeThrough(const BalancePlan& plan) {
     board_.Show(plan.updates);
     board_.Commit(number);
     LogDebug("balancing: plan {} of {} layers is committed", number, plan.updates.size());
-    WaitUntil([&] { return AreAll(&BalanceCell::epoch, number); }, Clock::time_point::max());
+    WaitForAll(&BalanceCell::epoch, number, "used");
     return;
   }
   const std::string reason = is_ending() ? "" : WhyNotReady(number);
@@ -126,7 +126,23 @@ void Rebalancer::SeeThrough(const BalancePlan& plan) {
   ++counters.num_dropped;
   counters.last_drop.Set(reason);
   LogWarning("balancing: plan {} is dropped, the placement stays: {}", number, reason);
-  WaitUntil([&] { return AreAll(&BalanceCell::released, number); }, Clock::time_point::max());
+  WaitForAll(&BalanceCell::released, number, "let go of");
+}
+
+// Steps may stop for hours; while they go on, somebody is stuck who is not here after this.
+void Rebalancer::WaitForAll(std::atomic<uint64_t> BalanceCell::* word, uint64_t number,
+                            const char* done) {
+  constexpr auto kLong = std::chrono::seconds(30);
+  constexpr int64_t kManySteps = 100;
+  bool has_warned = false;
+  while (!is_ending() && !AreAll(word, number)) {
+    const int64_t steps = options_.num_steps();
+    WaitUntil([&] { return AreAll(word, number); }, Clock::now() + kLong);
+    if (has_warned || AreAll(word, number) || options_.num_steps() - steps < kManySteps) continue;
+    has_warned = true;
+    LogWarning("balancing: not all ranks have {} plan {} while steps go on: experts stay", done,
+               number);
+  }
 }
 
 }  // namespace moebius::rank

@@ -42,6 +42,8 @@ class Rebalancer {
   // Until then or the deadline, or until this is ending.
   void WaitUntil(const std::function<bool()>& is_over, comm::Clock::time_point deadline);
   void SeeThrough(const BalancePlan& plan);
+  // All ranks' words are `number`; done: what that means, for whoever wonders.
+  void WaitForAll(std::atomic<uint64_t> BalanceCell::* word, uint64_t number, const char* done);
   bool AreAll(std::atomic<uint64_t> BalanceCell::* word, uint64_t number) const;
   int FirstFailed(uint64_t number) const;  // a rank; negative: none has
   std::string WhyNotReady(uint64_t number) const;

@@ -12,7 +12,7 @@ constexpr moe::SlotShape kSlots{.num_experts = 8, .num_slots = 8, .num_ranks = 4
 // Counts of layers whose first `hot` experts get ten times as much.
 moe::ExpertStats CountsOf(const std::vector<int>& hot, int64_t tokens) {
   moe::ExpertStats stats(static_cast<int>(hot.size()), kSlots.num_experts);
-  for (size_t i = 0; i < stats.counts().size(); ++i) {
+  for (size_t i = 0; i < hot.size() * 8; ++i) {  // those of prompts, after these, stay 0
     stats.counts()[i] = tokens * (static_cast<int>(i % 8) < hot[i / 8] ? 10 : 1);
   }
   return stats;

@@ -201,7 +201,8 @@ void AppendBalanceMetrics(const Snapshot& snapshot, const ExpertLoad& window,
   text.Gauge("moebius:routing_locality_expected",
              "What it is without any care: 1 over the ranks that experts are spread over.",
              1.0 / num_ranks);
-  text.Gauge("moebius:eplb_epoch", "Number of the placement in use: one more at every change.",
+  text.Gauge("moebius:eplb_epoch",
+             "Number of the last placement that was committed: it grows with every change.",
              snapshot.placement.epoch);
   AppendMoves(snapshot.placement, text);
 }

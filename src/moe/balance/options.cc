@@ -24,6 +24,20 @@ Result<SlotAssignment> SlotsOf(const BalanceOptions& options, int64_t num_expert
                      "0 for no balancing",
                      slots.num_slots, num_experts);
   }
+  if (slots.num_slots > num_experts * num_ranks) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "{} is {}, expected at most {}: {} experts on {} ranks, a second copy on one "
+                     "rank serves nobody",
+                     options.num_slots > 0 ? "load_balancer.num_slots" : "num_redundant_experts",
+                     options.num_slots > 0 ? options.num_slots : options.num_redundant,
+                     num_experts * (options.num_slots > 0 ? num_ranks : num_ranks - 1), num_experts,
+                     num_ranks);
+  }
+  if (options.ep_size > 0 && options.ep_size != num_ranks) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "load_balancer.ep_size is {}, expected {}, the ranks that share experts",
+                     options.ep_size, num_ranks);
+  }
   for (const auto& [layer, list] : options.assignments) {
     if (std::ranges::find(moe_layers, layer) == moe_layers.end()) {
       return MakeError(ErrorCode::kInvalidArgument,

@@ -34,6 +34,7 @@ struct OnlineBalance {
 struct BalanceOptions {
   int64_t num_slots = 0;      // of a layer, over all ranks; 0: one an expert
   int64_t num_redundant = 0;  // instead: so many beyond one an expert
+  int64_t ep_size = 0;        // ranks that a placement is for; 0: it does not say
   // By layer of the model: the expert of each slot. Layers that are not there begin in order.
   std::map<int64_t, std::vector<int32_t>> assignments;
   std::string source;  // of those: the file, or the field that has them
