@@ -333,7 +333,7 @@ TEST(Parse, ConfigFileHasTheSameKeysAndTheCommandLineWins) {
   const auto bench = ParseCommandLine({"bench", "latency", "M", "--config", path});
   ASSERT_TRUE(bench) << bench.error().message();
   EXPECT_EQ(std::get<BenchOptions>(bench->command).input_len, 7);
-  EXPECT_EQ(bench->notes.size(), 1u);
+  EXPECT_EQ(bench->notes.size(), 2u);  // of the port, and of --eplb-config without --enable-eplb
   EXPECT_EQ(bench->debug_notes, Args{path + ": of other commands: max-tokens"});
   EXPECT_TRUE(ParseCommandLine({"doctor", "--config", path}));
   std::ofstream(path) << "a: [1\n";
