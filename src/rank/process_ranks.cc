@@ -104,7 +104,7 @@ class ProcessRanks::Impl {
 
 Status ProcessRanks::Impl::Start() {
   std::vector<int> sockets;
-  const Status connected = Connect(&sockets);
+  Status connected = Connect(&sockets);
   if (!connected) {
     for (const int socket : sockets) close(socket);
     return connected;
