@@ -93,8 +93,7 @@ class DecoderModel : public Model {
   };
   void DeclareExperts(WeightPlan& plan, const std::string& prefix, const ExpertNames& names,
                       MoeLayer* layer);
-  // The same from whole matrices of each expert.
-  // matrices_of is kept, for experts that move.
+  // The same from whole matrices of each expert. matrices_of is kept, for experts that move.
   void DeclareExpertMatrices(WeightPlan& plan, const std::string& router,
                              const std::function<ExpertMatrices(int64_t expert)>& matrices_of,
                              MoeLayer* layer);
