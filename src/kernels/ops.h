@@ -163,6 +163,19 @@ void Mlp(ExecContext& ctx, const MlpArgs& args);
 // The same by the operations that it is made of, one after the other; so for the others below.
 void MlpInSteps(ExecContext& ctx, const MlpArgs& args);
 
+// Logits whose k best are a draw of k experts without replacement (the Gumbel-top-k trick: Kool et
+// al., 2019): logits[t, e] = log_probabilities[e] + noise of (layer, token, position, e) alone
+// (kernels/random.h), so that a token's choice does not depend on its batch. For benchmarks.
+struct DrawLogitsArgs {
+  std::span<const TokenId> tokens;           // T
+  std::span<const Position> positions;       // T
+  std::span<const float> log_probabilities;  // E
+  int layer = 0;
+  Mat logits;  // [T, E] float32
+};
+void DrawLogits(ExecContext& ctx, const DrawLogitsArgs& args);
+void DrawLogitsOnHost(ExecContext& ctx, const DrawLogitsArgs& args);
+
 // The router's choice from logits [T, E] float32: k experts a row, best first; ties go to the
 // lowest id.
 enum class RouterScore : uint8_t {

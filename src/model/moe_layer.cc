@@ -102,15 +102,17 @@ void Route(Step& step, MoeShared& shared, const MoeLayer& layer, const RowRange&
       args.score = kernels::RouterScore::kSigmoidOnTop;
       break;
   }
-  if (shared.forced_routing != nullptr) {
+  if (!shared.forced_routing.empty()) {
     // The wished distribution stands for the whole choice: no bias, no groups.
-    step.ctx.pool->RunRanges(rows.rows, 8, [&](int64_t from, int64_t to, int /*thread_idx*/) {
-      const auto first = static_cast<size_t>(range.begin + from);
-      const auto count = static_cast<size_t>(to - from);
-      shared.forced_routing->FillLogits(layer.index, step.batch.tokens.subspan(first, count),
-                                        step.batch.positions.subspan(first, count),
-                                        routed.logits.Rows(from, to - from));
-    });
+    const auto num_experts = static_cast<size_t>(config.num_experts);
+    const auto first = static_cast<size_t>(range.begin);
+    const auto count = static_cast<size_t>(range.count);
+    kernels::DrawLogits(step.ctx, {.tokens = step.batch.tokens.subspan(first, count),
+                                   .positions = step.batch.positions.subspan(first, count),
+                                   .log_probabilities = shared.forced_routing.subspan(
+                                       static_cast<size_t>(layer.index) * num_experts, num_experts),
+                                   .layer = layer.index,
+                                   .logits = routed.logits});
   } else {
     Project(step.ctx, rows, layer.router, routed.logits);
     args.bias = layer.bias;

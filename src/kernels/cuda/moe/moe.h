@@ -40,6 +40,19 @@ struct RouteTopKLaunch {
 };
 int LaunchRouteTopK(const RouteTopKLaunch& args, CUstream_st* stream);
 
+// See DrawLogitsArgs in kernels/ops.h.
+struct DrawLogitsLaunch {
+  const int32_t* tokens = nullptr;           // [rows]
+  const int32_t* positions = nullptr;        // [rows]
+  const float* log_probabilities = nullptr;  // [experts]
+  int layer = 0;
+  float* logits = nullptr;  // out [rows, experts]
+  int64_t logits_stride = 0;
+  int64_t rows = 0;
+  int num_experts = 0;
+};
+int LaunchDrawLogits(const DrawLogitsLaunch& args, CUstream_st* stream);
+
 // See ChooseSlotsArgs in kernels/ops.h.
 struct ChooseSlotsLaunch {
   const int32_t* experts = nullptr;     // [rows, k]

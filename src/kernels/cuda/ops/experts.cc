@@ -190,6 +190,19 @@ void PutChoice(const SlotChoice& choice, Launch* launch) {
 
 }  // namespace
 
+void DrawLogits(ExecContext& ctx, const DrawLogitsArgs& args) {
+  DrawLogitsLaunch launch;
+  launch.tokens = args.tokens.data();
+  launch.positions = args.positions.data();
+  launch.log_probabilities = args.log_probabilities.data();
+  launch.layer = args.layer;
+  launch.logits = args.logits.Row<float>(0);
+  launch.logits_stride = args.logits.stride;
+  launch.rows = args.logits.rows;
+  launch.num_experts = static_cast<int>(args.log_probabilities.size());
+  ctx.device->Check(LaunchDrawLogits(launch, ctx.device->stream), "draw_logits");
+}
+
 void RouteTopK(ExecContext& ctx, const RouteTopKArgs& args) {
   ctx.device->Check(LaunchRouteTopK(LaunchOf(args), ctx.device->stream), "route_topk");
 }

@@ -333,6 +333,24 @@ TEST_P(CudaOps, HeadGemm) {
   }
 }
 
+TEST_P(CudaOps, DrawLogits) {
+  bench().Reset();
+  for (const auto& [rows, experts] : {std::pair(1, 8), std::pair(37, 256)}) {
+    const std::vector<int32_t> tokens = Ints(rows, 100000);
+    const std::vector<int32_t> positions = Ints(rows, 5000);
+    std::vector<float> log_probabilities;
+    for (int e = 0; e < experts; ++e) log_probabilities.push_back(-random_.Normal());
+    TestMat want(DType::kF32, rows, experts);
+    TestMat got = want;
+    const Mat d_out = bench().Put(got);
+    DrawLogits(host(), {tokens, positions, log_probabilities, 3, want.view()});
+    DrawLogits(device(), {bench().Put(tokens), bench().Put(positions),
+                          bench().Put(log_probabilities), 3, d_out});
+    bench().Get(d_out, got);
+    ExpectClose(got, want, 2e-6, "draw_logits");
+  }
+}
+
 // Routing, slots, both expert products and the sum, as a layer runs them; with a row of padding.
 TEST_P(CudaOps, Experts) {
   struct Shape {
