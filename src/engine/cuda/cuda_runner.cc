@@ -11,12 +11,14 @@
 #include "model/model_config.h"
 #include "moe/exchange/exchange.h"
 #include "platform/cuda/device.h"
+#include "platform/cuda/trace_range.h"
 
 namespace moebius::engine {
 
 using platform::cuda::CopyAsync;
 using platform::cuda::DeviceMemory;
 using platform::cuda::PinnedMemory;
+using platform::cuda::TraceRange;
 
 namespace {
 
@@ -237,6 +239,7 @@ void CudaRunner::SetShared(const SharedStep* shared) {
 }
 
 Status CudaRunner::Queue(const StepPlan& plan, Slot& slot, QueueTimes& times) {
+  const TraceRange range(IsDecode(plan) ? "queue decode step" : "queue step with prompts");
   auto since = std::chrono::steady_clock::now();
   const auto lap = [&] {
     const auto begin = std::exchange(since, std::chrono::steady_clock::now());
@@ -340,12 +343,14 @@ Status CudaRunner::RunGraph(const GraphKey& key, const StagedPlan& staged, const
     return {};
   };
   if (const auto it = graphs_.find(key); it != graphs_.end()) {
+    const TraceRange range("replay graph");
     ++num_replays_;
     slot.mode = it->second.mode;
     return it->second.graph.Launch(stream());
   }
   // The first time kernels are loaded, which a capture does not allow.
   if (seen_keys_.insert(key).second) return forward();
+  const TraceRange range("capture graph");
   MOEBIUS_ASSIGN(platform::cuda::Graph graph, platform::cuda::Graph::Capture(stream(), forward));
   const auto made = graphs_.emplace(key, Captured{std::move(graph), slot.mode}).first;
   return made->second.graph.Launch(stream());
@@ -418,6 +423,7 @@ Status CudaRunner::QueueOutputs(const StagedPlan& staged, const Slot& slot) {
 }
 
 Result<StepOutput> CudaRunner::Wait(StepHandle step, std::chrono::milliseconds timeout) {
+  const TraceRange range("wait for step");
   MOEBIUS_CHECK_LT(num_waited_, num_launched_);
   Slot& slot = SlotAt(num_waited_);
   MOEBIUS_CHECK_EQ(slot.plan->step_id, step.step_id);
