@@ -89,12 +89,13 @@ Status CheckDeviceRanks(const OpenOptions& options, const model::ModelConfig& co
                      parallel.pipeline_parallel_size, options.device);
   }
   if (config.moe.num_experts > 0 && parallel.expert_parallel_active() &&
-      config.moe.router == model::RouterKind::kSigmoidInput) {
-    return MakeError(ErrorCode::kInvalidArgument,
-                     "--enable-expert-parallel is on, expected --no-enable-expert-parallel for a "
-                     "{} model with --device {}: its experts scale what they read, and the "
-                     "router's weights do not travel between GPUs",
-                     config.model_type, options.device);
+      config.moe.router == model::RouterKind::kSigmoidInput && config.moe.top_k > 1) {
+    return MakeError(
+        ErrorCode::kInvalidArgument,
+        "--enable-expert-parallel is on, expected --no-enable-expert-parallel for a "
+        "{} model of {} experts a token with --device {}: they scale what they read, and the "
+        "router's weights do not travel between GPUs",
+        config.model_type, config.moe.top_k, options.device);
   }
   if (parallel.num_gpus() > num_devices) {
     return MakeError(ErrorCode::kInvalidArgument,

@@ -91,10 +91,11 @@ struct AddArgs {
 };
 void Add(ExecContext& ctx, const AddArgs& args);
 
-// to = from, of one dtype and shape.
+// to = from, of one dtype and shape; with a scale, float32 or bfloat16 rows times that.
 struct CopyRowsArgs {
   Mat from;
   Mat to;
+  std::span<const float> scale = {};  // by row; empty: as they are
 };
 void CopyRows(ExecContext& ctx, const CopyRowsArgs& args);
 void CopyRowsOnHost(ExecContext& ctx, const CopyRowsArgs& args);

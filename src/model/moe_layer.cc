@@ -133,6 +133,10 @@ void Route(Step& step, MoeShared& shared, const MoeLayer& layer, const RowRange&
 
 // Llama 4 scales what an expert reads, the others what it returns.
 bool ScalesInput(const MoeConfig& config) { return config.router == RouterKind::kSigmoidInput; }
+// Where the exchange does not bring weights, rows are scaled before they leave.
+bool ScalesBefore(const MoeShared& shared) {
+  return ScalesInput(shared.config) && !shared.exchange->brings_weights();
+}
 
 void RunExperts(Step& step, const MoeShared& shared, const MoeLayer& layer,
                 const moe::DispatchedRows& work, const ExpertRows& buffers) {
@@ -141,7 +145,7 @@ void RunExperts(Step& step, const MoeShared& shared, const MoeLayer& layer,
   first.offsets = work.offsets.first(layer.gate_up.size() + 1);
   first.pairs = work.pairs;
   first.rows_per_pair = work.rows_per_pair;
-  if (ScalesInput(shared.config)) first.row_scale = work.weights;
+  if (ScalesInput(shared.config) && !ScalesBefore(shared)) first.row_scale = work.weights;
   first.likely_places = work.likely_places;
   first.weights = layer.gate_up;
   first.out = shared.inner.Mine(buffers.hidden);
@@ -168,10 +172,18 @@ void RunChunk(Step& step, MoeShared& shared, const MoeLayer& layer, const RowRan
   Routed routed(step.arena(), range.count, config);
   Route(step, shared, layer, range, routed);
   timer.Next(&PartTimes::dispatch);
+  Mat sent = rows;
+  std::span<const float> weights = routed.weights;
+  if (ScalesBefore(shared)) {
+    MOEBIUS_CHECK_EQ(config.top_k, 1);
+    sent = step.arena().AllocMat(step.act, range.count, rows.cols);
+    kernels::CopyRows(step.ctx, {.from = rows, .to = sent, .scale = weights});
+    weights = {};
+  }
   const moe::DispatchedRows work = shared.exchange->Dispatch(step.ctx,
-                                                             {.rows = rows,
+                                                             {.rows = sent,
                                                               .slots = routed.slots,
-                                                              .weights = routed.weights,
+                                                              .weights = weights,
                                                               .k = config.top_k,
                                                               .num_slots = shared.num_slots,
                                                               .most_rows = most_rows},
@@ -350,6 +362,7 @@ void ReserveMoe(Arena& arena, int64_t rows, DType act, int64_t hidden_size,
     chunk *= shared.shard.experts.size;
     GatheredRows(arena, chunk, act, hidden_size, config.top_k);
   }
+  if (ScalesBefore(shared)) arena.AllocMat(act, chunk, hidden_size);
   arena.Alloc(shared.exchange->ArenaBytes(chunk, config.top_k, shared.num_slots));
   const int64_t width = cut ? shared.outer.count() : hidden_size;
   ExpertRows(arena, MoePlaces(shared, rows), act, config.intermediate_size, width);

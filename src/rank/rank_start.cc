@@ -209,11 +209,12 @@ Result<DeploymentShape> ShapeOf(const RankOptions& options) {
   }
   shape.stage_bytes = static_cast<size_t>(limits.max_rows * config.hidden_size) * sizeof(float);
   if (!shape.exchanges()) return shape;
-  if (on_device && config.moe.router == model::RouterKind::kSigmoidInput) {
+  if (on_device && config.moe.router == model::RouterKind::kSigmoidInput && config.moe.top_k > 1) {
     return MakeError(ErrorCode::kUnsupported,
-                     "expert parallelism of a {} model on GPUs: its experts scale what they read, "
-                     "and the router's weights do not travel; expected one rank or cut experts",
-                     config.model_type);
+                     "expert parallelism of a {} model with {} experts a token on GPUs: they scale "
+                     "what they read, and the router's weights do not travel; expected 1 expert a "
+                     "token, one rank or cut experts",
+                     config.model_type, config.moe.top_k);
   }
   model::Shard shard;
   shard.tp.size = options.parallel.tensor_parallel_size;

@@ -88,6 +88,12 @@ TEST_P(CudaOps, Rows) {
       bench().Get(d_sum, got_sum);
       ExpectClose(got_sum, sum, 1e-6, "add " + what);
 
+      std::vector<float> scales;
+      for (int row = 0; row < rows; ++row) scales.push_back(random_.Normal());
+      CopyRows(device(), {.from = bench().Put(y), .to = d_out, .scale = bench().Put(scales)});
+      CopyRows(host(), {.from = y.view(), .to = want.view(), .scale = scales});
+      bench().Get(d_out, got);
+      ExpectClose(got, want, 0, "copy_rows with a scale " + what);
       CopyRows(device(), {.from = bench().Put(y), .to = d_out});
       CopyRows(host(), {.from = y.view(), .to = want.view()});
       bench().Get(d_out, got);
