@@ -101,6 +101,17 @@ void CopySlot(moe::ExpertStore& store, int layer, int from_slot, int staging) {
   }
 }
 
+void CopyFromCheckpoint(moe::ExpertStore& store, int layer, int expert, int staging) {
+  const size_t num_bytes = store.ExpertBytes(layer);
+  for (size_t offset = 0; offset < num_bytes;) {
+    const auto stored = store.FromCheckpoint(layer, ExpertId(expert), offset);
+    ASSERT_TRUE(stored) << stored.error().message();
+    ASSERT_FALSE(stored->bytes.empty());
+    store.Write(staging, offset, stored->bytes);
+    offset += stored->bytes.size();
+  }
+}
+
 // Fetches what the move needs, from its own slots or the checkpoint, and prepares it.
 void PrepareMove(moe::ExpertStore& store, const Move& move, bool from_checkpoint) {
   std::vector<Change> changes;
@@ -113,8 +124,7 @@ void PrepareMove(moe::ExpertStore& store, const Move& move, bool from_checkpoint
     for (size_t slot = 0; slot < after.size(); ++slot) {
       if (after[slot] == before[slot]) continue;
       if (from_checkpoint) {
-        const Status fetched = store.FetchFromCheckpoint(layer, ExpertId(after[slot]), staging);
-        ASSERT_TRUE(fetched) << fetched.error().message();
+        CopyFromCheckpoint(store, layer, after[slot], staging);
       } else {
         CopySlot(store, layer,
                  static_cast<int>(std::ranges::find(before, after[slot]) - before.begin()),
