@@ -1,6 +1,7 @@
 #include "model/expert_slots.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <utility>
 
@@ -86,6 +87,11 @@ size_t ExpertSlots::ExpertBytes(int layer) const {
   return Find(layer) != nullptr ? gate_up_bytes_ + down_bytes_ : 0;
 }
 
+int ExpertSlots::NumSlots(int layer) const {
+  const Layer* const own = Find(layer);
+  return own != nullptr ? static_cast<int>(own->layer->down.size()) : 0;
+}
+
 template <typename Body>
 void ExpertSlots::ForBytes(const Place& place, size_t offset, size_t count,
                            const Body& body) const {
@@ -96,11 +102,18 @@ void ExpertSlots::ForBytes(const Place& place, size_t offset, size_t count,
   body(std::span(place.down + (offset + in_first - gate_up_bytes_), count - in_first), in_first);
 }
 
+void ExpertSlots::ReadPlace(const Place& place, size_t offset, std::span<std::byte> out) const {
+  ForBytes(place, offset, out.size(), [&](std::span<const std::byte> bytes, size_t begin) {
+    std::memcpy(out.data() + begin, bytes.data(), bytes.size());
+  });
+}
+
 void ExpertSlots::Read(int layer, int local_slot, size_t offset, std::span<std::byte> out) const {
-  ForBytes(PlaceOf(*Find(layer)->layer, local_slot), offset, out.size(),
-           [&](std::span<const std::byte> bytes, size_t begin) {
-             std::memcpy(out.data() + begin, bytes.data(), bytes.size());
-           });
+  ReadPlace(PlaceOf(*Find(layer)->layer, local_slot), offset, out);
+}
+
+void ExpertSlots::ReadStaging(int staging, size_t offset, std::span<std::byte> out) const {
+  ReadPlace(staging_[static_cast<size_t>(staging)], offset, out);
 }
 
 void ExpertSlots::Write(int staging, size_t offset, std::span<const std::byte> in) {
@@ -110,11 +123,10 @@ void ExpertSlots::Write(int staging, size_t offset, std::span<const std::byte> i
            });
 }
 
-Status ExpertSlots::FetchFromPool(int layer, ExpertId expert, int staging) {
+Result<moe::ExpertStore::Stored> ExpertSlots::FromPool(int layer, ExpertId expert, size_t offset) {
   if (!pool_) return MakeError(ErrorCode::kUnsupported, "there is no host pool");
-  MOEBIUS_ASSIGN(const std::span<const std::byte> bytes, pool_->Get(layer, expert.value()));
-  Write(staging, 0, bytes);
-  return {};
+  MOEBIUS_ASSIGN(const moe::HostPool::Entry entry, pool_->Get(layer, expert.value()));
+  return Stored{.bytes = entry.bytes.subspan(offset), .checksum = entry.checksum, .owner = {}};
 }
 
 Status ExpertSlots::UsePool(moe::HostPool pool) {
@@ -136,43 +148,53 @@ int ExpertSlots::LocalSlotOf(const MoeLayer& layer, int expert) const {
 }
 
 Status ExpertSlots::FillPool(moe::HostPool& pool, const MoeLayer& layer, int expert) {
-  const std::span<std::byte> out = pool.Mine(layer.index, expert);
   if (const int slot = LocalSlotOf(layer, expert); slot >= 0) {
-    Read(layer.index, slot, 0, out);
+    const Place place = PlaceOf(layer, slot);
+    pool.Fill(layer.index, expert,
+              std::array{std::span<const std::byte>(place.gate_up, gate_up_bytes_),
+                         std::span<const std::byte>(place.down, down_bytes_)});
     return {};
   }
-  constexpr int kAside = 0;  // nothing moves yet
-  MOEBIUS_TRY(FetchFromCheckpoint(layer.index, ExpertId(expert), kAside));
-  ForBytes(staging_[kAside], 0, out.size(), [&](std::span<const std::byte> bytes, size_t begin) {
-    std::memcpy(out.data() + begin, bytes.data(), bytes.size());
-  });
+  const auto read = [&](size_t offset) {
+    return FromCheckpoint(layer.index, ExpertId(expert), offset);
+  };
+  MOEBIUS_ASSIGN(const Stored gate_up, read(0));
+  MOEBIUS_ASSIGN(const Stored down, read(gate_up_bytes_));
+  pool.Fill(layer.index, expert, std::array{gate_up.bytes, down.bytes});
   return {};
 }
 
-// Read and packed as at the start, beside the slots, then copied.
-Status ExpertSlots::FetchFromCheckpoint(int layer, ExpertId expert, int staging) {
+// Read and packed as at the start, beside the slots: one of the two packed matrices at a time, so
+// that the mover can look at who asks it in between.
+Result<moe::ExpertStore::Stored> ExpertSlots::FromCheckpoint(int layer, ExpertId expert,
+                                                             size_t offset) {
   const Layer& own = *Find(layer);
   const ExpertMatrices matrices = own.matrices_of(expert.value());
+  const bool is_first = offset < gate_up_bytes_;
   WeightPlan plan(*options_.source, options_.act);
   plan.set_show_progress(false);
-  std::vector<PackedWeight> gate_up;
-  std::vector<PackedWeight> down;
-  plan.GatedGroup(Part::kRoutedExperts, {matrices.gate}, {matrices.up}, &gate_up);
-  plan.Group(Part::kRoutedExperts, {matrices.down}, &down);
+  std::vector<PackedWeight> packed;
+  if (is_first) {
+    plan.GatedGroup(Part::kRoutedExperts, {matrices.gate}, {matrices.up}, &packed);
+  } else {
+    plan.Group(Part::kRoutedExperts, {matrices.down}, &packed);
+  }
   MOEBIUS_TRY(plan.status());
   const auto pool = platform::ThreadPool::Create({platform::AllowedCpus().front()});
-  MOEBIUS_ASSIGN(const std::unique_ptr<platform::Memory> memory, plan.Load(*pool));
-  if (!IsAlike(gate_up.front(), own.layer->gate_up.front()) ||
-      !IsAlike(down.front(), own.layer->down.front())) {
+  MOEBIUS_ASSIGN(std::unique_ptr<platform::Memory> memory, plan.Load(*pool));
+  const PackedWeight& expected = is_first ? own.layer->gate_up.front() : own.layer->down.front();
+  if (!IsAlike(packed.front(), expected)) {
     return MakeError(ErrorCode::kUnsupported,
                      "expert {} of MoE layer {} alone is packed as {}, expected {} as with all "
                      "others",
-                     expert.value(), layer, WeightFormatName(down.front().format),
-                     WeightFormatName(own.layer->down.front().format));
+                     expert.value(), layer, WeightFormatName(packed.front().format),
+                     WeightFormatName(expected.format));
   }
-  Write(staging, 0, {DataOf(gate_up.front()), gate_up_bytes_});
-  Write(staging, gate_up_bytes_, {DataOf(down.front()), down_bytes_});
-  return {};
+  const std::span<const std::byte> bytes(DataOf(packed.front()),
+                                         is_first ? gate_up_bytes_ : down_bytes_);
+  return Stored{.bytes = bytes.subspan(is_first ? offset : offset - gate_up_bytes_),
+                .checksum = {},
+                .owner = std::move(memory)};
 }
 
 Status ExpertSlots::Prepare(std::vector<Change> changes) {

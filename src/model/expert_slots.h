@@ -49,11 +49,13 @@ class ExpertSlots final : public moe::ExpertStore {
   Status UsePool(moe::HostPool pool);
 
   size_t ExpertBytes(int layer) const override;
+  int NumSlots(int layer) const override;
   int num_staging() const override { return static_cast<int>(staging_.size()); }
   void Read(int layer, int local_slot, size_t offset, std::span<std::byte> out) const override;
   void Write(int staging, size_t offset, std::span<const std::byte> in) override;
-  Status FetchFromPool(int layer, ExpertId expert, int staging) override;
-  Status FetchFromCheckpoint(int layer, ExpertId expert, int staging) override;
+  void ReadStaging(int staging, size_t offset, std::span<std::byte> out) const override;
+  Result<Stored> FromPool(int layer, ExpertId expert, size_t offset) override;
+  Result<Stored> FromCheckpoint(int layer, ExpertId expert, size_t offset) override;
   Status Prepare(std::vector<Change> changes) override;
   void Flip() override;
   void Discard() override { prepared_.clear(); }
@@ -75,12 +77,13 @@ class ExpertSlots final : public moe::ExpertStore {
   ExpertSlots(std::vector<Layer> layers, const Options& options);
   Layer* Find(int layer) const;
   static Place PlaceOf(const MoeLayer& layer, int local_slot);
-  // body(place's bytes, offset in the caller's span) for bytes [offset, offset + count) of a place.
   // Negative: no slot of this rank holds it.
   int LocalSlotOf(const MoeLayer& layer, int expert) const;
   Status FillPool(moe::HostPool& pool, const MoeLayer& layer, int expert);
+  // body(place's bytes, offset in the caller's span) for bytes [offset, offset + count) of a place.
   template <typename Body>
   void ForBytes(const Place& place, size_t offset, size_t count, const Body& body) const;
+  void ReadPlace(const Place& place, size_t offset, std::span<std::byte> out) const;
 
   const Options options_;
   mutable std::vector<Layer> layers_;

@@ -11,21 +11,23 @@ BalanceAgent::BalanceAgent(const BalanceBoard& board, BalanceAgentOptions option
     : board_(board),
       rank_(options.mail.rank),
       store_(store),
-      mover_(board, options.mail, options.layout, store),
-      thread_([this] {
-        pthread_setname_np(pthread_self(), "expert mover");
-        mover_.Run();
-      }) {
-  if (options.planner) {
-    planner_ =
-        std::make_unique<Rebalancer>(board, std::move(options.layout), std::move(*options.planner));
-  }
+      layout_(options.layout),
+      planner_options_(std::move(options.planner)),
+      mover_(board, std::move(options.mail), std::move(options.layout), store) {}
+
+void BalanceAgent::Start() {
+  thread_ = std::thread([this] {
+    pthread_setname_np(pthread_self(), "expert mover");
+    mover_.Run();
+  });
+  if (!planner_options_) return;
+  planner_ = std::make_unique<Rebalancer>(board_, std::move(layout_), std::move(*planner_options_));
 }
 
 BalanceAgent::~BalanceAgent() {
   planner_.reset();
   mover_.Stop();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 Status BalanceAgent::Flip(uint64_t epoch) {

@@ -104,14 +104,29 @@ TEST(BalanceAgent, EmptyPlacesAndExpertsOfTheSameRankNeedNoPeer) {
 }
 
 TEST(BalanceAgent, FetchesNoFasterThanItMay) {
-  const BalanceLayout layout = LayoutOf({.num_experts = 2, .num_slots = 2, .num_ranks = 2}, 1);
-  BalancedRanks ranks({.layout = layout, .bytes_per_second = 100'000});
-  ranks.Start();
-  const auto begin = comm::Clock::now();
-  ranks.board().Publish({.number = 1, .updates = {{0, {1, 0}}}});
-  ASSERT_TRUE(BalancedRanks::Comes([&] { return ranks.AllReady(1); }));
-  // 4096 + 4096 + 1808 bytes; the last piece's time need not be over.
-  EXPECT_GE(comm::Clock::now() - begin, milliseconds(80));
+  // Of each other, and of the same rank.
+  for (const int num_ranks : {2, 1}) {
+    const BalanceLayout layout =
+        LayoutOf({.num_experts = 2, .num_slots = 2, .num_ranks = num_ranks}, 1);
+    BalancedRanks ranks({.layout = layout, .bytes_per_second = 100'000});
+    ranks.Start();
+    const auto begin = comm::Clock::now();
+    ranks.board().Publish({.number = 1, .updates = {{0, {1, 0}}}});
+    ASSERT_TRUE(BalancedRanks::Comes([&] { return ranks.AllReady(1); }));
+    // 4096 + 4096 + 1808 bytes; the last piece's time need not be over.
+    EXPECT_GE(comm::Clock::now() - begin, milliseconds(80));
+  }
+}
+
+TEST(BalanceAgent, DoesNothingBeforeItsStart) {
+  BalancedRanks ranks({.layout = testing::FourRanks()});
+  for (int rank = 0; rank < ranks.size(); ++rank) ranks.StartRank(rank, /*starts=*/rank != 2);
+  ranks.board().Publish({.number = 1, .updates = {{0, testing::kAfter}}});
+  ASSERT_TRUE(BalancedRanks::Comes([&] {
+    return ranks.board().CellOf(0).ready.load() == 1 && ranks.board().CellOf(3).ready.load() == 1;
+  }));
+  EXPECT_EQ(ranks.board().CellOf(2).ready.load(), 0U);
+  ranks.agent(2).reset();
 }
 
 // Ranks with device threads that take steps together, each with the least epoch that any of them

@@ -2,12 +2,15 @@
 
 #include <algorithm>
 #include <chrono>
+#include <string>
 #include <utility>
 #include <vector>
 
+#include "base/log.h"
 #include "model/expert_slots.h"
 #include "moe/migrate/host_pool.h"
 #include "moe/migrate/host_pool_names.h"
+#include "platform/shared_memory_room.h"
 
 namespace moebius::rank {
 namespace {
@@ -20,6 +23,15 @@ std::vector<int> ExpertRanks(const layout::ParallelConfig& parallel, int stage) 
     if (place.pp == stage) ranks[static_cast<size_t>(place.flattened)] = rank;
   }
   return ranks;
+}
+
+void WarnWithoutHugePages(const std::string& folder) {
+  const std::string word = platform::SharedHugePages(folder);
+  if (platform::GivesHugePages(word)) return;
+  LogWarning(
+      "{} gives no huge pages ({}): copies out of the host pool are slower. As root: mount -o "
+      "remount,huge=advise {}",
+      folder, word.empty() ? "this kernel has none" : word, folder);
 }
 
 int StageOf(const DeploymentShape& shape, int64_t layer) {
@@ -77,6 +89,7 @@ Status MakeHostPool(Links& links, model::Model& model) {
   model::ExpertSlots* const slots = model.expert_store();
   if (!shape.moves_experts() || !shape.online.host_pool || slots == nullptr) return {};
   moe::HostPoolOptions options;
+  if (links.rank().value() == 0) WarnWithoutHugePages(options.folder);  // once a deployment
   MOEBIUS_ASSIGN(options.base, moe::HostPoolBase());
   options.num_experts = shape.num_experts;
   options.local_rank = links.place().flattened;
@@ -92,7 +105,7 @@ Status MakeHostPool(Links& links, model::Model& model) {
   return slots->UsePool(std::move(pool));
 }
 
-std::unique_ptr<BalanceAgent> StartBalancing(Links& links, model::Model& model) {
+std::unique_ptr<BalanceAgent> MakeBalanceAgent(Links& links, model::Model& model) {
   const DeploymentShape& shape = links.shape();
   if (!shape.moves_experts() || model.expert_store() == nullptr) return nullptr;
   BalanceAgentOptions options;

@@ -1,6 +1,8 @@
-// How experts' weights go from rank to rank: in pieces, through the mailbox of the rank that wants
-// them, each with a checksum. Ranks may be processes, whose weights nobody else sees. A mover asks
-// and serves on one thread: while it waits for an answer, it answers its peers.
+// How experts' weights get into staging slots: from another rank in pieces through the mailbox of
+// the rank that wants them, each with a checksum, as ranks may be processes, whose weights nobody
+// else sees; from this one in pieces, too. What then lies in the staging slot is read again and
+// held against the source's checksum of all of it. A mover asks and serves on one thread: while it
+// waits for an answer, and between pieces, it answers its peers.
 #pragma once
 
 #include <atomic>
@@ -30,7 +32,7 @@ struct MailOptions {
   int rank = 0;  // this one
   comm::AbortWord* abort = nullptr;
   std::chrono::nanoseconds answer_deadline = std::chrono::seconds(2);
-  int64_t bytes_per_second = 0;  // that this rank fetches, at most; 0: as fast as it goes
+  int64_t bytes_per_second = 0;  // that this rank stages, at most; 0: as fast as it goes
   BalanceHooks hooks = {};
 };
 
@@ -50,9 +52,15 @@ class ExpertMail {
   void ServeUntil(const std::function<bool()>& is_over, comm::Clock::time_point deadline);
 
   // A peer's expert into a staging slot. is_over: nobody wants it any more. kDeadline: the peer
-  // does not answer; kCorrupt: what came was wrong, twice; kUnavailable: it has no such bytes;
-  // kCancelled: is_over, or this rank is ending.
+  // does not answer; kCorrupt: what came was wrong, twice, or what was staged is; kUnavailable: it
+  // has no such bytes; kCancelled: is_over, or this rank is ending.
   Status Fetch(const PeerSlot& from, int staging, const std::function<bool()>& is_over);
+
+  // The same, of bytes that this process can read: `source` gives those of an expert of `layer`
+  // from an offset on, as many as it has at once. It may use this rank's chunk. Its errors; and
+  // kCorrupt, kCancelled as above.
+  using Source = std::function<Result<moe::ExpertStore::Stored>(size_t offset)>;
+  Status Copy(int layer, const Source& source, int staging, const std::function<bool()>& is_over);
 
   // The thread's loops end. Any thread.
   void Stop();
@@ -63,11 +71,13 @@ class ExpertMail {
 
   void Serve();
   void AnswerTo(int owner, uint64_t asked);
-  // Checksums of what then lies in this rank's chunk; FetchPiece's is right, Ask's may not be.
+  // The source's checksum of what it put into this rank's chunk; length 0: of the whole expert.
   Result<uint64_t> Ask(const PeerSlot& from, size_t offset, size_t length, const IsOver& is_over);
-  Result<uint64_t> FetchPiece(const PeerSlot& from, size_t offset, size_t length,
-                              const IsOver& is_over);
-  void Pace(size_t bytes, const IsOver& is_over);
+  // Into the chunk, with the right checksum.
+  Status FetchPiece(const PeerSlot& from, size_t offset, size_t length, const IsOver& is_over);
+  // Peers are answered, until so many more bytes may be staged. kCancelled as above.
+  Status Pace(size_t bytes, const IsOver& is_over);
+  Status CheckStaged(int layer, int staging, uint64_t expected, const IsOver& is_over);
 
   const BalanceBoard board_;
   const MailOptions options_;

@@ -150,7 +150,8 @@ Result<StartedRank> TryStart(Links& links, const RankOptions& options) {
                     .block_size = options.engine.block_size,
                     .vocab_size = model->config().vocab_size,
                     .num_kv_blocks = plan.num_blocks};
-  std::unique_ptr<BalanceAgent> balance = StartBalancing(links, *model);
+  std::unique_ptr<BalanceAgent> balance = MakeBalanceAgent(links, *model);
+  BalanceAgent* const agent = balance.get();
   engine::DeviceRank device;
   if (links.device() != nullptr) device = links.device()->OfRunner();
   if (links.is_leader()) {
@@ -175,6 +176,7 @@ Result<StartedRank> TryStart(Links& links, const RankOptions& options) {
     // Whoever calls this will follow.
     MOEBIUS_TRY(started.executor->BindThread(fmt::format("rank {}", rank)));
   }
+  if (agent != nullptr) agent->Start();
   links.control().SetState(rank, RankState::kReady);
   return started;
 }

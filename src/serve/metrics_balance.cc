@@ -146,8 +146,8 @@ void AppendMoves(const moe::PlacementState& placement, MetricsText& text) {
   text.Sample(moves.from_pool, {{"source", "host_pool"}});
   text.Sample(moves.from_checkpoint, {{"source", "checkpoint"}});
   text.Counter("moebius:eplb_corrupt_pieces_total",
-               "Pieces of experts that came with a wrong checksum, where experts move: 0 is good; "
-               "they are fetched again.",
+               "Pieces of experts, and whole ones where they were put, that had a wrong checksum, "
+               "where experts move: 0 is good; they are fetched again.",
                moves.num_corrupt);
   text.Counter("moebius:eplb_moving_seconds_total",
                "Time that changes were under way beside the steps, where experts move.",
