@@ -38,9 +38,9 @@ struct Placements {
 
   RankFigures Judge(std::span<const double> load) const {
     RankFigures figures;
-    figures.before = moe::Imbalance(moe::RankLoads(before_shape, load, before));
+    figures.before = moe::Imbalance(moe::RankLoads(before_shape.num_ranks, load, before));
     if (!after.empty()) {
-      figures.after = moe::Imbalance(moe::RankLoads(after_shape, load, after));
+      figures.after = moe::Imbalance(moe::RankLoads(after_shape.num_ranks, load, after));
     }
     return figures;
   }

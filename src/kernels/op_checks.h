@@ -55,7 +55,6 @@ inline void CheckChoice(const ExecContext& ctx, const SlotChoice& choice, int64_
   MOEBIUS_CHECK(ctx.backend->on_host);
   CheckLength(choice.replicas.begin, num_experts + 1);
   CheckLength(choice.replicas.slots, choice.replicas.begin.back());
-  CheckLength(choice.replicas.until, choice.replicas.begin.back());
   CheckLength(choice.positions, rows);
 }
 

@@ -205,9 +205,6 @@ void RouteTopK(ExecContext& ctx, const RouteTopKArgs& args);
 struct ReplicaTable {
   std::span<const int32_t> begin;  // [E + 1]: those of expert e are slots[begin[e] .. begin[e + 1])
   std::span<const int32_t> slots;  // [begin[E]]
-  // [begin[E]]: of the copies of an expert, the first whose number is not below a token's hash
-  // serves it where nothing else decides; the last one's is UINT32_MAX.
-  std::span<const uint32_t> until;
   int32_t slots_per_rank = 1;
   int32_t home = 0;  // the rank that the tokens are on; negative: none is preferred
 
@@ -229,8 +226,8 @@ struct SlotChoice {
 // The slot that serves each (token, choice) pair: slots[p] = first_slot[experts[p]], and one more
 // in counts[experts[p]]. A row whose token is negative (padding of a batch) gets slot -1 and does
 // not count. Of several copies: the one on the token's own rank; else one on a rank that the token
-// visits anyway; else by the hash of the token and its position. So the choice depends on the row,
-// its rank and the table alone.
+// visits anyway; else by the hash of the token and its position, all copies alike. So the choice
+// depends on the row, its rank and the table alone.
 struct ChooseSlotsArgs {
   std::span<const int32_t> experts;  // [T * k]
   std::span<const TokenId> tokens;   // [T]

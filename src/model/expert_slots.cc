@@ -83,6 +83,15 @@ ExpertSlots::Place ExpertSlots::PlaceOf(const MoeLayer& layer, int local_slot) {
   return {DataOf(layer.gate_up[slot]), DataOf(layer.down[slot])};
 }
 
+double ExpertSlots::FlopsOfRow() const {
+  if (layers_.empty()) return 0;
+  const auto flops = [](const kernels::PackedWeight& weight) {
+    return 2.0 * static_cast<double>(weight.n * weight.k) * (weight.gated ? 2 : 1);
+  };
+  const MoeLayer& first = *layers_.front().layer;
+  return flops(first.gate_up.front()) + flops(first.down.front());
+}
+
 size_t ExpertSlots::ExpertBytes(int layer) const {
   return Find(layer) != nullptr ? gate_up_bytes_ + down_bytes_ : 0;
 }

@@ -48,6 +48,10 @@ class ExpertSlots final : public moe::ExpertStore {
   // there, too. Before anything moves.
   Status UsePool(moe::HostPool pool);
 
+  // Operations that a row takes in an expert of this rank's, a multiplication and its addition
+  // being two; 0: there are none.
+  double FlopsOfRow() const;
+
   size_t ExpertBytes(int layer) const override;
   int NumSlots(int layer) const override;
   int num_staging() const override { return static_cast<int>(staging_.size()); }

@@ -254,7 +254,7 @@ TEST(BalanceAgent, LoadGetsLevel) {
   ranks.Start();
   const auto is_level = [&](size_t layer) {
     const auto imbalance = [&](const std::vector<moe::SlotList>& lists) {
-      return moe::Imbalance(moe::RankLoads(slots, load, lists[layer]));
+      return moe::Imbalance(moe::RankLoads(slots.num_ranks, load, lists[layer]));
     };
     return imbalance(ranks.store(0).present()) < imbalance(layout.experts) / 2;
   };

@@ -42,22 +42,24 @@ int StageOf(const DeploymentShape& shape, int64_t layer) {
 }
 
 // The planner's, at world rank 0.
-RebalancerOptions PlannerOf(const Links& links, const moe::ExpertStore& store) {
+RebalancerOptions PlannerOf(const Links& links, const model::ExpertSlots& store) {
   const moe::OnlineBalance& online = links.shape().online;
+  size_t bytes = 0;  // of an expert
+  for (int layer = 0; layer < links.shape().num_moe_layers; ++layer) {
+    bytes = std::max(bytes, store.ExpertBytes(layer));
+  }
   RebalancerOptions planner;
   planner.choice.layer_updates_per_iter = online.layer_updates_per_iter;
   planner.choice.num_staging = online.num_staging;
   planner.choice.min_gain = online.min_gain;
+  planner.choice.cost =
+      moe::CostInRows(static_cast<double>(bytes), store.FlopsOfRow(), online.flops_per_byte);
   planner.choice.min_tokens_per_expert = online.min_tokens_per_expert;
   planner.choice.is_random = online.is_random;
   planner.choice.seed = online.seed;
   planner.step_interval = online.step_interval;
   if (online.bytes_per_second > 0) {
     // What a plan may fetch for a rank takes so long by the rate alone.
-    size_t bytes = 0;
-    for (int layer = 0; layer < links.shape().num_moe_layers; ++layer) {
-      bytes = std::max(bytes, store.ExpertBytes(layer));
-    }
     planner.deadline += std::chrono::nanoseconds(
         static_cast<int64_t>(2e9 * static_cast<double>(bytes) * online.num_staging /
                              static_cast<double>(online.bytes_per_second)));

@@ -56,6 +56,7 @@ TEST(EngineMessages, Start) {
                     .step_interval = 33,
                     .min_tokens_per_expert = 77,
                     .min_gain = 0.25,
+                    .flops_per_byte = 3.5,
                     .num_staging = 7,
                     .bytes_per_second = 1 << 20,
                     .host_pool = true,
@@ -98,6 +99,7 @@ TEST(EngineMessages, Start) {
   EXPECT_EQ(back.options.online.step_interval, 33);
   EXPECT_EQ(back.options.online.min_tokens_per_expert, 77);
   EXPECT_EQ(back.options.online.min_gain, 0.25);
+  EXPECT_EQ(back.options.online.flops_per_byte, 3.5);
   EXPECT_EQ(back.options.online.num_staging, 7);
   EXPECT_EQ(back.options.online.bytes_per_second, 1 << 20);
   EXPECT_TRUE(back.options.online.host_pool);

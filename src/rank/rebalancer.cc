@@ -65,7 +65,7 @@ void Rebalancer::Run() {
               Clock::time_point::max());
     if (is_ending()) return;
     last_step = options_.num_steps();
-    choice_.AddWindow(options_.load());
+    choice_.AddWindow(options_.load(), last_step);
     BalancePlan plan{.number = number + 1, .updates = choice_.Choose()};
     if (plan.updates.empty()) continue;
     ++number;

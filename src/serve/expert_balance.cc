@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "moe/balance/policy.h"
+
 namespace moebius::serve {
 namespace {
 
@@ -35,26 +37,6 @@ int NumExpertRanks(std::span<const engine::RankLoad> ranks) {
   return most + 1;
 }
 
-std::vector<int64_t> TokensOfExpertRanks(std::span<const int64_t> counts,
-                                         std::span<const int32_t> slots, int num_ranks) {
-  std::vector<int64_t> num_copies(counts.size());
-  for (const int32_t expert : slots) {
-    if (expert >= 0) ++num_copies[static_cast<size_t>(expert)];
-  }
-  const size_t slots_a_rank = slots.size() / static_cast<size_t>(num_ranks);
-  std::vector<int64_t> tokens(static_cast<size_t>(num_ranks));
-  std::vector<int64_t> num_seen(counts.size());
-  for (size_t slot = 0; slot < slots.size(); ++slot) {
-    if (slots[slot] < 0) continue;
-    const auto expert = static_cast<size_t>(slots[slot]);
-    // What is left over goes to the first copies.
-    const int64_t left_over = counts[expert] % num_copies[expert];
-    tokens[slot / slots_a_rank] +=
-        counts[expert] / num_copies[expert] + (num_seen[expert]++ < left_over ? 1 : 0);
-  }
-  return tokens;
-}
-
 std::vector<LayerBalance> BalanceOf(const ExpertLoad& window, const moe::SlotAssignment& slots,
                                     int num_ranks) {
   std::vector<LayerBalance> layers;
@@ -68,7 +50,7 @@ std::vector<LayerBalance> BalanceOf(const ExpertLoad& window, const moe::SlotAss
         balance.experts.mean >= kTokensToJudge && balance.experts.HasCollapsed(num_experts);
     if (num_ranks == 0) continue;
     const auto spread = [&](std::span<const int64_t> counts, std::span<const int32_t> placed) {
-      return SpreadOf(TokensOfExpertRanks(counts, placed, num_ranks));
+      return SpreadOf(moe::RankLoads(num_ranks, counts, placed));
     };
     const std::vector<int32_t> placed = slots.Of(layer, window.num_experts(), num_ranks);
     balance.ranks = spread(window.Layer(layer), placed);

@@ -16,12 +16,6 @@ namespace moebius::serve {
 // Ranks that whole experts are spread over; 0: they are not, or nobody says.
 int NumExpertRanks(std::span<const engine::RankLoad> ranks);
 
-// Of one layer: the tokens (times experts a token) that each of those ranks computes, if the copies
-// of an expert share its tokens evenly. counts: by expert; slots: the expert of each, as many on
-// every rank, negative: none.
-std::vector<int64_t> TokensOfExpertRanks(std::span<const int64_t> counts,
-                                         std::span<const int32_t> slots, int num_ranks);
-
 // With fewer tokens an expert chance alone starves and favours some: none is said to be.
 inline constexpr double kTokensToJudge = 100;
 

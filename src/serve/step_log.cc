@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "moe/balance/policy.h"
 #include "moe/exchange/mode.h"
 #include "serve/expert_balance.h"
 
@@ -34,8 +35,8 @@ void AppendRankBalance(const engine::StepRecord& record, std::string& out) {
     const auto layer = record.expert_counts.subspan(begin, num_experts);
     const std::vector<int32_t> placed =
         slots.Of(static_cast<int>(begin / num_experts), record.num_experts, num_ranks);
-    const ExpertSpread spread = SpreadOf(
-        TokensOfExpertRanks(std::vector<int64_t>(layer.begin(), layer.end()), placed, num_ranks));
+    const std::vector<int64_t> counts(layer.begin(), layer.end());
+    const ExpertSpread spread = SpreadOf(moe::RankLoads(num_ranks, counts, placed));
     imbalances.push_back(spread.imbalance());
     balancednesses.push_back(spread.balancedness());
   }
