@@ -16,7 +16,33 @@ namespace {
 
 using nlohmann::json;
 
-TEST_F(RanksTest, EveryLayoutGivesTheAnswersOfOneRank) {
+class AnswersTest : public RanksTest {
+ protected:
+  // Greedy and drawn, with log probabilities, longer and shorter than a block.
+  std::string Requests() const {
+    std::string lines;
+    for (int i = 0; i < 6; ++i) {
+      std::vector<int> prompt;
+      for (int t = 0; t < 2 + 7 * i; ++t) prompt.push_back((11 * t + 5 * i) % 120);
+      lines +=
+          json{
+              {"prompt_ids", prompt}, {"max_tokens", 8},    {"temperature", i % 2 == 0 ? 0.0 : 0.9},
+              {"seed", 3 + i},        {"ignore_eos", true}, {"logprobs", 2}}
+              .dump() +
+          "\n";
+    }
+    return Write("requests.jsonl", lines);
+  }
+
+  std::string Answers(const std::string& model, const Args& more) const {
+    const Finished finished =
+        Run(Args{"run", model, "--input-file", Requests(), "--deterministic"} + kSmall + more);
+    EXPECT_EQ(finished.exit_code, 0) << finished.err;
+    return finished.out;
+  }
+};
+
+TEST_F(AnswersTest, EveryLayoutGivesTheAnswersOfOneRank) {
   const std::string one = Answers(kV3, {});
   ASSERT_FALSE(one.empty());
   for (const Args& layout :

@@ -2,10 +2,10 @@
 // have to be there or gone.
 #pragma once
 
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include <chrono>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
 #include <vector>
@@ -41,32 +41,9 @@ class RanksTest : public ServeTest {
     }
   }
 
-  // Greedy and drawn, with log probabilities, longer and shorter than a block.
-  std::string Requests() const {
-    std::string lines;
-    for (int i = 0; i < 6; ++i) {
-      std::vector<int> prompt;
-      for (int t = 0; t < 2 + 7 * i; ++t) prompt.push_back((11 * t + 5 * i) % 120);
-      lines +=
-          nlohmann::json{
-              {"prompt_ids", prompt}, {"max_tokens", 8},    {"temperature", i % 2 == 0 ? 0.0 : 0.9},
-              {"seed", 3 + i},        {"ignore_eos", true}, {"logprobs", 2}}
-              .dump() +
-          "\n";
-    }
-    return Write("requests.jsonl", lines);
-  }
-
-  std::string Answers(const std::string& model, const Args& more) const {
-    const Finished finished =
-        Run(Args{"run", model, "--input-file", Requests(), "--deterministic"} + kSmall + more);
-    EXPECT_EQ(finished.exit_code, 0) << finished.err;
-    return finished.out;
-  }
-
   static std::string LongRequest(int max_tokens) {
-    return nlohmann::json{{"prompt", {5, 6, 7}}, {"max_tokens", max_tokens}, {"ignore_eos", true}}
-        .dump();
+    return fmt::format(R"({{"prompt": [5, 6, 7], "max_tokens": {}, "ignore_eos": true}})",
+                       max_tokens);
   }
 };
 
