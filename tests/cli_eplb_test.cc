@@ -164,6 +164,11 @@ TEST_F(EplbTest, ReportsByExpertAndByRank) {
   std::istringstream lines(text.out);
   for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 100u) << line;
   EXPECT_FALSE(Json({"report", statistics})["layers"][0].contains("ranks"));
+  EXPECT_FALSE(Json({"report", statistics})["layers"][0].contains("kl"));
+  for (const json& layer : Json({"report", statistics, "--reference", statistics})["layers"]) {
+    EXPECT_NEAR(layer["kl"], 0, 1e-3);
+    EXPECT_EQ(layer["differs"], false);
+  }
 }
 
 TEST_F(EplbTest, ReplaysEachPolicy) {

@@ -80,6 +80,18 @@ kernels::SlotChoice ChoiceOf(const Step& step, const MoeShared& shared, const Mo
   return choice;
 }
 
+// Choices that a copy on this rank serves, of experts that have several.
+int64_t NumHomeCopies(const kernels::ReplicaTable& table, const Routed& routed, int rank) {
+  int64_t num = 0;
+  for (size_t pair = 0; pair < routed.slots.size(); ++pair) {
+    const int32_t slot = routed.slots[pair];
+    if (slot < 0 || slot / table.slots_per_rank != rank) continue;
+    const auto expert = static_cast<size_t>(routed.experts[pair]);
+    num += table.begin[expert + 1] - table.begin[expert] > 1 ? 1 : 0;
+  }
+  return num;
+}
+
 void Route(Step& step, MoeShared& shared, const MoeLayer& layer, const RowRange& range,
            Routed& routed) {
   const MoeConfig& config = shared.config;
@@ -129,6 +141,10 @@ void Route(Step& step, MoeShared& shared, const MoeLayer& layer, const RowRange&
                                    .tokens = step.batch.tokens.subspan(first, count),
                                    .choice = ChoiceOf(step, shared, layer, range),
                                    .slots = routed.slots});
+  if (const kernels::ReplicaTable copies = layer.slots.replicas();
+      step.batch.num_home_copies != nullptr && !copies.empty()) {
+    *step.batch.num_home_copies += NumHomeCopies(copies, routed, shared.shard.experts.rank);
+  }
 }
 
 // Llama 4 scales what an expert reads, the others what it returns.

@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include <chrono>
 #include <utility>
 
 namespace moebius::rank {
@@ -32,6 +33,7 @@ BalanceAgent::~BalanceAgent() {
 
 Status BalanceAgent::Flip(uint64_t epoch) {
   if (epoch == epoch_) return {};
+  const comm::Clock::time_point begin = comm::Clock::now();
   BalanceCell& cell = board_.CellOf(rank_);
   if (cell.ready.load() != epoch || board_.committable() != epoch) {
     return MakeError(ErrorCode::kInternal,
@@ -40,6 +42,7 @@ Status BalanceAgent::Flip(uint64_t epoch) {
   }
   store_->Flip();
   epoch_ = epoch;
+  cell.flip_ns.store((comm::Clock::now() - begin) / std::chrono::nanoseconds(1));
   cell.epoch.store(epoch);
   comm::Ring(board_.planner_bell());
   return {};

@@ -219,12 +219,16 @@ TEST(EngineMessages, StatsAndSteps) {
   record.dp_rows = rows;
   record.num_experts = 2;
   record.num_expert_ranks = 4;
+  record.experts_per_token = 3;
+  record.epoch = 9;
   record.expert_counts = counts;
   const auto step = Back<StepReport>(DecodeFromRank(EncodeStep(record)));
   EXPECT_EQ(step.record.step_id, 8);
   EXPECT_EQ(step.record.dp_rank, 3);
   EXPECT_EQ(step.record.exchange_mode, 2);
   EXPECT_EQ(step.record.num_expert_ranks, 4);
+  EXPECT_EQ(step.record.experts_per_token, 3);
+  EXPECT_EQ(step.record.epoch, 9);
   EXPECT_EQ(step.record.combine_bytes, 1 << 20);
   EXPECT_EQ(step.record.device, 0.75);
   EXPECT_EQ(step.record.parts.sampling, 0.5);

@@ -61,7 +61,7 @@ engine::EngineOptions OptionsOfRank(const Links& links, const RankOptions& optio
                         links.shape().slots, links.board())](engine::StepRecord record) {
     record.dp_rank = dp;
     record.num_expert_ranks = expert_ranks;
-    record.placement = placement->Now();
+    record.placement = placement->Of(record.epoch);
     observer(record);
   };
   return engine;

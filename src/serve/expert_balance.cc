@@ -62,18 +62,26 @@ std::vector<LayerBalance> BalanceOf(const ExpertLoad& window, const moe::SlotAss
   return layers;
 }
 
+double ExpectedEffectiveRatio(std::span<const int64_t> counts, int64_t experts_per_token) {
+  if (experts_per_token == 0) return 0;
+  const double tokens =
+      static_cast<double>(SpreadOf(counts).total) / static_cast<double>(experts_per_token);
+  return moe::ExpectedActiveShare(std::ssize(counts), experts_per_token, tokens);
+}
+
 ExpertRows RowsOf(std::span<const engine::RankLoad> ranks) {
   ExpertRows rows;
   for (const engine::RankLoad& load : ranks) {
     rows.computed += load.num_expert_rows;
+    rows.on_node += load.num_expert_rows;  // ranks share memory: all are on one machine
     rows.at_home += load.num_home_rows;
+    rows.by_copy += load.num_copy_rows;
   }
   return rows;
 }
 
-double LocalityOf(const ExpertRows& rows) {
-  return rows.computed > 0 ? static_cast<double>(rows.at_home) / static_cast<double>(rows.computed)
-                           : 0;
+double ShareOf(int64_t some, const ExpertRows& rows) {
+  return rows.computed > 0 ? static_cast<double>(some) / static_cast<double>(rows.computed) : 0;
 }
 
 }  // namespace moebius::serve

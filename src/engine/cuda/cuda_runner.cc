@@ -213,6 +213,7 @@ StepHandle CudaRunner::Launch(const StepPlan& plan, const SharedStep* shared) {
   slot.plan = &plan;
   slot.step = shared != nullptr ? shared->step : plan.step_id;
   slot.dp_rows = shared != nullptr ? shared->dp_rows : std::vector<int64_t>();
+  slot.epoch = shared != nullptr ? shared->epoch : 0;
   const int64_t num_replays = num_replays_;
   QueueTimes times;
   SetShared(shared);
@@ -475,6 +476,7 @@ Result<StepOutput> CudaRunner::Read(const Slot& slot) {
   output.device_seconds = static_cast<double>(milliseconds) * 1e-3;
   output.exchange_mode = slot.mode;
   output.dp_rows = slot.dp_rows;
+  output.epoch = slot.epoch;
   Arena arena = ArenaOf(slot.outputs);
   const Drawn drawn(arena, sizes_.draws);
   for (size_t i = 0; i < plan.samples.size(); ++i) {
@@ -500,6 +502,7 @@ Result<StepOutput> CudaRunner::Read(const Slot& slot) {
                            slot.counts.size() / sizeof(int64_t));
     last_counts_.resize(counts.size() / 2);  // those of prompts come after all
     output.num_experts = model_->config().moe.num_experts;
+    output.experts_per_token = model_->config().moe.top_k;
     for (size_t i = 0; i < last_counts_.size(); ++i) {
       output.expert_counts.push_back(static_cast<int32_t>(counts[i] - last_counts_[i]));
       last_counts_[i] = counts[i];

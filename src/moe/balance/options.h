@@ -47,6 +47,9 @@ struct BalanceOptions {
   bool is_on = false;  // as somebody asked, whatever for
 };
 
+// Of a layer; as it stands, legal or not.
+int64_t NumSlotsOf(const BalanceOptions& options, int64_t num_experts);
+
 // The slots of `moe_layers`, which are layers of the model, on so many ranks. The slots of a list
 // follow each other on the ranks, as even as they go, the first ranks one more. kInvalidArgument
 // names the field, the layer and the slot that is wrong.
