@@ -126,7 +126,6 @@ __device__ __forceinline__ void SendRow(const SendParams& p, uint32_t sequence, 
 template <int kThreads, int kTeam, int kColumns>
 __global__ void __launch_bounds__(kThreads, BlocksPerMultiprocessor(kThreads))
     CombineSendKernel(const __grid_constant__ SendParams p) {
-  FetchParams(p);
   JoinStream();
   using Rows = Team<kThreads, kTeam>;
   __shared__ Terms<Rows::kTeams> terms;
@@ -146,6 +145,7 @@ __global__ void __launch_bounds__(kThreads, BlocksPerMultiprocessor(kThreads))
   const uint32_t sequence = SequenceNumber(p.e.sequence);
   if (__syncthreads_or(aborted)) return;
   TestDelay(p.e.group.test_delay, sequence, 2);
+  if (blockIdx.x == 0 && threadIdx.x == 0) p.e.signals()->taken = 0;
   // All that dispatch brought has been read by the kernel that received it: sources may go on.
   const int r = kThreads - 1 - static_cast<int>(threadIdx.x);
   if (blockIdx.x == 0 && r < num_ranks) {

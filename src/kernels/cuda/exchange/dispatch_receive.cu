@@ -204,8 +204,9 @@ __device__ void CopyRow(const ReceiveParams& p, uint32_t sequence, int source, i
   Rows::Sync();  // before the next row takes the shared memory
 }
 
-// Few rows: what comes next may start while they are copied. Many: sending goes on beside this
-// kernel, which only ends after it.
+// Few rows: a block each, and what comes next may start while they are copied. Many: sending goes on
+// beside this kernel, which only ends after it; warps take rows in the order in which they are sent,
+// those of blocks that find no room before sending has ended too.
 template <RowFormat kFormat, int kThreads, int kTeam>
 __global__ void __launch_bounds__(kThreads, BlocksPerMultiprocessor(kThreads))
     DispatchReceiveKernel(const __grid_constant__ ReceiveParams p) {
@@ -227,8 +228,12 @@ __global__ void __launch_bounds__(kThreads, BlocksPerMultiprocessor(kThreads))
   bool joined = kTeam == 32;
   int most = 0;
   for (int r = 0; good && r < s.num_ranks; ++r) most = max(most, shared.tokens[r]);
-  for (int item = blockIdx.x * Rows::kTeams + Rows::Index(); item < most * s.num_ranks;
-       item += gridDim.x * Rows::kTeams) {
+  const auto next = [&](int item) {
+    if (kTeam != 32) return item < 0 ? static_cast<int>(blockIdx.x) : item + int(gridDim.x);
+    if (Rows::Lane() == 0) item = static_cast<int>(atomicAdd(&p.e.signals()->taken, 1u));
+    return __shfl_sync(~0u, item, 0);
+  };
+  for (int item = next(-1); item < most * s.num_ranks; item = next(item)) {
     const int token = item / s.num_ranks;
     const int source = item % s.num_ranks;
     if (token >= shared.tokens[source]) continue;

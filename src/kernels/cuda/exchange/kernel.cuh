@@ -69,17 +69,7 @@ struct Endpoint {
   }
 };
 
-// Brings a kernel's parameters into the constant cache, a word of each line: before it waits.
-template <class Params>
-__device__ __forceinline__ void FetchParams(const Params& p) {
-  constexpr int kLine = 64;
-  const int line = threadIdx.x;
-  if (line >= static_cast<int>((sizeof(Params) + kLine - 1) / kLine)) return;
-  const uint32_t word = reinterpret_cast<const uint32_t*>(&p)[line * (kLine / 4)];
-  asm volatile("" ::"r"(word));
-}
-
-// Threads that serve one row together: a warp, or the whole block.
+// Threads that serve one row together: a warp, the whole block, or at most 15 teams of one.
 template <int kThreads, int kTeam>
 struct Team {
   static constexpr int kSize = kTeam;
@@ -89,9 +79,11 @@ struct Team {
   static __device__ __forceinline__ void Sync() {
     if constexpr (kTeam == kThreads) {
       __syncthreads();
-    } else {
-      static_assert(kTeam == 32);
+    } else if constexpr (kTeam == 32) {
       __syncwarp();
+    } else {
+      static_assert(kTeams < 16);
+      asm volatile("bar.sync %0, %1;" ::"r"(Index() + 1), "n"(kTeam) : "memory");
     }
   }
 };

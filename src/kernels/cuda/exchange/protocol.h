@@ -70,6 +70,7 @@ struct Signals {
   uint32_t abort;
   uint32_t unused[31];
   uint32_t tokens[kMaxRanks];  // of each source in this call
+  uint32_t taken;              // rows that teams have taken to copy; back at zero after the call
 };
 
 // What all ranks of a group agree on.
