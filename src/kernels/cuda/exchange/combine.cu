@@ -73,7 +73,7 @@ __device__ __forceinline__ void SendRow(const SendParams& p, uint32_t sequence, 
                                         int token, const Arrival& arrival,
                                         Terms<kThreads / kTeam>& terms) {
   using Rows = Team<kThreads, kTeam>;
-  constexpr int kVectors = 2;
+  constexpr int kVectors = kTeam == 32 ? 2 : 1;
   const Shape& s = p.e.group.shape;
   const int team = Rows::Index();
   const int lane = Rows::Lane();
@@ -194,7 +194,7 @@ __device__ __forceinline__ void AddToken(const ReceiveParams& p, uint32_t sequen
                                          const Expected& expected, Terms<kThreads / kTeam>& terms,
                                          bool& joined) {
   using Rows = Team<kThreads, kTeam>;
-  constexpr int kVectors = 2;
+  constexpr int kVectors = kTeam == 32 ? 2 : 1;
   const Shape& s = p.e.group.shape;
   const int team = Rows::Index();
   const int lane = Rows::Lane();

@@ -1,6 +1,7 @@
 // Dispatch, second half: waits for the counts of every source, finds where each slot's rows begin,
-// and copies each row, as it comes, to every slot it is for. Scales lie by block, then by row: few are
-// stored one by one; of many, a second kernel fills whole lines, which takes a tenth of the packets.
+// and copies each row, as it comes, to every slot it is for. Scales lie by block, then by row: few
+// are stored one by one; of many, a second kernel fills whole lines, which takes a tenth of the
+// packets.
 #include "kernels/cuda/exchange/kernel.cuh"
 
 namespace moebius::cuda::exchange {
@@ -204,9 +205,9 @@ __device__ void CopyRow(const ReceiveParams& p, uint32_t sequence, int source, i
   Rows::Sync();  // before the next row takes the shared memory
 }
 
-// Few rows: a block each, and what comes next may start while they are copied. Many: sending goes on
-// beside this kernel, which only ends after it; warps take rows in the order in which they are sent,
-// those of blocks that find no room before sending has ended too.
+// Few rows: a block each, and what comes next may start while they are copied. Many: sending goes
+// on beside this kernel, which only ends after it; warps take rows in the order in which they are
+// sent, those of blocks that find no room before sending has ended too.
 template <RowFormat kFormat, int kThreads, int kTeam>
 __global__ void __launch_bounds__(kThreads, BlocksPerMultiprocessor(kThreads))
     DispatchReceiveKernel(const __grid_constant__ ReceiveParams p) {

@@ -11,11 +11,6 @@ namespace {
 
 constexpr float kMaxE4m3 = 448.0f;
 constexpr int kLaneColumns = 16;
-constexpr int kDepth = 2;  // steps of a row that a team reads together
-#ifndef SENDTEAM
-#define SENDTEAM 128
-#endif
-constexpr int kSendTeam = SENDTEAM;
 
 struct SendParams {
   Endpoint e;
@@ -55,11 +50,11 @@ __device__ __forceinline__ uint4 Quantize(const uint4& a, const uint4& b, float*
   return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
-template <int kChunk, int kTeams>
+template <int kTeams>
 struct SendShared {
   PlanShared plan;
-  int32_t routes[kChunk][kMaxTopK];  // by token of the chunk
-  int num_routes[kChunk];
+  int32_t routes[kTeams][kMaxTopK];
+  int num_routes[kTeams];
   float scales[kTeams][kMaxHidden / kScaleBlock];
 };
 
@@ -133,24 +128,24 @@ __device__ __forceinline__ void FlagToken(const Endpoint& e, uint32_t sequence, 
   }
 }
 
-// `first` holds the row's first columns.
-template <RowFormat kFormat, int kThreads, int kTeam>
+// `ahead` holds the row's first columns.
+template <RowFormat kFormat, int kThreads, int kTeam, int kAhead>
 __device__ __forceinline__ void SendRow(const SendParams& p, uint32_t sequence, int token,
                                         const int32_t* routes, int num_routes,
-                                        Columns<kFormat, kTeam>& first, float* scales) {
+                                        Columns<kFormat, kTeam> (&ahead)[kAhead], float* scales) {
   using Rows = Team<kThreads, kTeam>;
   const Shape& s = p.e.group.shape;
   const int lane = Rows::Lane();
   const uint4* row = RowOf(p, token);
-  first.Send(p.e, routes, num_routes, 0, lane, scales);
   const int steps = Columns<kFormat, kTeam>::Steps(s);
-  for (int step = 1; step < steps; step += kDepth) {
-    Columns<kFormat, kTeam> next[kDepth];
+  for (int step = 0; step < steps; step += kAhead) {
+    Columns<kFormat, kTeam> later[kAhead];
 #pragma unroll
-    for (int u = 0; u < kDepth; ++u) next[u].Load(s, row, step + u, lane);
+    for (int u = 0; u < kAhead; ++u) later[u].Load(s, row, step + kAhead + u, lane);
 #pragma unroll
-    for (int u = 0; u < kDepth; ++u) {
-      next[u].Send(p.e, routes, num_routes, step + u, lane, scales);
+    for (int u = 0; u < kAhead; ++u) {
+      ahead[u].Send(p.e, routes, num_routes, step + u, lane, scales);
+      ahead[u] = later[u];
     }
   }
   if constexpr (kFormat == RowFormat::kFp8) {
@@ -191,23 +186,23 @@ __device__ void SendCounts(const SendParams& p, uint32_t sequence, int num_token
   __syncthreads();
 }
 
-// Of each chunk every warp plans a token (the latency kernels' first one does); then the teams send
-// them in turn, so that rows arrive one after another and not all at the chunk's end.
-template <RowFormat kFormat, int kThreads, int kChunk, int kTeam>
+template <RowFormat kFormat, int kThreads, int kTeam>
 __global__ void __launch_bounds__(kThreads, BlocksPerMultiprocessor(kThreads))
     DispatchSendKernel(const __grid_constant__ SendParams p) {
   JoinStream();
   using Rows = Team<kThreads, kTeam>;
-  __shared__ SendShared<kChunk, Rows::kTeams> shared;
+  constexpr int kAhead = kTeam == 32 ? 2 : 1;
+  __shared__ SendShared<Rows::kTeams> shared;
   const Shape& s = p.e.group.shape;
-  const int warp = threadIdx.x / 32;
-  const int lane = threadIdx.x % 32;
-  const bool plans = warp < kChunk;
+  const int team = Rows::Index();
+  const int lane = Rows::Lane();
+  const bool plans = lane < 32;
+  int32_t* const routes = shared.routes[team];
   const bool aborted = threadIdx.x == 0 && Aborted(&p.e.signals()->abort);
   const int num_tokens = min(p.e.num_tokens(p.args.num_tokens), p.args.capacity);
   const uint32_t sequence = SequenceNumber(p.e.sequence);
-  const int stride = static_cast<int>(gridDim.x) * kChunk;
-  int begin = blockIdx.x * kChunk;
+  const int stride = static_cast<int>(gridDim.x) * Rows::kTeams;
+  int begin = blockIdx.x * Rows::kTeams;
   int counted = 0;
   TokenSlots slots;
   if (blockIdx.x == gridDim.x - 1) {
@@ -218,41 +213,38 @@ __global__ void __launch_bounds__(kThreads, BlocksPerMultiprocessor(kThreads))
   }
   ClearPlan<kThreads>(s, shared.plan);
   do {
-    const int planned = begin + warp;
+    const int token = begin + team;
     slots.Load(s, p.args.slots, counted + threadIdx.x, min(begin, p.args.capacity));
     Choice choice;
-    if (plans && planned < p.args.capacity && lane < s.top_k) {
-      choice.slot = p.args.slots[int64_t{planned} * s.top_k + lane];
-      choice.weight = p.args.weights[int64_t{planned} * s.top_k + lane];
-    }
-    Columns<kFormat, kTeam> columns;
-    int index = Rows::Index();
-    if (begin + index < p.args.capacity) {
-      columns.Load(s, RowOf(p, begin + index), 0, Rows::Lane());
+    Columns<kFormat, kTeam> ahead[kAhead];
+    if (token < p.args.capacity) {
+      if (lane < s.top_k) {
+        choice.slot = p.args.slots[int64_t{token} * s.top_k + lane];
+        choice.weight = p.args.weights[int64_t{token} * s.top_k + lane];
+      }
+#pragma unroll
+      for (int u = 0; u < kAhead; ++u) ahead[u].Load(s, RowOf(p, token), u, lane);
     }
     if (__syncthreads_or(aborted) || begin >= num_tokens) return;
-    if (kChunk > 1 && planned + stride < num_tokens) PrefetchRow(p, planned + stride);
+    if (kTeam == 32 && token + stride < num_tokens) PrefetchRow(p, token + stride);
     CountTokens<kThreads>(s, p.args.slots, counted, begin, slots, shared.plan.earlier);
-    if (planned >= num_tokens) choice.slot = -1;
-    if (plans) choice.Mark(s, warp, shared.plan);
+    if (token >= num_tokens) choice.slot = -1;
+    if (plans) choice.Mark(s, team, shared.plan);
     __syncthreads();
     if (plans) {
-      int32_t* routes = shared.routes[warp];
-      const int num_routes = choice.Place(s, warp, shared.plan, routes);
-      if (lane == 0) shared.num_routes[warp] = num_routes;
-      if (lane < s.top_k && planned < num_tokens) {
-        p.e.own_at<int32_t>(p.e.layout.routes)[int64_t{planned} * s.top_k + lane] = routes[lane];
+      const int num_routes = choice.Place(s, team, shared.plan, routes);
+      if (lane == 0) shared.num_routes[team] = num_routes;
+      if (lane < s.top_k && token < num_tokens) {
+        p.e.own_at<int32_t>(p.e.layout.routes)[int64_t{token} * s.top_k + lane] = routes[lane];
       }
       SendMeta(p.e, choice, routes, num_routes);
     }
     __syncthreads();
     if (plans) choice.Unmark(s, shared.plan);
     TestDelay(p.e.group.test_delay, sequence, 0);
-    for (; index < kChunk && begin + index < num_tokens; index += Rows::kTeams) {
-      if (index >= Rows::kTeams) columns.Load(s, RowOf(p, begin + index), 0, Rows::Lane());
-      SendRow<kFormat, kThreads, kTeam>(p, sequence, begin + index, shared.routes[index],
-                                        shared.num_routes[index], columns,
-                                        shared.scales[Rows::Index()]);
+    if (token < num_tokens) {
+      SendRow<kFormat, kThreads, kTeam>(p, sequence, token, routes, shared.num_routes[team], ahead,
+                                        shared.scales[team]);
     }
     counted = begin;
     begin += stride;
@@ -264,8 +256,8 @@ const char* LaunchFormat(const SendParams& params, const Grid& grid, CUstream_st
   // One block more than tokens fill: it counts meanwhile.
   const int64_t rows = MostTokens(params.e.group.shape, grid) + 1;
   return Launch(grid.mode == Mode::kLatency
-                    ? DispatchSendKernel<kFormat, kLatencyThreads, 1, kLatencyThreads>
-                    : DispatchSendKernel<kFormat, kThroughputThreads, 32, kSendTeam>,
+                    ? DispatchSendKernel<kFormat, kLatencyThreads, kLatencyThreads>
+                    : DispatchSendKernel<kFormat, kThroughputThreads, 32>,
                 params, Blocks(grid, rows), Threads(grid.mode), 0, grid.early_launch, stream);
 }
 

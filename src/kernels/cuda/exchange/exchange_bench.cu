@@ -150,8 +150,9 @@ class Bench {
   }
 
   Grid MakeGrid(int half) const {
-    const bool send = half % 2 == 0;
-    return {case_.mode, send ? case_.send_blocks : case_.receive_blocks, case_.early_launch};
+    int blocks = half % 2 == 0 ? case_.send_blocks : case_.receive_blocks;
+    if (half == 2 && case_.combine_blocks > 0) blocks = case_.combine_blocks;
+    return {case_.mode, blocks, case_.early_launch};
   }
 
   void QueueHalf(int r, int call, int half, cudaStream_t stream) {
@@ -476,6 +477,7 @@ bool RunAll(bool on_one, FILE* json) {
   for (BenchCase c : BenchCases()) {
     if (on_one) {
       c.send_blocks = c.receive_blocks = c.mode == Mode::kLatency ? 48 : 24;
+      c.combine_blocks = 0;
       if (c.tokens > 1024) continue;
     }
     correct = RunCase(c, devices, json) && correct;

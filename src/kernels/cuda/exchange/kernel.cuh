@@ -69,7 +69,7 @@ struct Endpoint {
   }
 };
 
-// Threads that serve one row together: a warp, the whole block, or at most 15 teams of one.
+// Threads that serve one row together: a warp, or the whole block.
 template <int kThreads, int kTeam>
 struct Team {
   static constexpr int kSize = kTeam;
@@ -79,11 +79,9 @@ struct Team {
   static __device__ __forceinline__ void Sync() {
     if constexpr (kTeam == kThreads) {
       __syncthreads();
-    } else if constexpr (kTeam == 32) {
-      __syncwarp();
     } else {
-      static_assert(kTeams < 16);
-      asm volatile("bar.sync %0, %1;" ::"r"(Index() + 1), "n"(kTeam) : "memory");
+      static_assert(kTeam == 32);
+      __syncwarp();
     }
   }
 };

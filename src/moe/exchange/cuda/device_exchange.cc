@@ -15,6 +15,8 @@ namespace device = cuda::exchange;
 namespace {
 
 constexpr int kThroughputBlocks = 132;  // a multiprocessor each
+// Of dispatch's sends, which the link bounds: the other multiprocessors copy what has come.
+constexpr int kSendBlocks = 43;
 
 device::Shape ShapeFor(const ExchangeShape& shape) {
   device::Shape s;
@@ -128,12 +130,12 @@ size_t DeviceExchange::ArenaBytes(int64_t max_rows, int64_t k, int64_t /*num_slo
          static_cast<size_t>(shape_.slots_per_rank() + 1) * sizeof(int32_t) + 3 * Arena::kAlignment;
 }
 
-device::Grid DeviceExchange::GridOf() const {
+device::Grid DeviceExchange::GridOf(int throughput_blocks) const {
   device::Grid grid;
   const bool throughput = mode_ == ExchangeMode::kThroughput;
   grid.mode = throughput ? device::Mode::kThroughput : device::Mode::kLatency;
   grid.num_blocks = comm::MostWaitingBlocks(group_.num_sharers);
-  if (grid.num_blocks == 0 && throughput) grid.num_blocks = kThroughputBlocks;
+  if (grid.num_blocks == 0 && throughput) grid.num_blocks = throughput_blocks;
   grid.most_tokens = static_cast<int>(most_tokens_);
   grid.early_launch = group_.num_sharers == 1;
   return grid;
@@ -170,12 +172,14 @@ DispatchedRows DeviceExchange::Dispatch(kernels::ExecContext& /*ctx*/, const Dis
   send.weights = weights_;
   send.num_tokens = reinterpret_cast<const int32_t*>(counts_.data()) + kFirstCount + num_tokens_;
   send.capacity = static_cast<int>(num_tokens_);
-  Keep(device::LaunchDispatchSend(peers_, sequence_, GridOf(), send, group_.stream), "dispatch");
+  Keep(device::LaunchDispatchSend(peers_, sequence_, GridOf(kSendBlocks), send, group_.stream),
+       "dispatch");
   device::DispatchReceive receive;
   receive.rows = rows.data;
   receive.capacity = places;
   receive.offsets = offsets;
-  Keep(device::LaunchDispatchReceive(peers_, sequence_, GridOf(), receive, group_.stream),
+  Keep(device::LaunchDispatchReceive(peers_, sequence_, GridOf(kThroughputBlocks), receive,
+                                     group_.stream),
        "dispatch");
   LeaveRoom();
   return {.rows = rows,
@@ -191,14 +195,16 @@ void DeviceExchange::Combine(kernels::ExecContext& /*ctx*/, const CombineArgs& a
   MOEBIUS_CHECK(args.weighted);
   device::CombineSend send;
   send.expert_rows = args.expert_rows.data;
-  Keep(device::LaunchCombineSend(peers_, sequence_, GridOf(), send, group_.stream), "combine");
+  Keep(device::LaunchCombineSend(peers_, sequence_, GridOf(kThroughputBlocks), send, group_.stream),
+       "combine");
   device::CombineReceive receive;
   receive.slots = slots_;
   receive.weights = weights_;
   receive.num_tokens = reinterpret_cast<const int32_t*>(counts_.data()) + kFirstCount + num_tokens_;
   receive.shared = args.shared.data;
   receive.out = num_tokens_ == 0 ? args.expert_rows.data : args.out.data;
-  Keep(device::LaunchCombineReceive(peers_, sequence_, GridOf(), receive, group_.stream),
+  Keep(device::LaunchCombineReceive(peers_, sequence_, GridOf(kThroughputBlocks), receive,
+                                    group_.stream),
        "combine");
   LeaveRoom();
 }
