@@ -2,7 +2,7 @@
 // and copies each row, as it comes, to every slot it is for. Scales lie by block, then by row: few
 // are stored one by one; of many, a second kernel fills whole lines, which takes a tenth of the
 // packets.
-#include "kernels/cuda/exchange/kernel.cuh"
+#include "kernels/cuda/exchange/places.cuh"
 
 namespace moebius::cuda::exchange {
 namespace {
@@ -14,65 +14,6 @@ struct ReceiveParams {
   Endpoint e;
   DispatchReceive args;
 };
-
-template <int kTeams>
-struct ReceiveShared {
-  int tokens[kMaxRanks];             // of each source
-  int place[kMaxSlots];              // [source][slot]: of ordinal 0
-  int begin[kMaxSlots + 1];          // of each slot
-  int32_t places[kTeams][kMaxTopK];  // of the row that a team copies; those it has, first
-  int num_places[kTeams];
-};
-
-// False, in all threads, when the group was aborted.
-template <int kThreads, class Shared>
-__device__ bool WaitForCounts(const Endpoint& e, uint32_t sequence, Shared& shared) {
-  const Shape& s = e.group.shape;
-  const int words = 1 + s.slots_per_rank;
-  bool failed = false;
-  for (int i = threadIdx.x; i < s.num_ranks * words; i += kThreads) {
-    const int source = i / words;
-    const int slot = i % words - 1;
-    uint32_t count = 0;
-    failed |= !WaitForFlag(e.waiter(), e.counts(e.group.rank, 0) + i, sequence, Phase::kDispatch,
-                           source, &count);
-    int* to = slot < 0 ? &shared.tokens[source] : &shared.place[source * s.slots_per_rank + slot];
-    *to = static_cast<int>(count);
-  }
-  return __syncthreads_or(failed) == 0;
-}
-
-// Where each (source, slot) begins, from the counts. Ends with a barrier.
-template <int kThreads, class Shared>
-__device__ void FindPlaces(const Shape& s, Shared& shared) {
-  const int num_slots = s.slots_per_rank;
-  for (int slot = threadIdx.x; slot < num_slots; slot += kThreads) {
-    int sum = 0;
-    for (int r = 0; r < s.num_ranks; ++r) {
-      int& at = shared.place[r * num_slots + slot];
-      const int count = at;
-      at = sum;
-      sum += count;
-    }
-    shared.begin[slot + 1] = sum;
-  }
-  __syncthreads();
-  if (threadIdx.x < 32) {
-    int carry = 0;
-    if (threadIdx.x == 0) shared.begin[0] = 0;
-    for (int base = 0; base < num_slots; base += 32) {
-      const int slot = base + static_cast<int>(threadIdx.x);
-      int sum = slot < num_slots ? shared.begin[slot + 1] : 0;
-      for (int step = 1; step < 32; step *= 2) {
-        const int other = __shfl_up_sync(~0u, sum, step);
-        if (static_cast<int>(threadIdx.x) >= step) sum += other;
-      }
-      if (slot < num_slots) shared.begin[slot + 1] = carry + sum;
-      carry += __shfl_sync(~0u, sum, 31);
-    }
-  }
-  __syncthreads();
-}
 
 // A warp: the position of the token's row in the region, once it has come, or kNoRow.
 __device__ __forceinline__ uint32_t WaitForRow(const Endpoint& e, uint32_t sequence, int source,
@@ -230,7 +171,8 @@ __global__ void __launch_bounds__(kThreads, BlocksPerMultiprocessor(kThreads))
   int most = 0;
   for (int r = 0; good && r < s.num_ranks; ++r) most = max(most, shared.tokens[r]);
   const auto next = [&](int item) {
-    if (kTeam != 32) return item < 0 ? static_cast<int>(blockIdx.x) : item + int(gridDim.x);
+    if (kTeam != 32)
+      return item < 0 ? static_cast<int>(blockIdx.x) : item + static_cast<int>(gridDim.x);
     if (Rows::Lane() == 0) item = static_cast<int>(atomicAdd(&p.e.signals()->taken, 1u));
     return __shfl_sync(~0u, item, 0);
   };

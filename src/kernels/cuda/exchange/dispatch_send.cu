@@ -63,26 +63,26 @@ struct SendShared {
 template <RowFormat kFormat, int kTeam>
 struct Columns {
   static constexpr bool kFp8 = kFormat == RowFormat::kFp8;
-  static constexpr int kPairs = kFp8 ? kTeam : 2 * kTeam;  // vectors of a step
+  static constexpr int kStep = kFp8 ? kTeam : 2 * kTeam;  // vectors of a step
   uint4 v[2];
 
   static __device__ __forceinline__ int Vectors(const Shape& s) {
     return kFp8 ? s.hidden / kLaneColumns : static_cast<int>(s.row_bytes() / 16);
   }
   static __device__ __forceinline__ int Steps(const Shape& s) {
-    return (Vectors(s) + kPairs - 1) / kPairs;
+    return (Vectors(s) + kStep - 1) / kStep;
   }
   __device__ __forceinline__ void Load(const Shape& s, const uint4* row, int step, int lane) {
 #pragma unroll
     for (int u = 0; u < 2; ++u) {
-      const int i = step * kPairs + lane + (kFp8 ? 0 : u * kTeam);
+      const int i = step * kStep + lane + (kFp8 ? 0 : u * kTeam);
       if (i < Vectors(s)) v[u] = row[kFp8 ? 2 * i + u : i];
     }
   }
   __device__ __forceinline__ void Send(const Endpoint& e, const int32_t* routes, int num_routes,
                                        int step, int lane, float* scales) {
     const int vectors = Vectors(e.group.shape);
-    int i = step * kPairs + lane;
+    const int i = step * kStep + lane;
     if (i >= vectors) return;
     if constexpr (kFp8) {
       float scale;

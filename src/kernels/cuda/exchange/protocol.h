@@ -2,7 +2,8 @@
 // lies in a rank's allocation. Plain functions, the same on host and device; no state.
 //
 // A call is one dispatch and one combine of one layer, or one all-reduce. Its sequence number comes
-// from the agreed step, and is compared for equality.
+// from the agreed step, and is compared for equality. (The flag of a token that was there exactly
+// 2^32 calls ago and in no call since would be taken for new.)
 #pragma once
 
 #include <cstddef>
