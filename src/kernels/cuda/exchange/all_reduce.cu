@@ -54,7 +54,7 @@ __device__ __forceinline__ void Reduce(const ReduceParams& p, int64_t staging, i
 
 __global__ void __launch_bounds__(kReduceThreads)
     AllReduceKernel(const __grid_constant__ ReduceParams p) {
-  BeginKernel();
+  JoinStream();
   const ReduceGroup& g = p.group;
   const uint32_t sequence = SequenceNumber(p.sequence);
   const int set = sequence & 1;

@@ -16,8 +16,9 @@ struct BenchCase {
   int tokens = 0;           // a rank
   int top_k = 8;            // of 256 experts, drawn evenly
   bool one_a_rank = false;  // top_k = ranks: each token to one slot of every rank (no fan-out)
-  int send_blocks = 0;      // 0: the mode's default
+  int send_blocks = 0;      // dispatch's; 0: the mode's default
   int receive_blocks = 0;
+  int combine_blocks = 0;  // combine's send; 0: send_blocks
   bool early_launch = false;
   bool deterministic = false;
   double peer_dispatch = 0;
@@ -75,16 +76,23 @@ inline std::vector<BenchCase> BenchCases() {
     large.peer_combine = 406;
     large.target_dispatch = fp8 ? 110 : 200;
     large.target_combine = 200;
-    large.name = "throughput, no fan-out, 24 SMs";
+    large.early_launch = true;
+    large.name = "throughput, no fan-out, send 24 SMs, receive the rest";
     large.one_a_rank = true;
+    large.send_blocks = 24;
+    large.receive_blocks = 108;
     cases.push_back(large);
     large.one_a_rank = false;
     large.target_dispatch *= 1.5;
     large.target_combine *= 1.5;
-    large.name = "throughput, 24 SMs";
+    large.name = "throughput, send 24 SMs, receive the rest";
     cases.push_back(large);
-    large.name = "throughput, send 24 SMs, receive all";
-    large.receive_blocks = 132;
+    large.name = "throughput, 24 SMs";
+    large.receive_blocks = 24;
+    cases.push_back(large);
+    large.name = "throughput, dispatch sends 43 SMs, all";
+    large.send_blocks = 43;
+    large.receive_blocks = large.combine_blocks = 132;
     cases.push_back(large);
     large.name = "throughput, all SMs";
     large.send_blocks = 132;

@@ -1,170 +1,230 @@
-// Dispatch, second half: waits for the rows of every source, finds from their counts where each
-// slot's rows begin, and copies each row once to every slot it is for.
-#include <algorithm>
-
-#include "kernels/cuda/exchange/kernel.cuh"
+// Dispatch, second half: waits for the counts of every source, finds where each slot's rows begin,
+// and copies each row, as it comes, to every slot it is for. Scales lie by block, then by row: few
+// are stored one by one; of many, a second kernel fills whole lines, which takes a tenth of the
+// packets.
+#include "kernels/cuda/exchange/places.cuh"
 
 namespace moebius::cuda::exchange {
 namespace {
+
+constexpr int kScaleThreads = 128;
+constexpr int kScaleBlocks = 264;
 
 struct ReceiveParams {
   Endpoint e;
   DispatchReceive args;
 };
 
-template <int kTeams>
-struct ReceiveShared {
-  Arrived arrived;
-  int place[kMaxSlots];              // [source][slot]: of ordinal 0
-  int begin[kMaxSlots + 1];          // of each slot
-  int32_t places[kTeams][kMaxTopK];  // of the row that a team copies; those it has, first
-  int num_places[kTeams];
-};
+// A warp: the position of the token's row in the region, once it has come, or kNoRow.
+__device__ __forceinline__ uint32_t WaitForRow(const Endpoint& e, uint32_t sequence, int source,
+                                               int token) {
+  uint32_t position = kNoRow;
+  if (threadIdx.x % 32 == 0 && !WaitForFlag(e.waiter(), e.flag(e.group.rank, source, token),
+                                            sequence, Phase::kDispatch, source, &position)) {
+    position = kNoRow;
+  }
+  position = __shfl_sync(~0u, position, 0);
+  __syncwarp();
+  return position;
+}
 
-// True when every source has sent; the same in all threads.
+// A warp finds the token's places, for its team and for combine.
 template <class Shared>
-__device__ bool WaitForRows(const Endpoint& e, uint32_t sequence, Shared& shared) {
-  bool failed = false;
-  const int r = threadIdx.x;
-  if (r < e.group.shape.num_ranks) {
-    uint32_t rows = 0;
-    failed =
-        !WaitForFlag(e.waiter(), &e.signals()->dispatch[r], sequence, Phase::kDispatch, r, &rows);
-    shared.arrived.first[r + 1] = static_cast<int>(rows);
-  }
-  return __syncthreads_or(failed) == 0;
-}
-
-// Where each (source, slot) begins, from the counts. Ends with a barrier.
-template <int kThreads, class Shared>
-__device__ void FindPlaces(const Endpoint& e, Shared& shared) {
+__device__ __forceinline__ void PlaceRow(const Endpoint& e, int source, int token,
+                                         uint32_t position, int team, Shared& shared) {
   const Shape& s = e.group.shape;
-  const int num_slots = s.slots_per_rank;
-  const int32_t* counts = e.counts(e.group.rank, 0);
-  for (int i = threadIdx.x; i < s.num_slots(); i += kThreads) {
-    shared.place[i] = static_cast<int>(LoadRelaxed(counts + i));
-  }
-  if (threadIdx.x < 32) shared.arrived.Sum(s.num_ranks);
-  __syncthreads();
-  for (int slot = threadIdx.x; slot < num_slots; slot += kThreads) {
-    int sum = 0;
-    for (int r = 0; r < s.num_ranks; ++r) {
-      int& at = shared.place[r * num_slots + slot];
-      const int count = at;
-      at = sum;
-      sum += count;
-    }
-    shared.begin[slot + 1] = sum;
-  }
-  __syncthreads();
-  if (threadIdx.x < 32) {
-    int carry = 0;
-    if (threadIdx.x == 0) shared.begin[0] = 0;
-    for (int base = 0; base < num_slots; base += 32) {
-      const int slot = base + static_cast<int>(threadIdx.x);
-      int sum = slot < num_slots ? shared.begin[slot + 1] : 0;
-      for (int step = 1; step < 32; step *= 2) {
-        const int other = __shfl_up_sync(~0u, sum, step);
-        if (static_cast<int>(threadIdx.x) >= step) sum += other;
-      }
-      if (slot < num_slots) shared.begin[slot + 1] = carry + sum;
-      carry += __shfl_sync(~0u, sum, 31);
-    }
-  }
-  __syncthreads();
-}
-
-template <RowFormat kFormat, int kThreads, int kTeam>
-__device__ void CopyRow(const ReceiveParams& p, int source, int position,
-                        ReceiveShared<kThreads / kTeam>& shared) {
-  using Rows = Team<kThreads, kTeam>;
-  const Shape& s = p.e.group.shape;
-  const int team = Rows::Index();
-  const int lane = Rows::Lane();
-  int32_t* const places = shared.places[team];
-  if (lane < 32) {  // one warp of the team
-    const uint32_t* meta = p.e.meta(p.e.group.rank, source, position);
-    int place = -1;
-    if (lane < s.top_k) {
-      const uint32_t code = LoadRelaxed(meta + 1 + lane);
+  const int lane = threadIdx.x % 32;
+  int32_t place = -1;
+  if (lane < s.top_k) {
+    uint32_t weight = 0;
+    if (position != kNoRow) {
+      const uint32_t* meta = e.meta(e.group.rank, source, position);
+      const uint32_t code = LoadRelaxed(meta + lane);
+      weight = LoadRelaxed(meta + s.top_k + lane);
       if (code != kNoPair) {
         const int slot = PairSlot(code);
         place =
             shared.begin[slot] + shared.place[source * s.slots_per_rank + slot] + PairOrdinal(code);
       }
-      p.e.own_at<int32_t>(
-          p.e.layout.places)[(int64_t{source} * s.max_tokens + position) * s.top_k + lane] = place;
     }
-    const uint32_t have = __ballot_sync(~0u, place >= 0);
-    if (place >= 0) places[__popc(have & ((1u << lane) - 1))] = place;
-    if (lane == 0) shared.num_places[team] = __popc(have);
+    uint32_t* arrival = e.arrival(source, token);
+    arrival[lane] = static_cast<uint32_t>(place);
+    arrival[s.top_k + lane] = weight;
+    if (lane == 0) arrival[2 * s.top_k] = position;
   }
-  Rows::Sync();
-  const int num_places = shared.num_places[team];
-  const std::byte* row = p.e.row(p.e.group.rank, source, position);
-  const int64_t row_bytes = kFormat == RowFormat::kFp8 ? s.hidden : s.row_bytes();
-  const int vectors = static_cast<int>(row_bytes / 16);
-  auto* out = static_cast<std::byte*>(p.args.rows);
-  constexpr int kUnroll = kTeam == 32 ? 4 : 1;
-  for (int i = lane; i < vectors; i += kTeam * kUnroll) {
-    uint4 v[kUnroll];
+  const uint32_t have = __ballot_sync(~0u, place >= 0);
+  if (place >= 0) shared.places[team][__popc(have & ((1u << lane) - 1))] = place;
+  if (lane == 0) shared.num_places[team] = __popc(have);
+}
+
+// What a lane copies of a row: vectors in flight together, and scales.
+template <RowFormat kFormat, int kTeam>
+struct Piece {
+  static constexpr int kVectors = kTeam == 32 ? 4 : 2;
+  static constexpr int kScales = (kMaxHidden / kScaleBlock + kTeam - 1) / kTeam;
+  uint4 v[kVectors];
+  uint32_t scale[kScales];
+
+  __device__ __forceinline__ void Load(const std::byte* row, int begin, int vectors) {
 #pragma unroll
-    for (int u = 0; u < kUnroll; ++u) {
-      if (i + u * kTeam < vectors) v[u] = LoadArrived(row + (i + u * kTeam) * 16);
+    for (int u = 0; u < kVectors; ++u) {
+      const int i = begin + u * kTeam;
+      if (i < vectors) v[u] = LoadArrived(row + i * 16);
     }
+  }
+  __device__ __forceinline__ void Store(std::byte* out, int64_t row_bytes, const int32_t* places,
+                                        int num_places, int begin, int vectors) const {
     for (int j = 0; j < num_places; ++j) {
       auto* to = reinterpret_cast<uint4*>(out + places[j] * row_bytes);
 #pragma unroll
-      for (int u = 0; u < kUnroll; ++u) {
-        if (i + u * kTeam < vectors) to[i + u * kTeam] = v[u];
+      for (int u = 0; u < kVectors; ++u) {
+        const int i = begin + u * kTeam;
+        if (i < vectors) to[i] = v[u];
       }
     }
   }
-  if constexpr (kFormat == RowFormat::kFp8) {
-    for (int b = lane; b < s.hidden / kScaleBlock; b += kTeam) {
-      const float scale = __uint_as_float(LoadRelaxed(row + s.hidden + b * 4));
-      float* to = p.args.scales + b * p.args.scale_stride;
-      for (int j = 0; j < num_places; ++j) to[places[j]] = scale;
+  __device__ __forceinline__ void LoadScales(const std::byte* row, const Shape& s, int lane) {
+#pragma unroll
+    for (int u = 0; u < kScales; ++u) {
+      const int b = lane + u * kTeam;
+      if (b < s.hidden / kScaleBlock) scale[u] = LoadRelaxed(row + s.hidden + b * 4);
     }
+  }
+  // Or, for the second kernel, where they lie.
+  __device__ __forceinline__ void StoreScales(const DispatchReceive& args, const int32_t* places,
+                                              int num_places, const Shape& s, int32_t route,
+                                              int lane) const {
+    if constexpr (kTeam == 32) {
+      if (lane < num_places) args.scales[places[lane]] = __int_as_float(route);
+    } else {
+#pragma unroll
+      for (int u = 0; u < kScales; ++u) {
+        const int b = lane + u * kTeam;
+        if (b >= s.hidden / kScaleBlock) break;
+        float* to = args.scales + b * args.scale_stride;
+        for (int j = 0; j < num_places; ++j) to[places[j]] = __uint_as_float(scale[u]);
+      }
+    }
+  }
+};
+
+template <RowFormat kFormat, int kThreads, int kTeam>
+__device__ void CopyRow(const ReceiveParams& p, uint32_t sequence, int source, int token,
+                        ReceiveShared<kThreads / kTeam>& shared, bool& joined) {
+  using Rows = Team<kThreads, kTeam>;
+  constexpr bool kFp8 = kFormat == RowFormat::kFp8;
+  const Shape& s = p.e.group.shape;
+  const int team = Rows::Index();
+  const int lane = Rows::Lane();
+  // Every warp waits by itself, so that the row is asked for together with its codes.
+  const uint32_t position = WaitForRow(p.e, sequence, source, token);
+  const bool exists = position != kNoRow;
+  const std::byte* row = p.e.row(p.e.group.rank, source, exists ? position : 0);
+  const int64_t row_bytes = kFp8 ? s.hidden : s.row_bytes();
+  const int vectors = exists ? static_cast<int>(row_bytes / 16) : 0;
+  Piece<kFormat, kTeam> piece;
+  piece.Load(row, lane, vectors);
+  if (kFp8 && kTeam != 32 && exists) piece.LoadScales(row, s, lane);
+  if (lane < 32) PlaceRow(p.e, source, token, position, team, shared);
+  if (!joined) {
+    JoinStream();
+    joined = true;
+  }
+  Rows::Sync();
+  const int32_t* places = shared.places[team];
+  const int num_places = exists ? shared.num_places[team] : 0;
+  auto* out = static_cast<std::byte*>(p.args.rows);
+  if (kFp8 && exists) {
+    piece.StoreScales(p.args, places, num_places, s, Route(source, position), lane);
+  }
+  piece.Store(out, row_bytes, places, num_places, lane, vectors);
+  constexpr int kStep = kTeam * Piece<kFormat, kTeam>::kVectors;
+  for (int i = lane + kStep; i < vectors; i += kStep) {
+    piece.Load(row, i, vectors);
+    piece.Store(out, row_bytes, places, num_places, i, vectors);
   }
   Rows::Sync();  // before the next row takes the shared memory
 }
 
+// Few rows: a block each, and what comes next may start while they are copied. Many: sending goes
+// on beside this kernel, which only ends after it; warps take rows in the order in which they are
+// sent, those of blocks that find no room before sending has ended too.
 template <RowFormat kFormat, int kThreads, int kTeam>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kThreads, BlocksPerMultiprocessor(kThreads))
     DispatchReceiveKernel(const __grid_constant__ ReceiveParams p) {
-  BeginKernel();
-  constexpr int kTeams = kThreads / kTeam;
-  __shared__ ReceiveShared<kTeams> shared;
+  using Rows = Team<kThreads, kTeam>;
+  __shared__ ReceiveShared<Rows::kTeams> shared;
   const Shape& s = p.e.group.shape;
   const uint32_t sequence = SequenceNumber(p.e.sequence);
-  if (!WaitForRows(p.e, sequence, shared)) {
-    if (blockIdx.x == 0) {
-      for (int i = threadIdx.x; i <= s.slots_per_rank; i += kThreads) p.args.offsets[i] = 0;
-    }
-    return;
-  }
+  const bool good = WaitForCounts<kThreads>(p.e, sequence, shared);
   TestDelay(p.e.group.test_delay, sequence, 1);
-  FindPlaces<kThreads>(p.e, shared);
+  if (good) FindPlaces<kThreads>(s, shared);
   if (blockIdx.x == 0) {
     for (int i = threadIdx.x; i <= s.slots_per_rank; i += kThreads) {
-      p.args.offsets[i] = shared.begin[i];
+      p.args.offsets[i] = good ? shared.begin[i] : 0;
+    }
+    if (good && threadIdx.x < s.num_ranks) {
+      p.e.signals()->tokens[threadIdx.x] = shared.tokens[threadIdx.x];
     }
   }
-  const int num_rows = shared.arrived.first[s.num_ranks];
-  for (int item = blockIdx.x * kTeams + Team<kThreads, kTeam>::Index(); item < num_rows;
-       item += gridDim.x * kTeams) {
-    const int source = shared.arrived.Source(item);
-    CopyRow<kFormat, kThreads, kTeam>(p, source, item - shared.arrived.first[source], shared);
+  bool joined = kTeam == 32;
+  int most = 0;
+  for (int r = 0; good && r < s.num_ranks; ++r) most = max(most, shared.tokens[r]);
+  const auto next = [&](int item) {
+    if (kTeam != 32)
+      return item < 0 ? static_cast<int>(blockIdx.x) : item + static_cast<int>(gridDim.x);
+    if (Rows::Lane() == 0) item = static_cast<int>(atomicAdd(&p.e.signals()->taken, 1u));
+    return __shfl_sync(~0u, item, 0);
+  };
+  for (int item = next(-1); item < most * s.num_ranks; item = next(item)) {
+    const int token = item / s.num_ranks;
+    const int source = item % s.num_ranks;
+    if (token >= shared.tokens[source]) continue;
+    CopyRow<kFormat, kThreads, kTeam>(p, sequence, source, token, shared, joined);
+  }
+  if (kTeam == 32 || !joined) JoinStream();
+}
+
+// A warp takes 32 neighbouring places: the scales of block 0 say where their rows came to.
+__global__ void __launch_bounds__(kScaleThreads)
+    ScatterScalesKernel(const __grid_constant__ ReceiveParams p) {
+  JoinStream();
+  const Shape& s = p.e.group.shape;
+  const int blocks = s.hidden / kScaleBlock;
+  const int total = p.args.offsets[s.slots_per_rank];
+  for (int place = blockIdx.x * kScaleThreads + threadIdx.x; place < total;
+       place += gridDim.x * kScaleThreads) {
+    const int32_t route = __float_as_int(p.args.scales[place]);
+    const int source = RouteRank(route);
+    // After an abort it may be anything.
+    if (source < 0 || source >= s.num_ranks || RoutePosition(route) >= s.max_tokens) continue;
+    const std::byte* from = p.e.row(p.e.group.rank, source, RoutePosition(route)) + s.hidden;
+#pragma unroll 4
+    for (int b = 0; b < blocks; b += 4) {
+      const uint4 v = LoadArrived(from + b * 4);
+      const uint32_t scale[4] = {v.x, v.y, v.z, v.w};
+      float* to = p.args.scales + b * p.args.scale_stride + place;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        if (b + i < blocks) to[i * p.args.scale_stride] = __uint_as_float(scale[i]);
+      }
+    }
   }
 }
 
 template <RowFormat kFormat>
 const char* LaunchFormat(const ReceiveParams& params, const Grid& grid, CUstream_st* stream) {
-  return Launch(grid.mode == Mode::kLatency
-                    ? DispatchReceiveKernel<kFormat, kLatencyThreads, kLatencyThreads>
-                    : DispatchReceiveKernel<kFormat, kThroughputThreads, 32>,
-                params, Blocks(grid), Threads(grid.mode), 0, grid.early_launch, stream);
+  const Shape& s = params.e.group.shape;
+  const int blocks = Blocks(grid, s.num_ranks * MostTokens(s, grid));
+  if (grid.mode == Mode::kLatency) {
+    return Launch(DispatchReceiveKernel<kFormat, kLatencyThreads, kLatencyThreads>, params, blocks,
+                  kLatencyThreads, 0, grid.early_launch, stream);
+  }
+  const char* error = Launch(DispatchReceiveKernel<kFormat, kThroughputThreads, 32>, params, blocks,
+                             kThroughputThreads, 0, grid.early_launch, stream);
+  if (error != nullptr || kFormat != RowFormat::kFp8) return error;
+  return Launch(ScatterScalesKernel, params, kScaleBlocks, kScaleThreads, 0, grid.early_launch,
+                stream);
 }
 
 }  // namespace
@@ -174,7 +234,7 @@ const char* LaunchDispatchReceive(const Group& group, const Sequence& sequence, 
   if (const char* error = CheckGroup(group, sequence, grid)) return error;
   const bool fp8 = group.shape.format == RowFormat::kFp8;
   Shape known = group.shape;
-  if (args.most_tokens > 0) known.max_tokens = std::min(known.max_tokens, args.most_tokens);
+  known.max_tokens = static_cast<int>(MostTokens(group.shape, grid));
   if (args.capacity < WorstRows(known)) {
     return "dispatch: capacity below what the ranks may send";
   }

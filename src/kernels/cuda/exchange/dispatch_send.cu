@@ -1,5 +1,7 @@
 // Dispatch, first half: rows, what they are for, and counts go straight into the receivers'
-// regions. Tokens are dealt to blocks in chunks.
+// regions. Each block takes every so many'th chunk of tokens; the last one counts all of them
+// first. Loads that need not wait for each other are asked for together: small batches are nothing
+// but such waits.
 #include <cuda_fp8.h>
 
 #include "kernels/cuda/exchange/plan.cuh"
@@ -14,6 +16,11 @@ struct SendParams {
   Endpoint e;
   DispatchSend args;
 };
+
+__device__ __forceinline__ const uint4* RowOf(const SendParams& p, int64_t token) {
+  return reinterpret_cast<const uint4*>(static_cast<const std::byte*>(p.args.rows) +
+                                        token * p.e.group.shape.row_bytes());
+}
 
 // Quantises the 128 columns that 8 neighbouring lanes hold: as LaunchQuantizeRows does.
 __device__ __forceinline__ uint4 Quantize(const uint4& a, const uint4& b, float* scale_out) {
@@ -46,144 +53,212 @@ __device__ __forceinline__ uint4 Quantize(const uint4& a, const uint4& b, float*
 template <int kTeams>
 struct SendShared {
   PlanShared plan;
-  std::byte* rows[kTeams][kMaxTopK];  // of the token, at its destinations
   int32_t routes[kTeams][kMaxTopK];
+  int num_routes[kTeams];
   float scales[kTeams][kMaxHidden / kScaleBlock];
 };
 
-// Neighbouring lanes store neighbouring 16 bytes: the link carries half-filled packets otherwise.
+// What a lane sends at once: fp8: 16 columns; else twice 16 bytes, in such an order that
+// neighbouring lanes store neighbouring bytes (the link carries half-filled packets otherwise).
 template <RowFormat kFormat, int kTeam>
-__device__ __forceinline__ void SendColumns(const uint4* from, const Shape& s, int lane,
-                                            std::byte* const* rows, int num_rows, float* scales) {
-  if constexpr (kFormat == RowFormat::kFp8) {
-#pragma unroll 2
-    for (int i = lane; i < s.hidden / kLaneColumns; i += kTeam) {
+struct Columns {
+  static constexpr bool kFp8 = kFormat == RowFormat::kFp8;
+  static constexpr int kStep = kFp8 ? kTeam : 2 * kTeam;  // vectors of a step
+  uint4 v[2];
+
+  static __device__ __forceinline__ int Vectors(const Shape& s) {
+    return kFp8 ? s.hidden / kLaneColumns : static_cast<int>(s.row_bytes() / 16);
+  }
+  static __device__ __forceinline__ int Steps(const Shape& s) {
+    return (Vectors(s) + kStep - 1) / kStep;
+  }
+  __device__ __forceinline__ void Load(const Shape& s, const uint4* row, int step, int lane) {
+#pragma unroll
+    for (int u = 0; u < 2; ++u) {
+      const int i = step * kStep + lane + (kFp8 ? 0 : u * kTeam);
+      if (i < Vectors(s)) v[u] = row[kFp8 ? 2 * i + u : i];
+    }
+  }
+  __device__ __forceinline__ void Send(const Endpoint& e, const int32_t* routes, int num_routes,
+                                       int step, int lane, float* scales) {
+    const int vectors = Vectors(e.group.shape);
+    const int i = step * kStep + lane;
+    if (i >= vectors) return;
+    if constexpr (kFp8) {
       float scale;
-      const uint4 packed = Quantize(from[2 * i], from[2 * i + 1], &scale);
+      v[0] = Quantize(v[0], v[1], &scale);
       if (i % 8 == 0) scales[i / 8] = scale;
-      for (int d = 0; d < num_rows; ++d) reinterpret_cast<uint4*>(rows[d])[i] = packed;
     }
-  } else {
-    const int vectors = static_cast<int>(s.row_bytes() / 16);
-#pragma unroll 2
-    for (int i = lane; i < vectors; i += kTeam) {
-      const uint4 values = from[i];
-      for (int d = 0; d < num_rows; ++d) reinterpret_cast<uint4*>(rows[d])[i] = values;
+    for (int d = 0; d < num_routes; ++d) {
+      auto* to = reinterpret_cast<uint4*>(
+          e.row(RouteRank(routes[d]), e.group.rank, RoutePosition(routes[d])));
+      to[i] = v[0];
+      if (!kFp8 && i + kTeam < vectors) to[i + kTeam] = v[1];
     }
+  }
+};
+
+// Codes and weights of the pairs that each destination serves; a warp.
+__device__ __forceinline__ void SendMeta(const Endpoint& e, const Choice& choice,
+                                         const int32_t* routes, int num_routes) {
+  const Shape& s = e.group.shape;
+  const int lane = threadIdx.x % 32;
+  if (lane >= s.top_k) return;
+  const uint32_t code = PairCode(choice.slot % s.slots_per_rank, choice.ordinal);
+  for (int d = 0; d < num_routes; ++d) {
+    const int to = RouteRank(routes[d]);
+    uint32_t* meta = e.meta(to, e.group.rank, RoutePosition(routes[d]));
+    meta[lane] = choice.rank == to ? code : kNoPair;
+    meta[s.top_k + lane] = __float_as_uint(choice.weight);
   }
 }
 
-// Token, codes and weights of the pairs that this destination serves.
-template <int kTeam>
-__device__ __forceinline__ void SendMeta(const SendParams& p, int64_t token, int32_t route,
-                                         int lane) {
-  const Shape& s = p.e.group.shape;
-  uint32_t* meta = p.e.meta(RouteRank(route), p.e.group.rank, RoutePosition(route));
-  const int32_t* ordinals = p.e.own_at<int32_t>(p.e.layout.ordinals);
-  for (int word = lane; word < 1 + 2 * s.top_k; word += kTeam) {
-    uint32_t value = static_cast<uint32_t>(token);
-    if (word > s.top_k) {
-      value = __float_as_uint(p.args.weights[token * s.top_k + word - 1 - s.top_k]);
-    } else if (word > 0) {
-      const int64_t pair = token * s.top_k + word - 1;
-      const int slot = p.args.slots[pair];
-      const bool there = slot >= 0 && slot / s.slots_per_rank == RouteRank(route);
-      value = there ? PairCode(slot % s.slots_per_rank, ordinals[pair]) : kNoPair;
+// Every rank hears of the token, also where none of its slots are. Begins with a barrier.
+template <class Rows>
+__device__ __forceinline__ void FlagToken(const Endpoint& e, uint32_t sequence, int token,
+                                          const int32_t* routes, int num_routes) {
+  const int num_ranks = e.group.shape.num_ranks;
+  Rows::Sync();
+  for (int r = Rows::Lane(); r < num_ranks; r += Rows::kSize) {
+    uint32_t position = kNoRow;
+    for (int d = 0; d < num_routes; ++d) {
+      if (RouteRank(routes[d]) == r) position = RoutePosition(routes[d]);
     }
-    meta[word] = value;
+    StoreRelease(e.flag(r, e.group.rank, token), FlagWord(sequence, position));
   }
+}
+
+// `ahead` holds the row's first columns.
+template <RowFormat kFormat, int kThreads, int kTeam, int kAhead>
+__device__ __forceinline__ void SendRow(const SendParams& p, uint32_t sequence, int token,
+                                        const int32_t* routes, int num_routes,
+                                        Columns<kFormat, kTeam> (&ahead)[kAhead], float* scales) {
+  using Rows = Team<kThreads, kTeam>;
+  const Shape& s = p.e.group.shape;
+  const int lane = Rows::Lane();
+  const uint4* row = RowOf(p, token);
+  const int steps = Columns<kFormat, kTeam>::Steps(s);
+  for (int step = 0; step < steps; step += kAhead) {
+    Columns<kFormat, kTeam> later[kAhead];
+#pragma unroll
+    for (int u = 0; u < kAhead; ++u) later[u].Load(s, row, step + kAhead + u, lane);
+#pragma unroll
+    for (int u = 0; u < kAhead; ++u) {
+      ahead[u].Send(p.e, routes, num_routes, step + u, lane, scales);
+      ahead[u] = later[u];
+    }
+  }
+  if constexpr (kFormat == RowFormat::kFp8) {
+    Rows::Sync();
+    for (int d = 0; d < num_routes; ++d) {
+      std::byte* to = p.e.row(RouteRank(routes[d]), p.e.group.rank, RoutePosition(routes[d]));
+      for (int b = lane; b < s.hidden / kScaleBlock; b += kTeam) {
+        reinterpret_cast<float*>(to + s.hidden)[b] = scales[b];
+      }
+    }
+  }
+  FlagToken<Rows>(p.e, sequence, token, routes, num_routes);
+}
+
+// A warp: the row is on its way to the L2 cache while others are sent.
+__device__ __forceinline__ void PrefetchRow(const SendParams& p, int64_t token) {
+  const int64_t row_bytes = p.e.group.shape.row_bytes();
+  const auto* row = reinterpret_cast<const std::byte*>(RowOf(p, token));
+  for (int64_t at = threadIdx.x % 32 * int64_t{128}; at < row_bytes; at += 32 * int64_t{128}) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(row + at));
+  }
+}
+
+// How many tokens there are, and pairs for each slot: words that need no flag.
+template <int kThreads>
+__device__ void SendCounts(const SendParams& p, uint32_t sequence, int num_tokens,
+                           TokenSlots& first, PlanShared& plan) {
+  const Shape& s = p.e.group.shape;
+  CountTokens<kThreads>(s, p.args.slots, 0, num_tokens, first, plan.earlier);
+  __syncthreads();
+  const int words = 1 + s.slots_per_rank;
+  for (int i = threadIdx.x; i < s.num_ranks * words; i += kThreads) {
+    const int to = i / words;
+    const int slot = i % words - 1;
+    const int count = slot < 0 ? num_tokens : plan.earlier[to * s.slots_per_rank + slot];
+    StoreRelaxed(p.e.counts(to, p.e.group.rank) + i % words, FlagWord(sequence, count));
+  }
+  __syncthreads();
 }
 
 template <RowFormat kFormat, int kThreads, int kTeam>
-__device__ void SendToken(const SendParams& p, int64_t token,
-                          SendShared<kThreads / kTeam>& shared) {
+__global__ void __launch_bounds__(kThreads, BlocksPerMultiprocessor(kThreads))
+    DispatchSendKernel(const __grid_constant__ SendParams p) {
+  JoinStream();
   using Rows = Team<kThreads, kTeam>;
+  constexpr int kAhead = kTeam == 32 ? 2 : 1;
+  __shared__ SendShared<Rows::kTeams> shared;
   const Shape& s = p.e.group.shape;
   const int team = Rows::Index();
   const int lane = Rows::Lane();
-  if (lane < s.top_k) {
-    const int32_t route = p.e.own_at<int32_t>(p.e.layout.routes)[token * s.top_k + lane];
-    shared.routes[team][lane] = route;
-    if (route >= 0) {
-      shared.rows[team][lane] = p.e.row(RouteRank(route), p.e.group.rank, RoutePosition(route));
-    }
-  }
-  Rows::Sync();
-  const int32_t* routes = shared.routes[team];
-  int num_rows = 0;
-  while (num_rows < s.top_k && routes[num_rows] >= 0) ++num_rows;
-  float* scales = shared.scales[team];
-  const auto* from = reinterpret_cast<const uint4*>(static_cast<const std::byte*>(p.args.rows) +
-                                                    token * s.row_bytes());
-  SendColumns<kFormat, kTeam>(from, s, lane, shared.rows[team], num_rows, scales);
-  for (int d = 0; d < num_rows; ++d) SendMeta<kTeam>(p, token, routes[d], lane);
-  Rows::Sync();
-  if constexpr (kFormat == RowFormat::kFp8) {
-    const int blocks = s.hidden / kScaleBlock;
-    for (int d = 0; d < num_rows; ++d) {
-      auto* to = reinterpret_cast<float*>(shared.rows[team][d] + s.hidden);
-      for (int b = lane; b < blocks; b += kTeam) to[b] = scales[b];
-    }
-  }
-  Rows::Sync();  // before the next token takes the shared memory
-}
-
-// The rows that this block reads first are on their way to the L2 cache while it counts.
-template <int kThreads>
-__device__ __forceinline__ void PrefetchRows(const SendParams& p, int begin, int end) {
-  const int64_t row_bytes = p.e.group.shape.row_bytes();
-  const auto* rows = static_cast<const std::byte*>(p.args.rows);
-  const int64_t from = begin * row_bytes;
-  const int64_t to = min(end * row_bytes, from + kThreads * int64_t{128});
-  for (int64_t at = from + threadIdx.x * int64_t{128}; at < to; at += kThreads * int64_t{128}) {
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(rows + at));
-  }
-}
-
-template <RowFormat kFormat, int kThreads, int kTeam>
-__global__ void __launch_bounds__(kThreads, 1)
-    DispatchSendKernel(const __grid_constant__ SendParams p) {
-  BeginKernel();
-  extern __shared__ uint16_t counts[];
-  __shared__ SendShared<kThreads / kTeam> shared;
-  const Shape& s = p.e.group.shape;
+  const bool plans = lane < 32;
+  int32_t* const routes = shared.routes[team];
+  const bool aborted = threadIdx.x == 0 && Aborted(&p.e.signals()->abort);
+  const int num_tokens = min(p.e.num_tokens(p.args.num_tokens), p.args.capacity);
   const uint32_t sequence = SequenceNumber(p.e.sequence);
-  const int num_tokens = p.e.num_tokens(p.args.num_tokens);
-  const int chunk = (num_tokens + gridDim.x - 1) / gridDim.x;
-  const int begin = min(static_cast<int>(blockIdx.x) * chunk, num_tokens);
-  const int end = min(begin + chunk, num_tokens);
-  // The block of the last token knows all counts.
-  const bool knows_all = num_tokens == 0 ? blockIdx.x == 0 : begin < end && end == num_tokens;
-  if ((begin < end || knows_all) && !BlockAborted(p.e)) {
-    PrefetchRows<kThreads>(p, begin, end);
-    PlanChunk<kThreads>(s, p.args.slots, begin, end, p.e.own_at<int32_t>(p.e.layout.routes),
-                        p.e.own_at<int32_t>(p.e.layout.ordinals), shared.plan, counts);
-    TestDelay(p.e.group.test_delay, sequence, 0);
-    if (knows_all) {
-      for (int i = threadIdx.x; i < s.num_slots(); i += kThreads) {
-        const int to = i / s.slots_per_rank;
-        p.e.counts(to, p.e.group.rank)[i % s.slots_per_rank] = shared.plan.total[i];
-      }
-      if (threadIdx.x < s.num_ranks) {
-        p.e.signals()->sent[threadIdx.x] = shared.plan.total[s.num_slots() + threadIdx.x];
-      }
-    }
-    for (int token = begin + Team<kThreads, kTeam>::Index(); token < end;
-         token += kThreads / kTeam) {
-      SendToken<kFormat, kThreads, kTeam>(p, token, shared);
-    }
+  const int stride = static_cast<int>(gridDim.x) * Rows::kTeams;
+  int begin = blockIdx.x * Rows::kTeams;
+  int counted = 0;
+  TokenSlots slots;
+  if (blockIdx.x == gridDim.x - 1) {
+    slots.Load(s, p.args.slots, threadIdx.x, p.args.capacity);
+    ClearPlan<kThreads>(s, shared.plan);
+    if (__syncthreads_or(aborted)) return;
+    SendCounts<kThreads>(p, sequence, num_tokens, slots, shared.plan);
   }
-  FlagAll(p.e, kDispatchCounter, sequence, true);
+  ClearPlan<kThreads>(s, shared.plan);
+  do {
+    const int token = begin + team;
+    slots.Load(s, p.args.slots, counted + threadIdx.x, min(begin, p.args.capacity));
+    Choice choice;
+    Columns<kFormat, kTeam> ahead[kAhead];
+    if (token < p.args.capacity) {
+      if (lane < s.top_k) {
+        choice.slot = p.args.slots[int64_t{token} * s.top_k + lane];
+        choice.weight = p.args.weights[int64_t{token} * s.top_k + lane];
+      }
+#pragma unroll
+      for (int u = 0; u < kAhead; ++u) ahead[u].Load(s, RowOf(p, token), u, lane);
+    }
+    if (__syncthreads_or(aborted) || begin >= num_tokens) return;
+    if (kTeam == 32 && token + stride < num_tokens) PrefetchRow(p, token + stride);
+    CountTokens<kThreads>(s, p.args.slots, counted, begin, slots, shared.plan.earlier);
+    if (token >= num_tokens) choice.slot = -1;
+    if (plans) choice.Mark(s, team, shared.plan);
+    __syncthreads();
+    if (plans) {
+      const int num_routes = choice.Place(s, team, shared.plan, routes);
+      if (lane == 0) shared.num_routes[team] = num_routes;
+      if (lane < s.top_k && token < num_tokens) {
+        p.e.own_at<int32_t>(p.e.layout.routes)[int64_t{token} * s.top_k + lane] = routes[lane];
+      }
+      SendMeta(p.e, choice, routes, num_routes);
+    }
+    __syncthreads();
+    if (plans) choice.Unmark(s, shared.plan);
+    TestDelay(p.e.group.test_delay, sequence, 0);
+    if (token < num_tokens) {
+      SendRow<kFormat, kThreads, kTeam>(p, sequence, token, routes, shared.num_routes[team], ahead,
+                                        shared.scales[team]);
+    }
+    counted = begin;
+    begin += stride;
+  } while (begin < num_tokens);
 }
 
 template <RowFormat kFormat>
 const char* LaunchFormat(const SendParams& params, const Grid& grid, CUstream_st* stream) {
-  const bool latency = grid.mode == Mode::kLatency;
-  const int threads = Threads(grid.mode);
-  return Launch(latency ? DispatchSendKernel<kFormat, kLatencyThreads, kLatencyThreads>
-                        : DispatchSendKernel<kFormat, kThroughputThreads, 32>,
-                params, Blocks(grid), threads, PlanBytes(params.e.group.shape, threads),
-                grid.early_launch, stream);
+  // One block more than tokens fill: it counts meanwhile.
+  const int64_t rows = MostTokens(params.e.group.shape, grid) + 1;
+  return Launch(grid.mode == Mode::kLatency
+                    ? DispatchSendKernel<kFormat, kLatencyThreads, kLatencyThreads>
+                    : DispatchSendKernel<kFormat, kThroughputThreads, 32>,
+                params, Blocks(grid, rows), Threads(grid.mode), 0, grid.early_launch, stream);
 }
 
 }  // namespace
@@ -192,14 +267,12 @@ const char* LaunchDispatchSend(const Group& group, const Sequence& sequence, con
                                const DispatchSend& args, CUstream_st* stream) {
   if (const char* error = CheckGroup(group, sequence, grid)) return error;
   const Shape& s = group.shape;
-  if ((int64_t{s.max_tokens} / Blocks(grid) + 1) * s.top_k > 65535) {
-    return "dispatch: more than 65535 pairs a block; give it more blocks";
-  }
   if (args.slots == nullptr || args.num_tokens == nullptr || args.weights == nullptr ||
       args.rows == nullptr || reinterpret_cast<uintptr_t>(args.rows) % 16 != 0) {
     return "dispatch: rows (16-byte aligned), slots, weights and num_tokens must be given";
   }
-  const SendParams params = {MakeEndpoint(group, sequence), args};
+  SendParams params = {MakeEndpoint(group, sequence), args};
+  if (args.capacity < 0 || args.capacity > s.max_tokens) params.args.capacity = s.max_tokens;
   return s.format == RowFormat::kFp8 ? LaunchFormat<RowFormat::kFp8>(params, grid, stream)
                                      : LaunchFormat<RowFormat::kBf16>(params, grid, stream);
 }

@@ -2,7 +2,8 @@
 // one-shot all-reduce. The protocol is docs' exchange: every rank flags every rank in both halves
 // of every call, also with no rows, and no call starts before the last one's combine has come home;
 // that alone makes the regions safe to reuse. Calls that overlap (micro-batches) need a set of
-// allocations each.
+// allocations each. Rows have a flag each, so a half that receives works on what has come while the
+// rest is on its way.
 //
 // A launch allocates nothing, waits for nothing on the host and may be captured in a graph: the
 // step and the number of tokens are read on the device, grids do not depend on them. Called from
@@ -50,10 +51,13 @@ struct Sequence {
 enum class Mode : uint8_t { kLatency, kThroughput };
 struct Grid {
   Mode mode = Mode::kLatency;
-  int num_blocks = 0;         // 0: DefaultBlocks(mode)
-  bool early_launch = false;  // start while the kernel before it ends (and wait for its end)
+  int num_blocks = 0;  // at most; 0: DefaultBlocks(mode)
+  // Start while the kernel before it ends. A half that receives runs beside that kernel, which may
+  // neither use what this half writes nor write what it reads, but for combine's `shared`.
+  bool early_launch = false;
+  int most_tokens = 0;  // that any rank sends in this call, where known; else 0
 };
-// latency: a block a multiprocessor; throughput: 24.
+// latency: two blocks a multiprocessor; throughput: 24.
 int DefaultBlocks(Mode mode);
 
 struct DispatchSend {
@@ -61,20 +65,20 @@ struct DispatchSend {
   const int32_t* slots = nullptr;  // [max_tokens, k]: slot of all ranks' (rank * slots_per_rank
                                    // + slot there); negative: none; a token's are distinct
   const float* weights = nullptr;  // [max_tokens, k]
-  const int32_t* num_tokens = nullptr;  // device: at most max_tokens
+  const int32_t* num_tokens = nullptr;  // device: at most max_tokens and capacity
+  int capacity = -1;  // tokens that may be read, whatever num_tokens says; negative: max_tokens
 };
 const char* LaunchDispatchSend(const Group& group, const Sequence& sequence, const Grid& grid,
                                const DispatchSend& args, CUstream_st* stream);
 
 // Rows grouped by this rank's slots: within a slot by source rank, then by token. After an abort
-// the offsets are all zero.
+// the offsets are all zero, or rows are missing (where their source fell silent half-way).
 struct DispatchReceive {
   void* rows = nullptr;        // as the format says [capacity, hidden], 16-byte aligned
   float* scales = nullptr;     // fp8: block b of row r at b * scale_stride + r
   int64_t scale_stride = 0;    // at least capacity
-  int64_t capacity = 0;        // at least WorstRows(shape), with most_tokens for max_tokens
+  int64_t capacity = 0;        // at least WorstRows(shape), with the grid's most_tokens
   int32_t* offsets = nullptr;  // out [slots_per_rank + 1]
-  int most_tokens = 0;         // that any rank sends in this call, where known; else 0
 };
 const char* LaunchDispatchReceive(const Group& group, const Sequence& sequence, const Grid& grid,
                                   const DispatchReceive& args, CUstream_st* stream);

@@ -36,6 +36,13 @@ struct InputSet {
 struct Times {
   double both = 0;
   double halves[4] = {};
+  double pairs[2] = {};  // dispatch, combine: halves that may run beside each other
+
+  void Widen(const Times& t) {
+    both = std::max(both, t.both);
+    for (int h = 0; h < 4; ++h) halves[h] = std::max(halves[h], t.halves[h]);
+    for (int h = 0; h < 2; ++h) pairs[h] = std::max(pairs[h], t.pairs[h]);
+  }
 };
 
 class Bench {
@@ -86,10 +93,7 @@ class Bench {
     }
     for (std::thread& t : threads) t.join();
     Times slowest;
-    for (const Times& t : times) {
-      slowest.both = std::max(slowest.both, t.both);
-      for (int h = 0; h < 4; ++h) slowest.halves[h] = std::max(slowest.halves[h], t.halves[h]);
-    }
+    for (const Times& t : times) slowest.Widen(t);
     return slowest;
   }
 
@@ -146,8 +150,9 @@ class Bench {
   }
 
   Grid MakeGrid(int half) const {
-    const bool send = half % 2 == 0;
-    return {case_.mode, send ? case_.send_blocks : case_.receive_blocks, case_.early_launch};
+    int blocks = half % 2 == 0 ? case_.send_blocks : case_.receive_blocks;
+    if (half == 2 && case_.combine_blocks > 0) blocks = case_.combine_blocks;
+    return {case_.mode, blocks, case_.early_launch};
   }
 
   void QueueHalf(int r, int call, int half, cudaStream_t stream) {
@@ -173,7 +178,8 @@ class Bench {
     }
   }
 
-  cudaGraphExec_t Capture(int r, int rounds, cudaEvent_t* events) {
+  // events: recorded in the last call before each half, or before each second one (`every` 2).
+  cudaGraphExec_t Capture(int r, int rounds, cudaEvent_t* events, int every) {
     const cudaStream_t stream = world_[r].stream;
     cudaGraph_t graph;
     cudaGraphExec_t exec;
@@ -182,12 +188,14 @@ class Bench {
     for (int call = 0; call < rounds; ++call) {
       const bool split = events != nullptr && call == rounds - 1;
       for (int half = 0; half < 4; ++half) {
-        if (split) {
-          CUDA_OK(cudaEventRecordWithFlags(events[half], stream, cudaEventRecordExternal));
+        if (split && half % every == 0) {
+          CUDA_OK(cudaEventRecordWithFlags(events[half / every], stream, cudaEventRecordExternal));
         }
         QueueHalf(r, call, half, stream);
       }
-      if (split) CUDA_OK(cudaEventRecordWithFlags(events[4], stream, cudaEventRecordExternal));
+      if (split) {
+        CUDA_OK(cudaEventRecordWithFlags(events[4 / every], stream, cudaEventRecordExternal));
+      }
     }
     CUDA_OK(cudaStreamEndCapture(stream, &graph));
     CUDA_OK(cudaGraphInstantiate(&exec, graph, 0));
@@ -202,8 +210,7 @@ class Bench {
     const cudaStream_t stream = world_[r].stream;
     cudaEvent_t events[5];
     for (cudaEvent_t& e : events) CUDA_OK(cudaEventCreate(&e));
-    const cudaGraphExec_t whole = Capture(r, Rounds(), nullptr);
-    const cudaGraphExec_t split = Capture(r, kSplitRounds, events);
+    const cudaGraphExec_t whole = Capture(r, Rounds(), nullptr, 1);
     Times times;
     std::vector<double> both;
     for (int repeat = 0; repeat < 7; ++repeat) {
@@ -219,22 +226,30 @@ class Bench {
       both.push_back(ms * 1e3 / (kReplays * Rounds()));
     }
     times.both = Median(both);
-    std::vector<double> halves[4];
+    TimeParts(r, events, 1, times.halves);
+    TimeParts(r, events, 2, times.pairs);
+    CUDA_OK(cudaGraphExecDestroy(whole));
+    for (cudaEvent_t& e : events) CUDA_OK(cudaEventDestroy(e));
+    return times;
+  }
+
+  // Medians of what lies between the events of a graph.
+  void TimeParts(int r, cudaEvent_t* events, int every, double* parts) {
+    const cudaStream_t stream = world_[r].stream;
+    const cudaGraphExec_t split = Capture(r, kSplitRounds, events, every);
+    std::vector<double> times[4];
     for (int repeat = 0; repeat < 15; ++repeat) {
       barrier_.arrive_and_wait();
       CUDA_OK(cudaGraphLaunch(split, stream));
       CUDA_OK(cudaStreamSynchronize(stream));
-      for (int h = 0; h < 4; ++h) {
+      for (int i = 0; i < 4 / every; ++i) {
         float ms = 0;
-        CUDA_OK(cudaEventElapsedTime(&ms, events[h], events[h + 1]));
-        halves[h].push_back(ms * 1e3);
+        CUDA_OK(cudaEventElapsedTime(&ms, events[i], events[i + 1]));
+        times[i].push_back(ms * 1e3);
       }
     }
-    for (int h = 0; h < 4; ++h) times.halves[h] = Median(halves[h]);
-    CUDA_OK(cudaGraphExecDestroy(whole));
+    for (int i = 0; i < 4 / every; ++i) parts[i] = Median(times[i]);
     CUDA_OK(cudaGraphExecDestroy(split));
-    for (cudaEvent_t& e : events) CUDA_OK(cudaEventDestroy(e));
-    return times;
   }
 
   template <class T>
@@ -310,8 +325,8 @@ bool RunCase(const BenchCase& c, const std::vector<int>& devices, FILE* json) {
   Bench bench(c, devices);
   const Times t = bench.Run();
   const bool correct = bench.Correct();
-  const double dispatch = t.halves[0] + t.halves[1];
-  const double combine = t.halves[2] + t.halves[3];
+  const double dispatch = t.pairs[0];
+  const double combine = t.pairs[1];
   const double link_dispatch = bench.LinkUs(true);
   const double link_combine = bench.LinkUs(false);
   const double peer_both = c.peer_both > 0 ? c.peer_both : c.peer_dispatch + c.peer_combine;
@@ -319,11 +334,12 @@ bool RunCase(const BenchCase& c, const std::vector<int>& devices, FILE* json) {
       c.target_both > 0 ? c.target_both : c.target_dispatch + c.target_combine;
   const char* format = c.format == RowFormat::kFp8 ? "fp8" : "bf16";
   std::printf(
-      "| %s | %d | %s | %.1f + %.1f | %s | %s | %s | %.1f + %.1f | %s | %s | %s | %.1f | "
+      "| %s | %d | %s | %.1f + %.1f, %.1f | %s | %s | %s | %.1f + %.1f, %.1f | %s | %s | %s | %.1f "
+      "| "
       "%s | %s | %s | %s |\n",
-      c.name.c_str(), c.tokens, format, t.halves[0], t.halves[1],
+      c.name.c_str(), c.tokens, format, t.halves[0], t.halves[1], dispatch,
       Ratio(dispatch, c.peer_dispatch).c_str(), Ratio(dispatch, c.target_dispatch).c_str(),
-      Ratio(dispatch, link_dispatch).c_str(), t.halves[2], t.halves[3],
+      Ratio(dispatch, link_dispatch).c_str(), t.halves[2], t.halves[3], combine,
       Ratio(combine, c.peer_combine).c_str(), Ratio(combine, c.target_combine).c_str(),
       Ratio(combine, link_combine).c_str(), t.both, Ratio(t.both, peer_both).c_str(),
       Ratio(t.both, target_both).c_str(), Ratio(t.both, link_dispatch + link_combine).c_str(),
@@ -333,15 +349,17 @@ bool RunCase(const BenchCase& c, const std::vector<int>& devices, FILE* json) {
     std::fprintf(json,
                  "{\"case\":\"%s\",\"ranks\":%d,\"tokens\":%d,\"top_k\":%d,\"format\":\"%s\","
                  "\"early_launch\":%s,\"dispatch_send_us\":%.2f,\"dispatch_receive_us\":%.2f,"
-                 "\"combine_send_us\":%.2f,\"combine_receive_us\":%.2f,\"both_us\":%.2f,"
+                 "\"combine_send_us\":%.2f,\"combine_receive_us\":%.2f,\"dispatch_us\":%.2f,"
+                 "\"combine_us\":%.2f,\"both_us\":%.2f,"
                  "\"link_dispatch_us\":%.2f,\"link_combine_us\":%.2f,\"peer_dispatch_us\":%.1f,"
                  "\"peer_combine_us\":%.1f,\"peer_both_us\":%.1f,\"target_both_us\":%.1f,"
                  "\"correct\":%s}\n",
                  c.name.c_str(), static_cast<int>(devices.size()), c.tokens,
                  c.one_a_rank ? static_cast<int>(devices.size()) : c.top_k, format,
                  c.early_launch ? "true" : "false", t.halves[0], t.halves[1], t.halves[2],
-                 t.halves[3], t.both, link_dispatch, link_combine, c.peer_dispatch, c.peer_combine,
-                 peer_both, target_both, correct ? "true" : "false");
+                 t.halves[3], dispatch, combine, t.both, link_dispatch, link_combine,
+                 c.peer_dispatch, c.peer_combine, peer_both, target_both,
+                 correct ? "true" : "false");
     std::fflush(json);
   }
   return correct;
@@ -451,13 +469,15 @@ bool RunAll(bool on_one, FILE* json) {
       correct = RunReduce(c, early, devices, json) && correct;
     }
   }
-  std::printf("\nexchange: us; halves send + receive; peer, target, link: figure (ours / it)\n");
+  std::printf(
+      "\nexchange: us; halves send + receive, together; peer, target, link: figure (ours / it)\n");
   std::printf(
       "| what | tokens | rows | dispatch | peer | target | link | combine | peer | target | "
       "link | both | peer | target | link | correct |\n");
   for (BenchCase c : BenchCases()) {
     if (on_one) {
       c.send_blocks = c.receive_blocks = c.mode == Mode::kLatency ? 48 : 24;
+      c.combine_blocks = 0;
       if (c.tokens > 1024) continue;
     }
     correct = RunCase(c, devices, json) && correct;

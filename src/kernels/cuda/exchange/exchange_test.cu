@@ -136,7 +136,8 @@ class Test {
     if (case_.delays && rng_() % 3 == 0) Sleep(stream, static_cast<uint32_t>(rng_() % 40000));
     if (half == 0) {
       LAUNCH_OK(LaunchDispatchSend(group, sequence, case_.grid,
-                                   {c.rows.get(), c.slots.get(), c.weights.get(), c.count.get()},
+                                   {c.rows.get(), c.slots.get(), c.weights.get(), c.count.get(),
+                                    i % 2 == 0 ? -1 : c.tokens.count},
                                    stream));
     } else if (half == 1) {
       LAUNCH_OK(LaunchDispatchReceive(

@@ -1,9 +1,11 @@
-// What the four halves share: a rank's view with its layout, the rows that arrived, and launching.
+// What the four halves share: a rank's view with its layout, teams of threads, arithmetic on rows,
+// and launching.
 #pragma once
 
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -15,8 +17,7 @@ namespace moebius::cuda::exchange {
 // their own.
 constexpr int kLatencyThreads = 512;
 constexpr int kThroughputThreads = 1024;
-
-enum Counter { kDispatchCounter = 0, kCombineCounter = 1 };
+constexpr int BlocksPerMultiprocessor(int threads) { return threads == kLatencyThreads ? 2 : 1; }
 
 struct Endpoint {
   Group group;
@@ -40,12 +41,24 @@ struct Endpoint {
                                        (int64_t{from} * group.shape.max_tokens + position) *
                                            layout.meta_stride);
   }
-  __device__ int32_t* counts(int to, int from) const {
-    return reinterpret_cast<int32_t*>(group.bases[to] + layout.counts) +
-           from * group.shape.slots_per_rank;
+  __device__ uint64_t* counts(int to, int from) const {
+    return reinterpret_cast<uint64_t*>(group.bases[to] + layout.counts) +
+           from * (1 + group.shape.slots_per_rank);
+  }
+  __device__ uint64_t* flag(int to, int from, int64_t token) const {
+    return reinterpret_cast<uint64_t*>(group.bases[to] + layout.flags) +
+           int64_t{from} * group.shape.max_tokens + token;
   }
   __device__ std::byte* result(int home, int64_t index) const {
     return group.bases[home] + layout.results + index * layout.result_stride;
+  }
+  __device__ uint64_t* result_flag(int home, int owner, int64_t position) const {
+    return reinterpret_cast<uint64_t*>(group.bases[home] + layout.result_flags) +
+           int64_t{owner} * group.shape.max_tokens + position;
+  }
+  __device__ uint32_t* arrival(int source, int64_t token) const {
+    return own_at<uint32_t>(layout.arrivals + (int64_t{source} * group.shape.max_tokens + token) *
+                                                  layout.arrival_stride);
   }
   template <class T>
   __device__ T* own_at(int64_t offset) const {
@@ -56,14 +69,10 @@ struct Endpoint {
   }
 };
 
-// True, in all threads, when the group is aborted.
-__device__ __forceinline__ bool BlockAborted(const Endpoint& e) {
-  return __syncthreads_or(threadIdx.x == 0 && Aborted(&e.signals()->abort)) != 0;
-}
-
 // Threads that serve one row together: a warp, or the whole block.
 template <int kThreads, int kTeam>
 struct Team {
+  static constexpr int kSize = kTeam;
   static constexpr int kTeams = kThreads / kTeam;
   static __device__ __forceinline__ int Index() { return threadIdx.x / kTeam; }
   static __device__ __forceinline__ int Lane() { return threadIdx.x % kTeam; }
@@ -76,51 +85,6 @@ struct Team {
     }
   }
 };
-
-// The (source, position) rows of a call as one list, from the row counts of the sources.
-struct Arrived {
-  int first[kMaxRanks + 1];
-
-  // One warp, after `first[r + 1]` holds the rows of rank r.
-  __device__ void Sum(int num_ranks) {
-    const int lane = threadIdx.x % 32;
-    int carry = 0;
-    if (lane == 0) first[0] = 0;
-    for (int begin = 0; begin < num_ranks; begin += 32) {
-      const int r = begin + lane;
-      int sum = r < num_ranks ? first[r + 1] : 0;
-      for (int step = 1; step < 32; step *= 2) {
-        const int other = __shfl_up_sync(~0u, sum, step);
-        if (lane >= step) sum += other;
-      }
-      if (r < num_ranks) first[r + 1] = carry + sum;
-      carry += __shfl_sync(~0u, sum, 31);
-    }
-  }
-  __device__ int Source(int item) const {
-    int source = 0;
-    while (first[source + 1] <= item) ++source;
-    return source;
-  }
-};
-
-// Raises this rank's flag at every rank, by the block that arrives last; not after an abort, which
-// leaves the regions as they are.
-__device__ __forceinline__ void FlagAll(const Endpoint& e, Counter counter, uint32_t sequence,
-                                        bool dispatch) {
-  TestDelay(e.group.test_delay, sequence, 3);
-  if (!LastToArrive(&e.signals()->arrived[counter])) return;
-  const int r = threadIdx.x;
-  if (r >= e.group.shape.num_ranks || Aborted(&e.signals()->abort)) return;
-  Signals* peer = SignalsOf(e.group.bases[r]);
-  if (dispatch) {
-    StoreRelease(&peer->dispatch[e.group.rank],
-                 FlagWord(sequence, LoadRelaxed(&e.signals()->sent[r])));
-  } else {
-    StoreRelease(&peer->combine[e.group.rank],
-                 FlagWord(sequence, FlagRows(LoadAcquire(&e.signals()->dispatch[r]))));
-  }
-}
 
 // Eight bf16 values of 16 bytes.
 __device__ __forceinline__ void Unpack(const uint4& v, float (&x)[8]) {
@@ -192,8 +156,14 @@ const char* Launch(void (*kernel)(Args), const Args& args, int blocks, int threa
 inline int Threads(Mode mode) {
   return mode == Mode::kLatency ? kLatencyThreads : kThroughputThreads;
 }
-inline int Blocks(const Grid& grid) {
-  return grid.num_blocks > 0 ? grid.num_blocks : DefaultBlocks(grid.mode);
+// Blocks for so many rows, at most those of the grid.
+inline int Blocks(const Grid& grid, int64_t rows) {
+  const int most = grid.num_blocks > 0 ? grid.num_blocks : DefaultBlocks(grid.mode);
+  const int64_t teams = grid.mode == Mode::kLatency ? 1 : kThroughputThreads / 32;
+  return static_cast<int>(std::clamp<int64_t>((rows + teams - 1) / teams, 1, most));
+}
+inline int64_t MostTokens(const Shape& shape, const Grid& grid) {
+  return grid.most_tokens > 0 ? std::min(grid.most_tokens, shape.max_tokens) : shape.max_tokens;
 }
 
 }  // namespace moebius::cuda::exchange

@@ -7,7 +7,7 @@ namespace {
 constexpr int kThroughputBlocks = 24;
 
 __global__ void AdvanceStepKernel(uint32_t* step) {
-  BeginKernel();
+  JoinStream();
   *step += 1;
 }
 
@@ -21,7 +21,7 @@ int DefaultBlocks(Mode mode) {
       cudaDeviceGetAttribute(&num_sms, cudaDevAttrMultiProcessorCount, device) != cudaSuccess) {
     return kThroughputBlocks;
   }
-  return num_sms;
+  return num_sms * BlocksPerMultiprocessor(kLatencyThreads);
 }
 
 const char* CheckGroup(const Group& group, const Sequence& sequence, const Grid& grid) {

@@ -2,7 +2,8 @@
 // lies in a rank's allocation. Plain functions, the same on host and device; no state.
 //
 // A call is one dispatch and one combine of one layer, or one all-reduce. Its sequence number comes
-// from the agreed step, and is compared for equality.
+// from the agreed step, and is compared for equality. (The flag of a token that was there exactly
+// 2^32 calls ago and in no call since would be taken for new.)
 #pragma once
 
 #include <cstddef>
@@ -26,12 +27,14 @@ enum class RowFormat : uint8_t {
 // What a wait was for.
 enum class Phase : uint8_t { kNone, kDispatch, kCombine, kAllReduce, kAllGather };
 
-// One release store says that all rows of a (source, destination) pair have arrived.
-constexpr uint64_t FlagWord(uint32_t sequence, uint32_t rows) {
-  return uint64_t{sequence} << 32 | rows;
+// Words that peers write carry their call. A flag is raised by one release store when what it
+// stands for has been written: a token's row (with the row's position), a result, a combine begun.
+constexpr uint64_t FlagWord(uint32_t sequence, uint32_t value) {
+  return uint64_t{sequence} << 32 | value;
 }
 constexpr uint32_t FlagSequence(uint64_t flag) { return static_cast<uint32_t>(flag >> 32); }
-constexpr uint32_t FlagRows(uint64_t flag) { return static_cast<uint32_t>(flag); }
+constexpr uint32_t FlagValue(uint64_t flag) { return static_cast<uint32_t>(flag); }
+constexpr uint32_t kNoRow = 0xffffffffu;  // value of a token's flag: none of its slots are there
 
 // The slot (of the receiving rank) that a pair goes to, and how many pairs of the same source and
 // slot came before it.
@@ -64,12 +67,11 @@ constexpr Abort DecodeAbort(uint32_t word) {
 // Words at the start of every rank's allocation. Peers write flags and the abort word; the rest is
 // the rank's own. All zero before the first call.
 struct Signals {
-  uint64_t dispatch[kMaxRanks];  // by source
-  uint64_t combine[kMaxRanks];   // by the rank that ran the experts
+  uint64_t combine[kMaxRanks];  // by rank: it has read all that came by dispatch
   uint32_t abort;
   uint32_t unused[31];
-  uint32_t arrived[32];      // blocks of a kernel that are done; back at zero after it
-  uint32_t sent[kMaxRanks];  // rows of this call, by destination
+  uint32_t tokens[kMaxRanks];  // of each source in this call
+  uint32_t taken;              // rows that teams have taken to copy; back at zero after the call
 };
 
 // What all ranks of a group agree on.
@@ -91,17 +93,19 @@ struct Shape {
 
 // Byte offsets in a rank's allocation. Regions of a source or an owner: index * max_tokens rows.
 struct Layout {
-  int64_t counts = 0;         // int32 [source][slot of this rank]
-  int64_t meta = 0;           // [source][position]: token, codes [k], weights [k]
+  int64_t counts = 0;         // words [source]: tokens, then pairs by slot of this rank
+  int64_t flags = 0;          // words [source][token]
+  int64_t meta = 0;           // [source][position]: codes [k], weights [k]
   int64_t meta_stride = 0;    // bytes
   int64_t rows = 0;           // [source][position]: the row, then its scales
   int64_t row_stride = 0;     // bytes
   int64_t results = 0;        // rows [owner][position], deterministic: [token][choice]
   int64_t result_stride = 0;  // bytes
+  int64_t result_flags = 0;   // words [owner][position]
   int64_t routes = 0;         // own: int32 [token][k], by rank, then kNoRoute
-  int64_t ordinals = 0;       // own: int32 [token][k]
-  int64_t places = 0;         // own: int32 [source][position][k], negative: none
-  int64_t bytes = 0;          // of the allocation
+  int64_t arrivals = 0;  // own: [source][token]: places [k] (negative: none), weights [k], position
+  int64_t arrival_stride = 0;  // bytes
+  int64_t bytes = 0;           // of the allocation
 };
 
 constexpr int64_t AlignUp(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
@@ -110,7 +114,8 @@ constexpr Layout MakeLayout(const Shape& s) {
   Layout l;
   const int64_t ranks = s.num_ranks;
   const int64_t tokens = s.max_tokens;
-  l.meta_stride = AlignUp(4 * (1 + 2 * s.top_k), 16);
+  l.meta_stride = AlignUp(8 * s.top_k, 32);
+  l.arrival_stride = AlignUp(8 * s.top_k + 4, 32);
   l.row_stride = s.format == RowFormat::kFp8
                      ? AlignUp(s.hidden + s.hidden / kScaleBlock * int64_t{4}, 16)
                      : s.row_bytes();
@@ -122,13 +127,14 @@ constexpr Layout MakeLayout(const Shape& s) {
     at = AlignUp(at + bytes, 1024);
     return begin;
   };
-  l.counts = take(ranks * s.slots_per_rank * 4);
+  l.counts = take(ranks * (1 + s.slots_per_rank) * 8);
+  l.flags = take(ranks * tokens * 8);
   l.meta = take(ranks * tokens * l.meta_stride);
   l.rows = take(ranks * tokens * l.row_stride);
   l.results = take(results * l.result_stride);
+  l.result_flags = take(ranks * tokens * 8);
   l.routes = take(tokens * s.top_k * 4);
-  l.ordinals = take(tokens * s.top_k * 4);
-  l.places = take(ranks * tokens * s.top_k * 4);
+  l.arrivals = take(ranks * tokens * l.arrival_stride);
   l.bytes = at;
   return l;
 }

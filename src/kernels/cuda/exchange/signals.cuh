@@ -1,9 +1,9 @@
 // Flags, bounded waits and the abort word on the device. Device code only.
 //
-// Order: rows are plain stores; a block's barrier comes before its first thread's arrival, which
-// releases and acquires; the block that arrives last raises flags with release stores after another
-// barrier. A waiter polls with acquire loads; its block's barrier comes before any read of rows.
-// Memory that peers write is read by loads that the compiler may not move or cache.
+// Order: rows are plain stores; a barrier of the threads that wrote them comes before the release
+// store that raises the flag. A waiter polls with acquire loads; a barrier comes before its
+// neighbours read what the flag stands for. Memory that peers write is read by loads that the
+// compiler may not move or cache.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -21,6 +21,9 @@ __device__ __forceinline__ uint64_t LoadAcquire(const uint64_t* p) {
 }
 __device__ __forceinline__ void StoreRelease(uint64_t* p, uint64_t value) {
   asm volatile("st.release.sys.global.u64 [%0], %1;" ::"l"(p), "l"(value) : "memory");
+}
+__device__ __forceinline__ void StoreRelaxed(uint64_t* p, uint64_t value) {
+  asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(p), "l"(value) : "memory");
 }
 __device__ __forceinline__ void FenceSystem() { asm volatile("fence.acq_rel.sys;" ::: "memory"); }
 __device__ __forceinline__ uint32_t LoadRelaxed(const void* p) {
@@ -44,8 +47,10 @@ __device__ __forceinline__ uint64_t Nanoseconds() {
 }
 
 // Waits for the kernels before this one in its stream (which may still run if this one was launched
-// early), then lets the next one in. First statement of every kernel.
-__device__ __forceinline__ void BeginKernel() {
+// early), then lets the next one in: so whatever is older than the kernel just before one has ended
+// when it starts. Every thread of every kernel calls it, most as their first statement; halves that
+// receive wait for flags before.
+__device__ __forceinline__ void JoinStream() {
   asm volatile("griddepcontrol.wait;" ::: "memory");
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 }
@@ -89,15 +94,16 @@ inline __device__ __noinline__ void RaiseAbort(const Waiter& w, uint32_t word) {
   FenceSystem();
 }
 
-// True when the flag carries `sequence`; false when the group was aborted, by this wait or another.
+// True once the flag carries `sequence`, with its value; false when the group was aborted, by this
+// wait or another.
 __device__ __forceinline__ bool WaitForFlag(const Waiter& w, const uint64_t* flag,
                                             uint32_t sequence, Phase phase, int silent,
-                                            uint32_t* rows) {
+                                            uint32_t* value) {
   uint64_t begin = 0;
   for (uint32_t spins = 0;; ++spins) {
     const uint64_t word = LoadAcquire(flag);
     if (FlagSequence(word) == sequence) {
-      *rows = FlagRows(word);
+      *value = FlagValue(word);
       return true;
     }
     if (spins % 16 != 15) continue;

@@ -14,7 +14,9 @@ namespace device = cuda::exchange;
 
 namespace {
 
-constexpr int kMostBlocks = 132;  // a multiprocessor each: all of them wait at once
+constexpr int kThroughputBlocks = 132;  // a multiprocessor each
+// Of dispatch's sends, which the link bounds: the other multiprocessors copy what has come.
+constexpr int kSendBlocks = 43;
 
 device::Shape ShapeFor(const ExchangeShape& shape) {
   device::Shape s;
@@ -132,16 +134,13 @@ size_t DeviceExchange::ArenaBytes(int64_t max_rows, int64_t k, int64_t /*num_slo
          static_cast<size_t>(shape_.slots_per_rank() + 1) * sizeof(int32_t) + 3 * Arena::kAlignment;
 }
 
-// No more blocks than rows may come: each one fences and counts, with work or without.
-device::Grid DeviceExchange::GridOf() const {
+device::Grid DeviceExchange::GridOf(int throughput_blocks) const {
   device::Grid grid;
   const bool throughput = mode_ == ExchangeMode::kThroughput;
   grid.mode = throughput ? device::Mode::kThroughput : device::Mode::kLatency;
-  const int64_t rows = shape_.num_ranks * most_tokens_;
   grid.num_blocks = comm::MostWaitingBlocks(group_.num_sharers);
-  if (grid.num_blocks == 0) {
-    grid.num_blocks = static_cast<int>(std::min<int64_t>(rows, kMostBlocks));
-  }
+  if (grid.num_blocks == 0 && throughput) grid.num_blocks = throughput_blocks;
+  grid.most_tokens = static_cast<int>(most_tokens_);
   grid.early_launch = group_.num_sharers == 1;
   return grid;
 }
@@ -177,13 +176,15 @@ DispatchedRows DeviceExchange::Dispatch(kernels::ExecContext& /*ctx*/, const Dis
   send.slots = slots_;
   send.weights = weights_;
   send.num_tokens = reinterpret_cast<const int32_t*>(counts_.data()) + kFirstCount + num_tokens_;
-  Keep(device::LaunchDispatchSend(peers_, sequence_, GridOf(), send, group_.stream), "dispatch");
+  send.capacity = static_cast<int>(num_tokens_);
+  Keep(device::LaunchDispatchSend(peers_, sequence_, GridOf(kSendBlocks), send, group_.stream),
+       "dispatch");
   device::DispatchReceive receive;
   receive.rows = rows.data;
   receive.capacity = places;
-  receive.most_tokens = static_cast<int>(most);
   receive.offsets = offsets;
-  Keep(device::LaunchDispatchReceive(peers_, sequence_, GridOf(), receive, group_.stream),
+  Keep(device::LaunchDispatchReceive(peers_, sequence_, GridOf(kThroughputBlocks), receive,
+                                     group_.stream),
        "dispatch");
   LeaveRoom();
   return {.rows = rows,
@@ -199,14 +200,16 @@ void DeviceExchange::Combine(kernels::ExecContext& /*ctx*/, const CombineArgs& a
   MOEBIUS_CHECK(args.weighted || weights_ == reinterpret_cast<const float*>(ones_.data()));
   device::CombineSend send;
   send.expert_rows = args.expert_rows.data;
-  Keep(device::LaunchCombineSend(peers_, sequence_, GridOf(), send, group_.stream), "combine");
+  Keep(device::LaunchCombineSend(peers_, sequence_, GridOf(kThroughputBlocks), send, group_.stream),
+       "combine");
   device::CombineReceive receive;
   receive.slots = slots_;
   receive.weights = weights_;
   receive.num_tokens = reinterpret_cast<const int32_t*>(counts_.data()) + kFirstCount + num_tokens_;
   receive.shared = args.shared.data;
   receive.out = num_tokens_ == 0 ? args.expert_rows.data : args.out.data;
-  Keep(device::LaunchCombineReceive(peers_, sequence_, GridOf(), receive, group_.stream),
+  Keep(device::LaunchCombineReceive(peers_, sequence_, GridOf(kThroughputBlocks), receive,
+                                    group_.stream),
        "combine");
   LeaveRoom();
 }

@@ -45,7 +45,7 @@ class DeviceExchange final : public Exchange {
   Status AllocateCounts();
   void Keep(const char* error, const char* what);
   void LeaveRoom();
-  cuda::exchange::Grid GridOf() const;
+  cuda::exchange::Grid GridOf(int throughput_blocks) const;
 
   const ExchangeShape shape_;
   const ExchangeMode wish_;
