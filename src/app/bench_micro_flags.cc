@@ -29,11 +29,11 @@ void AddBenchKernelsFlags(CLI::App* app, BenchKernelsOptions& options) {
 
 void AddBenchExchangeFlags(CLI::App* app, BenchExchangeOptions& options) {
   AddDeviceAndJson(app, options.device, options.json);
-  AddNumber(app, "--ranks", options.bench.num_ranks, "Of CPUs: 2, 4 or 8 (default: 2, then 8)", 1,
-            64);
+  AddNumber(app, "--ranks", options.bench.num_ranks,
+            "Of CPUs: 2, 4 or 8 (default: 2, then 8); of GPUs: 2, 4 or 8 (all)", 1, 64);
   AddNumber(app, "--hidden", options.bench.hidden, "Elements of a row (a GPU's: 7168)", int64_t{64},
             int64_t{1} << 16);
-  AddFlag(app, "--share-gpus", "Both ranks on one GPU: checks, without figures that count",
+  AddFlag(app, "--share-gpus", "All ranks (2) on one GPU: checks, without figures that count",
           [&options](bool on) { options.bench.share_gpus = on; });
 }
 

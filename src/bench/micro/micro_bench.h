@@ -27,7 +27,7 @@ Result<bool> BenchKernels(const KernelBenchOptions& options, std::FILE* json);
 Result<bool> BenchDeviceKernels(const KernelBenchOptions& options, std::FILE* json);
 
 struct ExchangeBenchOptions {
-  int num_ranks = 0;      // 0: 2, then 8; between GPUs: 2
+  int num_ranks = 0;      // 0: 2, then 8; between GPUs: one a GPU
   int64_t hidden = 4096;  // elements of a row; between GPUs 7168
   bool share_gpus = false;
 };
@@ -35,7 +35,7 @@ struct ExchangeBenchOptions {
 // plain copies by as many threads. Rates by the clock, and by the CPU time of all ranks: the
 // latter, and the share of plain copies, hold on a busy machine too.
 Result<bool> BenchExchange(const ExchangeBenchOptions& options, std::FILE* json);
-// Between two GPUs beside the link's rate and peers' figures.
+// Between GPUs beside the link's rate and peers' figures.
 Result<bool> BenchDeviceExchange(const ExchangeBenchOptions& options, std::FILE* json);
 
 // kInvalidArgument lists `known`: a part is none of them.

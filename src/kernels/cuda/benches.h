@@ -15,8 +15,8 @@ bool BenchMlaDecode(bool all, std::FILE* json);
 bool BenchGqa(std::FILE* json);
 // Norms, rotation, routing, draws; nothing is checked.
 void BenchRows(std::FILE* json);
-// Dispatch, combine and all-reduce between devices 0 and 1, which address each other; on_one: both
-// ranks on device 0.
-bool BenchExchange(bool on_one, std::FILE* json);
+// Dispatch, combine and all-reduce between the first so many devices, which address each other;
+// on_one: all ranks on device 0.
+bool BenchExchange(int num_ranks, bool on_one, std::FILE* json);
 
 }  // namespace moebius::kernels::cuda

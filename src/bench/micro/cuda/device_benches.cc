@@ -8,6 +8,16 @@
 #include "rank/rank_device.h"
 
 namespace moebius::bench {
+namespace {
+
+// The most of 2, 4 and 8: experts are dealt evenly.
+int MostRanks(int num_devices) {
+  int ranks = 2;
+  while (ranks < 8 && 2 * ranks <= num_devices) ranks *= 2;
+  return ranks;
+}
+
+}  // namespace
 
 Result<bool> BenchDeviceKernels(const KernelBenchOptions& options, std::FILE* json) {
   MOEBIUS_TRY(CheckParts(options.parts, {"gemm", "mla", "gqa", "rows", "gemm-tiles", "mla-all"}));
@@ -32,27 +42,27 @@ Result<bool> BenchDeviceKernels(const KernelBenchOptions& options, std::FILE* js
 }
 
 Result<bool> BenchDeviceExchange(const ExchangeBenchOptions& options, std::FILE* json) {
-  if (options.num_ranks != 0 && options.num_ranks != 2) {
-    return MakeError(ErrorCode::kInvalidArgument, "--ranks is {}, expected 2 with --device cuda",
-                     options.num_ranks);
-  }
   // A kernel that is loaded while another one waits for it would wait, too.
   setenv("CUDA_MODULE_LOADING", "EAGER", 1);
   setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 1);
   MOEBIUS_TRY(kernels::CudaBackend());
-  if (!options.share_gpus) {
-    MOEBIUS_ASSIGN(const int num_devices, rank::NumRankDevices());
-    if (num_devices < 2) {
-      return MakeError(ErrorCode::kInvalidArgument,
-                       "--device is cuda, but there is one GPU, expected two (--share-gpus checks "
-                       "two ranks on one, without figures that count)");
-    }
-    for (const int device : {0, 1}) {
-      MOEBIUS_TRY(platform::cuda::SelectDevice(device));
-      MOEBIUS_TRY(platform::cuda::EnablePeerAccess(1 - device));
+  MOEBIUS_ASSIGN(const int num_devices, rank::NumRankDevices());
+  int num_ranks = options.num_ranks;
+  if (num_ranks == 0) num_ranks = options.share_gpus ? 2 : MostRanks(num_devices);
+  const bool even = num_ranks == 2 || num_ranks == 4 || num_ranks == 8;
+  if (!even || (!options.share_gpus && num_ranks > num_devices)) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "--ranks is {} with --device cuda and {} GPUs, expected 2, 4 or 8, a GPU for "
+                     "each (--share-gpus checks ranks on one, without figures that count)",
+                     num_ranks, num_devices);
+  }
+  for (int device = 0; !options.share_gpus && device < num_ranks; ++device) {
+    MOEBIUS_TRY(platform::cuda::SelectDevice(device));
+    for (int peer = 0; peer < num_ranks; ++peer) {
+      if (peer != device) MOEBIUS_TRY(platform::cuda::EnablePeerAccess(peer));
     }
   }
-  return kernels::cuda::BenchExchange(options.share_gpus, json);
+  return kernels::cuda::BenchExchange(num_ranks, options.share_gpus, json);
 }
 
 }  // namespace moebius::bench

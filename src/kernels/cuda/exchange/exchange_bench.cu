@@ -4,6 +4,7 @@
 #include <barrier>
 #include <chrono>
 #include <cstring>
+#include <numeric>
 #include <thread>
 
 #include "kernels/cuda/benches.h"
@@ -15,7 +16,6 @@ namespace moebius::cuda::exchange::testing {
 namespace {
 
 constexpr int kHidden = 7168;
-constexpr int kExperts = 256;
 constexpr double kLinkGbs = 356;           // all-to-all stores, measured on such cards
 constexpr uint32_t kCallsPerStep = 64;     // at least the calls of any graph
 constexpr int64_t kColdBytes = 160 << 20;  // of inputs that take turns
@@ -136,8 +136,8 @@ class Bench {
 
   static Shape MakeShape(const BenchCase& c, const std::vector<int>& devices) {
     const int ranks = static_cast<int>(devices.size());
-    return {ranks,   kExperts / ranks, c.tokens,       c.one_a_rank ? ranks : c.top_k,
-            kHidden, c.format,         c.deterministic};
+    return {ranks,   c.experts / ranks, c.tokens,       c.one_a_rank ? ranks : c.top_k,
+            kHidden, c.format,          c.deterministic};
   }
 
   int Rounds() const { return case_.tokens > 1024 ? 4 : 32; }
@@ -459,12 +459,13 @@ bool RunReduce(const ReduceCase& c, bool early, const std::vector<int>& devices,
   return correct;
 }
 
-bool RunAll(bool on_one, FILE* json) {
-  const std::vector<int> devices = {0, on_one ? 0 : 1};
+bool RunAll(int num_ranks, bool on_one, FILE* json) {
+  std::vector<int> devices(static_cast<size_t>(num_ranks));
+  if (!on_one) std::iota(devices.begin(), devices.end(), 0);
   bool correct = true;
   std::printf("all-reduce: us; peer NCCL, target (ours / it); link at %.0f GB/s\n", kLinkGbs);
   std::printf("| rows | ours | peer | target | link | correct |\n");
-  for (const ReduceCase& c : ReduceCases()) {
+  for (const ReduceCase& c : ReduceCases(num_ranks)) {
     for (const bool early : {false, true}) {
       correct = RunReduce(c, early, devices, json) && correct;
     }
@@ -474,9 +475,9 @@ bool RunAll(bool on_one, FILE* json) {
   std::printf(
       "| what | tokens | rows | dispatch | peer | target | link | combine | peer | target | "
       "link | both | peer | target | link | correct |\n");
-  for (BenchCase c : BenchCases()) {
+  for (BenchCase c : BenchCases(num_ranks)) {
     if (on_one) {
-      c.send_blocks = c.receive_blocks = c.mode == Mode::kLatency ? 48 : 24;
+      c.send_blocks = c.receive_blocks = (c.mode == Mode::kLatency ? 96 : 48) / num_ranks;
       c.combine_blocks = 0;
       if (c.tokens > 1024) continue;
     }
@@ -488,6 +489,6 @@ bool RunAll(bool on_one, FILE* json) {
 }  // namespace
 }  // namespace moebius::cuda::exchange::testing
 
-bool moebius::kernels::cuda::BenchExchange(bool on_one, std::FILE* json) {
-  return moebius::cuda::exchange::testing::RunAll(on_one, json);
+bool moebius::kernels::cuda::BenchExchange(int num_ranks, bool on_one, std::FILE* json) {
+  return moebius::cuda::exchange::testing::RunAll(num_ranks, on_one, json);
 }
