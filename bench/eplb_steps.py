@@ -47,7 +47,7 @@ def quantile(values, q):
 
 def row(name, steps, moves):
     cells = [f"{quantile(steps, q):.2f}" for q in (0.5, 0.9, 0.99, 1)]
-    moved = f"{moves['committed']} | {moves['dropped']} | {moves['slots']} | {moves['bytes'] / 2**20:.1f}" if moves else "| | |"
+    moved = f"{moves['committed']} | {moves['dropped']} | {moves['slots']} | {moves['bytes'] / 2**20:.1f} | {moves['seconds']:.2f}" if moves else "| | | |"
     print(f"| {name} | {len(steps)} | {' | '.join(cells)} | {moved} |", flush=True)
 
 
@@ -63,7 +63,7 @@ def main():
     moving = {"random_moves": 1, "step_interval": options.interval, "layer_updates_per_iter": 6}
     configs = {"experts stay": {"layer_updates_per_iter": 0}, "random moves": moving}
     print(f"load before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True)
-    print("| | steps | p50 ms | p90 | p99 | max | plans committed | dropped | slots | MiB fetched |\n| --- |" + " --: |" * 9, flush=True)
+    print("| | steps | p50 ms | p90 | p99 | max | plans committed | dropped | slots | MiB fetched | s under way |\n| --- |" + " --: |" * 10, flush=True)
     all_steps = {name: [] for name in configs}
     for _ in range(options.repeats):
         for name, config in configs.items():

@@ -124,6 +124,7 @@ class DecoderModel : public Model {
  private:
   void PrepareMoe();
   size_t OwnColumnsBytes(int64_t max_rows, int64_t max_logit_rows) const;
+  moe::SlotTableBlock TableBlock() const;
   Status LoadMoeTables();
 
   moe::LocalExchange local_exchange_;

@@ -2,6 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
+#include "moe/slot_table_block.h"
+
 namespace moebius::moe {
 namespace {
 
@@ -32,6 +36,26 @@ TEST(SlotTable, CopiesByExpertWithTheirShares) {
   EXPECT_EQ(until[1], UINT32_MAX);
   EXPECT_EQ(until[2], UINT32_MAX);
   EXPECT_EQ(until[3], 0u);  // of expert 1, the copy in slot 1 gets nothing
+}
+
+TEST(SlotTable, ABlockHasAllOfIt) {
+  for (const std::vector<int32_t>& experts :
+       {std::vector<int32_t>{0, 1, 0, 2, 0, 1}, std::vector<int32_t>{2, 1, 0, 0, 1, -1}}) {
+    const SlotTable table(*Placement::Create(3, experts), 2, 1);
+    const SlotTableBlock block(3, 6);
+    const std::vector<int32_t> words = block.WordsOf(table);
+    ASSERT_EQ(words.size() * sizeof(int32_t), block.num_bytes());
+    const auto* const data = reinterpret_cast<const std::byte*>(words.data());
+    EXPECT_TRUE(std::ranges::equal(block.FirstSlot(data), table.first_slot()));
+    const kernels::ReplicaTable want = table.copies();
+    const kernels::ReplicaTable got = block.Copies(data, table);
+    EXPECT_TRUE(std::ranges::equal(got.begin, want.begin));
+    EXPECT_TRUE(std::ranges::equal(got.slots.first(want.slots.size()), want.slots));
+    EXPECT_TRUE(std::ranges::equal(got.until.first(want.until.size()), want.until));
+    EXPECT_EQ(got.slots.size(), 6u);
+    EXPECT_EQ(got.slots_per_rank, 2);
+    EXPECT_EQ(got.home, 1);
+  }
 }
 
 }  // namespace

@@ -14,10 +14,6 @@ using comm::Clock;
 
 constexpr int kMailTries = 2;  // a piece that came wrong may have met with a passing fault
 
-uint64_t ChecksumOf(std::span<const std::byte> bytes) {
-  return XXH3_64bits(bytes.data(), bytes.size());
-}
-
 // Of an expert: its pieces' checksums, one after the other.
 uint64_t AddPiece(uint64_t checksum, uint64_t piece) {
   return XXH3_64bits_withSeed(&piece, sizeof(piece), checksum);
@@ -30,6 +26,11 @@ ExpertMail::ExpertMail(const BalanceBoard& board, MailOptions options, moe::Expe
       options_(std::move(options)),
       store_(store),
       lost_(static_cast<size_t>(board.shape().num_ranks)) {}
+
+uint64_t ExpertMail::ChecksumOf(std::span<const std::byte> bytes) const {
+  if (options_.memory.checksum) return options_.memory.checksum(bytes);
+  return XXH3_64bits(bytes.data(), bytes.size());
+}
 
 void ExpertMail::Stop() {
   is_stopping_.store(true);
@@ -77,7 +78,7 @@ void ExpertMail::AnswerTo(int owner, uint64_t asked) {
   if (!mailbox.word.compare_exchange_strong(word, Mailbox::With(asked, MailState::kServing))) {
     return;  // taken back
   }
-  const std::span<std::byte> chunk = board_.ChunkOf(owner);
+  const std::span<std::byte> chunk = ChunkOf(owner);
   const int layer = mailbox.layer;
   const bool has_layer = layer >= 0 && layer < board_.shape().num_layers;
   const size_t size = has_layer ? store_->ExpertBytes(layer) : 0;
@@ -145,7 +146,7 @@ void ExpertMail::Pace(size_t bytes, const IsOver& is_over) {
 
 Result<uint64_t> ExpertMail::FetchPiece(const PeerSlot& from, size_t offset, size_t length,
                                         const IsOver& is_over) {
-  const std::span<const std::byte> piece = board_.ChunkOf(options_.rank).first(length);
+  const std::span<const std::byte> piece = ChunkOf(options_.rank).first(length);
   for (int i = 0; i < kMailTries; ++i) {
     Pace(length, is_over);
     MOEBIUS_ASSIGN(const uint64_t expected, Ask(from, offset, length, is_over));
@@ -158,7 +159,7 @@ Result<uint64_t> ExpertMail::FetchPiece(const PeerSlot& from, size_t offset, siz
 }
 
 Status ExpertMail::Fetch(const PeerSlot& from, int staging, const IsOver& is_over) {
-  const std::span<const std::byte> chunk = board_.ChunkOf(options_.rank);
+  const std::span<const std::byte> chunk = ChunkOf(options_.rank);
   const size_t size = store_->ExpertBytes(from.layer);
   uint64_t whole = 0;
   for (size_t offset = 0; offset < size; offset += chunk.size()) {

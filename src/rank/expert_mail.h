@@ -1,6 +1,7 @@
 // How experts' weights go from rank to rank: in pieces, through the mailbox of the rank that wants
-// them, each with a checksum. Ranks may be processes, whose weights nobody else sees. A mover asks
-// and serves on one thread: while it waits for an answer, it answers its peers.
+// them, each with a checksum. Ranks may be processes, whose weights nobody else sees; on GPUs a
+// mailbox's chunk is device memory, into which the source copies. A mover asks and serves on one
+// thread: while it waits for an answer, it answers its peers.
 #pragma once
 
 #include <atomic>
@@ -26,12 +27,19 @@ struct BalanceHooks {
   std::function<void(int source, int owner, std::span<std::byte> chunk)> answered = {};
 };
 
+// Where pieces arrive if not in the board's chunks, and how they are summed up there.
+struct MailMemory {
+  std::vector<std::span<std::byte>> chunks = {};  // by rank, of one size; empty: the board's
+  std::function<uint64_t(std::span<const std::byte>)> checksum = {};
+};
+
 struct MailOptions {
   int rank = 0;  // this one
   comm::AbortWord* abort = nullptr;
   std::chrono::nanoseconds answer_deadline = std::chrono::seconds(2);
   int64_t bytes_per_second = 0;  // that this rank fetches, at most; 0: as fast as it goes
   BalanceHooks hooks = {};
+  MailMemory memory = {};
 };
 
 // An expert's weights in a peer's slot.
@@ -54,6 +62,12 @@ class ExpertMail {
   // kCancelled: is_over, or this rank is ending.
   Status Fetch(const PeerSlot& from, int staging, const std::function<bool()>& is_over);
 
+  // Where pieces for a rank arrive.
+  std::span<std::byte> ChunkOf(int rank) const {
+    const auto& chunks = options_.memory.chunks;
+    return chunks.empty() ? board_.ChunkOf(rank) : chunks[static_cast<size_t>(rank)];
+  }
+
   // The thread's loops end. Any thread.
   void Stop();
   bool is_ending() const;
@@ -63,6 +77,7 @@ class ExpertMail {
 
   void Serve();
   void AnswerTo(int owner, uint64_t asked);
+  uint64_t ChecksumOf(std::span<const std::byte> bytes) const;
   // Checksums of what then lies in this rank's chunk; FetchPiece's is right, Ask's may not be.
   Result<uint64_t> Ask(const PeerSlot& from, size_t offset, size_t length, const IsOver& is_over);
   Result<uint64_t> FetchPiece(const PeerSlot& from, size_t offset, size_t length,

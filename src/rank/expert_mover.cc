@@ -166,7 +166,7 @@ bool ExpertMover::CopyOnRank(const Move& move) {
   for (size_t p = 0; p < present.size(); ++p) {
     const auto place = static_cast<int>(p);
     if (present[p] != move.expert || layout_.WorldRankOf(move.layer, place) != rank_) continue;
-    const std::span<std::byte> chunk = board_.ChunkOf(rank_);  // nobody else's while none is asked
+    const std::span<std::byte> chunk = mail_.ChunkOf(rank_);  // nobody else's while none is asked
     const size_t size = store_->ExpertBytes(move.layer);
     for (size_t offset = 0; offset < size; offset += chunk.size()) {
       const std::span<std::byte> piece = chunk.first(std::min(chunk.size(), size - offset));
