@@ -128,10 +128,15 @@ void ExpertSlots::Copy(void* to, const void* from, size_t num_bytes) const {
   }
 }
 
+void ExpertSlots::WaitForCopies() const {
+  if (options_.copies != nullptr) options_.copies->Wait();
+}
+
 void ExpertSlots::Load(const Place& place, size_t offset, std::span<std::byte> out) const {
   ForBytes(place, offset, out.size(), [&](std::span<const std::byte> bytes, size_t begin) {
     Copy(out.data() + begin, bytes.data(), bytes.size());
   });
+  WaitForCopies();
 }
 
 void ExpertSlots::Read(int layer, int local_slot, size_t offset, std::span<std::byte> out) const {
@@ -143,6 +148,7 @@ void ExpertSlots::Write(int staging, size_t offset, std::span<const std::byte> i
            [&](std::span<std::byte> bytes, size_t begin) {
              Copy(bytes.data(), in.data() + begin, bytes.size());
            });
+  WaitForCopies();
 }
 
 Status ExpertSlots::FetchFromPool(int layer, ExpertId expert, int staging) {
@@ -213,22 +219,28 @@ Status ExpertSlots::FetchFromCheckpoint(int layer, ExpertId expert, int staging)
 
 Status ExpertSlots::Prepare(std::vector<Change> changes) {
   prepared_.clear();
+  std::vector<std::vector<int32_t>> tables;  // until they are copied
   for (Change& change : changes) {
     Layer* const layer = Find(change.layer);
     if (layer == nullptr) continue;
     auto placement =
         moe::Placement::Create(layer->layer->placement.num_experts(), std::move(change.experts));
     if (!placement) {
+      WaitForCopies();
       prepared_.clear();
       return tl::unexpected(placement.error());
     }
     moe::SlotTable slots(*placement, options_.slots_per_rank, options_.home);
     if (options_.copies != nullptr) {
-      Copy(layer->next_table, options_.table.WordsOf(slots).data(), options_.table.num_bytes());
+      tables.push_back(options_.table.WordsOf(slots));
+      Copy(layer->next_table, tables.back().data(), options_.table.num_bytes());
     }
     prepared_.push_back({layer, *std::move(placement), std::move(slots), std::move(change.slots)});
   }
-  return options_.copies != nullptr ? options_.copies->status() : Status();
+  WaitForCopies();
+  Status copied = options_.copies != nullptr ? options_.copies->status() : Status();
+  if (!copied) prepared_.clear();
+  return copied;
 }
 
 void ExpertSlots::FlipInOrder(Prepared& prepared) {

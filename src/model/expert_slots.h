@@ -89,6 +89,7 @@ class ExpertSlots final : public moe::ExpertStore {
   Place PlaceOf(const kernels::PackedWeight& gate_up, const kernels::PackedWeight& down) const;
   Place PlaceOf(const MoeLayer& layer, int local_slot) const;
   void Copy(void* to, const void* from, size_t num_bytes) const;
+  void WaitForCopies() const;
   void Load(const Place& place, size_t offset, std::span<std::byte> out) const;
   void FlipInOrder(Prepared& prepared);
   // Negative: no slot of this rank holds it.

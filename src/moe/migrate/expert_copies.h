@@ -15,10 +15,14 @@ class ExpertCopies {
  public:
   virtual ~ExpertCopies() = default;
 
-  // The mover's thread: between any memory of the host, of this device and of its peers. Begins
-  // when all that was queued before is done, delays no step, and is done when it returns.
+  // The mover's thread: between any memory of the host, of this device and of its peers, which
+  // stays as it is until Wait. Begins when all that was queued in the steps' order before is done,
+  // and delays no step.
   virtual void Copy(void* to, const void* from, size_t num_bytes) = 0;
-  // Likewise, of memory of this device or of a peer; the same function on all devices.
+  // Until all these copies are done.
+  virtual void Wait() = 0;
+  // Of memory of this device or of a peer, after the copies before; the same function on all
+  // devices.
   virtual uint64_t ChecksumOf(std::span<const std::byte> bytes) = 0;
 
   // The device thread, between steps: within this device, after the steps that were launched before

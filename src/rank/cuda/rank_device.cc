@@ -27,8 +27,8 @@ using comm::PeerMemory;
 // Of a piece that a rank brings into one all-gather: more go one after the other.
 constexpr size_t kStagingBytes = size_t{16} << 20;
 
-// Of an expert that travels. A piece takes two round trips between movers.
-constexpr size_t kMailBytes = size_t{8} << 20;
+// Of a piece of an expert that travels: the movers' threads sleep and wake some times for each.
+constexpr size_t kMailBytes = size_t{32} << 20;
 
 // What a rank tells the others: where its parts of the groups' memory are.
 struct Addresses {

@@ -15,8 +15,8 @@ namespace moebius::kernels::cuda {
 // What word i of the bytes (little endian, the last one filled up with zeros) adds to the sum.
 constexpr uint64_t ChecksumPart(uint64_t i, uint64_t word) { return MixBits(word ^ MixBits(i)); }
 
-// *sum (in device memory) = the number of bytes + the sum of all words' parts. bytes: at a multiple
-// of 8. Returns 0 or the cudaError_t of the launch.
+// *sum (in device memory) += the parts of all words. bytes: at a multiple of 8. Returns 0 or the
+// cudaError_t of the launch.
 int LaunchChecksum(const std::byte* bytes, size_t num_bytes, uint64_t* sum, CUstream_st* stream);
 
 }  // namespace moebius::kernels::cuda

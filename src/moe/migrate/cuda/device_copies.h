@@ -18,6 +18,7 @@ class DeviceCopies final : public ExpertCopies {
                                                       const platform::cuda::Stream& steps);
 
   void Copy(void* to, const void* from, size_t num_bytes) override;
+  void Wait() override;
   uint64_t ChecksumOf(std::span<const std::byte> bytes) override;
   void Queue(void* to, const void* from, size_t num_bytes) override;
   void EndOfQueue() override;
@@ -25,17 +26,18 @@ class DeviceCopies final : public ExpertCopies {
 
  private:
   DeviceCopies(int device, const platform::cuda::Stream& steps) : device_(device), steps_(steps) {}
-  // Runs on the side stream and waits for it.
+  // Queues work on the side stream, behind the last change.
   template <typename Work>
-  void RunBeside(const Work& work);
+  void QueueBeside(const Work& work);
   void Keep(const Status& status);
 
   const int device_;
   const platform::cuda::Stream& steps_;
   platform::cuda::Stream side_;
-  platform::cuda::Event queued_;  // the end of the last change, on steps_
-  platform::cuda::Event done_;    // of what runs beside
-  platform::cuda::DeviceMemory sum_;
+  platform::cuda::Event queued_;      // the end of the last change, on steps_
+  platform::cuda::Event done_;        // of what runs beside
+  platform::cuda::DeviceMemory sum_;  // of all that was ever summed up
+  uint64_t last_sum_ = 0;
   platform::cuda::PinnedMemory sum_on_host_;
   mutable std::mutex mutex_;  // of status_
   Status status_;
