@@ -113,6 +113,26 @@ TEST_F(EplbTest, ImprovesWhatThereIs) {
       << yaml.out;
 }
 
+TEST_F(EplbTest, PlansByPredictedTime) {
+  const std::string statistics = WriteRecording();
+  const std::string in_order = "[0, 1, 2, 3, 4, 5, 6, 7]";
+  Write("order.yaml", "num_slots: 8\ninitial_global_assignments:\n  3: " + in_order +
+                          "\n  4: " + in_order + "\nlayer_updates_per_iter: 0\n");
+  const Args plan = {"plan", statistics, "--from", folder_ + "order.yaml", "--ranks", "4"};
+  EXPECT_NE(Json(plan)["slots"][0], json::parse(in_order)) << "experts 0 and 1 are hot";
+  // Every rank reads the weights of two experts, and rows take next to nothing.
+  const Args weights = {"--us-per-row", "0.001", "--us-per-active-expert", "100"};
+  EXPECT_EQ(Json(plan + weights)["slots"][0], json::parse(in_order));
+  // With one row a step most experts get none, and the hot ones are what is read.
+  EXPECT_NE(Json(plan + weights + Args{"--tokens-per-step", "1"})["slots"][0],
+            json::parse(in_order));
+  EXPECT_TRUE(Contains(UsageError({"plan", statistics, "--ranks", "4", "--us-per-row", "-1"}),
+                       "--us-per-row is -1, expected 0 to 1e9"));
+  EXPECT_TRUE(Contains(
+      UsageError({"plan", statistics, "--ranks", "4", "--policy", "trtllm", "--us-per-row", "1"}),
+      "are of --policy improve: trtllm knows no time"));
+}
+
 TEST_F(EplbTest, ReportsByExpertAndByRank) {
   const std::string statistics = WriteRecording();
   const std::string file = folder_ + "p.yaml";
@@ -144,13 +164,20 @@ TEST_F(EplbTest, ReportsByExpertAndByRank) {
   std::istringstream lines(text.out);
   for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 100u) << line;
   EXPECT_FALSE(Json({"report", statistics})["layers"][0].contains("ranks"));
+  EXPECT_FALSE(Json({"report", statistics})["layers"][0].contains("kl"));
+  for (const json& layer : Json({"report", statistics, "--reference", statistics})["layers"]) {
+    EXPECT_NEAR(layer["kl"], 0, 1e-3);
+    EXPECT_EQ(layer["differs"], false);
+  }
 }
 
 TEST_F(EplbTest, ReplaysEachPolicy) {
-  const json replay = Json({"replay", "--synthetic", "drifting", "--experts", "32", "--layers", "2",
-                            "--windows", "30", "--num-slots", "40", "--ranks", "8",
-                            "--bytes-per-expert", "1000", "--us-per-row", "0.1"});
-  ASSERT_EQ(replay["policies"].size(), 4u);
+  const json replay = Json(
+      {"replay", "--synthetic",        "drifting", "--experts",    "32",  "--layers",
+       "2",      "--windows",          "30",       "--num-slots",  "40",  "--ranks",
+       "8",      "--bytes-per-expert", "1000",     "--us-per-row", "0.1", "--us-per-active-expert",
+       "5",      "--tokens-per-step",  "64"});
+  ASSERT_EQ(replay["policies"].size(), 5u);
   const json& none = replay["policies"][0];
   const json& trtllm = replay["policies"][2];
   const json& improve = replay["policies"][3];
@@ -159,6 +186,12 @@ TEST_F(EplbTest, ReplaysEachPolicy) {
   EXPECT_LT(improve["imbalance"], none["imbalance"]);
   EXPECT_LT(improve["step_seconds"], none["step_seconds"]);
   EXPECT_LT(improve["slots_rewritten"], trtllm["slots_rewritten"]);
+  const json& timed = replay["policies"][4];
+  EXPECT_EQ(timed["policy"], "timed");
+  EXPECT_LT(timed["step_seconds"], improve["step_seconds"]) << "few tokens a step";
+  EXPECT_TRUE(Contains(
+      UsageError({"replay", "--synthetic", "drifting", "--ranks", "2", "--policies", "timed"}),
+      "--policies has 'timed', which takes --us-per-row or"));
 
   const Finished text = Run({"eplb", "replay", WriteRecording(), "--num-slots", "9", "--ranks", "2",
                              "--policies", "none,improve"});

@@ -353,9 +353,14 @@ TEST_F(ServeTest, DryRunsJudge) {
                        "tensor parallel size (3)"))
       << heads.err;
   EXPECT_TRUE(Contains(heads.out, "nearest legal: ")) << heads.out;
-  const Finished eplb = Run(
-      {"serve", kR1, "-dp", "8", "-ep", "--eplb-config.num_redundant_experts", "32", "--dry-run"});
-  EXPECT_EQ(eplb.exit_code, 2) << eplb.out;
+  // A start ignores copies without --enable-eplb, and says so; other stacks refuse them.
+  const Args copies = {"serve", kR1, "-dp", "8", "-ep", "--dry-run"};
+  const Args redundant = {"--eplb-config.num_redundant_experts", "32"};
+  const Finished eplb = Run(copies + redundant + Args{"--device", "cpu"});
+  EXPECT_TRUE(Contains(eplb.err, "--num-redundant-experts is ignored: it takes --enable-eplb"))
+      << eplb.err;
+  EXPECT_FALSE(Contains(eplb.out, "redundant)")) << eplb.out;
+  EXPECT_EQ(Run(copies + redundant + Args{"--device", "h200"}).exit_code, 2);
   const Args tight = {"serve", kR1, "-tp", "8", "--device", "h100", "--dry-run"};
   const Finished small = Run(tight);
   EXPECT_EQ(small.exit_code, 1);

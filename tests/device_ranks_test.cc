@@ -168,9 +168,6 @@ class DeviceRanks : public ::testing::TestWithParam<std::tuple<std::string, Layo
     cut_changes_weights_ =
         config->fp8_blocks && config->intermediate_size % 128 != 0 && layout().tp > 1;
     if (!moe && (layout().ep || layout().dp > 1)) GTEST_SKIP() << "no experts";
-    if (layout().ep && config->moe.router == model::RouterKind::kSigmoidInput) {
-      GTEST_SKIP() << "this router's experts are not exchanged between GPUs";
-    }
   }
   std::string folder() const { return std::get<0>(GetParam()); }
   const Layout& layout() const { return std::get<1>(GetParam()); }

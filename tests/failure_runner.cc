@@ -182,7 +182,7 @@ FailureTest::Calls FailureTest::StartCalls(net::HttpClient& client, const Cell& 
                                           }});
     calls.push_back(std::move(call));
   }
-  if (cell.phase == Phase::kDecode) {
+  if (cell.phase == Phase::kDecode && cell.moment != Moment::kBeforeFlip) {
     for (const auto& call : calls) {
       if (call == calls[0] || call == calls[2]) {
         EXPECT_TRUE(call->HasBody(Slow(milliseconds(30000)))) << "no token came";
@@ -192,19 +192,47 @@ FailureTest::Calls FailureTest::StartCalls(net::HttpClient& client, const Cell& 
   return calls;
 }
 
+// Of the first whose line begins so; 0: there is none.
+double FailureTest::MetricOf(const std::string& sample) const {
+  std::istringstream lines(Fetch("GET", "/metrics").body);
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with(sample)) return std::stod(line.substr(line.rfind(' ') + 1));
+  }
+  return 0;
+}
+
 // Until experts have moved, and go on moving.
 void FailureTest::WaitUntilMoved() const {
   const auto deadline = Clock::now() + Slow(milliseconds(30000));
-  const auto epoch = [&] {
-    std::istringstream lines(Fetch("GET", "/metrics").body);
-    for (std::string line; std::getline(lines, line);) {
-      if (!line.starts_with("moebius:eplb_epoch{")) continue;
-      return std::stoi(line.substr(line.rfind(' ') + 1));
-    }
-    return 0;
-  };
+  const auto epoch = [&] { return MetricOf("moebius:eplb_epoch{"); };
   while (epoch() < 2 && Clock::now() < deadline) std::this_thread::sleep_for(milliseconds(5));
   EXPECT_GE(epoch(), 2) << "nothing moved";
+}
+
+// Until the first plan's experts are on their way, which takes them minutes.
+void FailureTest::WaitUntilFetching() const {
+  const auto deadline = Clock::now() + Slow(milliseconds(30000));
+  const auto num_bytes = [&] { return MetricOf("moebius:eplb_moved_bytes_total{"); };
+  while (num_bytes() == 0 && Clock::now() < deadline) std::this_thread::sleep_for(milliseconds(5));
+  EXPECT_GT(num_bytes(), 0) << "nothing moves";
+  EXPECT_EQ(MetricOf("moebius:eplb_epoch{"), 0);
+}
+
+// Until a plan is committed while nobody takes steps, so that it is used by the next one: fetching
+// takes seconds more than the request that makes the plan due.
+void FailureTest::WaitUntilCommitted(const Cell& cell) const {
+  const json request = {{"prompt", PromptOf(cell, 0)}, {"max_tokens", 3}, {"ignore_eos", true}};
+  const auto epoch = [&] { return MetricOf("moebius:eplb_epoch{"); };
+  for (int i = 0; i < 5; ++i) {
+    const double before = epoch();
+    EXPECT_EQ(Fetch("POST", "/v1/completions", request.dump()).status, 200);
+    const auto deadline = Clock::now() + Slow(milliseconds(15000));
+    while (epoch() == before && Clock::now() < deadline) {
+      std::this_thread::sleep_for(milliseconds(5));
+    }
+    if (epoch() > before) return;
+  }
+  ADD_FAILURE() << "no plan was committed";
 }
 
 // What streams had before the error is what one rank says.
@@ -233,7 +261,11 @@ void FailureTest::ExpectNoWrongToken(const Cell& cell, const Calls& calls) const
         tokens.push_back(token);
       }
     }
-    EXPECT_EQ(tokens.empty(), i % 2 == 1) << "only streams had any, call " << i;
+    if (cell.moment == Moment::kBeforeFlip) {
+      EXPECT_TRUE(tokens.empty()) << "of a step without rank " << cell.victim;
+    } else {
+      EXPECT_EQ(tokens.empty(), i % 2 == 1) << "only streams had any, call " << i;
+    }
     tokens.resize(std::min(tokens.size(), expected.size()));
     EXPECT_TRUE(std::ranges::equal(tokens, std::span(expected).first(tokens.size())))
         << "call " << i << ": " << fmt::format("{}, expected {}", tokens, expected);
@@ -322,13 +354,23 @@ Times FailureTest::RunCell(const Cell& cell, std::mt19937& random) {
   if (cell.phase != Phase::kStart) {
     WaitUntilReady();
     if (HasFatalFailure()) return times;
-    calls = cell.phase == Phase::kIdle ? Calls() : StartCalls(**client, cell);
   }
-  const bool sees_moves = cell.layout->moves && cell.phase == Phase::kDecode;
-  if (sees_moves) WaitUntilMoved();
   const pid_t victim = WaitForVictim(cell);
   EXPECT_NE(victim, 0) << ReadFile(folder_ + "server_err");
   if (victim == 0) return times;
+  if (cell.moment == Moment::kBeforeFlip) {
+    WaitUntilCommitted(cell);
+    kill(victim, SIGSTOP);
+  }
+  if (cell.phase != Phase::kStart && cell.phase != Phase::kIdle) calls = StartCalls(**client, cell);
+  const bool sees_moves = cell.layout->moves && cell.phase == Phase::kDecode;
+  if (cell.moment == Moment::kBeforeCommit) {
+    WaitUntilFetching();
+  } else if (cell.moment == Moment::kBeforeFlip) {
+    std::this_thread::sleep_for(milliseconds(300));  // its peers have come to the step
+  } else if (sees_moves) {
+    WaitUntilMoved();
+  }
   // From the very first moment to about when they are ready; steps take some milliseconds.
   const int most_ms = cell.phase == Phase::kStart ? 400 : 60;
   const auto delay = std::chrono::microseconds(

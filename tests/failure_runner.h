@@ -44,9 +44,17 @@ struct Layout {
   const TestModel* model = &kDemo;
   bool moves = false;  // experts, all the time: each plan takes a part of a second
 };
-inline constexpr const char* kMovesAllTheTime =
-    R"({"random_moves": 5, "layer_updates_per_iter": 3, "step_interval": 1,)"
-    R"( "bytes_per_second": 3000000})";
+// Swaps whenever the ones before are in use, at so many bytes a second.
+inline Args MovesAllTheTime(int rate) {
+  return {"--deterministic",
+          "--enable-eplb",
+          "--num-redundant-experts",
+          "8",
+          "--eplb-config",
+          fmt::format(R"({{"random_moves": 5, "layer_updates_per_iter": 3, "step_interval": 1,)"
+                      R"( "bytes_per_second": {}}})",
+                      rate)};
+}
 inline const Layout kLayouts[] = {
     {"DP2+EP", {"-dp", "2", "-ep"}, 2},
     {"TP2", {"-tp", "2"}, 2, &kSmall},
@@ -54,15 +62,23 @@ inline const Layout kLayouts[] = {
     {"DP4+EP", {"-dp", "4", "-ep"}, 4},
     {"TP2+DP2+EP", {"-tp", "2", "-dp", "2", "-ep"}, 4, &kSmall},
     {"DP2+PP2+EP", {"-dp", "2", "-pp", "2", "-ep"}, 4},
-    {"DP4+EP, experts move",
-     {"-dp", "4", "-ep", "--deterministic", "--enable-eplb", "--num-redundant-experts", "8",
-      "--eplb-config", kMovesAllTheTime},
-     4,
-     &kDemo,
+    {"DP4+EP, experts move", Args{"-dp", "4", "-ep"} + MovesAllTheTime(3'000'000), 4, &kDemo,
      true}};
 
 enum class Phase { kStart, kIdle, kPrefill, kDecode };
 inline constexpr const char* kPhaseNames[] = {"start", "idle", "prefill", "decode"};
+
+// Where in a change of placement.
+enum class Moment {
+  kAny,
+  // The first plan is published, and nobody has all that it needs.
+  kBeforeCommit,
+  // A plan is committed; the victim is stopped before it flips to it, and killed when its peers are
+  // in the first step of that epoch or wait for it there.
+  kBeforeFlip,
+};
+
+inline constexpr const char* kMomentNames[] = {"", ", before a commit", ", before its flip"};
 
 inline constexpr int kFrontend = -1;
 struct Cell {
@@ -70,11 +86,13 @@ struct Cell {
   int victim = kFrontend;  // or a rank
   int signal = SIGKILL;
   Phase phase = Phase::kDecode;
+  Moment moment = Moment::kAny;
 
   std::string Name() const {
     const std::string who = victim == kFrontend ? "the server" : fmt::format("rank {}", victim);
-    return fmt::format("{}: signal {} to {}, {}", layout->name, signal, who,
-                       kPhaseNames[static_cast<int>(phase)]);
+    return fmt::format("{}: signal {} to {}, {}{}", layout->name, signal, who,
+                       kPhaseNames[static_cast<int>(phase)],
+                       kMomentNames[static_cast<int>(moment)]);
   }
 };
 
@@ -99,7 +117,10 @@ class FailureTest : public ServeTest {
   void WaitUntilReady();
   std::vector<int> PromptOf(const Cell& cell, size_t call) const;
   Calls StartCalls(net::HttpClient& client, const Cell& cell) const;
+  double MetricOf(const std::string& sample) const;
   void WaitUntilMoved() const;
+  void WaitUntilFetching() const;
+  void WaitUntilCommitted(const Cell& cell) const;
   void ExpectNoWrongToken(const Cell& cell, const Calls& calls) const;
   int64_t ExpectErrors(const Calls& calls, bool in_words, Clock::time_point sent) const;
   void ExpectHealthSays(const std::string& name, Clock::time_point sent) const;

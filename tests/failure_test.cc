@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "failure_runner.h"
@@ -34,6 +35,29 @@ TEST_F(FailureTest, WhileExpertsMove) {
   std::mt19937 random(2);
   const Layout* const moving = std::ranges::find_if(kLayouts, &Layout::moves);
   for (const int victim : {0, 2}) RunCell({moving, victim, SIGKILL, Phase::kDecode}, random);
+}
+
+// A plan is published, and will not be committed for a long time.
+TEST_F(FailureTest, BeforeACommit) {
+  std::mt19937 random(3);
+  const Layout fetching{"DP4+EP, slow moves", Args{"-dp", "4", "-ep"} + MovesAllTheTime(2000), 4,
+                        &kDemo, true};
+  for (const int victim : {0, 2}) {
+    RunCell({&fetching, victim, SIGKILL, Phase::kDecode, Moment::kBeforeCommit}, random);
+  }
+}
+
+// A leader, without whom no step is agreed on, and a follower: its peers have flipped by then.
+TEST_F(FailureTest, BetweenACommitAndAFlip) {
+  std::mt19937 random(4);
+  const Layout leaders{"DP4+EP, moves of a second",
+                       Args{"-dp", "4", "-ep"} + MovesAllTheTime(120'000), 4, &kDemo, true};
+  const Layout followers{"TP2+DP2+EP, moves of a second",
+                         Args{"-tp", "2", "-dp", "2", "-ep"} + MovesAllTheTime(40'000), 4, &kSmall,
+                         true};
+  for (const auto& [layout, victim] : {std::pair{&leaders, 1}, {&followers, 3}}) {
+    RunCell({layout, victim, SIGKILL, Phase::kDecode, Moment::kBeforeFlip}, random);
+  }
 }
 
 class FailureMatrix : public FailureTest {};

@@ -13,11 +13,13 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <regex>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "rank/process_ranks.h"
@@ -134,18 +136,23 @@ TEST(ProcessRanks, StepsSayThePlacementInUse) {
   std::atomic<const ProcessRanks*> ranks = nullptr;
   std::mutex mutex;
   std::shared_ptr<const moe::PlacementState> last;
-  int64_t least = 0;  // what was in use when the record before was made
+  std::map<int64_t, int64_t> epochs;  // by data-parallel rank: of its last step
+  std::map<int64_t, std::vector<std::vector<int32_t>>> lists;  // by epoch
   int64_t num_wrong = 0;
   RankOptions options = OptionsOf(1, 2, 1, true);
   options.slots.num_slots = 18;  // of 16 experts
   options.online = {.layer_updates_per_iter = 1, .step_interval = 1, .is_random = true};
   options.engine.on_step = [&](const engine::StepRecord& record) {
     const ProcessRanks* const asked = ranks;
-    if (asked == nullptr || record.placement == nullptr) return;
+    if (asked == nullptr) return;
     const int64_t most = asked->Placement().epoch;
     const std::lock_guard lock(mutex);
-    if (record.placement->epoch < least || record.placement->epoch > most) ++num_wrong;
-    least = most;
+    const int64_t least = std::exchange(epochs[record.dp_rank], record.epoch);
+    if (record.epoch < least || record.epoch > most) ++num_wrong;
+    if (record.placement == nullptr) return;  // heard of very late
+    if (record.placement->epoch != record.epoch) ++num_wrong;
+    const auto [known, is_new] = lists.emplace(record.epoch, record.placement->slots.layers);
+    if (known->second != record.placement->slots.layers) ++num_wrong;
     last = record.placement;
   };
   const auto client = ProcessRanks::Start(options);

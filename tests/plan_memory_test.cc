@@ -64,20 +64,26 @@ RankOptions OptionsOf(const Case& model, const ParallelConfig& parallel) {
   return options;
 }
 
-plan::MemoryUse PlanOf(const Case& model, ParallelConfig parallel, bool deterministic,
-                       int64_t max_moe_rows) {
+plan::MemoryUse PlanOf(const Case& model, const RankOptions& options) {
+  ParallelConfig parallel = options.parallel;
   parallel.own_ranks = true;
   const auto shape =
       plan::LoadModelShape(std::string(MOEBIUS_SOURCE_DIR) + "/" + model.folder, model.overrides);
   EXPECT_TRUE(shape) << shape.error().message();
+  if (options.slots.num_slots > 0) {
+    parallel.enable_eplb = true;
+    parallel.num_redundant_experts =
+        static_cast<int>(options.slots.num_slots - shape->numbers.num_experts);
+  }
   EXPECT_TRUE(IsLegal(CheckRules(parallel, shape->numbers)));
   plan::MemoryInput input;
   input.hbm_bytes = 1e12;
   input.max_batched_tokens = kRows;
   input.max_decode_tokens = kRequests;
   input.activation_bytes = 2;
-  input.deterministic = deterministic;
-  input.max_moe_rows = max_moe_rows;
+  input.deterministic = options.deterministic;
+  input.max_moe_rows = options.max_num_tokens;
+  if (options.online.is_on()) input.num_staging_slots = options.online.num_staging;
   return plan::PlanMemory(*shape, MakeLayout(parallel, shape->numbers), input);
 }
 
@@ -89,13 +95,9 @@ void ExpectShare(double planned, double taken, double share, const std::string& 
   EXPECT_NEAR(planned, taken, share * taken) << what;
 }
 
-// deterministic and max_moe_rows as RankOptions has them.
-void ExpectPlanned(const Case& model, const ParallelConfig& parallel, bool deterministic = false,
-                   int64_t max_moe_rows = 0) {
+void ExpectPlanned(const Case& model, const RankOptions& options) {
+  const ParallelConfig& parallel = options.parallel;
   const std::string name = model.folder + " " + ConfigName(parallel);
-  RankOptions options = OptionsOf(model, parallel);
-  options.deterministic = deterministic;
-  options.max_num_tokens = max_moe_rows;
   const auto deployment = PlanDeployment(options);
   ASSERT_TRUE(deployment) << deployment.error().message();
   EXPECT_TRUE(CheckFits(*deployment, options)) << deployment->Describe();
@@ -114,7 +116,7 @@ void ExpectPlanned(const Case& model, const ParallelConfig& parallel, bool deter
   const engine::RankMemory fullest = std::ranges::max(ranks, {}, [](const engine::RankLoad& rank) {
                                        return Total(rank.memory);
                                      }).memory;
-  const plan::MemoryUse use = PlanOf(model, parallel, deterministic, max_moe_rows);
+  const plan::MemoryUse use = PlanOf(model, options);
   ExpectShare(use.weights(), static_cast<double>(fullest.weight_bytes), kShare, name + ", weights");
   ExpectShare(use.activations, static_cast<double>(fullest.workspace_bytes), kShare,
               name + ", workspace");
@@ -135,17 +137,30 @@ TEST(PlanMemory, IsWhatRanksTake) {
     for (const ParallelConfig& parallel :
          {Sizes(2, 1, 1, false), Sizes(1, 2, 1, true), Sizes(2, 1, 1, true), Sizes(1, 1, 2, false),
           Sizes(1, 2, 1, false), Sizes(2, 2, 1, true), Sizes(2, 2, 1, false)}) {
-      ExpectPlanned(model, parallel);
+      ExpectPlanned(model, OptionsOf(model, parallel));
     }
   }
 }
 
 TEST(PlanMemory, KnowsWhatChangesTheExchange) {
-  ExpectPlanned(kLatent, Sizes(1, 2, 1, true), true);
-  ExpectPlanned(kLatent, Sizes(1, 4, 1, true), false, 32);
+  RankOptions unsummed = OptionsOf(kLatent, Sizes(1, 2, 1, true));
+  unsummed.deterministic = true;
+  ExpectPlanned(kLatent, unsummed);
+  RankOptions few_rows = OptionsOf(kLatent, Sizes(1, 4, 1, true));
+  few_rows.max_num_tokens = 32;
+  ExpectPlanned(kLatent, few_rows);
   ParallelConfig gathers = Sizes(1, 2, 1, true);
   gathers.all2all_backend = layout::ExchangeBackend::kAllGatherReduceScatter;
-  ExpectPlanned(kLatent, gathers);
+  ExpectPlanned(kLatent, OptionsOf(kLatent, gathers));
+}
+
+// 16 experts on 3 ranks: 7 slots on two of them, 6 on the last, and those where experts arrive.
+TEST(PlanMemory, KnowsTheSlotsOfBalancing) {
+  RankOptions options = OptionsOf(kLatent, Sizes(1, 3, 1, true));
+  options.slots.num_slots = 20;
+  ExpectPlanned(kLatent, options);
+  options.online = {.layer_updates_per_iter = 1, .num_staging = 3};
+  ExpectPlanned(kLatent, options);
 }
 
 TEST(PlanMemory, RefusesBeforeAnyRankStarts) {

@@ -13,7 +13,7 @@ build=$1
 out=$2
 mkdir -p "$out"/{bin,lib,models,tests}
 
-for program in moebius kernels_test model_test tests/device_test tests/device_ranks_test; do
+for program in moebius kernels_test comm_test model_test tests/device_test tests/device_ranks_test; do
   if [[ -x $build/$program ]]; then cp "$build/$program" "$out/bin/"; fi
 done
 find "$build/cuda" -maxdepth 1 -type f -executable -exec cp {} "$out/bin/" \; 2>/dev/null || true
@@ -27,4 +27,5 @@ for program in "$out"/bin/*; do ldd "$program" | awk '/=> \// {print $3}'; done 
 cp -r "$root/models/demo" "$out/models/"
 cp -r "$root/tests/golden" "$out/tests/"
 cp "$root/tools/cuda_check.sh" "$out/check.sh"
+cp "$root/tools/cuda_ranks.sh" "$out/ranks.sh"
 du -sh "$out"

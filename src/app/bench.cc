@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <thread>
@@ -22,6 +23,7 @@
 #include "model/inspect.h"
 #include "platform/bandwidth.h"
 #include "platform/cpu_features.h"
+#include "platform/gpu_sampler.h"
 #include "platform/thread_pool.h"
 #include "platform/topology.h"
 #include "rank/rank_device.h"
@@ -108,6 +110,7 @@ struct Report {
   double steps_per_second = 0;  // latency: of decoding alone
   double bytes_per_step = 0;    // that must be read: of a decode step, or the mean of all
   double bandwidth = 0;         // bytes/s, all threads
+  std::vector<platform::GpuUse> gpus;
   std::string note;
 
   double share() const { return steps_per_second * bytes_per_step / bandwidth; }
@@ -202,6 +205,15 @@ ordered_json ToJson(const BenchOptions& options, const frontend::OpenedModel& op
     }
   }
   if (!report.note.empty()) json["bandwidth_note"] = report.note;
+  for (const platform::GpuUse& gpu : report.gpus) {
+    json["gpus"].push_back({{"index", gpu.index},
+                            {"sm_percent", gpu.sm_percent},
+                            {"memory_percent", gpu.memory_percent},
+                            {"watts", gpu.watts},
+                            {"most_watts", gpu.most_watts},
+                            {"sm_mhz", gpu.sm_mhz},
+                            {"nvlink_bytes_per_second", gpu.nvlink_bytes_per_second}});
+  }
   return json;
 }
 
@@ -215,6 +227,17 @@ void PrintRow(const char* name, const Summary& summary, bool is_there = true) {
   }
   fmt::print("{:<28}{:>9.2f}{:>9.2f}{:>9.2f}{:>9.2f}\n", name, summary.mean * 1e3,
              summary.p50 * 1e3, summary.p90 * 1e3, summary.p99 * 1e3);
+}
+
+// What the driver saw, warming up included.
+void PrintGpus(const std::vector<platform::GpuUse>& gpus) {
+  for (const platform::GpuUse& gpu : gpus) {
+    fmt::print(
+        "GPU {}: kernels ran {:.0f} % of the time, memory was busy {:.0f} %, {:.0f} W (at most "
+        "{:.0f}), {:.0f} MHz, {:.1f} GB/s sent over NVLink\n",
+        gpu.index, gpu.sm_percent, gpu.memory_percent, gpu.watts, gpu.most_watts, gpu.sm_mhz,
+        gpu.nvlink_bytes_per_second / 1e9);
+  }
 }
 
 void Print(const BenchOptions& options, const Report& report) {
@@ -302,7 +325,13 @@ Result<int> BenchCommand(const BenchOptions& given) {
   MOEBIUS_ASSIGN(const frontend::OpenedModel opened,
                  folder.Named(frontend::Load(std::move(prepared))));
   PrintHeader(options, opened, inspection);
+  std::unique_ptr<platform::GpuSampler> sampler;
+  if (options.open.device == "cuda") {
+    if (auto started = platform::GpuSampler::Start()) sampler = std::move(*started);
+  }
   MOEBIUS_ASSIGN(const Measured measured, RunIterations(options, opened.frontend->engine()));
+  const std::vector<platform::GpuUse> gpus =
+      sampler != nullptr ? sampler->Stop() : std::vector<platform::GpuUse>();
   // A device's memory is taken by now, and nobody else disturbs it.
   double after = before;
   if (options.open.device == "cpu") {
@@ -310,11 +339,13 @@ Result<int> BenchCommand(const BenchOptions& given) {
   }
   Report report =
       MakeReport(options, measured, bench::BytesOf(inspection), std::max(before, after));
+  report.gpus = gpus;
   MOEBIUS_TRY(SettleShare(options, report));
   if (opened.parallel.num_gpus() > 1 && report.note.empty()) {
     report.note = "ranks also read copies of what is not cut: the share is the least it can be";
   }
   Print(options, report);
+  PrintGpus(report.gpus);
   if (options.parallel.print_load) PrintLoad(opened);
   if (file) {
     fmt::print(file->Begin(), "{}\n", ToJson(options, opened, report).dump(2));

@@ -67,6 +67,17 @@ PlanOptions PlanOf(const ServeOptions& options) {
   return plan;
 }
 
+// The slots that a start gives the experts, in the layout's words.
+void SetSlots(const moe::BalanceOptions& balance, plan::PlanInput& input) {
+  layout::ParallelConfig& parallel = input.parallel;
+  if (!balance.is_on && !parallel.own_ranks) return;  // other stacks' own words
+  const int64_t num_experts = input.model.numbers.num_experts;
+  parallel.enable_eplb = balance.is_on && num_experts > 0;
+  parallel.num_redundant_experts =
+      parallel.enable_eplb ? static_cast<int>(moe::NumSlotsOf(balance, num_experts) - num_experts)
+                           : 0;
+}
+
 plan::Estimate EstimateMemory(const plan::PlanInput& input, const layout::ParallelConfig& config,
                               const ServeOptions& options, int64_t tokens) {
   const bool is_cpu = config.own_ranks;
@@ -87,6 +98,9 @@ plan::Estimate EstimateMemory(const plan::PlanInput& input, const layout::Parall
   memory.deterministic = open.deterministic;
   if (open.dtype == "float32") memory.activation_bytes = 4;
   memory.num_threads = frontend::ThreadsOfRank(open).value_or(1);
+  if (open.balance.is_on && open.balance.online.is_on()) {
+    memory.num_staging_slots = open.balance.online.num_staging;
+  }
   if (open.max_moe_tokens > 0) {
     memory.max_moe_rows = std::max<int64_t>(1, open.max_moe_tokens / config.expert_group());
   }
@@ -152,9 +166,10 @@ Status CheckStepLog(const std::string& path) {
   return {};
 }
 
-// Refuses what a start would refuse before it reads weights. A model that can be planned but not
-// served is none of that: a line of `lines` says so.
-Status CheckStart(const ServeOptions& options, std::vector<std::string>& lines) {
+// Refuses what a start would refuse before it reads weights, on its own ranks the slots of experts,
+// too. A model that can be planned but not served is none of that: a line of `lines` says so.
+Status CheckStart(const ServeOptions& options, const layout::ParallelConfig& named,
+                  std::vector<std::string>& lines) {
   frontend::OpenOptions open = options.open;
   std::error_code ignored;
   const std::filesystem::path path(open.model);
@@ -169,6 +184,12 @@ Status CheckStart(const ServeOptions& options, std::vector<std::string>& lines) 
   if (!options.device && !threads) return tl::unexpected(threads.error());
   open.load_format = options.open.load_format;
   const auto prepared = folder.Named(frontend::Prepare(open));
+  if (prepared && named.own_ranks) {
+    open.parallel = named;
+    MOEBIUS_TRY(frontend::AssignSlots(open, prepared->config));
+    const std::string balance = frontend::DescribeBalance(open, prepared->config);
+    if (!balance.empty()) lines.push_back(balance);
+  }
   if (prepared) return {};
   if (prepared.error().code() != ErrorCode::kUnsupported) return tl::unexpected(prepared.error());
   lines.push_back(fmt::format("This engine can plan the model but not serve it: {}.",
@@ -190,10 +211,11 @@ Result<int> DryRun(const ServeOptions& options) {
     device.gpus_per_node = static_cast<int>((num_ranks + num_nodes - 1) / num_nodes);
   }
   MOEBIUS_ASSIGN(report.input, MakePlanInput(plan_options, std::move(device)));
+  SetSlots(options.open.balance, report.input);
   MOEBIUS_ASSIGN(report.named, NamedLayout(plan_options, report.input.parallel));
   report.question.gpu_counts = {num_ranks};
   std::vector<std::string> lines;
-  MOEBIUS_TRY(CheckStart(options, lines));
+  MOEBIUS_TRY(CheckStart(options, report.named, lines));
   const layout::ModelNumbers& numbers = report.input.model.numbers;
   report.findings = CheckRules(report.named, numbers);
   if (!layout::IsLegal(report.findings)) {

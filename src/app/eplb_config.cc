@@ -23,10 +23,16 @@ constexpr Ignored kIgnored[] = {
     {"log_balancedness_interval", "/metrics and --step-log always have it"},
     {"policy", "placements are improved, and only what pays is moved"},
     {"communicator", "weights travel through the memory that ranks share"}};
-constexpr const char* kTaken[] = {
-    "num_redundant_experts",  "step_interval", "min_tokens_per_expert",
-    "layer_updates_per_iter", "min_gain",      "num_staging_slots",
-    "bytes_per_second",       "host_pool",     "random_moves"};
+constexpr const char* kTaken[] = {"num_redundant_experts",
+                                  "step_interval",
+                                  "min_tokens_per_expert",
+                                  "layer_updates_per_iter",
+                                  "min_gain",
+                                  "flops_per_byte",
+                                  "num_staging_slots",
+                                  "bytes_per_second",
+                                  "host_pool",
+                                  "random_moves"};
 
 Error BadValue(const std::string& key, const json& value, const std::string& expected) {
   return {ErrorCode::kInvalidArgument,
@@ -37,6 +43,14 @@ Result<int64_t> Number(const std::string& key, const json& value, int64_t low, i
   if (value.is_number_integer() && value >= low && value <= high) return value.get<int64_t>();
   return tl::unexpected(
       BadValue(key, value, fmt::format("a whole number from {} to {}", low, high)));
+}
+
+Status Real(const std::string& key, const json& value, double high, double* target) {
+  if (!value.is_number() || value < 0 || value > high) {
+    return tl::unexpected(BadValue(key, value, fmt::format("0 to {}", high)));
+  }
+  *target = value.get<double>();
+  return {};
 }
 
 Status TakeKey(const std::string& key, const json& value, EplbConfig& config) {
@@ -60,13 +74,8 @@ Status TakeKey(const std::string& key, const json& value, EplbConfig& config) {
   }
   if (key == "num_staging_slots") return number(&online.num_staging, 1, 4096);
   if (key == "bytes_per_second") return number(&online.bytes_per_second, 0, kMost);
-  if (key == "min_gain") {
-    if (!value.is_number() || value < 0 || value > 1000) {
-      return tl::unexpected(BadValue(key, value, "0 to 1000"));
-    }
-    online.min_gain = value.get<double>();
-    return {};
-  }
+  if (key == "min_gain") return Real(key, value, 1e3, &online.min_gain);
+  if (key == "flops_per_byte") return Real(key, value, 1e6, &online.flops_per_byte);
   if (key == "host_pool") {
     if (!value.is_boolean()) return tl::unexpected(BadValue(key, value, "true or false"));
     online.host_pool = value.get<bool>();

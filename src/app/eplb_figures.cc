@@ -1,5 +1,6 @@
 #include "app/eplb_figures.h"
 
+#include <algorithm>
 #include <numeric>
 
 namespace moebius::app {
@@ -38,9 +39,9 @@ struct Placements {
 
   RankFigures Judge(std::span<const double> load) const {
     RankFigures figures;
-    figures.before = moe::Imbalance(moe::RankLoads(before_shape, load, before));
+    figures.before = moe::Imbalance(moe::RankLoads(before_shape.num_ranks, load, before));
     if (!after.empty()) {
-      figures.after = moe::Imbalance(moe::RankLoads(after_shape, load, after));
+      figures.after = moe::Imbalance(moe::RankLoads(after_shape.num_ranks, load, after));
     }
     return figures;
   }
@@ -82,6 +83,27 @@ void AddByIteration(const EplbLoads& loads, int layer, const std::optional<Place
   }
 }
 
+// A router that is quantised, or wrong, shows in what it does with the same questions.
+Status Compare(const FigureOptions& options, LayerFigures& figures) {
+  const EplbLoads& reference = *options.reference;
+  if (reference.trace.num_experts != static_cast<int>(figures.counts.size())) {
+    return MakeError(ErrorCode::kInvalidArgument, "--reference {} has {} experts, expected {}",
+                     options.reference_path, reference.trace.num_experts, figures.counts.size());
+  }
+  const auto found = std::ranges::find(reference.layers, figures.layer);
+  if (found == reference.layers.end()) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "--reference {}: layer {} is missing, expected the layers of the loads",
+                     options.reference_path, figures.layer);
+  }
+  const std::vector<double> counts =
+      reference.Sum(static_cast<int>(found - reference.layers.begin()));
+  figures.kl = moe::Divergence(figures.counts, counts);
+  figures.differs = *figures.kl > moe::kMostDivergence &&
+                    std::min(figures.total.mean, moe::Measure(counts).mean) >= kTokensPerExpert;
+  return {};
+}
+
 }  // namespace
 
 Result<std::vector<LayerFigures>> LayerFiguresOf(const EplbLoads& loads,
@@ -99,6 +121,7 @@ Result<std::vector<LayerFigures>> LayerFiguresOf(const EplbLoads& loads,
       figures.total_ranks = placements->Judge(figures.counts);
       figures.best = moe::BestImbalance(*options.shape, figures.counts);
     }
+    if (options.reference != nullptr) MOEBIUS_TRY(Compare(options, figures));
     AddByIteration(loads, layer, placements, figures);
   }
   return layers;

@@ -29,13 +29,18 @@ struct LayerFigures {
   moe::LoadMetrics total;
   std::optional<RankFigures> total_ranks;
   std::optional<double> best;  // what no placement on so many slots can beat
+  std::optional<double> kl;    // moe::Divergence from the reference
+  bool differs = false;        // by too much, and there are tokens enough to say so
 };
 
-// ranks: none, nothing is said of ranks. placement: null, nothing is said of after.
+// shape: none, nothing is said of ranks. placement: null, nothing is said of after. reference:
+// null, nothing is compared.
 struct FigureOptions {
   std::optional<moe::SlotShape> shape = std::nullopt;
   const plan::PlacementFile* placement = nullptr;
   std::string placement_path = "";
+  const EplbLoads* reference = nullptr;
+  std::string reference_path = "";
 };
 Result<std::vector<LayerFigures>> LayerFiguresOf(const EplbLoads& loads,
                                                  const FigureOptions& options);

@@ -52,6 +52,27 @@ TEST(EplbFigures, RanksBeforeAndWithAPlacement) {
   EXPECT_DOUBLE_EQ(*figures.ranks->after, 0);
 }
 
+TEST(EplbFigures, HowFarTheyAreFromAReference) {
+  EplbLoads reference = LoadsOf({{600, 200, 100, 100}, {600, 200, 100, 100}});
+  FigureOptions options;
+  options.reference = &reference;
+  options.reference_path = "old.json";
+  LayerFigures figures = FiguresOf(LoadsOf({{300, 100, 50, 50}}), options);
+  EXPECT_DOUBLE_EQ(*figures.kl, 0);
+  EXPECT_FALSE(figures.differs);
+  figures = FiguresOf(LoadsOf({{125, 125, 125, 125}}), options);
+  EXPECT_NEAR(*figures.kl, 0.2951, 1e-4);
+  EXPECT_TRUE(figures.differs);
+  // With so few, chance makes as much of a difference.
+  EXPECT_FALSE(FiguresOf(LoadsOf({{10, 10, 10, 10}}), options).differs);
+  reference.layers = {8};
+  EXPECT_EQ(LayerFiguresOf(LoadsOf({{1, 1, 1, 1}}), options).error().message(),
+            "--reference old.json: layer 7 is missing, expected the layers of the loads");
+  reference.trace = {1, 2, {{1, 1}}};
+  EXPECT_EQ(LayerFiguresOf(LoadsOf({{1, 1, 1, 1}}), options).error().message(),
+            "--reference old.json has 2 experts, expected 4");
+}
+
 // Four iterations of 100 tokens are a window of 100 an expert.
 TEST(EplbFigures, StarvedInThreeWindows) {
   const std::vector<double> without_3 = {40, 30, 30, 0};

@@ -11,6 +11,10 @@ namespace {
 
 constexpr size_t kExpertsPerLine = 8;
 
+constexpr const char* kDiffers =
+    "differs: KL from the reference above 0.05: other questions, or a router that is quantised or "
+    "wrong\n";
+
 // A column of a table: its head, and what a layer has there; the last line averages it.
 struct Column {
   const char* head;
@@ -34,7 +38,7 @@ std::vector<Column> RankColumns(const LayerFigures& layer,
 
 // Behind the last column stands what `remark` says of a layer.
 std::string Table(const std::vector<Column>& columns, const std::vector<LayerFigures>& layers,
-                  const std::function<const char*(const LayerFigures&)>& remark = nullptr) {
+                  const std::function<std::string(const LayerFigures&)>& remark = nullptr) {
   constexpr int kWidth = 9;
   std::string text = fmt::format("{:>5}", "layer");
   for (const Column& column : columns) text += fmt::format("{:>{}}", column.head, kWidth);
@@ -110,9 +114,12 @@ std::string FiguresText(const EplbLoads& loads, const std::vector<LayerFigures>&
   } else {
     together.insert(together.begin(), by_iteration.begin(), by_iteration.begin() + 2);
   }
+  if (any.kl) together.push_back({"KL", 3, [](const LayerFigures& l) { return *l.kl; }});
   text += Table(together, layers, [](const LayerFigures& layer) {
-    return layer.total.HasCollapsed(layer.counts.size()) ? "  collapsed" : "";
+    const bool has_collapsed = layer.total.HasCollapsed(layer.counts.size());
+    return std::string(has_collapsed ? "  collapsed" : "") + (layer.differs ? "  differs" : "");
   });
+  if (std::ranges::any_of(layers, &LayerFigures::differs)) text += kDiffers;
   if (any.total_ranks) {
     std::vector<Column> ranks = RankColumns(any, &LayerFigures::total_ranks);
     ranks.push_back({"best", 3, [](const LayerFigures& l) { return *l.best; }});
@@ -150,6 +157,8 @@ std::string FiguresJson(const EplbLoads& loads, const std::vector<LayerFigures>&
         {"collapse_index", total.StarvedShare(layer.counts.size())},
         {"collapsed", total.HasCollapsed(layer.counts.size())},
     };
+    if (layer.kl) entry["kl"] = *layer.kl;
+    if (layer.kl) entry["differs"] = layer.differs;
     if (layer.ranks) entry["ranks_by_iteration"] = ToJson(layer.ranks);
     if (layer.total_ranks) entry["ranks"] = ToJson(layer.total_ranks);
     if (layer.best) entry["ranks"]["best"] = *layer.best;

@@ -2,10 +2,12 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <optional>
 
 #include "app/commands.h"
 #include "app/eplb.h"
+#include "app/eplb_cost.h"
 #include "app/eplb_input.h"
 #include "app/flag_kinds.h"
 #include "app/output_file.h"
@@ -27,11 +29,13 @@ class EplbPlan : public EplbVerb {
               "improve: stop at this imbalance (max / mean - 1 by rank)")
         ->group(kPlan);
     AddNumber(app, "--min-gain", improve_.min_gain,
-              "improve: change nothing that takes less than this from the imbalance")
+              "improve: change nothing that takes less than this from the imbalance (with a cost: "
+              "of predicted time)")
         ->group(kPlan);
     AddNumber(app, "--max-moves", max_moves_,
               "improve: slots of a layer that may get another expert (default: any number)", 0)
         ->group(kPlan);
+    AddCostFlags(app, cost_flags_);
     constexpr const char* kOutput = "Output";
     AddChoice(app, "--format", format_, {"yaml", "json"}, "yaml: TensorRT-LLM's configuration")
         ->group(kOutput);
@@ -48,6 +52,13 @@ class EplbPlan : public EplbVerb {
       return MakeError(ErrorCode::kInvalidArgument,
                        "--from is of --policy improve: {} starts from nothing", policy_);
     }
+    MOEBIUS_TRY(CheckCost(cost_flags_));
+    if (cost_flags_.is_given() && policy_ != "improve") {
+      return MakeError(ErrorCode::kInvalidArgument,
+                       "--us-per-row and --us-per-active-expert are of --policy improve: {} knows "
+                       "no time",
+                       policy_);
+    }
     return CheckInput(input_);
   }
 
@@ -58,6 +69,10 @@ class EplbPlan : public EplbVerb {
     }
     MOEBIUS_ASSIGN(const EplbLoads loads, ReadLoads(input_));
     if (max_moves_) improve_.max_moves = *max_moves_;
+    if (cost_flags_.is_given()) {
+      cost_ = cost_flags_.Cost();
+      improve_.cost = &cost_;
+    }
     MOEBIUS_TRY(Plan(loads));
     const std::string text = format_ == "yaml" ? plan::PlacementYaml(placement_) : Json();
     std::fputs(text.c_str(), file ? file->Begin() : stdout);
@@ -86,9 +101,14 @@ class EplbPlan : public EplbVerb {
         MOEBIUS_ASSIGN(present, PlacesOfLayer(from, from_, shape, index));
       }
       const std::vector<double> load = loads.Sum(layer);
+      improve_.tokens = cost_flags_.tokens_per_step;
+      if (improve_.tokens == 0) {
+        improve_.tokens = std::accumulate(load.begin(), load.end(), 0.0) /
+                          static_cast<double>(loads.trace.windows.size());
+      }
       MOEBIUS_ASSIGN(const moe::SlotList places,
                      moe::PlanLayer(policy, shape, load, present, improve_));
-      imbalance_.push_back(moe::Imbalance(moe::RankLoads(shape, load, places)));
+      imbalance_.push_back(moe::Imbalance(moe::RankLoads(shape.num_ranks, load, places)));
       placement_.assignments[index] = SlotsOf(shape, places);
     }
     return {};
@@ -105,6 +125,8 @@ class EplbPlan : public EplbVerb {
   EplbShapeFlags shape_;
   std::string policy_ = "improve";
   std::string from_;
+  EplbCostFlags cost_flags_;
+  moe::ExpertCost cost_;
   moe::ImproveOptions improve_;
   std::optional<int> max_moves_;
   std::string format_ = "yaml";

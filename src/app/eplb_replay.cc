@@ -3,10 +3,12 @@
 #include <fmt/core.h>
 #include <CLI/CLI.hpp>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "app/commands.h"
 #include "app/eplb.h"
+#include "app/eplb_cost.h"
 #include "app/eplb_input.h"
 #include "app/flag_kinds.h"
 #include "moe/balance/replay.h"
@@ -15,6 +17,8 @@ namespace moebius::app {
 namespace {
 
 constexpr int kMostOfATrace = 1 << 16;
+// kImprove that levels predicted time instead of tokens.
+constexpr const char* kTimed = "timed";
 
 class EplbReplay : public EplbVerb {
  public:
@@ -23,16 +27,17 @@ class EplbReplay : public EplbVerb {
     AddShapeFlags(app, shape_);
     AddSynthetic(app);
     AddPlanning(app);
-    AddCost(app);
+    AddCostFlags(app, cost_);
+    AddNumber(app, "--bytes-per-expert", options_.bytes_per_expert, "Weights that a move carries");
     AddChoice(app, "--format", format_, {"text", "json"}, "Of the table");
   }
 
   Status Check() override {
     const std::pair<const char*, double> least[] = {
-        {"--sigma", synthetic_.sigma}, {"--drift", synthetic_.drift},
-        {"--decay", options_.decay},   {"--bytes-per-expert", options_.bytes_per_expert},
-        {"--tokens", options_.tokens}, {"--tile-rows", options_.cost.tile_rows},
-        {"--us-per-row", us_per_row_}, {"--us-per-active-expert", us_per_active_expert_}};
+        {"--sigma", synthetic_.sigma},
+        {"--drift", synthetic_.drift},
+        {"--decay", options_.decay},
+        {"--bytes-per-expert", options_.bytes_per_expert}};
     for (const auto& [flag, value] : least) {
       if (value >= 0 && value < 1e18) continue;
       return MakeError(ErrorCode::kInvalidArgument, "{} is {}, expected 0 or more", flag, value);
@@ -42,6 +47,12 @@ class EplbReplay : public EplbVerb {
     for (const auto& [flag, value] : shares) {
       if (value <= 1) continue;
       return MakeError(ErrorCode::kInvalidArgument, "{} is {}, expected 0 to 1", flag, value);
+    }
+    MOEBIUS_TRY(CheckCost(cost_));
+    if (std::ranges::count(policies_, kTimed) > 0 && !cost_.is_given()) {
+      return MakeError(ErrorCode::kInvalidArgument,
+                       "--policies has '{}', which takes --us-per-row or --us-per-active-expert",
+                       kTimed);
     }
     if (kind_.empty()) return CheckInput(input_);
     if (input_.statistics.empty() && input_.load.empty()) return {};
@@ -60,15 +71,15 @@ class EplbReplay : public EplbVerb {
     }
     MOEBIUS_ASSIGN(const moe::SlotShape shape, MakeShape(shape_, trace.num_experts, nullptr));
     if (max_moves_) options_.improve.max_moves = *max_moves_;
-    options_.cost.seconds_per_row = us_per_row_ * 1e-6;
-    options_.cost.seconds_per_active_expert = us_per_active_expert_ * 1e-6;
+    options_.cost = cost_.Cost();
+    options_.tokens = cost_.tokens_per_step;
+    if (policies_.empty()) {
+      policies_ = {"none", "deepseek", "trtllm", "improve"};
+      if (cost_.is_given()) policies_.emplace_back(kTimed);
+    }
     std::vector<moe::ReplayResult> results;
     for (const std::string& name : policies_) {
-      std::optional<moe::BalancePolicy> policy;
-      if (name != "none") {
-        MOEBIUS_ASSIGN(policy, moe::ParsePolicy(name));
-      }
-      MOEBIUS_ASSIGN(moe::ReplayResult result, moe::Replay(trace, shape, policy, options_));
+      MOEBIUS_ASSIGN(moe::ReplayResult result, ReplayOne(trace, shape, name));
       results.push_back(std::move(result));
     }
     if (format_ == "json") {
@@ -106,7 +117,9 @@ class EplbReplay : public EplbVerb {
 
   void AddPlanning(CLI::App* app) {
     constexpr const char* kPlanning = "Planning";
-    AddValue(app, "--policies", "By commas (default: none,deepseek,trtllm,improve)",
+    AddValue(app, "--policies",
+             "By commas (default: none,deepseek,trtllm,improve, and timed where there is a cost, "
+             "which is improve by predicted time)",
              [this](const std::string& text) { return SetPolicies(text); })
         ->group(kPlanning);
     AddNumber(app, "--windows-per-update", options_.windows_per_update, "Between plans", 1,
@@ -120,28 +133,27 @@ class EplbReplay : public EplbVerb {
     AddNumber(app, "--max-moves", max_moves_, "improve: of eplb plan", 0)->group(kPlanning);
   }
 
-  void AddCost(CLI::App* app) {
-    constexpr const char* kCost = "Cost (predicted time of a step's experts, the slowest rank's)";
-    AddNumber(app, "--bytes-per-expert", options_.bytes_per_expert, "Weights that a move carries")
-        ->group(kCost);
-    AddNumber(app, "--us-per-row", us_per_row_, "Microseconds of one token at one expert")
-        ->group(kCost);
-    AddNumber(app, "--us-per-active-expert", us_per_active_expert_,
-              "Microseconds of reading the weights of an expert that gets any token")
-        ->group(kCost);
-    AddNumber(app, "--tile-rows", options_.cost.tile_rows, "Rows are rounded up to as many")
-        ->group(kCost);
-    AddNumber(app, "--tokens", options_.tokens,
-              "Tokens x experts a token of a step (default: as a window has)")
-        ->group(kCost);
+  Result<moe::ReplayResult> ReplayOne(const moe::LoadTrace& trace, const moe::SlotShape& shape,
+                                      const std::string& name) {
+    options_.improve.cost = name == kTimed ? &options_.cost : nullptr;
+    std::optional<moe::BalancePolicy> policy;
+    if (name == kTimed) {
+      policy = moe::BalancePolicy::kImprove;
+    } else if (name != "none") {
+      MOEBIUS_ASSIGN(policy, moe::ParsePolicy(name));
+    }
+    MOEBIUS_ASSIGN(moe::ReplayResult result, moe::Replay(trace, shape, policy, options_));
+    result.policy = name;
+    return result;
   }
 
   Status SetPolicies(const std::string& text) {
     policies_ = CLI::detail::split(text, ',');
     for (const std::string& name : policies_) {
-      if (name == "none" || moe::ParsePolicy(name)) continue;
+      if (name == "none" || name == kTimed || moe::ParsePolicy(name)) continue;
       return MakeError(ErrorCode::kInvalidArgument,
-                       "--policies has '{}', expected of none, deepseek, trtllm, improve", name);
+                       "--policies has '{}', expected of none, deepseek, trtllm, improve, {}", name,
+                       kTimed);
     }
     return {};
   }
@@ -173,11 +185,10 @@ class EplbReplay : public EplbVerb {
   std::string kind_;  // of made-up loads; empty: recorded ones
   moe::SyntheticTraceOptions synthetic_;
   uint64_t seed_ = 0;
-  std::vector<std::string> policies_ = {"none", "deepseek", "trtllm", "improve"};
+  std::vector<std::string> policies_;  // empty: all
   moe::ReplayOptions options_;
   std::optional<int> max_moves_;
-  double us_per_row_ = 0;
-  double us_per_active_expert_ = 0;
+  EplbCostFlags cost_;
   std::string format_ = "text";
 };
 

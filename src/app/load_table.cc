@@ -68,16 +68,12 @@ std::string FormatSlots(const LoadTable& table) {
 // What `slots` make of the tokens that were counted.
 LoadTable::Shares SharesOf(const moe::ExpertStats& counts, const moe::SlotAssignment& slots,
                            int num_ranks) {
-  moe::SlotShape shape;
-  shape.num_experts = counts.num_experts();
-  shape.num_slots = static_cast<int>(std::max<int64_t>(slots.num_slots, counts.num_experts()));
-  shape.num_ranks = num_ranks;
   LoadTable::Shares shares;
   shares.tokens.assign(static_cast<size_t>(num_ranks), 0);
   for (int layer = 0; layer < counts.num_layers(); ++layer) {
     const std::span<const int64_t> tokens = counts.Layer(layer);
     const std::vector<double> ranks =
-        moe::RankLoads(shape, std::vector<double>(tokens.begin(), tokens.end()),
+        moe::RankLoads(num_ranks, std::vector<double>(tokens.begin(), tokens.end()),
                        slots.Of(layer, counts.num_experts(), num_ranks));
     for (size_t rank = 0; rank < ranks.size(); ++rank) shares.tokens[rank] += ranks[rank];
     shares.imbalance += moe::Imbalance(ranks) / counts.num_layers();

@@ -119,58 +119,6 @@ void NoteExchange(const ParallelOptions& options, bool exchanges, frontend::Open
   }
 }
 
-// The balancer of moe_config, or else vLLM's.
-Status SettleBalance(const ParallelOptions& options, frontend::OpenOptions& open,
-                     std::vector<std::string>& notes) {
-  const bool is_block = options.moe_config && options.moe_config->has_load_balancer;
-  const bool is_on = options.enable_eplb.value_or(false);
-  if (options.num_redundant_experts > 0 && !is_on) {
-    notes.push_back("--num-redundant-experts is ignored: it takes --enable-eplb");
-  }
-  if (options.eplb.is_given && !is_on && !is_block) {
-    notes.push_back("--eplb-config is ignored: it takes --enable-eplb");
-  }
-  if (!is_block && !is_on) return {};
-  const char* const what = is_block ? "moe_config.load_balancer" : "--enable-eplb";
-  if (!open.parallel.expert_parallel_active()) {
-    notes.push_back(fmt::format(
-        "{} is ignored: experts are balanced over ranks that hold whole ones, which takes "
-        "--enable-expert-parallel and more than one rank",
-        what));
-    return {};
-  }
-  if (is_block && is_on)
-    notes.push_back("--enable-eplb is ignored: moe_config.load_balancer is given");
-  std::ranges::copy(options.eplb.ignored, std::back_inserter(notes));
-  moe::BalanceOptions& balance = open.balance;
-  if (is_block) {
-    const MoeConfig& config = *options.moe_config;
-    balance = config.balance;
-    if (!config.load_balancer_file.empty()) {
-      MOEBIUS_ASSIGN(const plan::PlacementFile placement,
-                     plan::ReadPlacementFile(config.load_balancer_file));
-      balance = BalanceOf(placement);
-    }
-    balance.source = config.load_balancer_file.empty() ? what : config.load_balancer_file;
-  } else {
-    balance.num_redundant = options.num_redundant_experts;
-    balance.online.layer_updates_per_iter = 8;
-  }
-  // num_slots 0 is TensorRT-LLM's way to say no.
-  balance.is_on = !is_block || balance.num_slots > 0;
-  const int updates =
-      options.eplb.layer_updates_per_iter.value_or(balance.online.layer_updates_per_iter);
-  balance.online = options.eplb.online;
-  balance.online.layer_updates_per_iter = updates;
-  if (balance.is_on && updates > 0 && !open.engine.expert_statistics) {
-    return MakeError(ErrorCode::kInvalidArgument,
-                     "--no-expert-statistics is on, expected it off where experts move by what is "
-                     "counted ({}; layer_updates_per_iter 0 leaves them where they are)",
-                     what);
-  }
-  return {};
-}
-
 // The line that says what a kernel library's name runs here.
 void NoteMoeConfig(const MoeConfig& config, const frontend::OpenOptions& open, bool exchanges,
                    std::vector<std::string>& notes) {
@@ -319,6 +267,57 @@ Status SettleSizes(ParallelOptions& options) {
   const bool is_wide = options.moe_config && options.moe_config->backend == "WIDEEP";
   if (is_wide && group > 1 && !options.enable_expert_parallel) {
     options.enable_expert_parallel = true;
+  }
+  return {};
+}
+
+Status SettleBalance(const ParallelOptions& options, frontend::OpenOptions& open,
+                     std::vector<std::string>& notes) {
+  const bool is_block = options.moe_config && options.moe_config->has_load_balancer;
+  const bool is_on = options.enable_eplb.value_or(false);
+  if (options.num_redundant_experts > 0 && !is_on) {
+    notes.push_back("--num-redundant-experts is ignored: it takes --enable-eplb");
+  }
+  if (options.eplb.is_given && !is_on && !is_block) {
+    notes.push_back("--eplb-config is ignored: it takes --enable-eplb");
+  }
+  if (!is_block && !is_on) return {};
+  const char* const what = is_block ? "moe_config.load_balancer" : "--enable-eplb";
+  if (!open.parallel.expert_parallel_active()) {
+    notes.push_back(fmt::format(
+        "{} is ignored: experts are balanced over ranks that hold whole ones, which takes "
+        "--enable-expert-parallel and more than one rank",
+        what));
+    return {};
+  }
+  if (is_block && is_on)
+    notes.push_back("--enable-eplb is ignored: moe_config.load_balancer is given");
+  std::ranges::copy(options.eplb.ignored, std::back_inserter(notes));
+  moe::BalanceOptions& balance = open.balance;
+  if (is_block) {
+    const MoeConfig& config = *options.moe_config;
+    balance = config.balance;
+    if (!config.load_balancer_file.empty()) {
+      MOEBIUS_ASSIGN(const plan::PlacementFile placement,
+                     plan::ReadPlacementFile(config.load_balancer_file));
+      balance = BalanceOf(placement);
+    }
+    balance.source = config.load_balancer_file.empty() ? what : config.load_balancer_file;
+  } else {
+    balance.num_redundant = options.num_redundant_experts;
+    balance.online.layer_updates_per_iter = 8;
+  }
+  // num_slots 0 is TensorRT-LLM's way to say no.
+  balance.is_on = !is_block || balance.num_slots > 0;
+  const int updates =
+      options.eplb.layer_updates_per_iter.value_or(balance.online.layer_updates_per_iter);
+  balance.online = options.eplb.online;
+  balance.online.layer_updates_per_iter = updates;
+  if (balance.is_on && updates > 0 && !open.engine.expert_statistics) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "--no-expert-statistics is on, expected it off where experts move by what is "
+                     "counted ({}; layer_updates_per_iter 0 leaves them where they are)",
+                     what);
   }
   return {};
 }

@@ -34,4 +34,9 @@ Status SettleSizes(ParallelOptions& options);
 Status SettleParallel(const ParallelOptions& options, frontend::OpenOptions& open,
                       std::vector<std::string>& notes);
 
+// Of that, the balancer alone (moe_config's, or else vLLM's) into `open.balance`, for the layout in
+// `open.parallel`.
+Status SettleBalance(const ParallelOptions& options, frontend::OpenOptions& open,
+                     std::vector<std::string>& notes);
+
 }  // namespace moebius::app

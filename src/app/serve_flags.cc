@@ -4,10 +4,12 @@
 #include <array>
 #include <nlohmann/json.hpp>
 #include <string_view>
+#include <utility>
 
 #include "app/flag_kinds.h"
 #include "app/flags.h"
 #include "app/parallel_flags.h"
+#include "app/plan_input.h"
 #include "app/vllm_flags.h"
 #include "layout/parallel_layout.h"
 #include "text/unicode.h"
@@ -248,7 +250,14 @@ Status CheckServeOptions(ServeOptions& options, std::vector<std::string>& notes)
   MOEBIUS_TRY(SettleSizes(options.parallel));
   layout::ParallelConfig named;
   MOEBIUS_TRY(layout::SetBackend(options.parallel.all2all_backend, named));
-  if (options.dry_run) return {};
+  if (options.dry_run) {
+    // Of a layout that may be another machine's: of what a start settles, the slots alone.
+    frontend::OpenOptions start = options.open;
+    MOEBIUS_ASSIGN(start.parallel, NamedLayout(options.parallel, named));
+    MOEBIUS_TRY(SettleBalance(options.parallel, start, notes));
+    options.open.balance = std::move(start.balance);
+    return {};
+  }
   if (options.kv_cache_dtype != "auto") {
     return MakeError(ErrorCode::kInvalidArgument,
                      "--kv-cache-dtype is '{}', expected auto: the KV cache has the dtype of "

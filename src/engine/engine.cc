@@ -206,8 +206,10 @@ void Engine::TellObserver(const StepOutput& output, const StepRows& rows, double
   record.combine_bytes = output.combine_bytes;
   record.exchange_mode = static_cast<int64_t>(output.exchange_mode);
   record.dp_rows = output.dp_rows;
+  record.epoch = output.epoch;
   record.expert_counts = output.expert_counts;
   record.num_experts = output.num_experts;
+  record.experts_per_token = output.experts_per_token;
   config_.on_step(record);
 }
 

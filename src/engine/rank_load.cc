@@ -7,9 +7,11 @@ namespace moebius::engine {
 namespace {
 
 constexpr int64_t RankLoad::* kNumbers[] = {
-    &RankLoad::num_steps,       &RankLoad::num_empty_steps,   &RankLoad::num_rows,
-    &RankLoad::num_expert_rows, &RankLoad::num_home_rows,     &RankLoad::dispatch_bytes,
-    &RankLoad::combine_bytes,   &RankLoad::num_latency_steps, &RankLoad::num_throughput_steps,
+    &RankLoad::num_steps,         &RankLoad::num_empty_steps,
+    &RankLoad::num_rows,          &RankLoad::num_expert_rows,
+    &RankLoad::num_home_rows,     &RankLoad::num_copy_rows,
+    &RankLoad::dispatch_bytes,    &RankLoad::combine_bytes,
+    &RankLoad::num_latency_steps, &RankLoad::num_throughput_steps,
 };
 
 // There is one writer, so nothing comes between.

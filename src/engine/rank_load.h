@@ -59,6 +59,7 @@ struct RankLoad {
   int64_t num_rows = 0;           // tokens; all ranks of a data-parallel group have the same ones
   int64_t num_expert_rows = 0;    // tokens that its experts computed, each once an expert
   int64_t num_home_rows = 0;      // of those, its own tokens: what needed no way
+  int64_t num_copy_rows = 0;      // of those, by one of several copies of their expert
   int64_t dispatch_bytes = 0;     // of rows that left for experts of other ranks
   int64_t combine_bytes = 0;      // of results that left for their homes
   int64_t num_latency_steps = 0;  // by how its exchange dealt its copies to threads
@@ -78,7 +79,7 @@ class RankCounters {
   RankLoad Read() const;
 
  private:
-  static constexpr int kNumNumbers = 9;
+  static constexpr int kNumNumbers = 10;
   std::atomic<int64_t> numbers_[kNumNumbers]{};
   std::atomic<int64_t> part_ns_[kNumStepParts]{};
   std::atomic<int64_t> step_ns_{0};

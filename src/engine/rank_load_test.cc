@@ -15,6 +15,7 @@ RankLoad Step(int64_t number) {
           .num_rows = 3,
           .num_expert_rows = 12,
           .num_home_rows = 5,
+          .num_copy_rows = 2,
           .dispatch_bytes = 100,
           .combine_bytes = 50,
           .num_latency_steps = 1,
@@ -33,6 +34,7 @@ TEST(RankCounters, AddUpSteps) {
   EXPECT_EQ(load.num_rows, 12);
   EXPECT_EQ(load.num_expert_rows, 48);
   EXPECT_EQ(load.num_home_rows, 20);
+  EXPECT_EQ(load.num_copy_rows, 8);
   EXPECT_EQ(load.dispatch_bytes, 400);
   EXPECT_EQ(load.combine_bytes, 200);
   EXPECT_EQ(load.num_latency_steps, 4);

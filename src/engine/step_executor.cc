@@ -133,6 +133,7 @@ void StepExecutor::Finish(const StepPlan& plan, const SharedStep* shared, StepSy
   if (shared != nullptr) {
     seconds += shared->agree_seconds;
     output->dp_rows = shared->dp_rows;
+    output->epoch = shared->epoch;
   }
   output->device_seconds = seconds;
   for (const StepPart& part : kStepParts) {
@@ -154,6 +155,7 @@ void StepExecutor::Finish(const StepPlan& plan, const SharedStep* shared, StepSy
   step.num_rows = plan.num_rows();
   step.num_expert_rows = std::exchange(expert_rows_, 0);
   step.num_home_rows = std::exchange(home_rows_, 0);
+  step.num_copy_rows = std::exchange(copy_rows_, 0);
   step.dispatch_bytes = output->dispatch_bytes;
   step.combine_bytes = output->combine_bytes;
   step.num_latency_steps = output->exchange_mode == moe::ExchangeMode::kLatency ? 1 : 0;
@@ -234,7 +236,7 @@ Result<StepOutput> StepExecutor::TryRun(const StepPlan& plan, const SharedStep* 
   return output;
 }
 
-model::ForwardBatch StepExecutor::BatchOf(const StepPlan& plan) const {
+model::ForwardBatch StepExecutor::BatchOf(const StepPlan& plan) {
   model::ForwardBatch batch;
   batch.tokens = tokens_;
   batch.positions = plan.positions;
@@ -247,6 +249,7 @@ model::ForwardBatch StepExecutor::BatchOf(const StepPlan& plan) const {
   batch.logit_rows = plan.logit_rows;
   batch.num_decodes = plan.num_decodes();
   batch.counts_experts = options_.expert_statistics;
+  if (options_.expert_statistics) batch.num_home_copies = &copy_rows_;
   return batch;
 }
 
@@ -267,6 +270,7 @@ void StepExecutor::SampleRows(int64_t first, Mat logits) {
 void StepExecutor::CountExperts(StepOutput* output) {
   const moe::ExpertStats& stats = model_->expert_stats();
   output->num_experts = stats.num_experts();
+  output->experts_per_token = model_->config().moe.top_k;
   size_t i = 0;
   last_counts_.resize(static_cast<size_t>(stats.num_layers()) *
                       static_cast<size_t>(stats.num_experts()));

@@ -77,7 +77,7 @@ class StepExecutor {
   Status Allocate();
   Result<StepOutput> TryRun(const StepPlan& plan, const SharedStep* shared, StepSync* sync);
   void ResolveTokens(const StepPlan& plan, bool hears_tokens);
-  model::ForwardBatch BatchOf(const StepPlan& plan) const;
+  model::ForwardBatch BatchOf(const StepPlan& plan);
   void SampleRows(int64_t first, Mat logits);
   void MeasureExchange(StepOutput* output);
   void Finish(const StepPlan& plan, const SharedStep* shared, StepSync* sync, double seconds,
@@ -107,6 +107,7 @@ class StepExecutor {
   int64_t last_home_rows_ = 0;
   int64_t expert_rows_ = 0;  // of this step
   int64_t home_rows_ = 0;    // likewise
+  int64_t copy_rows_ = 0;    // likewise
   RankCounters counters_;
 };
 

@@ -41,9 +41,11 @@ struct StepRecord {
   // Lives until the observer returns.
   std::span<const int32_t> expert_counts;
   int64_t num_experts = 0;
+  int64_t experts_per_token = 0;
   // That whole experts are spread over, the first ones on the first; 0: they are not.
   int64_t num_expert_ranks = 0;
-  // Where experts were, where they are spread; null: as moe::LinearSlots has them.
+  int64_t epoch = 0;  // of the placement that the step used
+  // That placement, where experts are spread; null: whoever asks comes too late to be told.
   std::shared_ptr<const moe::PlacementState> placement = nullptr;
 };
 

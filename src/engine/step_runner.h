@@ -43,10 +43,12 @@ struct StepOutput {
   int64_t combine_bytes = 0;
   moe::ExchangeMode exchange_mode = moe::ExchangeMode::kAuto;  // kAuto: nothing was exchanged
   std::vector<int64_t> dp_rows;  // by data-parallel rank; empty: they share no steps
+  int64_t epoch = 0;             // of the placement of experts that the step used
 
   // Only where the runner was asked to measure: assignments of this step, [MoE layers, num_experts]
   std::vector<int32_t> expert_counts;
   int64_t num_experts = 0;
+  int64_t experts_per_token = 0;
 };
 
 class StepRunner {

@@ -25,7 +25,25 @@ constexpr int kMostRanks = 64;
 // The ranks' own bounds, which name who is late, come before that of their engines.
 constexpr auto kEngineGrace = std::chrono::seconds(10);
 
-// Where nothing is balanced there is nothing to assign.
+// "--tensor-parallel-size 3 is not possible with this model: ...".
+Error Illegal(const ParallelConfig& config, const std::vector<layout::Finding>& findings,
+              const layout::ModelNumbers& numbers) {
+  std::string reasons;
+  for (const layout::Finding& finding : findings) {
+    if (finding.severity != layout::Severity::kError) continue;
+    reasons += fmt::format("{}{}", reasons.empty() ? "" : "; ", finding.message);
+  }
+  std::string message =
+      fmt::format("{} is not possible with this model: {}", plan::LayoutFlags(config), reasons);
+  if (const std::optional<ParallelConfig> nearest = NearestLegal(config, numbers)) {
+    const std::string flags = plan::LayoutFlags(*nearest);
+    message += fmt::format("; the nearest layout that is: {}", flags.empty() ? "one rank" : flags);
+  }
+  return {ErrorCode::kInvalidArgument, message};
+}
+
+}  // namespace
+
 Result<moe::SlotAssignment> AssignSlots(const OpenOptions& options,
                                         const model::ModelConfig& config) {
   if (!options.balance.is_on || config.moe.num_experts == 0 ||
@@ -47,25 +65,6 @@ Result<moe::SlotAssignment> AssignSlots(const OpenOptions& options,
   return slots;
 }
 
-// "--tensor-parallel-size 3 is not possible with this model: ...".
-Error Illegal(const ParallelConfig& config, const std::vector<layout::Finding>& findings,
-              const layout::ModelNumbers& numbers) {
-  std::string reasons;
-  for (const layout::Finding& finding : findings) {
-    if (finding.severity != layout::Severity::kError) continue;
-    reasons += fmt::format("{}{}", reasons.empty() ? "" : "; ", finding.message);
-  }
-  std::string message =
-      fmt::format("{} is not possible with this model: {}", plan::LayoutFlags(config), reasons);
-  if (const std::optional<ParallelConfig> nearest = NearestLegal(config, numbers)) {
-    const std::string flags = plan::LayoutFlags(*nearest);
-    message += fmt::format("; the nearest layout that is: {}", flags.empty() ? "one rank" : flags);
-  }
-  return {ErrorCode::kInvalidArgument, message};
-}
-
-}  // namespace
-
 Status CheckDeviceRanks(const OpenOptions& options, const model::ModelConfig& config,
                         int num_devices) {
   const ParallelConfig& parallel = options.parallel;
@@ -76,12 +75,13 @@ Status CheckDeviceRanks(const OpenOptions& options, const model::ModelConfig& co
                      parallel.pipeline_parallel_size, options.device);
   }
   if (config.moe.num_experts > 0 && parallel.expert_parallel_active() &&
-      config.moe.router == model::RouterKind::kSigmoidInput) {
-    return MakeError(ErrorCode::kInvalidArgument,
-                     "--enable-expert-parallel is on, expected --no-enable-expert-parallel for a "
-                     "{} model with --device {}: its experts scale what they read, and the "
-                     "router's weights do not travel between GPUs",
-                     config.model_type, options.device);
+      config.moe.router == model::RouterKind::kSigmoidInput && config.moe.top_k > 1) {
+    return MakeError(
+        ErrorCode::kInvalidArgument,
+        "--enable-expert-parallel is on, expected --no-enable-expert-parallel for a "
+        "{} model of {} experts a token with --device {}: they scale what they read, and the "
+        "router's weights do not travel between GPUs",
+        config.model_type, config.moe.top_k, options.device);
   }
   if (parallel.num_gpus() > num_devices) {
     return MakeError(ErrorCode::kInvalidArgument,

@@ -19,8 +19,13 @@ namespace moebius::frontend {
 // it is legal and does not run here.
 Status CheckRanks(const OpenOptions& options, const model::ModelConfig& config);
 
-// The part of it that is of GPUs, of which there are so many. kInvalidArgument begins with the flag
-// and its value.
+// What the balancer makes of the experts: the slots of each layer and what they hold at the start;
+// nothing where nothing is balanced. kInvalidArgument or kUnsupported names the field.
+Result<moe::SlotAssignment> AssignSlots(const OpenOptions& options,
+                                        const model::ModelConfig& config);
+
+// The part of CheckRanks that is of GPUs, of which there are so many. kInvalidArgument begins with
+// the flag and its value.
 Status CheckDeviceRanks(const OpenOptions& options, const model::ModelConfig& config,
                         int num_devices);
 

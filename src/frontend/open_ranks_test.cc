@@ -46,10 +46,13 @@ TEST(OpenRanks, WhatGpusDoNotDoNamesTheFlag) {
             "rows on yet");
   model::ModelConfig scales_input = Moe();
   scales_input.moe.router = model::RouterKind::kSigmoidInput;
+  scales_input.moe.top_k = 2;
   EXPECT_EQ(ErrorOf(OnGpus(2, 1, 1, true), scales_input, 8)
                 .find("--enable-expert-parallel is on, expected --no-enable-expert-parallel for a "
-                      "some_moe model with --device cuda"),
+                      "some_moe model of 2 experts a token with --device cuda"),
             0u);
+  scales_input.moe.top_k = 1;
+  EXPECT_EQ(ErrorOf(OnGpus(2, 1, 1, true), scales_input, 8), "");
   EXPECT_EQ(ErrorOf(OnGpus(2, 1, 1, false), scales_input, 8), "");
 }
 

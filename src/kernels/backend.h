@@ -37,6 +37,7 @@ struct Backend {
   void (*mla_attention)(ExecContext&, const MlaAttentionArgs&) = nullptr;
   void (*sample)(ExecContext&, const SampleArgs&) = nullptr;
   void (*copy_rows)(ExecContext&, const CopyRowsArgs&) = CopyRowsOnHost;
+  void (*draw_logits)(ExecContext&, const DrawLogitsArgs&) = DrawLogitsOnHost;
   // One launch where a launch costs more than its work.
   void (*prepare_heads)(ExecContext&, const PrepareHeadsArgs&) = PrepareHeadsInSteps;
   void (*prepare_latents)(ExecContext&, const PrepareLatentsArgs&) = PrepareLatentsInSteps;

@@ -102,12 +102,24 @@ void CopyRows(ExecContext& ctx, const CopyRowsArgs& args) {
   CheckMat(args.to, args.from.rows, args.from.cols);
   CheckMat(args.from, args.to.rows, args.to.cols);
   CheckSameDType(args.from, args.to);
+  if (!args.scale.empty()) {
+    CheckAct(args.to, args.to.rows, args.to.cols);
+    CheckLength(args.scale, args.to.rows);
+  }
   if (args.to.rows > 0 && args.to.cols > 0) ctx.backend->copy_rows(ctx, args);
 }
 
 void CopyRowsOnHost(ExecContext& /*ctx*/, const CopyRowsArgs& args) {
   const auto bytes = static_cast<size_t>(args.to.cols) * SizeOf(args.to.dtype);
   for (int64_t row = 0; row < args.to.rows; ++row) {
+    if (!args.scale.empty()) {
+      const float scale = args.scale[static_cast<size_t>(row)];
+      for (int64_t c = 0; c < args.to.cols; ++c) {
+        const float value = LoadFloat(args.from.RowBytes(row), args.from.dtype, c);
+        StoreFloat(args.to.RowBytes(row), args.to.dtype, c, value * scale);
+      }
+      continue;
+    }
     std::memcpy(args.to.RowBytes(row), args.from.RowBytes(row), bytes);
   }
 }

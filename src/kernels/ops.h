@@ -91,10 +91,11 @@ struct AddArgs {
 };
 void Add(ExecContext& ctx, const AddArgs& args);
 
-// to = from, of one dtype and shape.
+// to = from, of one dtype and shape; with a scale, float32 or bfloat16 rows times that.
 struct CopyRowsArgs {
   Mat from;
   Mat to;
+  std::span<const float> scale = {};  // by row; empty: as they are
 };
 void CopyRows(ExecContext& ctx, const CopyRowsArgs& args);
 void CopyRowsOnHost(ExecContext& ctx, const CopyRowsArgs& args);
@@ -163,6 +164,19 @@ void Mlp(ExecContext& ctx, const MlpArgs& args);
 // The same by the operations that it is made of, one after the other; so for the others below.
 void MlpInSteps(ExecContext& ctx, const MlpArgs& args);
 
+// Logits whose k best are a draw of k experts without replacement (the Gumbel-top-k trick: Kool et
+// al., 2019): logits[t, e] = log_probabilities[e] + noise of (layer, token, position, e) alone
+// (kernels/random.h), so that a token's choice does not depend on its batch. For benchmarks.
+struct DrawLogitsArgs {
+  std::span<const TokenId> tokens;           // T
+  std::span<const Position> positions;       // T
+  std::span<const float> log_probabilities;  // E
+  int layer = 0;
+  Mat logits;  // [T, E] float32
+};
+void DrawLogits(ExecContext& ctx, const DrawLogitsArgs& args);
+void DrawLogitsOnHost(ExecContext& ctx, const DrawLogitsArgs& args);
+
 // The router's choice from logits [T, E] float32: k experts a row, best first; ties go to the
 // lowest id.
 enum class RouterScore : uint8_t {
@@ -191,9 +205,6 @@ void RouteTopK(ExecContext& ctx, const RouteTopKArgs& args);
 struct ReplicaTable {
   std::span<const int32_t> begin;  // [E + 1]: those of expert e are slots[begin[e] .. begin[e + 1])
   std::span<const int32_t> slots;  // [begin[E]] or more
-  // As long: of the copies of an expert, the first whose number is not below a token's hash
-  // serves it where nothing else decides; the last one's is UINT32_MAX.
-  std::span<const uint32_t> until;
   int32_t slots_per_rank = 1;
   int32_t home = 0;  // the rank that the tokens are on; negative: none is preferred
 
@@ -215,8 +226,8 @@ struct SlotChoice {
 // The slot that serves each (token, choice) pair: slots[p] = first_slot[experts[p]], and one more
 // in counts[experts[p]]. A row whose token is negative (padding of a batch) gets slot -1 and does
 // not count. Of several copies: the one on the token's own rank; else one on a rank that the token
-// visits anyway; else by the hash of the token and its position. So the choice depends on the row,
-// its rank and the table alone.
+// visits anyway; else by the hash of the token and its position, all copies alike. So the choice
+// depends on the row, its rank and the table alone.
 struct ChooseSlotsArgs {
   std::span<const int32_t> experts;  // [T * k]
   std::span<const TokenId> tokens;   // [T]

@@ -152,6 +152,23 @@ TEST(OpsRows, CopyRowsLeavesWhatLiesBetween) {
   }
 }
 
+TEST(OpsRows, CopyRowsTimesAScaleARow) {
+  for (const DType act : kActs) {
+    Random random(4);
+    TestMat from(act, 3, 8, 2);
+    from.Fill(random);
+    TestMat to(act, 3, 8);
+    const std::vector<float> scale = {0.5f, -2.0f, 0.0f};  // exact in either dtype
+    TestContext context(&RefBackend());
+    CopyRows(context.ctx(), {.from = from.view(), .to = to.view(), .scale = scale});
+    for (int64_t row = 0; row < 3; ++row) {
+      for (int64_t column = 0; column < 8; ++column) {
+        EXPECT_EQ(to.At(row, column), from.At(row, column) * scale[static_cast<size_t>(row)]);
+      }
+    }
+  }
+}
+
 TEST(OpsRows, RopeAgreesWithRef) {
   for (const Backend* backend : VectorBackends()) {
     for (const DType act : kActs) {

@@ -71,8 +71,9 @@ constexpr std::array kExperts = {
          }},
     Rule{"eplb-divisible", Severity::kError,
          [](const RuleInput& in) {
-           return in.config.enable_eplb && in.ep() && in.config.num_redundant_experts >= 0 &&
-                  in.slots() % in.group() != 0;
+           // Our own ranks may have a slot more than others.
+           return in.config.enable_eplb && in.ep() && !in.config.own_ranks &&
+                  in.config.num_redundant_experts >= 0 && in.slots() % in.group() != 0;
          },
          [](const RuleInput& in) {
            return fmt::format(

@@ -74,8 +74,8 @@ void DecoderModel::PrepareMoe() {
   moe_.outer = SplitOf(group, config_.hidden_size);
   moe_.stats = moe::ExpertStats(num_experts > 0 ? num_moe_layers : 0, num_experts);
   if (options_.routing && num_experts > 0) {
-    moe_.forced_routing =
-        std::make_unique<moe::ForcedRouting>(*options_.routing, num_moe_layers, num_experts);
+    forced_routing_.emplace(*options_.routing, num_moe_layers, num_experts);
+    moe_.forced_routing = forced_routing_->log_probabilities();
   }
 }
 
@@ -210,15 +210,26 @@ Status DecoderModel::KeepSource(std::unique_ptr<Checkpoint> checkpoint,
 Status DecoderModel::Load(WeightPlan& plan, platform::ThreadPool& pool) {
   num_threads_ = pool.num_threads();
   MOEBIUS_ASSIGN(weights_, plan.Load(pool, *options_.backend->memory));
+  MOEBIUS_TRY(LoadForcedRouting());
   return LoadMoeTables();
 }
 
 size_t DecoderModel::weight_bytes() const {
   size_t bytes = 0;
-  for (const auto* memory : {&weights_, &tables_, &moe_tables_}) {
+  for (const auto* memory : {&weights_, &tables_, &moe_tables_, &routing_table_}) {
     if (*memory != nullptr) bytes += (*memory)->size();
   }
   return bytes;
+}
+
+Status DecoderModel::LoadForcedRouting() {
+  platform::MemorySpace& memory = *options_.backend->memory;
+  const std::span<const float> host = moe_.forced_routing;
+  if (memory.on_host() || host.empty()) return {};
+  MOEBIUS_ASSIGN(routing_table_, memory.Allocate(host.size_bytes()));
+  MOEBIUS_TRY(memory.Upload(routing_table_->data(), host.data(), host.size_bytes()));
+  moe_.forced_routing = {reinterpret_cast<const float*>(routing_table_->data()), host.size()};
+  return {};
 }
 
 moe::SlotTableBlock DecoderModel::TableBlock() const {

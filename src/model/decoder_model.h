@@ -17,6 +17,7 @@
 #include "model/shard.h"
 #include "model/weight_plan.h"
 #include "moe/exchange/local.h"
+#include "moe/forced_routing.h"
 #include "platform/memory_space.h"
 #include "platform/thread_pool.h"
 
@@ -125,12 +126,15 @@ class DecoderModel : public Model {
   void PrepareMoe();
   size_t OwnColumnsBytes(int64_t max_rows, int64_t max_logit_rows) const;
   moe::SlotTableBlock TableBlock() const;
+  Status LoadForcedRouting();
   Status LoadMoeTables();
 
   moe::LocalExchange local_exchange_;
   std::unique_ptr<platform::Memory> weights_;
   std::unique_ptr<platform::Memory> tables_;
-  std::unique_ptr<platform::Memory> moe_tables_;  // of a device
+  std::unique_ptr<platform::Memory> moe_tables_;     // of a device
+  std::unique_ptr<platform::Memory> routing_table_;  // likewise, of forced_routing_
+  std::optional<moe::ForcedRouting> forced_routing_;
   int num_threads_ = 1;
   int num_moe_declared_ = 0;
   std::vector<ExpertSlots::Layer> moe_layers_;  // of this rank; they stay where they are

@@ -1,6 +1,7 @@
 #include "model/expert_slots.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <utility>
 
@@ -99,8 +100,22 @@ ExpertSlots::Place ExpertSlots::PlaceOf(const MoeLayer& layer, int local_slot) c
   return PlaceOf(layer.gate_up[slot], layer.down[slot]);
 }
 
+double ExpertSlots::FlopsOfRow() const {
+  if (layers_.empty()) return 0;
+  const auto flops = [](const kernels::PackedWeight& weight) {
+    return 2.0 * static_cast<double>(weight.n * weight.k) * (weight.gated ? 2 : 1);
+  };
+  const MoeLayer& first = *layers_.front().layer;
+  return flops(first.gate_up.front()) + flops(first.down.front());
+}
+
 size_t ExpertSlots::ExpertBytes(int layer) const {
   return Find(layer) != nullptr ? expert_bytes_ : 0;
+}
+
+int ExpertSlots::NumSlots(int layer) const {
+  const Layer* const own = Find(layer);
+  return own != nullptr ? static_cast<int>(own->layer->down.size()) : 0;
 }
 
 template <typename Body>
@@ -132,7 +147,7 @@ void ExpertSlots::WaitForCopies() const {
   if (options_.copies != nullptr) options_.copies->Wait();
 }
 
-void ExpertSlots::Load(const Place& place, size_t offset, std::span<std::byte> out) const {
+void ExpertSlots::ReadPlace(const Place& place, size_t offset, std::span<std::byte> out) const {
   ForBytes(place, offset, out.size(), [&](std::span<const std::byte> bytes, size_t begin) {
     Copy(out.data() + begin, bytes.data(), bytes.size());
   });
@@ -140,7 +155,11 @@ void ExpertSlots::Load(const Place& place, size_t offset, std::span<std::byte> o
 }
 
 void ExpertSlots::Read(int layer, int local_slot, size_t offset, std::span<std::byte> out) const {
-  Load(PlaceOf(*Find(layer)->layer, local_slot), offset, out);
+  ReadPlace(PlaceOf(*Find(layer)->layer, local_slot), offset, out);
+}
+
+void ExpertSlots::ReadStaging(int staging, size_t offset, std::span<std::byte> out) const {
+  ReadPlace(staging_[static_cast<size_t>(staging)], offset, out);
 }
 
 void ExpertSlots::Write(int staging, size_t offset, std::span<const std::byte> in) {
@@ -151,11 +170,10 @@ void ExpertSlots::Write(int staging, size_t offset, std::span<const std::byte> i
   WaitForCopies();
 }
 
-Status ExpertSlots::FetchFromPool(int layer, ExpertId expert, int staging) {
+Result<moe::ExpertStore::Stored> ExpertSlots::FromPool(int layer, ExpertId expert, size_t offset) {
   if (!pool_) return MakeError(ErrorCode::kUnsupported, "there is no host pool");
-  MOEBIUS_ASSIGN(const std::span<const std::byte> bytes, pool_->Get(layer, expert.value()));
-  Write(staging, 0, bytes);
-  return {};
+  MOEBIUS_ASSIGN(const moe::HostPool::Entry entry, pool_->Get(layer, expert.value()));
+  return Stored{.bytes = entry.bytes.subspan(offset), .checksum = entry.checksum, .owner = {}};
 }
 
 Status ExpertSlots::UsePool(moe::HostPool pool) {
@@ -177,44 +195,58 @@ int ExpertSlots::LocalSlotOf(const MoeLayer& layer, int expert) const {
 }
 
 Status ExpertSlots::FillPool(moe::HostPool& pool, const MoeLayer& layer, int expert) {
-  const std::span<std::byte> out = pool.Mine(layer.index, expert);
   if (const int slot = LocalSlotOf(layer, expert); slot >= 0) {
-    Read(layer.index, slot, 0, out);
+    std::vector<std::byte> bytes(expert_bytes_);  // a device's are not for the host to read
+    Read(layer.index, slot, 0, bytes);
+    pool.Fill(layer.index, expert, std::array{std::span<const std::byte>(bytes)});
     return {};
   }
-  constexpr int kAside = 0;  // nothing moves yet
-  MOEBIUS_TRY(FetchFromCheckpoint(layer.index, ExpertId(expert), kAside));
-  Load(staging_[kAside], 0, out);
+  std::vector<Stored> parts;
+  std::vector<std::span<const std::byte>> bytes;
+  for (size_t offset = 0; offset < expert_bytes_; offset += bytes.back().size()) {
+    MOEBIUS_ASSIGN(Stored part, FromCheckpoint(layer.index, ExpertId(expert), offset));
+    bytes.push_back(part.bytes);
+    parts.push_back(std::move(part));
+  }
+  pool.Fill(layer.index, expert, bytes);
   return {};
 }
 
-// Read and packed as at the start, beside the slots, then copied.
-Status ExpertSlots::FetchFromCheckpoint(int layer, ExpertId expert, int staging) {
+// Read and packed as at the start, beside the slots: a part of the two packed matrices at a time,
+// so that the mover can look at who asks it in between.
+Result<moe::ExpertStore::Stored> ExpertSlots::FromCheckpoint(int layer, ExpertId expert,
+                                                             size_t offset) {
   const Layer& own = *Find(layer);
+  const PackedWeight& gate_up = own.layer->gate_up.front();
+  const PackedWeight& down = own.layer->down.front();
+  const Place shape = PlaceOf(gate_up, down);
+  size_t part = 0;
+  size_t begin = 0;
+  while (offset - begin >= shape[part].size()) begin += shape[part++].size();
+  const bool is_first = part < shape.size() / 2;
   const ExpertMatrices matrices = own.matrices_of(expert.value());
   WeightPlan plan(*options_.source, options_.act, options_.layout);
   plan.set_show_progress(false);
-  std::vector<PackedWeight> gate_up;
-  std::vector<PackedWeight> down;
-  plan.GatedGroup(Part::kRoutedExperts, {matrices.gate}, {matrices.up}, &gate_up);
-  plan.Group(Part::kRoutedExperts, {matrices.down}, &down);
+  std::vector<PackedWeight> packed;
+  if (is_first) {
+    plan.GatedGroup(Part::kRoutedExperts, {matrices.gate}, {matrices.up}, &packed);
+  } else {
+    plan.Group(Part::kRoutedExperts, {matrices.down}, &packed);
+  }
   MOEBIUS_TRY(plan.status());
   const auto pool = platform::ThreadPool::Create({platform::AllowedCpus().front()});
-  MOEBIUS_ASSIGN(const std::unique_ptr<platform::Memory> memory, plan.Load(*pool));
-  if (!IsAlike(gate_up.front(), own.layer->gate_up.front()) ||
-      !IsAlike(down.front(), own.layer->down.front())) {
+  MOEBIUS_ASSIGN(std::unique_ptr<platform::Memory> memory, plan.Load(*pool));
+  const PackedWeight& expected = is_first ? gate_up : down;
+  if (!IsAlike(packed.front(), expected)) {
     return MakeError(ErrorCode::kUnsupported,
                      "expert {} of MoE layer {} alone is packed as {}, expected {} as with all "
                      "others",
-                     expert.value(), layer, WeightFormatName(down.front().format),
-                     WeightFormatName(own.layer->down.front().format));
+                     expert.value(), layer, WeightFormatName(packed.front().format),
+                     WeightFormatName(expected.format));
   }
-  size_t offset = 0;
-  for (const std::span<std::byte> part : PlaceOf(gate_up.front(), down.front())) {
-    Write(staging, offset, part);
-    offset += part.size();
-  }
-  return {};
+  const Place place = is_first ? PlaceOf(packed.front(), down) : PlaceOf(gate_up, packed.front());
+  return Stored{
+      .bytes = place[part].subspan(offset - begin), .checksum = {}, .owner = std::move(memory)};
 }
 
 Status ExpertSlots::Prepare(std::vector<Change> changes) {

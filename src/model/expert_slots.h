@@ -62,12 +62,18 @@ class ExpertSlots final : public moe::ExpertStore {
   // there, too. Before anything moves.
   Status UsePool(moe::HostPool pool);
 
+  // Operations that a row takes in an expert of this rank's, a multiplication and its addition
+  // being two; 0: there are none.
+  double FlopsOfRow() const;
+
   size_t ExpertBytes(int layer) const override;
+  int NumSlots(int layer) const override;
   int num_staging() const override { return static_cast<int>(staging_.size()); }
   void Read(int layer, int local_slot, size_t offset, std::span<std::byte> out) const override;
   void Write(int staging, size_t offset, std::span<const std::byte> in) override;
-  Status FetchFromPool(int layer, ExpertId expert, int staging) override;
-  Status FetchFromCheckpoint(int layer, ExpertId expert, int staging) override;
+  void ReadStaging(int staging, size_t offset, std::span<std::byte> out) const override;
+  Result<Stored> FromPool(int layer, ExpertId expert, size_t offset) override;
+  Result<Stored> FromCheckpoint(int layer, ExpertId expert, size_t offset) override;
   Status Prepare(std::vector<Change> changes) override;
   void Flip() override;
   void Discard() override { prepared_.clear(); }
@@ -90,7 +96,6 @@ class ExpertSlots final : public moe::ExpertStore {
   Place PlaceOf(const MoeLayer& layer, int local_slot) const;
   void Copy(void* to, const void* from, size_t num_bytes) const;
   void WaitForCopies() const;
-  void Load(const Place& place, size_t offset, std::span<std::byte> out) const;
   void FlipInOrder(Prepared& prepared);
   // Negative: no slot of this rank holds it.
   int LocalSlotOf(const MoeLayer& layer, int expert) const;
@@ -98,6 +103,7 @@ class ExpertSlots final : public moe::ExpertStore {
   // body(place's bytes, offset in the caller's span) for bytes [offset, offset + count) of a place.
   template <typename Body>
   void ForBytes(const Place& place, size_t offset, size_t count, const Body& body) const;
+  void ReadPlace(const Place& place, size_t offset, std::span<std::byte> out) const;
 
   const Options options_;
   mutable std::vector<Layer> layers_;

@@ -3,9 +3,11 @@
 #include "model/expert_slots.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -13,6 +15,7 @@
 #include "model/testing/checkpoint_writer.h"
 #include "model/testing/model_driver.h"
 #include "model/testing/random_models.h"
+#include "moe/migrate/expert_checksum.h"
 
 namespace moebius::model {
 namespace {
@@ -73,7 +76,7 @@ class Slotted {
     model_ = std::move(*model);
     driver_ = std::make_unique<ModelDriver>(*model_, *options.backend, *pool_);
   }
-  moe::ExpertStore& store() { return *model_->expert_store(); }
+  ExpertSlots& store() { return *model_->expert_store(); }
   explicit operator bool() const { return model_ != nullptr; }
 
   // Of a prompt that is computed anew.
@@ -141,6 +144,23 @@ void CopySlot(moe::ExpertStore& store, int layer, int from_slot, int staging) {
   }
 }
 
+uint64_t ChecksumOf(std::span<const std::byte> bytes) {
+  moe::ExpertChecksum checksum;
+  checksum.Add(bytes);
+  return checksum.value();
+}
+
+void CopyFromCheckpoint(moe::ExpertStore& store, int layer, int expert, int staging) {
+  const size_t num_bytes = store.ExpertBytes(layer);
+  for (size_t offset = 0; offset < num_bytes;) {
+    const auto stored = store.FromCheckpoint(layer, ExpertId(expert), offset);
+    ASSERT_TRUE(stored) << stored.error().message();
+    ASSERT_FALSE(stored->bytes.empty());
+    store.Write(staging, offset, stored->bytes);
+    offset += stored->bytes.size();
+  }
+}
+
 // Fetches what the move needs, from its own slots or the checkpoint, and prepares it.
 void PrepareMove(moe::ExpertStore& store, const Move& move, bool from_checkpoint) {
   std::vector<Change> changes;
@@ -153,8 +173,7 @@ void PrepareMove(moe::ExpertStore& store, const Move& move, bool from_checkpoint
     for (size_t slot = 0; slot < after.size(); ++slot) {
       if (after[slot] == before[slot]) continue;
       if (from_checkpoint) {
-        const Status fetched = store.FetchFromCheckpoint(layer, ExpertId(after[slot]), staging);
-        ASSERT_TRUE(fetched) << fetched.error().message();
+        CopyFromCheckpoint(store, layer, after[slot], staging);
       } else {
         CopySlot(store, layer,
                  static_cast<int>(std::ranges::find(before, after[slot]) - before.begin()),
@@ -258,6 +277,50 @@ TEST(ExpertSlots, WrongBytesAreAnotherModel) {
   model.store().Flip();
   EXPECT_EQ(model.AllSlots(), before);
   EXPECT_EQ(model.Logits(), logits);
+}
+
+TEST(ExpertSlots, ThePoolAndTheCheckpointHaveWhatSlotsHave) {
+  const LoadOptions options = Golden("deepseek_v3_fp8");
+  const moe::SlotAssignment slots = MoveOf(*LoadConfig(options)).before;
+  Slotted model(options, slots);
+  ExpertSlots& store = model.store();
+  EXPECT_EQ(store.FromPool(0, ExpertId(0), 0).error().code(), ErrorCode::kUnsupported);
+  const int num_experts = static_cast<int>(LoadConfig(options)->moe.num_experts);
+  // The other half is of a rank that is not there, or no longer.
+  moe::HostPoolOptions pool_options;
+  pool_options.base = fmt::format("moebius_slots_{}", getpid());
+  pool_options.num_experts = num_experts;
+  pool_options.num_local_ranks = 2;
+  for (int layer = 0; store.ExpertBytes(layer) > 0; ++layer) {
+    EXPECT_EQ(store.NumSlots(layer), slots.num_slots);
+    pool_options.expert_bytes.push_back(store.ExpertBytes(layer));
+  }
+  EXPECT_EQ(store.NumSlots(static_cast<int>(slots.layers.size())), 0);
+  auto pool = moe::HostPool::Create(pool_options);
+  ASSERT_TRUE(pool) << pool.error().message();
+  const Status used = store.UsePool(std::move(*pool));
+  ASSERT_TRUE(used) << used.error().message();
+
+  constexpr int kLayer = 1;
+  const size_t num_bytes = store.ExpertBytes(kLayer);
+  for (int expert = 0; expert < num_experts; ++expert) {
+    const Bytes slot = model.Slot(kLayer, expert);  // in order
+    CopyFromCheckpoint(store, kLayer, expert, 0);
+    Bytes staged(num_bytes);
+    store.ReadStaging(0, 0, staged);
+    EXPECT_EQ(staged, slot);
+    const auto stored = store.FromPool(kLayer, ExpertId(expert), 0);
+    if (expert >= num_experts / 2) {
+      ASSERT_FALSE(stored);
+      EXPECT_EQ(stored.error().code(), ErrorCode::kNotFound);
+      continue;
+    }
+    ASSERT_TRUE(stored) << stored.error().message();
+    EXPECT_TRUE(std::ranges::equal(stored->bytes, slot));
+    EXPECT_EQ(stored->checksum, ChecksumOf(slot));
+    EXPECT_EQ(store.FromPool(kLayer, ExpertId(expert), 100)->bytes.data(),
+              stored->bytes.data() + 100);
+  }
 }
 
 TEST(ExpertSlots, WhatCannotBeIsRefused) {

@@ -19,7 +19,6 @@
 #include "model/weight_plan.h"
 #include "moe/exchange/exchange.h"
 #include "moe/expert_stats.h"
-#include "moe/forced_routing.h"
 #include "moe/placement.h"
 #include "moe/slot_table.h"
 #include "tensor/arena.h"
@@ -108,7 +107,8 @@ struct MoeShared {
   Shard shard;
   int64_t num_slots = 0;  // of all ranks, empty ones too
   moe::Exchange* exchange = nullptr;
-  std::unique_ptr<moe::ForcedRouting> forced_routing;  // null: the router decides
+  // Where not the router decides: log probabilities [MoE layers, E], in the back end's memory.
+  std::span<const float> forced_routing;
   moe::ExpertStats stats;
   // Of experts that are cut: the columns of their hidden rows and of their results.
   Split inner;

@@ -157,11 +157,6 @@ Result<OpenModel> OpenModel::Open(const LoadOptions& options) {
   MOEBIUS_ASSIGN(decoder.shard, CheckShard(config, options.shard));
   decoder.routing = options.routing;
   decoder.backend = options.backend != nullptr ? options.backend : &kernels::RefBackend();
-  if (options.routing && !decoder.backend->on_host) {
-    return MakeError(ErrorCode::kUnsupported,
-                     "--routing draws experts on the CPU, expected none with --device {}",
-                     decoder.backend->name);
-  }
   open.plan =
       std::make_unique<WeightPlan>(*open.source, decoder.act, decoder.backend->weight_layout);
   open.plan->set_show_progress(options.show_progress);

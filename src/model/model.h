@@ -90,6 +90,9 @@ struct ForwardBatch {
   // Rows of requests that generate, one each; they come first, those of prompts after them.
   int64_t num_decodes = 0;
   bool counts_experts = true;  // in expert_stats()
+  // Of a CPU: grows by the choices of this rank's tokens that a copy on this rank serves, of
+  // experts that have several; null: nobody counts.
+  int64_t* num_home_copies = nullptr;
 
   // Where logits of all logit_rows would take too much memory they come in pieces, in order: each
   // is `logits.rows` long (the last one maybe less), and belongs to the logit rows from `first` on.

@@ -80,6 +80,18 @@ kernels::SlotChoice ChoiceOf(const Step& step, const MoeShared& shared, const Mo
   return choice;
 }
 
+// Choices that a copy on this rank serves, of experts that have several.
+int64_t NumHomeCopies(const kernels::ReplicaTable& table, const Routed& routed, int rank) {
+  int64_t num = 0;
+  for (size_t pair = 0; pair < routed.slots.size(); ++pair) {
+    const int32_t slot = routed.slots[pair];
+    if (slot < 0 || slot / table.slots_per_rank != rank) continue;
+    const auto expert = static_cast<size_t>(routed.experts[pair]);
+    num += table.begin[expert + 1] - table.begin[expert] > 1 ? 1 : 0;
+  }
+  return num;
+}
+
 void Route(Step& step, MoeShared& shared, const MoeLayer& layer, const RowRange& range,
            Routed& routed) {
   const MoeConfig& config = shared.config;
@@ -102,15 +114,17 @@ void Route(Step& step, MoeShared& shared, const MoeLayer& layer, const RowRange&
       args.score = kernels::RouterScore::kSigmoidOnTop;
       break;
   }
-  if (shared.forced_routing != nullptr) {
+  if (!shared.forced_routing.empty()) {
     // The wished distribution stands for the whole choice: no bias, no groups.
-    step.ctx.pool->RunRanges(rows.rows, 8, [&](int64_t from, int64_t to, int /*thread_idx*/) {
-      const auto first = static_cast<size_t>(range.begin + from);
-      const auto count = static_cast<size_t>(to - from);
-      shared.forced_routing->FillLogits(layer.index, step.batch.tokens.subspan(first, count),
-                                        step.batch.positions.subspan(first, count),
-                                        routed.logits.Rows(from, to - from));
-    });
+    const auto num_experts = static_cast<size_t>(config.num_experts);
+    const auto first = static_cast<size_t>(range.begin);
+    const auto count = static_cast<size_t>(range.count);
+    kernels::DrawLogits(step.ctx, {.tokens = step.batch.tokens.subspan(first, count),
+                                   .positions = step.batch.positions.subspan(first, count),
+                                   .log_probabilities = shared.forced_routing.subspan(
+                                       static_cast<size_t>(layer.index) * num_experts, num_experts),
+                                   .layer = layer.index,
+                                   .logits = routed.logits});
   } else {
     Project(step.ctx, rows, layer.router, routed.logits);
     args.bias = layer.bias;
@@ -127,10 +141,18 @@ void Route(Step& step, MoeShared& shared, const MoeLayer& layer, const RowRange&
                                    .tokens = step.batch.tokens.subspan(first, count),
                                    .choice = ChoiceOf(step, shared, layer, range),
                                    .slots = routed.slots});
+  if (const kernels::ReplicaTable copies = layer.slots.replicas();
+      step.batch.num_home_copies != nullptr && !copies.empty()) {
+    *step.batch.num_home_copies += NumHomeCopies(copies, routed, shared.shard.experts.rank);
+  }
 }
 
 // Llama 4 scales what an expert reads, the others what it returns.
 bool ScalesInput(const MoeConfig& config) { return config.router == RouterKind::kSigmoidInput; }
+// Where the exchange does not bring weights, rows are scaled before they leave.
+bool ScalesBefore(const MoeShared& shared) {
+  return ScalesInput(shared.config) && !shared.exchange->brings_weights();
+}
 
 void RunExperts(Step& step, const MoeShared& shared, const MoeLayer& layer,
                 const moe::DispatchedRows& work, const ExpertRows& buffers) {
@@ -139,7 +161,7 @@ void RunExperts(Step& step, const MoeShared& shared, const MoeLayer& layer,
   first.offsets = work.offsets.first(layer.gate_up.size() + 1);
   first.pairs = work.pairs;
   first.rows_per_pair = work.rows_per_pair;
-  if (ScalesInput(shared.config)) first.row_scale = work.weights;
+  if (ScalesInput(shared.config) && !ScalesBefore(shared)) first.row_scale = work.weights;
   first.likely_places = work.likely_places;
   first.weights = layer.gate_up;
   first.out = shared.inner.Mine(buffers.hidden);
@@ -166,10 +188,18 @@ void RunChunk(Step& step, MoeShared& shared, const MoeLayer& layer, const RowRan
   Routed routed(step.arena(), range.count, config);
   Route(step, shared, layer, range, routed);
   timer.Next(&PartTimes::dispatch);
+  Mat sent = rows;
+  std::span<const float> weights = routed.weights;
+  if (ScalesBefore(shared)) {
+    MOEBIUS_CHECK_EQ(config.top_k, 1);
+    sent = step.arena().AllocMat(step.act, range.count, rows.cols);
+    kernels::CopyRows(step.ctx, {.from = rows, .to = sent, .scale = weights});
+    weights = {};
+  }
   const moe::DispatchedRows work = shared.exchange->Dispatch(step.ctx,
-                                                             {.rows = rows,
+                                                             {.rows = sent,
                                                               .slots = routed.slots,
-                                                              .weights = routed.weights,
+                                                              .weights = weights,
                                                               .k = config.top_k,
                                                               .num_slots = shared.num_slots,
                                                               .most_rows = most_rows},
@@ -348,6 +378,7 @@ void ReserveMoe(Arena& arena, int64_t rows, DType act, int64_t hidden_size,
     chunk *= shared.shard.experts.size;
     GatheredRows(arena, chunk, act, hidden_size, config.top_k);
   }
+  if (ScalesBefore(shared)) arena.AllocMat(act, chunk, hidden_size);
   arena.Alloc(shared.exchange->ArenaBytes(chunk, config.top_k, shared.num_slots));
   const int64_t width = cut ? shared.outer.count() : hidden_size;
   ExpertRows(arena, MoePlaces(shared, rows), act, config.intermediate_size, width);

@@ -5,22 +5,9 @@
 #include <numeric>
 #include <utility>
 
+#include "kernels/random.h"
+
 namespace moebius::moe {
-namespace {
-
-uint64_t Mix(uint64_t x) {  // splitmix64
-  x += 0x9e3779b97f4a7c15ull;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
-  return x ^ (x >> 31);
-}
-
-// In (0, 1).
-float Uniform(uint64_t bits) {
-  return (static_cast<float>(bits >> 40) + 0.5f) * (1.0f / 16777216.0f);
-}
-
-}  // namespace
 
 Result<RoutingSpec> ParseRouting(const std::string& text) {
   if (text == "uniform") return RoutingSpec{0};
@@ -47,29 +34,12 @@ ForcedRouting::ForcedRouting(const RoutingSpec& spec, int num_layers, int num_ex
   for (int layer = 0; layer < num_layers; ++layer) {
     std::iota(order.begin(), order.end(), 0);
     for (size_t i = size; i > 1; --i) {
-      std::swap(order[i - 1],
-                order[Mix(static_cast<uint64_t>(layer) << 32 | static_cast<uint64_t>(i)) % i]);
+      std::swap(order[i - 1], order[kernels::MixBits(static_cast<uint64_t>(layer) << 32 | i) % i]);
     }
     float* row = &log_probabilities_[static_cast<size_t>(layer) * size];
     for (size_t r = 0; r < size; ++r) {
       row[order[r]] = static_cast<float>(
           -spec.zipf_exponent * std::log(static_cast<double>(r + 1)) - std::log(sum));
-    }
-  }
-}
-
-void ForcedRouting::FillLogits(int layer, std::span<const TokenId> tokens,
-                               std::span<const Position> positions, Mat logits) const {
-  const float* row =
-      &log_probabilities_[static_cast<size_t>(layer) * static_cast<size_t>(num_experts_)];
-  for (size_t t = 0; t < tokens.size(); ++t) {
-    uint64_t state =
-        Mix(Mix(static_cast<uint64_t>(tokens[t])) ^
-            Mix(static_cast<uint64_t>(positions[t]) << 20 | static_cast<uint64_t>(layer)));
-    float* out = logits.Row<float>(static_cast<int64_t>(t));
-    for (int e = 0; e < num_experts_; ++e) {
-      state = Mix(state);
-      out[e] = row[e] - std::log(-std::log(Uniform(state)));
     }
   }
 }

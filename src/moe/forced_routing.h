@@ -1,11 +1,9 @@
 // Routing by a wished distribution instead of by the router: for benchmarks on random weights,
 // whose own routers balance by accident. Const once made; any thread.
 //
-// Each token draws its k experts without replacement from fixed probabilities (the Gumbel-top-k
-// trick: Kool et al., 2019): its logits are log(probability) plus noise that depends on its id,
-// position and layer alone, so that a token's choice does not depend on the batch. Uniform: all
-// experts alike. Zipf(a): the r-th most popular expert of a layer has a probability proportional to
-// r^-a; which expert that is differs by layer.
+// Each token draws its k experts without replacement from fixed probabilities
+// (kernels::DrawLogits). Uniform: all experts alike. Zipf(a): the r-th most popular expert of a
+// layer has a probability proportional to r^-a; which expert that is differs by layer.
 #pragma once
 
 #include <cstdint>
@@ -13,9 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "base/ids.h"
 #include "base/result.h"
-#include "tensor/view.h"
 
 namespace moebius::moe {
 
@@ -30,15 +26,14 @@ class ForcedRouting {
  public:
   ForcedRouting(const RoutingSpec& spec, int num_layers, int num_experts);
 
-  // Writes the logits [T, E] float32 of a MoE layer for rows with these ids and positions.
-  void FillLogits(int layer, std::span<const TokenId> tokens, std::span<const Position> positions,
-                  Mat logits) const;
+  // Of all layers, one after the other [layers, experts].
+  std::span<const float> log_probabilities() const { return log_probabilities_; }
   // Of a layer's experts; they add up to 1.
   std::vector<double> Probabilities(int layer) const;
 
  private:
   int num_experts_ = 0;
-  std::vector<float> log_probabilities_;  // [layers, experts]
+  std::vector<float> log_probabilities_;
 };
 
 }  // namespace moebius::moe

@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <numeric>
 
+#include "kernels/ops.h"
+#include "kernels/test_util.h"
+
 namespace moebius::moe {
 namespace {
 
@@ -40,6 +43,7 @@ TEST(ForcedRouting, ProbabilitiesFollowTheLaw) {
 
 // The best of each row is a draw from the probabilities.
 TEST(ForcedRouting, DrawsFollowTheProbabilities) {
+  kernels::TestContext context(&kernels::RefBackend());
   for (const double exponent : {0.0, 1.2}) {
     const ForcedRouting routing({exponent}, 2, 16);
     const int rows = 20000;
@@ -51,7 +55,15 @@ TEST(ForcedRouting, DrawsFollowTheProbabilities) {
     }
     std::vector<float> values(rows * 16);
     const Mat logits(values.data(), DType::kF32, rows, 16);
-    routing.FillLogits(1, tokens, positions, logits);
+    const auto draw = [&](size_t first, size_t count, const Mat& out) {
+      kernels::DrawLogits(context.ctx(),
+                          {.tokens = std::span(tokens).subspan(first, count),
+                           .positions = std::span(positions).subspan(first, count),
+                           .log_probabilities = routing.log_probabilities().subspan(16, 16),
+                           .layer = 1,
+                           .logits = out});
+    };
+    draw(0, tokens.size(), logits);
     std::vector<double> share(16);
     for (int t = 0; t < rows; ++t) {
       const float* row = logits.Row<float>(t);
@@ -61,8 +73,7 @@ TEST(ForcedRouting, DrawsFollowTheProbabilities) {
     for (size_t e = 0; e < 16; ++e) EXPECT_NEAR(share[e], wished[e], 0.01) << exponent;
     // The same token at the same place chooses alike in any batch.
     std::vector<float> alone(16);
-    routing.FillLogits(1, std::span(tokens).subspan(77, 1), std::span(positions).subspan(77, 1),
-                       Mat(alone.data(), DType::kF32, 1, 16));
+    draw(77, 1, Mat(alone.data(), DType::kF32, 1, 16));
     EXPECT_TRUE(std::equal(alone.begin(), alone.end(), logits.Row<float>(77)));
   }
 }

@@ -61,9 +61,11 @@ struct BalanceStatus {
   uint64_t epoch = 0;  // of the last committed plan
   int64_t num_committed = 0;
   int64_t num_dropped = 0;
-  int64_t num_slots = 0;  // that got other weights, of committed plans
-  int64_t num_bytes = 0;  // that were fetched, also for plans that were dropped
-  double seconds = 0;     // that plans were under way
+  int64_t num_slots = 0;     // that got other weights, of committed plans
+  int64_t num_bytes = 0;     // that were fetched, also for plans that were dropped
+  double seconds = 0;        // that plans were under way
+  int64_t num_steps = 0;     // that ran meanwhile
+  double stall_seconds = 0;  // that steps waited for committed plans: the slowest rank's of each
   // Experts by where they were fetched from.
   int64_t from_same_rank = 0;
   int64_t from_peer = 0;

@@ -16,9 +16,7 @@ class SlotTable {
   SlotTable() = default;
   // home: the rank that routes with it, among those whose slots these are, slots_per_rank each; its
   // copies come first. Negative: no rank's do.
-  // weights: by slot, the share of its expert's tokens that a copy shall get; empty: all alike.
-  SlotTable(const Placement& placement, int slots_per_rank, int home,
-            std::span<const double> weights = {});
+  SlotTable(const Placement& placement, int slots_per_rank, int home);
 
   // Of each expert, the slot of its first copy.
   std::span<const int32_t> first_slot() const { return first_slot_; }
@@ -33,7 +31,6 @@ class SlotTable {
   std::vector<int32_t> first_slot_;
   std::vector<int32_t> begin_;
   std::vector<int32_t> slots_;
-  std::vector<uint32_t> until_;
   int slots_per_rank_ = 1;
   int home_ = 0;
   bool has_copies_ = false;

@@ -1,7 +1,6 @@
 #include "moe/slot_table_block.h"
 
 #include <algorithm>
-#include <bit>
 
 #include "base/check.h"
 
@@ -15,8 +14,6 @@ std::vector<int32_t> SlotTableBlock::WordsOf(const SlotTable& table) const {
   auto next = std::ranges::copy(table.first_slot(), words.begin()).out;
   next = std::ranges::copy(copies.begin, next).out;
   std::ranges::copy(copies.slots, next);
-  next += static_cast<int64_t>(num_slots_);
-  std::ranges::transform(copies.until, next, [](uint32_t x) { return std::bit_cast<int32_t>(x); });
   return words;
 }
 
@@ -30,7 +27,6 @@ kernels::ReplicaTable SlotTableBlock::Copies(const std::byte* data, const SlotTa
   kernels::ReplicaTable copies = table.copies();
   copies.begin = {begin, num_experts_ + 1};
   copies.slots = {slots, num_slots_};
-  copies.until = {reinterpret_cast<const uint32_t*>(slots + num_slots_), num_slots_};
   return copies;
 }
 

@@ -19,7 +19,7 @@ class SlotTableBlock {
       : num_experts_(static_cast<size_t>(num_experts)),
         num_slots_(static_cast<size_t>(num_slots)) {}
 
-  size_t num_bytes() const { return (2 * num_experts_ + 1 + 2 * num_slots_) * sizeof(int32_t); }
+  size_t num_bytes() const { return (2 * num_experts_ + 1 + num_slots_) * sizeof(int32_t); }
   std::vector<int32_t> WordsOf(const SlotTable& table) const;
 
   // The parts of a block whose words are at `data`; of a table with home and slots a rank as

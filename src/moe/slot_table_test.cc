@@ -16,26 +16,16 @@ TEST(SlotTable, OneSlotAnExpertNeedsNoChoice) {
   EXPECT_TRUE(table.replicas().empty());
 }
 
-TEST(SlotTable, CopiesByExpertWithTheirShares) {
+TEST(SlotTable, CopiesByExpert) {
   const Placement placement = *Placement::Create(3, {0, 1, 0, 2, 0, 1});
-  const SlotTable even(placement, 2, 1);
-  const kernels::ReplicaTable table = even.replicas();
+  const SlotTable slots(placement, 2, 1);
+  const kernels::ReplicaTable table = slots.replicas();
   EXPECT_EQ(std::vector(table.begin.begin(), table.begin.end()),
             (std::vector<int32_t>{0, 3, 5, 6}));
   EXPECT_EQ(std::vector(table.slots.begin(), table.slots.end()),
             (std::vector<int32_t>{0, 2, 4, 1, 5, 3}));
-  EXPECT_EQ(table.until[0], UINT32_MAX / 3);
-  EXPECT_EQ(table.until[2], UINT32_MAX);
-  EXPECT_EQ(table.until[3], UINT32_MAX / 2);
   EXPECT_EQ(table.slots_per_rank, 2);
   EXPECT_EQ(table.home, 1);
-
-  const SlotTable weighted(placement, 2, 0, std::vector<double>{1, 0, 3, 1, 0, 1});
-  const auto until = weighted.replicas().until;
-  EXPECT_EQ(until[0], UINT32_MAX / 4);
-  EXPECT_EQ(until[1], UINT32_MAX);
-  EXPECT_EQ(until[2], UINT32_MAX);
-  EXPECT_EQ(until[3], 0u);  // of expert 1, the copy in slot 1 gets nothing
 }
 
 TEST(SlotTable, ABlockHasAllOfIt) {
@@ -51,7 +41,6 @@ TEST(SlotTable, ABlockHasAllOfIt) {
     const kernels::ReplicaTable got = block.Copies(data, table);
     EXPECT_TRUE(std::ranges::equal(got.begin, want.begin));
     EXPECT_TRUE(std::ranges::equal(got.slots.first(want.slots.size()), want.slots));
-    EXPECT_TRUE(std::ranges::equal(got.until.first(want.until.size()), want.until));
     EXPECT_EQ(got.slots.size(), 6u);
     EXPECT_EQ(got.slots_per_rank, 2);
     EXPECT_EQ(got.home, 1);

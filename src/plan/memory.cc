@@ -53,7 +53,7 @@ double AttentionBytes(const ModelShape& model, int tp) {
 }
 
 void AddExperts(const ModelShape& model, const layout::ParallelLayout& layout, const Stage& stage,
-                MemoryUse& use) {
+                const MemoryInput& input, MemoryUse& use) {
   if (model.numbers.num_experts == 0) return;
   const double expert = static_cast<double>(model.ExpertParams()) * model.expert_weight_bytes;
   const double layers = static_cast<double>(stage.moe);
@@ -65,7 +65,9 @@ void AddExperts(const ModelShape& model, const layout::ParallelLayout& layout, c
     const double own = std::ceil(experts / layout.expert_parallel_size);
     use.routed_experts = layers * own * expert;
     use.redundant_slots = layers * (slots - own) * expert;
-    if (layout.config.enable_eplb) {
+    if (layout.config.own_ranks) {
+      use.redundant_slots += stage.moe > 0 ? input.num_staging_slots * expert : 0;
+    } else if (layout.config.enable_eplb) {
       const double all_slots = experts + layout.config.num_redundant_experts;
       use.redundant_slots += slots * expert + kLoadWindow * layers * all_slots * 4;
     }
@@ -75,14 +77,14 @@ void AddExperts(const ModelShape& model, const layout::ParallelLayout& layout, c
 }
 
 void AddWeights(const ModelShape& model, const layout::ParallelLayout& layout, const Stage& stage,
-                MemoryUse& use) {
+                const MemoryInput& input, MemoryUse& use) {
   const auto hidden = static_cast<double>(model.numbers.hidden_size);
   const auto embedding = static_cast<double>(model.EmbeddingParams()) * model.other_bytes;
   use.attention =
       static_cast<double>(stage.layers) * AttentionBytes(model, layout.config.tensor_parallel_size);
   use.dense_ffn = static_cast<double>(stage.dense * model.DenseFfnParams()) * model.weight_bytes /
                   Ways(layout, Part::kDenseFfn);
-  AddExperts(model, layout, stage, use);
+  AddExperts(model, layout, stage, input, use);
   if (stage.first) use.embedding_and_head += embedding / Ways(layout, Part::kEmbedding);
   // A tied head is the embedding where both are on one stage; own ranks pack it besides.
   const bool is_one = model.tie_embeddings && stage.first && !layout.config.own_ranks;
@@ -127,7 +129,7 @@ MemoryUse PlanMemory(const ModelShape& model, const layout::ParallelLayout& layo
   for (int idx = 0; idx < num_stages; ++idx) {
     const Stage stage = StageOf(model, num_stages, idx);
     MemoryUse use;
-    AddWeights(model, layout, stage, use);
+    AddWeights(model, layout, stage, input, use);
     use.exchange_buffers = stage.moe > 0 ? exchange.bytes() : 0;
     if (layout.config.own_ranks) {
       use.exchange_buffers += OwnRanksCommunicators(model, layout, input);

@@ -27,6 +27,7 @@ struct MemoryInput {
   int64_t max_moe_rows = 0;     // of a rank in one chunk of a MoE layer; 0: the engine's own choice
   bool deterministic = false;   // results come home un-summed
   int num_threads = 1;          // that compute
+  int num_staging_slots = 0;    // of a rank, where experts that move arrive
 };
 
 // What dispatch and combine keep on one rank, by the backend's own rule.

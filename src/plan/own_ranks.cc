@@ -33,7 +33,7 @@ struct OwnSizes {
     shard.max_moe_rows = input.max_moe_rows;
     most_chunk = model::MostMoeRows(moe, shard);
     chunk = std::min(most_chunk, CeilDiv(rows, int64_t{config.tensor_parallel_size}));
-    slots = CeilDiv(numbers.num_experts, int64_t{ep ? group : 1});
+    slots = CeilDiv(numbers.num_experts + config.num_redundant_experts, int64_t{ep ? group : 1});
   }
 
   const layout::ModelNumbers& numbers;
@@ -105,11 +105,11 @@ double MoeChunk(const OwnSizes& sizes) {
 }
 
 // What kernels take inside of one operation.
-double KernelScratch(const ModelShape& model, int num_threads) {
+double KernelScratch(const ModelShape& model, int64_t num_slots, int num_threads) {
   const layout::ModelNumbers& n = model.numbers;
   kernels::OpLimits limits;
   limits.num_threads = num_threads;
-  limits.num_slots = n.num_experts;
+  limits.num_slots = std::max(num_slots, n.num_experts);
   limits.head_dim = n.mla ? model.kv_lora_rank + model.qk_rope_head_dim : model.head_dim;
   limits.v_head_dim = n.mla ? model.kv_lora_rank : model.head_dim;
   limits.vocab = n.vocab_size;
@@ -175,7 +175,7 @@ double OwnRanksWorkspace(const ModelShape& model, const layout::ParallelLayout& 
       static_cast<double>(std::max(input.max_decode_tokens, std::min(sizes.rows, kLeastLogitRows)));
   const double logits = logit_rows * static_cast<double>(n.vocab_size) * sizeof(float);
   return stream + std::max({attention, mlp, moe, head}) + logits +
-         KernelScratch(model, input.num_threads);
+         KernelScratch(model, sizes.slots * sizes.group, input.num_threads);
 }
 
 }  // namespace moebius::plan

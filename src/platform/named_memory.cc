@@ -6,29 +6,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <mutex>
 #include <utility>
 
 #include "base/check.h"
-#include "base/log.h"
 #include "base/math.h"
 
 namespace moebius::platform {
-namespace {
-
-void WarnWithoutHugePages(const std::string& folder) {
-  const std::string word = SharedHugePages(folder);
-  if (GivesHugePages(word)) return;
-  static std::once_flag once;
-  std::call_once(once, [&] {
-    LogWarning(
-        "{} gives no huge pages ({}): copies out of it are slower. As root: mount -o "
-        "remount,huge=advise {}",
-        folder, word.empty() ? "this kernel has none" : word, folder);
-  });
-}
-
-}  // namespace
 
 Result<NamedMemory> NamedMemory::Create(const std::string& name, size_t num_bytes,
                                         const std::string& folder) {
@@ -47,7 +30,6 @@ Result<NamedMemory> NamedMemory::Create(const std::string& name, size_t num_byte
   MOEBIUS_ASSIGN(FileDescriptor file, MakeSegment(name, size, folder));
   NamedMemory memory(std::move(file), name, folder, size);
   MOEBIUS_TRY(memory.Map(PROT_READ | PROT_WRITE));
-  WarnWithoutHugePages(folder);
   MOEBIUS_TRY(memory.Reserve());
   return memory;
 }

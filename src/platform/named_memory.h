@@ -23,7 +23,7 @@ class NamedMemory {
   // Makes this process the owner of num_bytes > 0 (rounded up to whole pages) of zeros, all of them
   // paid for: nobody who writes them meets a full file system. kOutOfMemory before anything is made
   // if it cannot fit (CheckRoom); kUnavailable with the pid if a live owner has the name, or
-  // somebody else's file. Huge pages are asked for; without them there is one warning a process.
+  // somebody else's file. Huge pages are asked for (SharedHugePages).
   static Result<NamedMemory> Create(const std::string& name, size_t num_bytes,
                                     const std::string& folder = kSharedMemoryFolder);
 

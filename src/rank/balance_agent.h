@@ -32,6 +32,10 @@ class BalanceAgent {
   BalanceAgent(const BalanceBoard& board, BalanceAgentOptions options, moe::ExpertStore* store);
   ~BalanceAgent();
 
+  // The threads begin, once; before it nothing touches the store. For a start that fails between
+  // the two, and takes the model with it.
+  void Start();
+
   // The epoch that a step may have as far as this rank knows. Any thread.
   uint64_t Committable() const { return board_.committable(); }
 
@@ -44,6 +48,8 @@ class BalanceAgent {
   const int rank_;
   moe::ExpertStore* const store_;
   uint64_t epoch_ = 0;  // of the device thread
+  BalanceLayout layout_;
+  std::optional<RebalancerOptions> planner_options_;  // both until Start
   ExpertMover mover_;
   std::thread thread_;
   std::unique_ptr<Rebalancer> planner_;

@@ -4,6 +4,7 @@
 
 #include <barrier>
 #include <functional>
+#include <random>
 #include <thread>
 
 #include "base/log.h"
@@ -104,14 +105,29 @@ TEST(BalanceAgent, EmptyPlacesAndExpertsOfTheSameRankNeedNoPeer) {
 }
 
 TEST(BalanceAgent, FetchesNoFasterThanItMay) {
-  const BalanceLayout layout = LayoutOf({.num_experts = 2, .num_slots = 2, .num_ranks = 2}, 1);
-  BalancedRanks ranks({.layout = layout, .bytes_per_second = 100'000});
-  ranks.Start();
-  const auto begin = comm::Clock::now();
-  ranks.board().Publish({.number = 1, .updates = {{0, {1, 0}}}});
-  ASSERT_TRUE(BalancedRanks::Comes([&] { return ranks.AllReady(1); }));
-  // 4096 + 4096 + 1808 bytes; the last piece's time need not be over.
-  EXPECT_GE(comm::Clock::now() - begin, milliseconds(80));
+  // Of each other, and of the same rank.
+  for (const int num_ranks : {2, 1}) {
+    const BalanceLayout layout =
+        LayoutOf({.num_experts = 2, .num_slots = 2, .num_ranks = num_ranks}, 1);
+    BalancedRanks ranks({.layout = layout, .bytes_per_second = 100'000});
+    ranks.Start();
+    const auto begin = comm::Clock::now();
+    ranks.board().Publish({.number = 1, .updates = {{0, {1, 0}}}});
+    ASSERT_TRUE(BalancedRanks::Comes([&] { return ranks.AllReady(1); }));
+    // 4096 + 4096 + 1808 bytes; the last piece's time need not be over.
+    EXPECT_GE(comm::Clock::now() - begin, milliseconds(80));
+  }
+}
+
+TEST(BalanceAgent, DoesNothingBeforeItsStart) {
+  BalancedRanks ranks({.layout = testing::FourRanks()});
+  for (int rank = 0; rank < ranks.size(); ++rank) ranks.StartRank(rank, /*starts=*/rank != 2);
+  ranks.board().Publish({.number = 1, .updates = {{0, testing::kAfter}}});
+  ASSERT_TRUE(BalancedRanks::Comes([&] {
+    return ranks.board().CellOf(0).ready.load() == 1 && ranks.board().CellOf(3).ready.load() == 1;
+  }));
+  EXPECT_EQ(ranks.board().CellOf(2).ready.load(), 0U);
+  ranks.agent(2).reset();
 }
 
 // Ranks with device threads that take steps together, each with the least epoch that any of them
@@ -174,6 +190,8 @@ TEST(BalanceAgent, RandomPlansWhileStepsRun) {
   EXPECT_GE(status.num_slots, status.num_committed);
   EXPECT_GT(status.from_peer, 0);
   EXPECT_GT(status.seconds, 0);
+  EXPECT_GT(status.num_steps, 0);
+  EXPECT_GT(status.stall_seconds, 0);
 }
 
 TEST(BalanceAgent, RandomFaultsWhileStepsRun) {
@@ -215,21 +233,25 @@ TEST(BalanceAgent, RandomFaultsWhileStepsRun) {
   EXPECT_GT(status.num_corrupt, 0);
 }
 
-TEST(BalanceAgent, LoadGetsLevel) {
+// TensorRT-LLM's rhythm, a look after every step, at a load that is steady but for chance.
+TEST(BalanceAgent, LoadGetsLevelAndThenRests) {
   std::atomic<int64_t> num_steps{0};
   const moe::SlotShape slots{.num_experts = 16, .num_slots = 20, .num_ranks = 4};
   const BalanceLayout layout = LayoutOf(slots, 2);
   // The first experts, which lie together, get most.
   std::vector<double> load(16, 1);
   for (size_t e = 0; e < 4; ++e) load[e] = 10;
+  std::minstd_rand chance(5);
+  std::discrete_distribution<int32_t> router(load.begin(), load.end());
+  moe::ExpertStats stats(2, 16);
   RebalancerOptions planner{.choice = {.layer_updates_per_iter = 1, .num_staging = 2},
-                            .step_interval = 2,
+                            .step_interval = 1,
                             .load =
                                 [&] {
-                                  moe::ExpertStats stats(2, 16);
-                                  for (size_t i = 0; i < stats.counts().size(); ++i) {
-                                    stats.counts()[i] =
-                                        static_cast<int64_t>(load[i % 16]) * 1000 * num_steps;
+                                  std::vector<int32_t> experts(64 * 4);
+                                  for (int layer = 0; layer < 2; ++layer) {
+                                    for (int32_t& expert : experts) expert = router(chance);
+                                    stats.Count(layer, experts);
                                   }
                                   return stats;
                                 },
@@ -239,11 +261,16 @@ TEST(BalanceAgent, LoadGetsLevel) {
   ranks.Start();
   const auto is_level = [&](size_t layer) {
     const auto imbalance = [&](const std::vector<moe::SlotList>& lists) {
-      return moe::Imbalance(moe::RankLoads(slots, load, lists[layer]));
+      return moe::Imbalance(moe::RankLoads(slots.num_ranks, load, lists[layer]));
     };
     return imbalance(ranks.store(0).present()) < imbalance(layout.experts) / 2;
   };
   TakeStepsUntil(ranks, num_steps, [&] { return is_level(0) && is_level(1); });
+  const auto num_plans = [&] { return ranks.board().ReadStatus().num_committed; };
+  const int64_t num_until_level = num_plans();
+  const int64_t last = num_steps + 1000;
+  TakeStepsUntil(ranks, num_steps, [&] { return num_steps >= last; });
+  EXPECT_LE(num_plans(), num_until_level + 10) << "of 1000 steps";
 }
 
 TEST(Rebalancer, PlansNothingWhileARankHasNotFlipped) {

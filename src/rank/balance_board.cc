@@ -3,7 +3,7 @@
 #include <xxhash.h>
 
 #include <algorithm>
-#include <thread>
+#include <array>
 
 #include "base/check.h"
 #include "base/math.h"
@@ -21,6 +21,11 @@ size_t PlanWordsOf(const BalanceShape& shape) {
   return 1 + static_cast<size_t>(shape.max_updates) * UpdateWords(shape);
 }
 
+// Of one placement, all layers.
+size_t PlacesOfAll(const BalanceShape& shape) {
+  return static_cast<size_t>(shape.num_layers) * static_cast<size_t>(shape.num_places);
+}
+
 // Where the parts of the memory begin.
 struct BoardParts {
   size_t plan = 0;
@@ -36,14 +41,19 @@ BoardParts PartsOf(const BalanceShape& shape, size_t head_bytes) {
   BoardParts parts;
   parts.plan = RoundUp(head_bytes, kBoardLine);
   parts.places = RoundUp(parts.plan + PlanWordsOf(shape) * sizeof(int32_t), kBoardLine);
-  parts.cells = RoundUp(parts.places + static_cast<size_t>(shape.num_layers) *
-                                           static_cast<size_t>(shape.num_places) * sizeof(int32_t),
-                        kBoardLine);
+  parts.cells =
+      RoundUp(parts.places + kKeptPlacements * PlacesOfAll(shape) * sizeof(int32_t), kBoardLine);
   parts.mailboxes = parts.cells + num_ranks * sizeof(BalanceCell);
   parts.chunks = parts.mailboxes + num_ranks * sizeof(Mailbox);
   parts.end = parts.chunks + num_ranks * RoundUp(shape.chunk_bytes, kBoardLine);
   return parts;
 }
+
+// Of the places of one placement.
+struct Shown {
+  std::atomic<uint64_t> version;  // 0: nothing yet; odd while they are written
+  std::atomic<uint64_t> epoch;
+};
 
 }  // namespace
 
@@ -53,7 +63,8 @@ struct BalanceBoard::Head {
   std::atomic<uint64_t> committable;
   std::atomic<uint64_t> dropped;
   uint64_t plan_hash;
-  std::atomic<uint64_t> places_version;  // odd while they are written
+  std::array<Shown, kKeptPlacements> shown;
+  uint64_t num_shown;  // the planner's
   alignas(kBoardLine) BalanceCounters counters;
 };
 
@@ -137,38 +148,41 @@ Result<BalancePlan> BalanceBoard::Read() const {
   return plan;
 }
 
-int32_t* BalanceBoard::PlacesOf(int layer) const {
-  std::byte* places = memory_.data() + PartsOf(shape_, sizeof(Head)).places;
-  return reinterpret_cast<int32_t*>(places) +
-         static_cast<size_t>(layer) * static_cast<size_t>(shape_.num_places);
+std::span<int32_t> BalanceBoard::PlacesOf(uint64_t index) const {
+  auto* places = reinterpret_cast<int32_t*>(memory_.data() + PartsOf(shape_, sizeof(Head)).places);
+  const size_t size = PlacesOfAll(shape_);
+  return {places + index * size, size};
 }
 
-void BalanceBoard::Show(std::span<const LayerUpdate> updates) const {
-  ++head().places_version;
+void BalanceBoard::Show(uint64_t epoch, std::span<const LayerUpdate> updates) const {
+  const uint64_t index = head().num_shown % kKeptPlacements;
+  Shown& shown = head().shown[index];
+  ++shown.version;
+  shown.epoch = epoch;
+  const std::span<int32_t> before = PlacesOf((index + kKeptPlacements - 1) % kKeptPlacements);
+  const std::span<int32_t> places = PlacesOf(index);
+  const auto set = [&](size_t at, int32_t expert) { std::atomic_ref(places[at]).store(expert); };
+  for (size_t i = 0; i < places.size(); ++i) set(i, before[i]);
   for (const LayerUpdate& update : updates) {
-    int32_t* place = PlacesOf(update.layer);
-    for (const int32_t expert : update.experts) std::atomic_ref(*place++).store(expert);
+    size_t at = static_cast<size_t>(update.layer) * static_cast<size_t>(shape_.num_places);
+    for (const int32_t expert : update.experts) set(at++, expert);
   }
-  ++head().places_version;
+  ++head().num_shown;
+  ++shown.version;
 }
 
-std::vector<moe::SlotList> BalanceBoard::ReadPlaces() const {
-  constexpr int kMostLooks = 100;
-  for (int look = 0; look < kMostLooks; ++look) {
-    const uint64_t version = head().places_version.load();
-    if (version == 0) return {};
-    if (version % 2 != 0) {
-      std::this_thread::yield();
-      continue;
-    }
+std::vector<moe::SlotList> BalanceBoard::ReadPlaces(uint64_t epoch) const {
+  for (uint64_t index = 0; index < kKeptPlacements; ++index) {
+    const Shown& shown = head().shown[index];
+    const uint64_t version = shown.version.load();
+    if (version == 0 || version % 2 != 0 || shown.epoch.load() != epoch) continue;
     std::vector<moe::SlotList> layers(static_cast<size_t>(shape_.num_layers));
-    for (int layer = 0; layer < shape_.num_layers; ++layer) {
-      int32_t* place = PlacesOf(layer);
-      for (int i = 0; i < shape_.num_places; ++i) {
-        layers[static_cast<size_t>(layer)].push_back(std::atomic_ref(*place++).load());
-      }
+    const std::span<int32_t> places = PlacesOf(index);
+    for (size_t i = 0; i < places.size(); ++i) {
+      layers[i / static_cast<size_t>(shape_.num_places)].push_back(
+          std::atomic_ref(places[i]).load());
     }
-    if (head().places_version.load() == version) return layers;
+    if (shown.version.load() == version) return layers;
   }
   return {};
 }
@@ -191,6 +205,8 @@ moe::BalanceStatus BalanceBoard::ReadStatus() const {
           .num_slots = from.num_slots.load(),
           .num_bytes = from.num_bytes.load(),
           .seconds = static_cast<double>(from.busy_ns.load()) * 1e-9,
+          .num_steps = from.busy_steps.load(),
+          .stall_seconds = static_cast<double>(from.stall_ns.load()) * 1e-9,
           .from_same_rank = from.from_same_rank.load(),
           .from_peer = from.from_peer.load(),
           .from_pool = from.from_pool.load(),

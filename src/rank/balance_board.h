@@ -54,6 +54,8 @@ struct BalanceCounters {
   std::atomic<int64_t> num_slots{0};
   std::atomic<int64_t> num_bytes{0};
   std::atomic<int64_t> busy_ns{0};
+  std::atomic<int64_t> busy_steps{0};
+  std::atomic<int64_t> stall_ns{0};
   std::atomic<int64_t> from_same_rank{0};
   std::atomic<int64_t> from_peer{0};
   std::atomic<int64_t> from_pool{0};
@@ -69,6 +71,7 @@ struct alignas(64) BalanceCell {
   std::atomic<uint64_t> failed{0};    // then `reason` says why
   std::atomic<uint64_t> released{0};  // a plan that was dropped, or one that it flipped to
   std::atomic<uint64_t> epoch{0};     // of its last steps
+  std::atomic<int64_t> flip_ns{0};    // that the change to it took, before the first of them
   SharedText reason{};
 };
 
@@ -102,6 +105,9 @@ struct alignas(64) Mailbox {
   static constexpr MailState StateOf(uint64_t word) { return static_cast<MailState>(word & 0xFF); }
   static constexpr int SourceOf(uint64_t word) { return static_cast<int>(word >> 8 & 0xFF'FFFF); }
 };
+
+// Steps are heard of later than they run: so many placements can be read, the newest included.
+inline constexpr int kKeptPlacements = 8;
 
 class BalanceBoard {
  public:
@@ -137,18 +143,19 @@ class BalanceBoard {
   // Of one moment each number, not of the same one. Any thread of any process.
   moe::BalanceStatus ReadStatus() const;
 
-  // What every place of every layer holds since the last commit, for whoever watches. The planner
-  // alone writes, the layers that change, at the start all of them; before its first word there is
-  // nothing to read.
-  void Show(std::span<const LayerUpdate> updates) const;
-  // Empty: nothing yet, or not now (the planner is at it, or died there).
-  std::vector<moe::SlotList> ReadPlaces() const;
+  // What every place of every layer holds with the placement of `epoch`, for whoever watches. The
+  // planner alone writes, before any step uses it: the layers that change, at the start all of
+  // them.
+  void Show(uint64_t epoch, std::span<const LayerUpdate> updates) const;
+  // Empty: not shown yet, or kKeptPlacements have come since.
+  std::vector<moe::SlotList> ReadPlaces(uint64_t epoch) const;
 
  private:
   struct Head;
   Head& head() const { return *reinterpret_cast<Head*>(memory_.data()); }
   std::span<int32_t> PlanWords() const;
-  int32_t* PlacesOf(int layer) const;
+  // [layers, places], of one of the placements that are kept.
+  std::span<int32_t> PlacesOf(uint64_t index) const;
 
   BalanceShape shape_;
   std::span<std::byte> memory_;

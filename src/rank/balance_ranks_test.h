@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -13,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "moe/migrate/expert_checksum.h"
 #include "rank/balance_agent.h"
 #include "rank/deadlines_test.h"
 
@@ -51,9 +53,16 @@ class FakeStore final : public moe::ExpertStore {
 
   bool has_pool = false;
   bool has_checkpoint = false;
+  // Of the pool's copy of every expert.
+  bool is_pool_spoiled = false;
+  // After each Write, with all of the staging slot. The mover's thread.
+  std::function<void(size_t offset, std::span<std::byte> staged)> written = {};
 
   size_t ExpertBytes(int layer) const override {
     return slots_[static_cast<size_t>(layer)].empty() ? 0 : kExpertBytes;
+  }
+  int NumSlots(int layer) const override {
+    return static_cast<int>(slots_[static_cast<size_t>(layer)].size());
   }
   int num_staging() const override { return static_cast<int>(staging_.size()); }
   void Read(int layer, int local_slot, size_t offset, std::span<std::byte> out) const override {
@@ -61,18 +70,32 @@ class FakeStore final : public moe::ExpertStore {
     std::copy_n(weights.begin() + static_cast<int64_t>(offset), out.size(), out.begin());
   }
   void Write(int staging, size_t offset, std::span<const std::byte> in) override {
-    std::ranges::copy(
-        in, staging_[static_cast<size_t>(staging)].begin() + static_cast<int64_t>(offset));
+    Weights& staged = staging_[static_cast<size_t>(staging)];
+    std::ranges::copy(in, staged.begin() + static_cast<int64_t>(offset));
+    if (written) written(offset, staged);
   }
-  Status FetchFromPool(int layer, ExpertId expert, int staging) override {
+  void ReadStaging(int staging, size_t offset, std::span<std::byte> out) const override {
+    const Weights& staged = staging_[static_cast<size_t>(staging)];
+    std::copy_n(staged.begin() + static_cast<int64_t>(offset), out.size(), out.begin());
+  }
+  // All at once, with a checksum.
+  Result<Stored> FromPool(int layer, ExpertId expert, size_t offset) override {
     if (!has_pool) return MakeError(ErrorCode::kUnsupported, "there is none");
-    Write(staging, 0, WeightsOf(layer, expert.value()));
-    return {};
+    auto weights = std::make_shared<Weights>(WeightsOf(layer, expert.value()));
+    moe::ExpertChecksum checksum;
+    checksum.Add(*weights);
+    if (is_pool_spoiled) weights->back() ^= std::byte{1};
+    const auto bytes = std::span<const std::byte>(*weights).subspan(offset);
+    return Stored{.bytes = bytes, .checksum = checksum.value(), .owner = std::move(weights)};
   }
-  Status FetchFromCheckpoint(int layer, ExpertId expert, int staging) override {
+  // In two parts, without.
+  Result<Stored> FromCheckpoint(int layer, ExpertId expert, size_t offset) override {
     if (!has_checkpoint) return MakeError(ErrorCode::kUnsupported, "there is none");
-    Write(staging, 0, WeightsOf(layer, expert.value()));
-    return {};
+    constexpr size_t kFirst = 6000;
+    auto weights = std::make_shared<Weights>(WeightsOf(layer, expert.value()));
+    const auto all = std::span<const std::byte>(*weights);
+    const auto bytes = offset < kFirst ? all.subspan(offset, kFirst - offset) : all.subspan(offset);
+    return Stored{.bytes = bytes, .checksum = {}, .owner = std::move(weights)};
   }
   Status Prepare(std::vector<Change> changes) override {
     EXPECT_TRUE(prepared_.empty());
@@ -173,7 +196,7 @@ class BalancedRanks {
   void Start() {
     for (int rank = 0; rank < size(); ++rank) StartRank(rank);
   }
-  void StartRank(int rank) {
+  void StartRank(int rank, bool starts = true) {
     BalanceAgentOptions options{.mail = {.rank = rank,
                                          .abort = &abort_,
                                          .answer_deadline = options_.answer_deadline,
@@ -186,6 +209,7 @@ class BalancedRanks {
       options.planner->abort = &abort_;
     }
     agent(rank) = std::make_unique<BalanceAgent>(board(), std::move(options), &store(rank));
+    if (starts) agent(rank)->Start();
   }
 
   // As the device threads would, between two steps.
@@ -241,5 +265,46 @@ class BalancedRanks {
   std::vector<std::unique_ptr<FakeStore>> stores_;
   std::vector<std::unique_ptr<BalanceAgent>> agents_;
 };
+
+// Four ranks with two slots each, a layer, and a plan in which experts 0 and 7 change places, so
+// ranks 0 and 3 want something of each other.
+inline const moe::SlotList kBefore{0, 1, 2, 3, 4, 5, 6, 7};
+inline const moe::SlotList kAfter{7, 1, 2, 3, 4, 5, 6, 0};
+
+inline BalanceLayout FourRanks() {
+  return LayoutOf({.num_experts = 8, .num_slots = 8, .num_ranks = 4}, 1);
+}
+
+// Publishes the plan, and says whether all are ready; else all have let go of it.
+inline bool Try(BalancedRanks& ranks, uint64_t number, const moe::SlotList& experts) {
+  const BalanceBoard board = ranks.board();
+  board.Publish({.number = number, .updates = {{0, experts}}});
+  const auto has_failed = [&] {
+    for (int rank = 0; rank < ranks.size(); ++rank) {
+      if (board.CellOf(rank).failed.load() == number) return true;
+    }
+    return false;
+  };
+  EXPECT_TRUE(BalancedRanks::Comes([&] { return ranks.AllReady(number) || has_failed(); }));
+  if (!has_failed()) return true;
+  board.Drop(number);
+  EXPECT_TRUE(BalancedRanks::Comes([&] { return ranks.AllReleased(number); }));
+  EXPECT_TRUE(ranks.AllAsListed({kBefore}));
+  return false;
+}
+
+inline void Finish(BalancedRanks& ranks, uint64_t number, const moe::SlotList& experts) {
+  ranks.board().Commit(number);
+  ranks.FlipAll(number);
+  EXPECT_TRUE(ranks.AllAsListed({experts}));
+}
+
+// Corrupts the first so many answers of rank 3.
+inline BalanceHooks CorruptFirst(int count) {
+  auto left = std::make_shared<std::atomic<int>>(count);
+  return {.answered = [left](int source, int, std::span<std::byte> chunk) {
+    if (source == 3 && (*left)-- > 0) chunk[chunk.size() / 2] ^= std::byte{4};
+  }};
+}
 
 }  // namespace moebius::rank::testing

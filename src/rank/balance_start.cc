@@ -2,12 +2,15 @@
 
 #include <algorithm>
 #include <chrono>
+#include <string>
 #include <utility>
 #include <vector>
 
+#include "base/log.h"
 #include "model/expert_slots.h"
 #include "moe/migrate/host_pool.h"
 #include "moe/migrate/host_pool_names.h"
+#include "platform/shared_memory_room.h"
 
 namespace moebius::rank {
 namespace {
@@ -22,6 +25,15 @@ std::vector<int> ExpertRanks(const layout::ParallelConfig& parallel, int stage) 
   return ranks;
 }
 
+void WarnWithoutHugePages(const std::string& folder) {
+  const std::string word = platform::SharedHugePages(folder);
+  if (platform::GivesHugePages(word)) return;
+  LogWarning(
+      "{} gives no huge pages ({}): copies out of the host pool are slower. As root: mount -o "
+      "remount,huge=advise {}",
+      folder, word.empty() ? "this kernel has none" : word, folder);
+}
+
 int StageOf(const DeploymentShape& shape, int64_t layer) {
   const int num_stages = shape.parallel.pipeline_parallel_size;
   int stage = 0;
@@ -30,22 +42,24 @@ int StageOf(const DeploymentShape& shape, int64_t layer) {
 }
 
 // The planner's, at world rank 0.
-RebalancerOptions PlannerOf(const Links& links, const moe::ExpertStore& store) {
+RebalancerOptions PlannerOf(const Links& links, const model::ExpertSlots& store) {
   const moe::OnlineBalance& online = links.shape().online;
+  size_t bytes = 0;  // of an expert
+  for (int layer = 0; layer < links.shape().num_moe_layers; ++layer) {
+    bytes = std::max(bytes, store.ExpertBytes(layer));
+  }
   RebalancerOptions planner;
   planner.choice.layer_updates_per_iter = online.layer_updates_per_iter;
   planner.choice.num_staging = online.num_staging;
   planner.choice.min_gain = online.min_gain;
+  planner.choice.cost =
+      moe::CostInRows(static_cast<double>(bytes), store.FlopsOfRow(), online.flops_per_byte);
   planner.choice.min_tokens_per_expert = online.min_tokens_per_expert;
   planner.choice.is_random = online.is_random;
   planner.choice.seed = online.seed;
   planner.step_interval = online.step_interval;
   if (online.bytes_per_second > 0) {
     // What a plan may fetch for a rank takes so long by the rate alone.
-    size_t bytes = 0;
-    for (int layer = 0; layer < links.shape().num_moe_layers; ++layer) {
-      bytes = std::max(bytes, store.ExpertBytes(layer));
-    }
     planner.deadline += std::chrono::nanoseconds(
         static_cast<int64_t>(2e9 * static_cast<double>(bytes) * online.num_staging /
                              static_cast<double>(online.bytes_per_second)));
@@ -77,6 +91,7 @@ Status MakeHostPool(Links& links, model::Model& model) {
   model::ExpertSlots* const slots = model.expert_store();
   if (!shape.moves_experts() || !shape.online.host_pool || slots == nullptr) return {};
   moe::HostPoolOptions options;
+  if (links.rank().value() == 0) WarnWithoutHugePages(options.folder);  // once a deployment
   MOEBIUS_ASSIGN(options.base, moe::HostPoolBase());
   options.num_experts = shape.num_experts;
   options.local_rank = links.place().flattened;
@@ -92,7 +107,7 @@ Status MakeHostPool(Links& links, model::Model& model) {
   return slots->UsePool(std::move(pool));
 }
 
-std::unique_ptr<BalanceAgent> StartBalancing(Links& links, model::Model& model) {
+std::unique_ptr<BalanceAgent> MakeBalanceAgent(Links& links, model::Model& model) {
   const DeploymentShape& shape = links.shape();
   if (!shape.moves_experts() || model.expert_store() == nullptr) return nullptr;
   BalanceAgentOptions options;

@@ -17,7 +17,8 @@ BalanceLayout LayOutSlots(const DeploymentShape& shape);
 // others may ask for them when all ranks are past it. Errors are those of moe/migrate/host_pool.h.
 Status MakeHostPool(Links& links, model::Model& model);
 
-// Null where experts stay. model: this rank's; it outlives what comes back.
-std::unique_ptr<BalanceAgent> StartBalancing(Links& links, model::Model& model);
+// To be started when nothing of the rank's start can fail any more. Null where experts stay.
+// model: this rank's; it outlives what comes back.
+std::unique_ptr<BalanceAgent> MakeBalanceAgent(Links& links, model::Model& model);
 
 }  // namespace moebius::rank

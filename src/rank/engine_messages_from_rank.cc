@@ -51,6 +51,7 @@ constexpr int64_t StepRecord::* kStepNumbers[] = {
     &StepRecord::num_waiting,       &StepRecord::num_kv_blocks,  &StepRecord::num_used_kv_blocks,
     &StepRecord::num_preemptions,   &StepRecord::dispatch_bytes, &StepRecord::combine_bytes,
     &StepRecord::exchange_mode,     &StepRecord::num_experts,    &StepRecord::num_expert_ranks,
+    &StepRecord::experts_per_token, &StepRecord::epoch,
 };
 constexpr double StepRecord::* kStepSeconds[] = {&StepRecord::unix_time, &StepRecord::schedule,
                                                  &StepRecord::wait, &StepRecord::device};

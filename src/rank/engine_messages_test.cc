@@ -56,6 +56,7 @@ TEST(EngineMessages, Start) {
                     .step_interval = 33,
                     .min_tokens_per_expert = 77,
                     .min_gain = 0.25,
+                    .flops_per_byte = 3.5,
                     .num_staging = 7,
                     .bytes_per_second = 1 << 20,
                     .host_pool = true,
@@ -98,6 +99,7 @@ TEST(EngineMessages, Start) {
   EXPECT_EQ(back.options.online.step_interval, 33);
   EXPECT_EQ(back.options.online.min_tokens_per_expert, 77);
   EXPECT_EQ(back.options.online.min_gain, 0.25);
+  EXPECT_EQ(back.options.online.flops_per_byte, 3.5);
   EXPECT_EQ(back.options.online.num_staging, 7);
   EXPECT_EQ(back.options.online.bytes_per_second, 1 << 20);
   EXPECT_TRUE(back.options.online.host_pool);
@@ -217,12 +219,16 @@ TEST(EngineMessages, StatsAndSteps) {
   record.dp_rows = rows;
   record.num_experts = 2;
   record.num_expert_ranks = 4;
+  record.experts_per_token = 3;
+  record.epoch = 9;
   record.expert_counts = counts;
   const auto step = Back<StepReport>(DecodeFromRank(EncodeStep(record)));
   EXPECT_EQ(step.record.step_id, 8);
   EXPECT_EQ(step.record.dp_rank, 3);
   EXPECT_EQ(step.record.exchange_mode, 2);
   EXPECT_EQ(step.record.num_expert_ranks, 4);
+  EXPECT_EQ(step.record.experts_per_token, 3);
+  EXPECT_EQ(step.record.epoch, 9);
   EXPECT_EQ(step.record.combine_bytes, 1 << 20);
   EXPECT_EQ(step.record.device, 0.75);
   EXPECT_EQ(step.record.parts.sampling, 0.5);

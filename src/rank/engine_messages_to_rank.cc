@@ -107,6 +107,7 @@ void Put(const moe::OnlineBalance& from, proto::OnlineBalance* to) {
   to->set_is_random(from.is_random);
   to->set_seed(from.seed);
   to->set_min_tokens_per_expert(from.min_tokens_per_expert);
+  to->set_flops_per_byte(from.flops_per_byte);
 }
 
 void Take(const proto::OnlineBalance& from, moe::OnlineBalance* to) {
@@ -119,6 +120,7 @@ void Take(const proto::OnlineBalance& from, moe::OnlineBalance* to) {
   to->is_random = from.is_random();
   to->seed = from.seed();
   to->min_tokens_per_expert = from.min_tokens_per_expert();
+  to->flops_per_byte = from.flops_per_byte();
 }
 
 void Put(const layout::ParallelConfig& from, proto::Parallel* to) {

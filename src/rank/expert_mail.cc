@@ -3,9 +3,12 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
+#include "base/check.h"
 #include "comm/lost_time.h"
+#include "moe/migrate/expert_checksum.h"
 
 namespace moebius::rank {
 namespace {
@@ -14,9 +17,8 @@ using comm::Clock;
 
 constexpr int kMailTries = 2;  // a piece that came wrong may have met with a passing fault
 
-// Of an expert: its pieces' checksums, one after the other.
-uint64_t AddPiece(uint64_t checksum, uint64_t piece) {
-  return XXH3_64bits_withSeed(&piece, sizeof(piece), checksum);
+tl::unexpected<Error> NotWanted() {
+  return MakeError(ErrorCode::kCancelled, "not wanted any more");
 }
 
 }  // namespace
@@ -82,21 +84,21 @@ void ExpertMail::AnswerTo(int owner, uint64_t asked) {
   const int layer = mailbox.layer;
   const bool has_layer = layer >= 0 && layer < board_.shape().num_layers;
   const size_t size = has_layer ? store_->ExpertBytes(layer) : 0;
-  mailbox.is_served = size > 0 && mailbox.length <= chunk.size() && mailbox.offset <= size &&
+  const bool has_slot =
+      has_layer && mailbox.local_slot >= 0 && mailbox.local_slot < store_->NumSlots(layer);
+  mailbox.is_served = has_slot && mailbox.length <= chunk.size() && mailbox.offset <= size &&
                       mailbox.length <= size - mailbox.offset;
-  const auto read = [&](size_t offset, size_t length) {
-    store_->Read(layer, mailbox.local_slot, offset, chunk.first(length));
-    return ChecksumOf(chunk.first(length));
-  };
   if (mailbox.is_served && mailbox.length > 0) {
-    mailbox.checksum = read(mailbox.offset, mailbox.length);
-    if (hooks.answered) hooks.answered(options_.rank, owner, chunk.first(mailbox.length));
+    const std::span<std::byte> piece = chunk.first(mailbox.length);
+    store_->Read(layer, mailbox.local_slot, mailbox.offset, piece);
+    mailbox.checksum = ChecksumOf(piece);
+    if (hooks.answered) hooks.answered(options_.rank, owner, piece);
   } else if (mailbox.is_served) {
-    mailbox.checksum = 0;
-    for (size_t offset = 0; offset < size; offset += chunk.size()) {
-      const size_t length = std::min(chunk.size(), size - offset);
-      mailbox.checksum = AddPiece(mailbox.checksum, read(offset, length));
-    }
+    const auto read = [&](size_t offset, std::span<std::byte> piece) -> Status {
+      store_->Read(layer, mailbox.local_slot, offset, piece);
+      return {};
+    };
+    mailbox.checksum = *ChecksumOfAll(layer, chunk, sums_pieces(), read);
   }
   mailbox.word.store(Mailbox::With(asked, MailState::kAnswered));
   comm::Ring(board_.CellOf(owner).bell);
@@ -118,7 +120,7 @@ Result<uint64_t> ExpertMail::Ask(const PeerSlot& from, size_t offset, size_t len
   };
   ServeUntil([&] { return is_answered() || is_over(); }, Clock::now() + options_.answer_deadline);
   if (uint64_t word = asked; mailbox.word.compare_exchange_strong(word, idle)) {
-    if (is_over() || is_ending()) return MakeError(ErrorCode::kCancelled, "not wanted any more");
+    if (is_over() || is_ending()) return NotWanted();
     return MakeError(
         ErrorCode::kDeadline, "rank {} did not answer within {} ms", from.rank,
         std::chrono::duration_cast<std::chrono::milliseconds>(options_.answer_deadline).count());
@@ -136,22 +138,24 @@ Result<uint64_t> ExpertMail::Ask(const PeerSlot& from, size_t offset, size_t len
   return checksum;
 }
 
-void ExpertMail::Pace(size_t bytes, const IsOver& is_over) {
-  if (options_.bytes_per_second <= 0) return;
+Status ExpertMail::Pace(size_t bytes, const IsOver& is_over) {
   ServeUntil(is_over, next_fetch_);
+  if (is_over() || is_ending()) return NotWanted();
+  if (options_.bytes_per_second <= 0) return {};
   const auto time = std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(
       static_cast<double>(bytes) / static_cast<double>(options_.bytes_per_second)));
   next_fetch_ = std::max(next_fetch_, Clock::now()) + time;
+  return {};
 }
 
-Result<uint64_t> ExpertMail::FetchPiece(const PeerSlot& from, size_t offset, size_t length,
-                                        const IsOver& is_over) {
+Status ExpertMail::FetchPiece(const PeerSlot& from, size_t offset, size_t length,
+                              const IsOver& is_over) {
   const std::span<const std::byte> piece = ChunkOf(options_.rank).first(length);
   for (int i = 0; i < kMailTries; ++i) {
-    Pace(length, is_over);
+    MOEBIUS_TRY(Pace(length, is_over));
     MOEBIUS_ASSIGN(const uint64_t expected, Ask(from, offset, length, is_over));
     board_.counters().num_bytes += static_cast<int64_t>(length);
-    if (ChecksumOf(piece) == expected) return expected;
+    if (ChecksumOf(piece) == expected) return {};
     ++board_.counters().num_corrupt;
   }
   return MakeError(ErrorCode::kCorrupt, "{} bytes at {} came from rank {} with a wrong checksum",
@@ -161,20 +165,75 @@ Result<uint64_t> ExpertMail::FetchPiece(const PeerSlot& from, size_t offset, siz
 Status ExpertMail::Fetch(const PeerSlot& from, int staging, const IsOver& is_over) {
   const std::span<const std::byte> chunk = ChunkOf(options_.rank);
   const size_t size = store_->ExpertBytes(from.layer);
-  uint64_t whole = 0;
   for (size_t offset = 0; offset < size; offset += chunk.size()) {
     const size_t length = std::min(chunk.size(), size - offset);
-    MOEBIUS_ASSIGN(const uint64_t checksum, FetchPiece(from, offset, length, is_over));
+    MOEBIUS_TRY(FetchPiece(from, offset, length, is_over));
     store_->Write(staging, offset, chunk.first(length));
-    whole = AddPiece(whole, checksum);
   }
-  // The source looks at all of it once more, so a slot that changed meanwhile shows.
+  // The source looks at all of it once more, so a slot that changed meanwhile shows, too.
   MOEBIUS_ASSIGN(const uint64_t expected, Ask(from, 0, 0, is_over));
-  if (whole == expected) return {};
-  return MakeError(ErrorCode::kCorrupt,
-                   "an expert came from rank {} with checksum {:016x}, not "
-                   "{:016x}",
-                   from.rank, whole, expected);
+  if (Status status = CheckStaged(from.layer, staging, expected, /*from_peer=*/true, is_over);
+      !status) {
+    return tl::unexpected(status.error().WithContext(fmt::format("from rank {}", from.rank)));
+  }
+  return {};
+}
+
+Status ExpertMail::Copy(int layer, const Source& source, int staging, const IsOver& is_over) {
+  const size_t size = store_->ExpertBytes(layer);
+  const size_t most = board_.shape().chunk_bytes;
+  moe::ExpertChecksum read;
+  std::optional<uint64_t> expected;
+  for (size_t offset = 0; offset < size;) {
+    MOEBIUS_ASSIGN(const moe::ExpertStore::Stored stored, source(offset));
+    MOEBIUS_CHECK(!stored.bytes.empty() && stored.bytes.size() <= size - offset);
+    expected = stored.checksum;
+    for (std::span<const std::byte> rest = stored.bytes; !rest.empty();) {
+      const std::span<const std::byte> piece = rest.first(std::min(rest.size(), most));
+      MOEBIUS_TRY(Pace(piece.size(), is_over));
+      store_->Write(staging, offset, piece);
+      read.Add(piece);
+      offset += piece.size();
+      rest = rest.subspan(piece.size());
+    }
+  }
+  return CheckStaged(layer, staging, expected.value_or(read.value()), /*from_peer=*/false, is_over);
+}
+
+Result<uint64_t> ExpertMail::ChecksumOfAll(int layer, std::span<std::byte> chunk, bool of_pieces,
+                                           const Reading& read) const {
+  const size_t size = store_->ExpertBytes(layer);
+  moe::ExpertChecksum whole;
+  for (size_t offset = 0; offset < size; offset += chunk.size()) {
+    const std::span<std::byte> piece = chunk.first(std::min(chunk.size(), size - offset));
+    MOEBIUS_TRY(read(offset, piece));
+    if (of_pieces) {
+      const uint64_t sum = ChecksumOf(piece);
+      whole.Add(std::as_bytes(std::span(&sum, 1)));
+    } else {
+      whole.Add(piece);
+    }
+  }
+  return whole.value();
+}
+
+// What came from a peer is summed up as the peer does it, what the host has had as the host does.
+Status ExpertMail::CheckStaged(int layer, int staging, uint64_t expected, bool from_peer,
+                               const IsOver& is_over) {
+  // Nothing is asked: the chunk is this rank's own.
+  const std::span<std::byte> chunk =
+      from_peer ? ChunkOf(options_.rank) : board_.ChunkOf(options_.rank);
+  const auto read = [&](size_t offset, std::span<std::byte> piece) -> Status {
+    MOEBIUS_TRY(Pace(0, is_over));
+    store_->ReadStaging(staging, offset, piece);
+    return {};
+  };
+  MOEBIUS_ASSIGN(const uint64_t staged,
+                 ChecksumOfAll(layer, chunk, from_peer && sums_pieces(), read));
+  if (staged == expected) return {};
+  ++board_.counters().num_corrupt;
+  return MakeError(ErrorCode::kCorrupt, "staging slot {} has checksum {:016x}, expected {:016x}",
+                   staging, staged, expected);
 }
 
 }  // namespace moebius::rank

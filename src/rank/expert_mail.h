@@ -1,7 +1,9 @@
-// How experts' weights go from rank to rank: in pieces, through the mailbox of the rank that wants
-// them, each with a checksum. Ranks may be processes, whose weights nobody else sees; on GPUs a
-// mailbox's chunk is device memory, into which the source copies. A mover asks and serves on one
-// thread: while it waits for an answer, it answers its peers.
+// How experts' weights get into staging slots: from another rank in pieces through the mailbox of
+// the rank that wants them, each with a checksum, as ranks may be processes, whose weights nobody
+// else sees, and GPUs, on which a mailbox's chunk is device memory that the source copies to; from
+// this one in pieces, too. What then lies in the staging slot is read again and held against the
+// source's checksum of all of it. A mover asks and serves on one thread: while it waits for an
+// answer, and between pieces, it answers its peers.
 #pragma once
 
 #include <atomic>
@@ -37,7 +39,7 @@ struct MailOptions {
   int rank = 0;  // this one
   comm::AbortWord* abort = nullptr;
   std::chrono::nanoseconds answer_deadline = std::chrono::seconds(2);
-  int64_t bytes_per_second = 0;  // that this rank fetches, at most; 0: as fast as it goes
+  int64_t bytes_per_second = 0;  // that this rank stages, at most; 0: as fast as it goes
   BalanceHooks hooks = {};
   MailMemory memory = {};
 };
@@ -58,15 +60,15 @@ class ExpertMail {
   void ServeUntil(const std::function<bool()>& is_over, comm::Clock::time_point deadline);
 
   // A peer's expert into a staging slot. is_over: nobody wants it any more. kDeadline: the peer
-  // does not answer; kCorrupt: what came was wrong, twice; kUnavailable: it has no such bytes;
-  // kCancelled: is_over, or this rank is ending.
+  // does not answer; kCorrupt: what came was wrong, twice, or what was staged is; kUnavailable: it
+  // has no such bytes; kCancelled: is_over, or this rank is ending.
   Status Fetch(const PeerSlot& from, int staging, const std::function<bool()>& is_over);
 
-  // Where pieces for a rank arrive.
-  std::span<std::byte> ChunkOf(int rank) const {
-    const auto& chunks = options_.memory.chunks;
-    return chunks.empty() ? board_.ChunkOf(rank) : chunks[static_cast<size_t>(rank)];
-  }
+  // The same, of bytes that this process can read: `source` gives those of an expert of `layer`
+  // from an offset on, as many as it has at once. It may use this rank's chunk of the board. Its
+  // errors; and kCorrupt, kCancelled as above.
+  using Source = std::function<Result<moe::ExpertStore::Stored>(size_t offset)>;
+  Status Copy(int layer, const Source& source, int staging, const std::function<bool()>& is_over);
 
   // The thread's loops end. Any thread.
   void Stop();
@@ -77,12 +79,26 @@ class ExpertMail {
 
   void Serve();
   void AnswerTo(int owner, uint64_t asked);
+  // Where pieces for a rank arrive.
+  std::span<std::byte> ChunkOf(int rank) const {
+    const auto& chunks = options_.memory.chunks;
+    return chunks.empty() ? board_.ChunkOf(rank) : chunks[static_cast<size_t>(rank)];
+  }
+  bool sums_pieces() const { return static_cast<bool>(options_.memory.checksum); }
   uint64_t ChecksumOf(std::span<const std::byte> bytes) const;
-  // Checksums of what then lies in this rank's chunk; FetchPiece's is right, Ask's may not be.
+  // Of an expert that `read` puts piece by piece into a chunk. of_pieces: of the pieces' checksums,
+  // as ranks do it that have a checksum of their own for them.
+  using Reading = std::function<Status(size_t offset, std::span<std::byte> piece)>;
+  Result<uint64_t> ChecksumOfAll(int layer, std::span<std::byte> chunk, bool of_pieces,
+                                 const Reading& read) const;
+  // The source's checksum of what it put into this rank's chunk; length 0: of the whole expert.
   Result<uint64_t> Ask(const PeerSlot& from, size_t offset, size_t length, const IsOver& is_over);
-  Result<uint64_t> FetchPiece(const PeerSlot& from, size_t offset, size_t length,
-                              const IsOver& is_over);
-  void Pace(size_t bytes, const IsOver& is_over);
+  // Into the chunk, with the right checksum.
+  Status FetchPiece(const PeerSlot& from, size_t offset, size_t length, const IsOver& is_over);
+  // Peers are answered, until so many more bytes may be staged. kCancelled as above.
+  Status Pace(size_t bytes, const IsOver& is_over);
+  Status CheckStaged(int layer, int staging, uint64_t expected, bool from_peer,
+                     const IsOver& is_over);
 
   const BalanceBoard board_;
   const MailOptions options_;

@@ -135,69 +135,83 @@ Result<std::vector<ExpertMover::Move>> ExpertMover::Moves() const {
 
 Status ExpertMover::Fetch(const Move& move) {
   if (IsDropped()) return MakeError(ErrorCode::kCancelled, "the plan was dropped");
+  Status slots = FetchFromSlots(move);
+  if (slots || slots.error().code() == ErrorCode::kCancelled) return slots;
+  std::string reasons = slots.error().message();
   BalanceCounters& counters = board_.counters();
-  if (CopyOnRank(move)) return {};
-  Status peers = FetchFromPeers(move);
-  if (peers) {
-    ++counters.from_peer;
-    return {};
-  }
-  if (peers.error().code() == ErrorCode::kCancelled) return peers;
-  const auto bytes = static_cast<int64_t>(store_->ExpertBytes(move.layer));
-  const Status pool = store_->FetchFromPool(move.layer, ExpertId(move.expert), move.staging);
-  if (pool) {
-    ++counters.from_pool;
-    counters.num_bytes += bytes;
-    return {};
-  }
-  const Status checkpoint =
-      store_->FetchFromCheckpoint(move.layer, ExpertId(move.expert), move.staging);
-  if (checkpoint) {
-    ++counters.from_checkpoint;
-    counters.num_bytes += bytes;
-    return {};
-  }
-  return MakeError(peers.error().code(), "{}; host pool: {}; checkpoint: {}",
-                   peers.error().message(), pool.error().message(), checkpoint.error().message());
-}
-
-bool ExpertMover::CopyOnRank(const Move& move) {
-  const moe::SlotList& present = layout_.experts[static_cast<size_t>(move.layer)];
-  for (size_t p = 0; p < present.size(); ++p) {
-    const auto place = static_cast<int>(p);
-    if (present[p] != move.expert || layout_.WorldRankOf(move.layer, place) != rank_) continue;
-    const std::span<std::byte> chunk = mail_.ChunkOf(rank_);  // nobody else's while none is asked
-    const size_t size = store_->ExpertBytes(move.layer);
-    for (size_t offset = 0; offset < size; offset += chunk.size()) {
-      const std::span<std::byte> piece = chunk.first(std::min(chunk.size(), size - offset));
-      store_->Read(move.layer, place % layout_.slots.places_per_rank(), offset, piece);
-      store_->Write(move.staging, offset, piece);
+  const struct {
+    const char* name;
+    StoredIn source;
+    std::atomic<int64_t>& count;
+  } others[] = {
+      {"host pool", &moe::ExpertStore::FromPool, counters.from_pool},
+      {"checkpoint", &moe::ExpertStore::FromCheckpoint, counters.from_checkpoint},
+  };
+  for (const auto& other : others) {
+    Status status = FetchStored(move, other.source);
+    if (status) {
+      ++other.count;
+      counters.num_bytes += static_cast<int64_t>(store_->ExpertBytes(move.layer));
+      return {};
     }
-    ++board_.counters().from_same_rank;
-    return true;
+    if (status.error().code() == ErrorCode::kCancelled) return status;
+    const std::string reason = fmt::format("{}: {}", other.name, status.error().message());
+    if (status.error().code() != ErrorCode::kUnsupported) Warn(move, reason);
+    reasons += "; " + reason;
   }
-  return false;
+  return MakeError(slots.error().code(), "{}", reasons);
 }
 
-Status ExpertMover::FetchFromPeers(const Move& move) {
+void ExpertMover::Warn(const Move& move, const std::string& reason) const {
+  LogWarning("balancing: rank {}, layer {}, expert {}: {}", rank_, move.layer, move.expert, reason);
+}
+
+Status ExpertMover::FetchStored(const Move& move, StoredIn source) {
+  return mail_.Copy(
+      move.layer,
+      [&](size_t offset) { return (store_->*source)(move.layer, ExpertId(move.expert), offset); },
+      move.staging, [&] { return IsDropped(); });
+}
+
+Status ExpertMover::CopyOnRank(const Move& move, int local_slot) {
+  const std::span<std::byte> chunk = board_.ChunkOf(rank_);
+  const size_t size = store_->ExpertBytes(move.layer);
+  const auto read = [&](size_t offset) -> Result<moe::ExpertStore::Stored> {
+    const std::span<std::byte> piece = chunk.first(std::min(chunk.size(), size - offset));
+    store_->Read(move.layer, local_slot, offset, piece);
+    return moe::ExpertStore::Stored{.bytes = piece, .checksum = {}, .owner = {}};
+  };
+  return mail_.Copy(move.layer, read, move.staging, [&] { return IsDropped(); });
+}
+
+std::vector<int> ExpertMover::HoldersOf(const Move& move) const {
   const moe::SlotList& present = layout_.experts[static_cast<size_t>(move.layer)];
   std::vector<int> places;
   for (size_t p = 0; p < present.size(); ++p) {
     if (present[p] == move.expert) places.push_back(static_cast<int>(p));
   }
+  if (places.empty()) return places;
+  // Those who want the same expert begin with different holders; this rank is asked first.
+  std::ranges::rotate(places, places.begin() + (move.place + move.layer) % std::ssize(places));
+  std::ranges::stable_partition(
+      places, [&](int place) { return layout_.WorldRankOf(move.layer, place) == rank_; });
+  return places;
+}
+
+Status ExpertMover::FetchFromSlots(const Move& move) {
+  BalanceCounters& counters = board_.counters();
   std::string reasons;
   ErrorCode code = ErrorCode::kUnavailable;
-  for (size_t i = 0; i < places.size(); ++i) {
-    // Those who want the same expert begin with different holders.
-    const size_t first = static_cast<size_t>(move.place) + static_cast<size_t>(move.layer);
-    const int place = places[(first + i) % places.size()];
+  for (const int place : HoldersOf(move)) {
     const int source = layout_.WorldRankOf(move.layer, place);
+    const int local_slot = place % layout_.slots.places_per_rank();
     if (is_late_[static_cast<size_t>(source)]) continue;
-    const Status status = mail_.Fetch({source, move.layer, place % layout_.slots.places_per_rank()},
-                                      move.staging, [&] { return IsDropped(); });
+    Status status = source == rank_ ? CopyOnRank(move, local_slot)
+                                    : mail_.Fetch({source, move.layer, local_slot}, move.staging,
+                                                  [&] { return IsDropped(); });
+    if (status) ++(source == rank_ ? counters.from_same_rank : counters.from_peer);
     if (status || status.error().code() == ErrorCode::kCancelled) return status;
-    LogWarning("balancing: rank {}, layer {}, expert {}: {}", rank_, move.layer, move.expert,
-               status.error().message());
+    Warn(move, status.error().message());
     code = status.error().code();
     is_late_[static_cast<size_t>(source)] = code == ErrorCode::kDeadline;
     reasons += (reasons.empty() ? "" : "; ") + status.error().message();

@@ -1,10 +1,11 @@
 // A rank's side of a plan: reads it, fetches what its own slots need, prepares the change, and says
 // so; lets go of what was dropped. It fetches from slots of the same rank or of peers, dealt so
-// that no holder serves all, else from the host's pool, else from the checkpoint. One thread runs
-// it.
+// that no holder serves all, else from the host's pool, else from the checkpoint; a source whose
+// bytes do not arrive whole (rank/expert_mail.h) is followed by the next one. One thread runs it.
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "base/result.h"
@@ -40,9 +41,14 @@ class ExpertMover {
   Status Prepare();
   Status Check() const;
   Result<std::vector<Move>> Moves() const;
-  bool CopyOnRank(const Move& move);
-  Status FetchFromPeers(const Move& move);
   Status Fetch(const Move& move);
+  // Places that hold its expert, in the order in which to try them.
+  std::vector<int> HoldersOf(const Move& move) const;
+  Status FetchFromSlots(const Move& move);
+  Status CopyOnRank(const Move& move, int local_slot);
+  using StoredIn = Result<moe::ExpertStore::Stored> (moe::ExpertStore::*)(int, ExpertId, size_t);
+  Status FetchStored(const Move& move, StoredIn source);
+  void Warn(const Move& move, const std::string& reason) const;
   bool IsDropped() const { return board_.dropped() == plan_.number; }
 
   const BalanceBoard board_;

@@ -2,6 +2,8 @@
 // step logs, beside the steps.
 #pragma once
 
+#include <cstdint>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -20,14 +22,20 @@ class PlacementWatch {
 
   // As of a moment ago. Any thread.
   moe::PlacementState Read() const;
-  // The same but for what has been moved, made anew where the epoch has changed. Any thread.
-  std::shared_ptr<const moe::PlacementState> Now();
+  // The slots of that epoch, without what has been moved; null: too many have come since. Any
+  // thread.
+  std::shared_ptr<const moe::PlacementState> Of(int64_t epoch);
 
  private:
+  // Nothing where the epoch's lists are no longer kept.
+  std::optional<moe::SlotAssignment> SlotsOf(int64_t epoch) const;
+
   const moe::SlotAssignment start_;
   const std::optional<BalanceBoard> board_;
   std::mutex mutex_;
-  std::shared_ptr<const moe::PlacementState> last_;
+  // The newest that were asked for, the last one first: data-parallel ranks say their steps in
+  // turn.
+  std::deque<std::shared_ptr<const moe::PlacementState>> known_;
 };
 
 }  // namespace moebius::rank

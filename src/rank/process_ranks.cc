@@ -161,7 +161,7 @@ engine::StepObserver ProcessRanks::Impl::Observer() {
   if (!options_.engine.on_step) return {};
   return [this](engine::StepRecord record) {
     const std::lock_guard lock(step_mutex_);
-    record.placement = placement_.Now();  // in the order in which records are made
+    record.placement = placement_.Of(record.epoch);
     options_.engine.on_step(record);
   };
 }

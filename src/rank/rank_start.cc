@@ -61,7 +61,7 @@ engine::EngineOptions OptionsOfRank(const Links& links, const RankOptions& optio
                         links.shape().slots, links.board())](engine::StepRecord record) {
     record.dp_rank = dp;
     record.num_expert_ranks = expert_ranks;
-    record.placement = placement->Now();
+    record.placement = placement->Of(record.epoch);
     observer(record);
   };
   return engine;
@@ -150,7 +150,8 @@ Result<StartedRank> TryStart(Links& links, const RankOptions& options) {
                     .block_size = options.engine.block_size,
                     .vocab_size = model->config().vocab_size,
                     .num_kv_blocks = plan.num_blocks};
-  std::unique_ptr<BalanceAgent> balance = StartBalancing(links, *model);
+  std::unique_ptr<BalanceAgent> balance = MakeBalanceAgent(links, *model);
+  BalanceAgent* const agent = balance.get();
   engine::DeviceRank device;
   if (links.device() != nullptr) device = links.device()->OfRunner();
   if (links.is_leader()) {
@@ -176,6 +177,7 @@ Result<StartedRank> TryStart(Links& links, const RankOptions& options) {
     // Whoever calls this will follow.
     MOEBIUS_TRY(started.executor->BindThread(fmt::format("rank {}", rank)));
   }
+  if (agent != nullptr) agent->Start();
   links.control().SetState(rank, RankState::kReady);
   return started;
 }
@@ -210,11 +212,12 @@ Result<DeploymentShape> ShapeOf(const RankOptions& options) {
   }
   shape.stage_bytes = static_cast<size_t>(limits.max_rows * config.hidden_size) * sizeof(float);
   if (!shape.exchanges()) return shape;
-  if (on_device && config.moe.router == model::RouterKind::kSigmoidInput) {
+  if (on_device && config.moe.router == model::RouterKind::kSigmoidInput && config.moe.top_k > 1) {
     return MakeError(ErrorCode::kUnsupported,
-                     "expert parallelism of a {} model on GPUs: its experts scale what they read, "
-                     "and the router's weights do not travel; expected one rank or cut experts",
-                     config.model_type);
+                     "expert parallelism of a {} model with {} experts a token on GPUs: they scale "
+                     "what they read, and the router's weights do not travel; expected 1 expert a "
+                     "token, one rank or cut experts",
+                     config.model_type, config.moe.top_k);
   }
   model::Shard shard;
   shard.tp.size = options.parallel.tensor_parallel_size;

@@ -21,7 +21,7 @@ void ShowStart(const BalanceBoard& board, const BalanceLayout& layout) {
   for (int layer = 0; layer < layout.num_layers(); ++layer) {
     all.push_back({layer, layout.experts[static_cast<size_t>(layer)]});
   }
-  board.Show(all);
+  board.Show(0, all);
 }
 
 }  // namespace
@@ -65,7 +65,7 @@ void Rebalancer::Run() {
               Clock::time_point::max());
     if (is_ending()) return;
     last_step = options_.num_steps();
-    choice_.AddWindow(options_.load());
+    choice_.AddWindow(options_.load(), last_step);
     BalancePlan plan{.number = number + 1, .updates = choice_.Choose()};
     if (plan.updates.empty()) continue;
     ++number;
@@ -88,6 +88,15 @@ int Rebalancer::FirstFailed(uint64_t number) const {
   return -1;
 }
 
+// Ranks step together: all wait for the slowest.
+int64_t Rebalancer::LongestFlip() const {
+  int64_t longest = 0;
+  for (int rank = 0; rank < board_.shape().num_ranks; ++rank) {
+    longest = std::max(longest, board_.CellOf(rank).flip_ns.load());
+  }
+  return longest;
+}
+
 std::string Rebalancer::WhyNotReady(uint64_t number) const {
   if (const int rank = FirstFailed(number); rank >= 0) {
     return fmt::format("rank {}: {}", rank, board_.CellOf(rank).reason.Get());
@@ -103,20 +112,23 @@ std::string Rebalancer::WhyNotReady(uint64_t number) const {
 
 void Rebalancer::SeeThrough(const BalancePlan& plan) {
   const Clock::time_point begin = Clock::now();
+  const int64_t first_step = options_.num_steps();
   const uint64_t number = plan.number;
   BalanceCounters& counters = board_.counters();
   board_.Publish(plan);
   WaitUntil([&] { return AreAll(&BalanceCell::ready, number) || FirstFailed(number) >= 0; },
             begin + options_.deadline);
   counters.busy_ns += (Clock::now() - begin) / std::chrono::nanoseconds(1);
+  counters.busy_steps += options_.num_steps() - first_step;
   if (AreAll(&BalanceCell::ready, number) && !is_ending()) {
     drops_in_a_row_ = 0;
     counters.num_slots += choice_.Accept(plan.updates);
     ++counters.num_committed;
-    board_.Show(plan.updates);
+    board_.Show(number, plan.updates);
     board_.Commit(number);
     LogDebug("balancing: plan {} of {} layers is committed", number, plan.updates.size());
     WaitForAll(&BalanceCell::epoch, number, "used");
+    if (AreAll(&BalanceCell::epoch, number)) counters.stall_ns += LongestFlip();
     return;
   }
   const std::string reason = is_ending() ? "" : WhyNotReady(number);

@@ -46,6 +46,7 @@ class Rebalancer {
   void WaitForAll(std::atomic<uint64_t> BalanceCell::* word, uint64_t number, const char* done);
   bool AreAll(std::atomic<uint64_t> BalanceCell::* word, uint64_t number) const;
   int FirstFailed(uint64_t number) const;  // a rank; negative: none has
+  int64_t LongestFlip() const;             // nanoseconds, to the last epoch
   std::string WhyNotReady(uint64_t number) const;
   bool is_ending() const;
 

@@ -3,8 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <mutex>
+#include <span>
 #include <string>
 #include <thread>
 #include <utility>
@@ -67,6 +69,7 @@ struct Seen {
   int64_t assignments = 0;
   int64_t expert_rows = 0;
   int64_t home_rows = 0;
+  int64_t copy_rows = 0;
 };
 
 Seen LookWhenStill(const EngineClient& client) {
@@ -86,6 +89,7 @@ Seen LookWhenStill(const EngineClient& client) {
     for (const engine::RankLoad& load : seen.loads) {
       seen.expert_rows += load.num_expert_rows;
       seen.home_rows += load.num_home_rows;
+      seen.copy_rows += load.num_copy_rows;
       steps += load.num_steps;
     }
     const bool is_still = std::exchange(num_steps, steps) == steps &&
@@ -173,6 +177,36 @@ TEST(ThreadRanks, EachRankSaysWhatItHasDone) {
     num_observed += record.num_prefill_tokens + record.num_decode_tokens;
   }
   EXPECT_EQ(num_observed, rows);
+}
+
+// Without tensor parallelism a copy at home serves all of a rank's tokens that want its expert.
+TEST(ThreadRanks, WhatIsServedAtHomeIsCounted) {
+  constexpr int kNumExperts = 16;
+  RankOptions options = GoldenOptions(Parallel(1, 4, 1, true));
+  options.slots.num_slots = 22;
+  const auto client = StartThreadRanks(options);
+  ASSERT_TRUE(client) << client.error().message();
+  Ask(**client, 7);
+  const Seen seen = LookWhenStill(**client);
+  const std::vector<int32_t> slots = moe::LinearSlots(kNumExperts, 4, 22);
+  const std::vector<moe::ExpertStats> by_rank = (*client)->ExpertLoadByRank();
+  int64_t at_home = 0;
+  int64_t by_copy = 0;
+  for (size_t rank = 0; rank < 4; ++rank) {
+    const auto own = std::span(slots).subspan(rank * slots.size() / 4, slots.size() / 4);
+    for (int layer = 0; layer < by_rank[rank].num_layers(); ++layer) {
+      for (int32_t expert = 0; expert < kNumExperts; ++expert) {
+        if (std::ranges::count(own, expert) == 0) continue;
+        const int64_t tokens = by_rank[rank].Layer(layer)[static_cast<size_t>(expert)];
+        at_home += tokens;
+        if (std::ranges::count(slots, expert) > 1) by_copy += tokens;
+      }
+    }
+  }
+  EXPECT_EQ(seen.home_rows, at_home);
+  EXPECT_EQ(seen.copy_rows, by_copy);
+  EXPECT_GT(by_copy, 0);
+  EXPECT_LT(by_copy, at_home);
 }
 
 TEST(ThreadRanks, StepsWithoutTokensAreCounted) {

@@ -15,29 +15,35 @@ constexpr int kMaxRandomMoves = 3;  // of a layer
 }  // namespace
 
 UpdateChoice::UpdateChoice(BalanceLayout layout, const UpdateChoiceOptions& options)
-    : layout_(std::move(layout)),
-      options_(options),
-      load_(layout_.experts.size(),
-            std::vector<double>(static_cast<size_t>(layout_.slots.num_experts))),
-      num_tokens_(layout_.experts.size()),
-      random_(options.seed) {}
+    : layout_(std::move(layout)), options_(options), random_(options.seed) {
+  const Window empty{std::vector<double>(static_cast<size_t>(layout_.slots.num_experts))};
+  loads_.assign(layout_.experts.size(), {.filling = empty, .past = empty});
+}
 
-void UpdateChoice::AddWindow(const moe::ExpertStats& counts) {
+void UpdateChoice::AddWindow(const moe::ExpertStats& counts, int64_t num_steps) {
   const int num_layers = std::min(counts.num_layers(), layout_.num_layers());
   if (num_layers > 0) MOEBIUS_CHECK_EQ(counts.num_experts(), layout_.slots.num_experts);
+  const auto least =
+      static_cast<double>(options_.min_tokens_per_expert * layout_.slots.num_experts);
   for (int layer = 0; layer < num_layers; ++layer) {
-    const auto l = static_cast<size_t>(layer);
+    LayerLoad& load = loads_[static_cast<size_t>(layer)];
     const std::span<const int64_t> now = counts.Layer(layer);
-    // By looks, not by time: little traffic shall not mean plans from few tokens.
-    const double kept = num_tokens_[l] == 0 ? options_.decay : 1;
+    std::vector<double>& tokens = load.filling.tokens;
     for (size_t e = 0; e < now.size(); ++e) {
       const int64_t before = layer < last_counts_.num_layers() ? last_counts_.Layer(layer)[e] : 0;
-      const int64_t tokens = std::max(now[e] - before, int64_t{0});
-      load_[l][e] = load_[l][e] * kept + static_cast<double>(tokens);
-      num_tokens_[l] += tokens;
+      tokens[e] += static_cast<double>(std::max(now[e] - before, int64_t{0}));
     }
+    load.filling.steps += static_cast<double>(num_steps - last_num_steps_);
+    // By tokens, not by time: little traffic shall not mean plans from few of them.
+    if (std::reduce(tokens.begin(), tokens.end()) < least) continue;
+    load.past.steps = load.past.steps * options_.decay + std::exchange(load.filling.steps, 0);
+    for (size_t e = 0; e < tokens.size(); ++e) {
+      load.past.tokens[e] = load.past.tokens[e] * options_.decay + std::exchange(tokens[e], 0);
+    }
+    load.is_due = true;
   }
   last_counts_ = counts;
+  last_num_steps_ = num_steps;
 }
 
 std::vector<LayerUpdate> UpdateChoice::Choose() {
@@ -70,12 +76,26 @@ bool UpdateChoice::Fits(int layer, const moe::SlotList& experts, const StagingLe
   return std::ranges::all_of(rest, [](int slots) { return slots >= 0; });
 }
 
+double UpdateChoice::StepTokens(int layer) const {
+  const Window& past = loads_[static_cast<size_t>(layer)].past;
+  return std::reduce(past.tokens.begin(), past.tokens.end()) / std::max(past.steps, 1.0);
+}
+
+double UpdateChoice::Seconds(int layer, const moe::SlotList& experts) const {
+  return moe::LayerSeconds(options_.cost, layout_.slots,
+                           loads_[static_cast<size_t>(layer)].past.tokens, experts,
+                           StepTokens(layer));
+}
+
 // The present list where nothing pays.
 moe::SlotList UpdateChoice::Plan(int layer, double min_gain, int max_moves) const {
   const auto l = static_cast<size_t>(layer);
-  const moe::ImproveOptions options{.min_gain = min_gain, .max_moves = max_moves};
-  Result<moe::SlotList> list = moe::PlanLayer(moe::BalancePolicy::kImprove, layout_.slots, load_[l],
-                                              layout_.experts[l], options);
+  const moe::ImproveOptions options{.min_gain = min_gain,
+                                    .max_moves = max_moves,
+                                    .cost = &options_.cost,
+                                    .tokens = StepTokens(layer)};
+  Result<moe::SlotList> list = moe::PlanLayer(moe::BalancePolicy::kImprove, layout_.slots,
+                                              loads_[l].past.tokens, layout_.experts[l], options);
   if (list) return std::move(*list);
   LogWarning("balancing: layer {} cannot be planned: {}", layer, list.error().message());
   return layout_.experts[l];
@@ -84,19 +104,15 @@ moe::SlotList UpdateChoice::Plan(int layer, double min_gain, int max_moves) cons
 // The layers whose change pays, the largest gain first.
 std::vector<UpdateChoice::Candidate> UpdateChoice::Candidates() {
   const int max_moves = options_.num_staging * layout_.slots.num_ranks;
-  const int64_t least = options_.min_tokens_per_expert * layout_.slots.num_experts;
   std::vector<Candidate> candidates;
   for (int layer = 0; layer < layout_.num_layers(); ++layer) {
     const auto l = static_cast<size_t>(layer);
-    if (num_tokens_[l] < least) continue;
-    num_tokens_[l] = 0;
+    if (!loads_[l].is_due) continue;
     const moe::SlotList& present = layout_.experts[l];
     const moe::SlotList next = Plan(layer, options_.min_gain, max_moves);
-    if (next == present) continue;
-    const auto imbalance = [&](const moe::SlotList& experts) {
-      return moe::Imbalance(moe::RankLoads(layout_.slots, load_[l], experts));
-    };
-    candidates.push_back({layer, imbalance(present) - imbalance(next)});
+    loads_[l].is_due = next != present;
+    if (!loads_[l].is_due) continue;
+    candidates.push_back({layer, Seconds(layer, present) - Seconds(layer, next)});
   }
   std::ranges::stable_sort(candidates, std::ranges::greater(), &Candidate::gain);
   return candidates;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "moe/balance/policy.h"
+
 namespace moebius::serve {
 namespace {
 
@@ -35,26 +37,6 @@ int NumExpertRanks(std::span<const engine::RankLoad> ranks) {
   return most + 1;
 }
 
-std::vector<int64_t> TokensOfExpertRanks(std::span<const int64_t> counts,
-                                         std::span<const int32_t> slots, int num_ranks) {
-  std::vector<int64_t> num_copies(counts.size());
-  for (const int32_t expert : slots) {
-    if (expert >= 0) ++num_copies[static_cast<size_t>(expert)];
-  }
-  const size_t slots_a_rank = slots.size() / static_cast<size_t>(num_ranks);
-  std::vector<int64_t> tokens(static_cast<size_t>(num_ranks));
-  std::vector<int64_t> num_seen(counts.size());
-  for (size_t slot = 0; slot < slots.size(); ++slot) {
-    if (slots[slot] < 0) continue;
-    const auto expert = static_cast<size_t>(slots[slot]);
-    // What is left over goes to the first copies.
-    const int64_t left_over = counts[expert] % num_copies[expert];
-    tokens[slot / slots_a_rank] +=
-        counts[expert] / num_copies[expert] + (num_seen[expert]++ < left_over ? 1 : 0);
-  }
-  return tokens;
-}
-
 std::vector<LayerBalance> BalanceOf(const ExpertLoad& window, const moe::SlotAssignment& slots,
                                     int num_ranks) {
   std::vector<LayerBalance> layers;
@@ -68,7 +50,7 @@ std::vector<LayerBalance> BalanceOf(const ExpertLoad& window, const moe::SlotAss
         balance.experts.mean >= kTokensToJudge && balance.experts.HasCollapsed(num_experts);
     if (num_ranks == 0) continue;
     const auto spread = [&](std::span<const int64_t> counts, std::span<const int32_t> placed) {
-      return SpreadOf(TokensOfExpertRanks(counts, placed, num_ranks));
+      return SpreadOf(moe::RankLoads(num_ranks, counts, placed));
     };
     const std::vector<int32_t> placed = slots.Of(layer, window.num_experts(), num_ranks);
     balance.ranks = spread(window.Layer(layer), placed);
@@ -80,18 +62,26 @@ std::vector<LayerBalance> BalanceOf(const ExpertLoad& window, const moe::SlotAss
   return layers;
 }
 
+double ExpectedEffectiveRatio(std::span<const int64_t> counts, int64_t experts_per_token) {
+  if (experts_per_token == 0) return 0;
+  const double tokens =
+      static_cast<double>(SpreadOf(counts).total) / static_cast<double>(experts_per_token);
+  return moe::ExpectedActiveShare(std::ssize(counts), experts_per_token, tokens);
+}
+
 ExpertRows RowsOf(std::span<const engine::RankLoad> ranks) {
   ExpertRows rows;
   for (const engine::RankLoad& load : ranks) {
     rows.computed += load.num_expert_rows;
+    rows.on_node += load.num_expert_rows;  // ranks share memory: all are on one machine
     rows.at_home += load.num_home_rows;
+    rows.by_copy += load.num_copy_rows;
   }
   return rows;
 }
 
-double LocalityOf(const ExpertRows& rows) {
-  return rows.computed > 0 ? static_cast<double>(rows.at_home) / static_cast<double>(rows.computed)
-                           : 0;
+double ShareOf(int64_t some, const ExpertRows& rows) {
+  return rows.computed > 0 ? static_cast<double>(some) / static_cast<double>(rows.computed) : 0;
 }
 
 }  // namespace moebius::serve

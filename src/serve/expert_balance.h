@@ -16,12 +16,6 @@ namespace moebius::serve {
 // Ranks that whole experts are spread over; 0: they are not, or nobody says.
 int NumExpertRanks(std::span<const engine::RankLoad> ranks);
 
-// Of one layer: the tokens (times experts a token) that each of those ranks computes, if the copies
-// of an expert share its tokens evenly. counts: by expert; slots: the expert of each, as many on
-// every rank, negative: none.
-std::vector<int64_t> TokensOfExpertRanks(std::span<const int64_t> counts,
-                                         std::span<const int32_t> slots, int num_ranks);
-
 // With fewer tokens an expert chance alone starves and favours some: none is said to be.
 inline constexpr double kTokensToJudge = 100;
 
@@ -45,10 +39,13 @@ struct LayerBalance {
 std::vector<LayerBalance> BalanceOf(const ExpertLoad& window, const moe::SlotAssignment& slots,
                                     int num_ranks);
 
+// Of a layer, from the tokens of its experts: the share of them that would have got any if each
+// token took its experts at random.
+double ExpectedEffectiveRatio(std::span<const int64_t> counts, int64_t experts_per_token);
+
 // Of all ranks, since the start.
 ExpertRows RowsOf(std::span<const engine::RankLoad> ranks);
-// The share of rows that were computed where their tokens are; 0: there were none, or a device
-// keeps it to itself.
-double LocalityOf(const ExpertRows& rows);
+// Of all rows, `some`; 0: there were none.
+double ShareOf(int64_t some, const ExpertRows& rows);
 
 }  // namespace moebius::serve

@@ -7,24 +7,6 @@ namespace {
 
 using Tokens = std::vector<int64_t>;
 
-TEST(TokensOfExpertRanks, UnevenExpertsLieAsTheyArePlaced) {
-  // 7 experts on 3 ranks: 3, 2 and 2.
-  const Tokens counts = {1, 2, 3, 10, 20, 100, 200};
-  const auto in_order = [&](size_t num_experts, int num_ranks) {
-    const auto slots = moe::LinearSlots(static_cast<int64_t>(num_experts), num_ranks);
-    return TokensOfExpertRanks({counts.data(), num_experts}, slots, num_ranks);
-  };
-  EXPECT_EQ(in_order(7, 3), (Tokens{6, 30, 300}));
-  EXPECT_EQ(in_order(7, 1), (Tokens{336}));
-  EXPECT_EQ(in_order(2, 4), (Tokens{1, 2, 0, 0}));
-}
-
-TEST(TokensOfExpertRanks, CopiesShareAndNoTokenIsLost) {
-  const Tokens counts = {11, 4};
-  const std::vector<int32_t> slots = {0, 1, 0, -1, 0, 1};
-  EXPECT_EQ(TokensOfExpertRanks(counts, slots, 3), (Tokens{4 + 2, 4, 3 + 2}));
-}
-
 ExpertLoad Window(const Tokens& counts) {
   ExpertLoad load;
   load.counts = moe::ExpertStats(1, static_cast<int>(counts.size()));

@@ -105,6 +105,14 @@ class LayerFamilies {
       text_.Sample(count(static_cast<int>(i)), {{"layer", labels_[i]}});
     }
   }
+  // value(layer)
+  template <typename Value>
+  void Gauge(const char* name, const char* help, const Value& value) {
+    text_.Gauge(name, help);
+    for (size_t i = 0; i < layers_.size(); ++i) {
+      text_.Sample(value(static_cast<int>(i)), {{"layer", labels_[i]}});
+    }
+  }
   // decode(layer), prefill(layer)
   template <typename Decode, typename Prefill>
   void PhaseGauge(const char* name, const char* help, const Decode& decode,
@@ -121,6 +129,27 @@ class LayerFamilies {
   std::vector<std::string> labels_;
   MetricsText& text_;
 };
+
+// Nothing until rows were counted: a device keeps them to itself.
+void AppendLocality(const Snapshot& snapshot, const ExpertRows& rows, int num_ranks,
+                    MetricsText& text) {
+  if (RowsOf(snapshot.ranks).computed == 0) return;
+  text.Gauge("moebius:routing_locality",
+             "Share of assignments that were computed on their token's own rank, in the window: "
+             "more is less to send; 0 without tokens.",
+             ShareOf(rows.at_home, rows));
+  text.Gauge("moebius:routing_locality_expected",
+             "What it is without any care: 1 over the ranks that experts are spread over.",
+             1.0 / num_ranks);
+  text.Gauge("moebius:routing_locality_copies",
+             "Share of assignments that were computed on their token's own rank by one of several "
+             "copies of their expert: what copies have brought home; 0 without tokens.",
+             ShareOf(rows.by_copy, rows));
+  text.Gauge("moebius:routing_locality_node",
+             "Share of assignments that were computed on their token's own machine; 0 without "
+             "tokens.",
+             ShareOf(rows.on_node, rows));
+}
 
 // What balancing has done; nothing where experts stay where they are.
 void AppendMoves(const moe::PlacementState& placement, MetricsText& text) {
@@ -146,12 +175,18 @@ void AppendMoves(const moe::PlacementState& placement, MetricsText& text) {
   text.Sample(moves.from_pool, {{"source", "host_pool"}});
   text.Sample(moves.from_checkpoint, {{"source", "checkpoint"}});
   text.Counter("moebius:eplb_corrupt_pieces_total",
-               "Pieces of experts that came with a wrong checksum, where experts move: 0 is good; "
-               "they are fetched again.",
+               "Pieces of experts, and whole ones where they were put, that had a wrong checksum, "
+               "where experts move: 0 is good; they are fetched again.",
                moves.num_corrupt);
   text.Counter("moebius:eplb_moving_seconds_total",
                "Time that changes were under way beside the steps, where experts move.",
                moves.seconds);
+  text.Counter("moebius:eplb_moving_steps_total", "Steps that ran meanwhile, where experts move.",
+               moves.num_steps);
+  text.Counter("moebius:eplb_stall_seconds_total",
+               "Time that steps waited for the changes themselves, where experts move: the slowest "
+               "rank's of each.",
+               moves.stall_seconds);
 }
 
 }  // namespace
@@ -172,6 +207,13 @@ void AppendExpertMetrics(const Snapshot& snapshot, const ExpertLoad& window,
   text.Gauge("moebius:expert_window_seconds",
              "How far back the gauges of experts and ranks look: about a minute.", window.seconds);
   families.Gauges(kExpertGauges);
+  families.Gauge("moebius:expert_effective_ratio_expected",
+                 "What moebius:expert_effective_ratio would be if each token took its experts at "
+                 "random; 0 without tokens.",
+                 [&](int layer) {
+                   return ExpectedEffectiveRatio(window.Layer(layer),
+                                                 snapshot.model.experts_per_token);
+                 });
   families.PhaseGauge(
       "moebius:expert_phase_imbalance",
       "moebius:expert_imbalance of generation and of prompts alone: 1 is good; 0 without tokens.",
@@ -194,13 +236,7 @@ void AppendBalanceMetrics(const Snapshot& snapshot, const ExpertLoad& window,
       "moebius:rank_imbalance of generation and of prompts alone: 1 is good; 0 without tokens.",
       [&](size_t layer) { return balance[layer].decode_ranks.imbalance(); },
       [&](size_t layer) { return balance[layer].prompt_ranks.imbalance(); });
-  text.Gauge("moebius:routing_locality",
-             "Share of assignments that were computed on their token's own rank, in the window: "
-             "more is less to send; 0 without tokens.",
-             LocalityOf(window.rows));
-  text.Gauge("moebius:routing_locality_expected",
-             "What it is without any care: 1 over the ranks that experts are spread over.",
-             1.0 / num_ranks);
+  AppendLocality(snapshot, window.rows, num_ranks, text);
   text.Gauge("moebius:eplb_epoch",
              "Number of the last placement that was committed: it grows with every change.",
              snapshot.placement.epoch);

@@ -57,7 +57,7 @@ ExpertLoad ExpertWindow::Advance(const moe::ExpertStats& now, double uptime,
     const Past* begin = &past_[static_cast<size_t>(at)];
     load.seconds = uptime - begin->uptime;
     load.counts = Difference(now, begin->counts);
-    load.rows = {rows.computed - begin->rows.computed, rows.at_home - begin->rows.at_home};
+    load.rows = rows - begin->rows;
     for (int i = 2; i <= kWindows; ++i) {
       const ptrdiff_t before = PastAt(uptime - i * seconds_);
       if (before < 0 || before == at) break;

@@ -13,10 +13,17 @@
 
 namespace moebius::serve {
 
-// Rows that the experts of all ranks computed, and those of them that were at home there.
+// Rows that the experts of all ranks computed.
 struct ExpertRows {
   int64_t computed = 0;
-  int64_t at_home = 0;
+  int64_t on_node = 0;  // of those, on their token's own machine
+  int64_t at_home = 0;  // and on its own rank
+  int64_t by_copy = 0;  // of those, by one of several copies of their expert
+
+  ExpertRows operator-(const ExpertRows& then) const {
+    return {computed - then.computed, on_node - then.on_node, at_home - then.at_home,
+            by_copy - then.by_copy};
+  }
 };
 
 // Assignments by layer and expert over some seconds.

@@ -11,7 +11,6 @@
 #include <string>
 #include <vector>
 
-#include "serve/counts_json.h"
 #include "serve/expert_balance.h"
 
 namespace moebius::serve {
@@ -91,6 +90,7 @@ Snapshot MakeSnapshot() {
     load.num_rows = 200 - 100 * rank;
     load.num_expert_rows = 300;
     load.num_home_rows = 150 - 75 * rank;
+    load.num_copy_rows = 30;
     load.dispatch_bytes = 4096;
     load.combine_bytes = 2048;
     load.num_latency_steps = 9;
@@ -185,7 +185,15 @@ TEST(Metrics, TheBalanceOfExpertsOverRanks) {
   EXPECT_EQ(Value(text, "moebius:eplb_epoch{" + kCommon + "}"), "3");
   EXPECT_EQ(Value(text, "moebius:routing_locality{" + kCommon + "}"), "0.375");
   EXPECT_EQ(Value(text, "moebius:routing_locality_expected{" + kCommon + "}"), "0.5");
+  EXPECT_EQ(Value(text, "moebius:routing_locality_copies{" + kCommon + "}"), "0.1");
+  EXPECT_EQ(Value(text, "moebius:routing_locality_node{" + kCommon + "}"), "1");
   EXPECT_EQ(text.find("moebius:eplb_plans_total"), std::string::npos) << "experts stay";
+  // A device does not say where rows were computed: nothing rather than 0.
+  for (engine::RankLoad& load : snapshot.ranks) load.num_expert_rows = 0;
+  text = Metrics("1").Text(snapshot);
+  EXPECT_EQ(text.find("moebius:routing_locality"), std::string::npos);
+  EXPECT_NE(text.find("moebius:rank_imbalance"), std::string::npos);
+  EXPECT_TRUE(json::parse(Metrics("1").Stats(snapshot, false))["balance"]["locality"].is_null());
   // Cut experts are on every rank: there is nothing to balance.
   for (engine::RankLoad& load : snapshot.ranks) load.expert_rank = -1;
   text = Metrics("1").Text(snapshot);
@@ -203,6 +211,8 @@ moe::PlacementState MovingPlacement() {
                     .num_slots = 9,
                     .num_bytes = 4096,
                     .seconds = 1.5,
+                    .num_steps = 70,
+                    .stall_seconds = 0.25,
                     .from_same_rank = 1,
                     .from_peer = 7,
                     .from_pool = 3,
@@ -229,6 +239,8 @@ TEST(Metrics, WhatBalancingHasDone) {
   EXPECT_EQ(value("fetched_experts_total", ",source=\"checkpoint\""), "4");
   EXPECT_EQ(value("corrupt_pieces_total"), "8");
   EXPECT_EQ(value("moving_seconds_total"), "1.5");
+  EXPECT_EQ(value("moving_steps_total"), "70");
+  EXPECT_EQ(value("stall_seconds_total"), "0.25");
 }
 
 TEST(Metrics, HttpStatusesAreClasses) {
@@ -266,6 +278,9 @@ TEST(Metrics, ExpertsAreToldByLayerAndWindow) {
   EXPECT_EQ(value(text, "moebius:expert_imbalance", 0), "1");
   EXPECT_EQ(value(text, "moebius:expert_imbalance", 1), "3");
   EXPECT_EQ(value(text, "moebius:experts_active", 1), "2");
+  EXPECT_EQ(value(text, "moebius:expert_effective_ratio", 1), "0.5");
+  // Two tokens of two of four experts each.
+  EXPECT_EQ(value(text, "moebius:expert_effective_ratio_expected", 1), "0.75");
   EXPECT_EQ(value(text, "moebius:expert_load_max", 1), "3");
   EXPECT_EQ(value(text, "moebius:expert_assignments_total", 1), "4");
   // A minute later only what came since counts, but for the counter.
@@ -420,7 +435,7 @@ TEST(StatsJson, HoldsGaugesCountersAndPercentiles) {
   EXPECT_EQ(stats["balance"]["imbalance"], json({1.0, 1.5}));
   EXPECT_EQ(stats["balance"]["imbalance_in_order"], json({1.0, 1.5}));
   EXPECT_EQ(stats["balance"]["starved"], json({0, 0}));
-  EXPECT_EQ(stats["balance"]["locality"], 0.375);
+  EXPECT_EQ(stats["balance"]["locality"], json({{"rank", 0.375}, {"copies", 0.1}, {"node", 1.0}}));
   EXPECT_TRUE(stats["balance"]["moves"].is_null()) << "experts stay";
 }
 
@@ -437,7 +452,9 @@ TEST(StatsJson, SaysWhatBalancingHasDone) {
                   {"bytes", 4096},
                   {"fetched", {{"same_rank", 1}, {"peer", 7}, {"host_pool", 3}, {"checkpoint", 4}}},
                   {"corrupt_pieces", 8},
-                  {"seconds", 1.5}}));
+                  {"seconds", 1.5},
+                  {"steps", 70},
+                  {"stall_seconds", 0.25}}));
 }
 
 TEST(StatsJson, ExpertsCanBeLeftOutAndEmptyPercentilesAreNull) {
@@ -448,28 +465,6 @@ TEST(StatsJson, ExpertsCanBeLeftOutAndEmptyPercentilesAreNull) {
   const json stats = json::parse(metrics.Stats(snapshot, /*with_experts=*/false));
   EXPECT_FALSE(stats.contains("experts"));
   EXPECT_TRUE(stats["latency"]["e2e"]["p99"].is_null());
-}
-
-TEST(CountsJson, HasEveryRankLayerAndPhase) {
-  moe::ExpertStats stats(2, 3);
-  stats.Count(0, std::vector<int32_t>{0, 0, 2});
-  stats.Count(1, std::vector<int32_t>{1});
-  stats.counts()[6] = 1;  // of expert 0's tokens in layer 0 one was a prompt's
-  ModelFacts model;
-  model.num_experts = 3;
-  model.experts_per_token = 2;
-  model.moe_layers = {4, 6};
-  const moe::PlacementState placement{
-      .epoch = 5, .slots = {.num_slots = 4, .layers = {{0, 1, 2, 0}, {2, 1, 0, 2}}}, .moves = {}};
-  EXPECT_EQ(CountsJson(model, placement, std::vector<moe::ExpertStats>{stats, {}}),
-            R"({"num_experts":3,"num_experts_per_token":2,"layers":[4,6],"epoch":5,)"
-            R"("slots":[[0,1,2,0],[2,1,0,2]],"ranks":[)"
-            R"({"decode":[[1,0,1],[0,1,0]],"prefill":[[1,0,0],[0,0,0]]},)"
-            R"({"decode":[[0,0,0],[0,0,0]],"prefill":[[0,0,0],[0,0,0]]}]})");
-  EXPECT_EQ(
-      CountsJson({}, {}, std::vector<moe::ExpertStats>(1)),
-      R"({"num_experts":0,"num_experts_per_token":0,"layers":[],"epoch":0,"slots":[],"ranks":[)"
-      R"({"decode":[],"prefill":[]}]})");
 }
 
 TEST(StatsJson, ARestartIsSeen) {

@@ -108,7 +108,17 @@ ordered_json Moves(const moe::PlacementState& placement) {
             {"host_pool", moves.from_pool},
             {"checkpoint", moves.from_checkpoint}}},
           {"corrupt_pieces", moves.num_corrupt},
-          {"seconds", moves.seconds}};
+          {"seconds", moves.seconds},
+          {"steps", moves.num_steps},
+          {"stall_seconds", moves.stall_seconds}};
+}
+
+// Shares of assignments; null until rows were counted, which a device does not.
+ordered_json Locality(const Snapshot& snapshot, const ExpertRows& rows) {
+  if (RowsOf(snapshot.ranks).computed == 0) return nullptr;
+  return {{"rank", ShareOf(rows.at_home, rows)},
+          {"copies", ShareOf(rows.by_copy, rows)},
+          {"node", ShareOf(rows.on_node, rows)}};
 }
 
 // Each list by layer.
@@ -119,7 +129,7 @@ ordered_json Balance(const Snapshot& snapshot, const ExpertLoad& window,
                           {"epoch", snapshot.placement.epoch},
                           {"statistics", snapshot.model.expert_statistics},
                           {"window_seconds", window.seconds},
-                          {"locality", LocalityOf(window.rows)},
+                          {"locality", Locality(snapshot, window.rows)},
                           {"moves", Moves(snapshot.placement)}};
   ordered_json lists;
   for (const char* name :

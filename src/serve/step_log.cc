@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "moe/balance/policy.h"
 #include "moe/exchange/mode.h"
 #include "serve/expert_balance.h"
 
@@ -23,28 +25,41 @@ constexpr size_t kFileBuffer = 1 << 20;
 // How evenly the ranks that hold experts got the layers' assignments, by MoE layer.
 void AppendRankBalance(const engine::StepRecord& record, std::string& out) {
   if (record.num_expert_ranks <= 0) return;
+  fmt::format_to(std::back_inserter(out), R"(,"epoch":{})", record.epoch);
+  if (record.placement == nullptr) return;
   std::vector<double> imbalances;
   std::vector<double> balancednesses;
   const auto num_experts = static_cast<size_t>(record.num_experts);
   const auto num_ranks = static_cast<int>(record.num_expert_ranks);
-  const moe::SlotAssignment in_order;
-  const moe::SlotAssignment& slots =
-      record.placement != nullptr ? record.placement->slots : in_order;
   for (size_t begin = 0; begin < record.expert_counts.size(); begin += num_experts) {
     const auto layer = record.expert_counts.subspan(begin, num_experts);
-    const std::vector<int32_t> placed =
-        slots.Of(static_cast<int>(begin / num_experts), record.num_experts, num_ranks);
-    const ExpertSpread spread = SpreadOf(
-        TokensOfExpertRanks(std::vector<int64_t>(layer.begin(), layer.end()), placed, num_ranks));
+    const std::vector<int32_t> placed = record.placement->slots.Of(
+        static_cast<int>(begin / num_experts), record.num_experts, num_ranks);
+    const std::vector<int64_t> counts(layer.begin(), layer.end());
+    const ExpertSpread spread = SpreadOf(moe::RankLoads(num_ranks, counts, placed));
     imbalances.push_back(spread.imbalance());
     balancednesses.push_back(spread.balancedness());
   }
   fmt::format_to(std::back_inserter(out),
                  R"(,"rank_imbalance":[{:.4g}],"rank_balancedness":[{:.4g}])",
                  fmt::join(imbalances, ","), fmt::join(balancednesses, ","));
-  if (record.placement != nullptr) {
-    fmt::format_to(std::back_inserter(out), R"(,"epoch":{})", record.placement->epoch);
+}
+
+// The share of experts that got any, by MoE layer, and what chance would give.
+void AppendEffectiveRatio(const engine::StepRecord& record, std::string& out) {
+  const auto num_experts = static_cast<size_t>(record.num_experts);
+  std::vector<double> ratios;
+  for (size_t begin = 0; begin < record.expert_counts.size(); begin += num_experts) {
+    const auto layer = record.expert_counts.subspan(begin, num_experts);
+    const auto num_idle = static_cast<double>(std::ranges::count(layer, 0));
+    ratios.push_back(1 - num_idle / static_cast<double>(num_experts));
   }
+  const auto first = record.expert_counts.first(num_experts);
+  fmt::format_to(std::back_inserter(out),
+                 R"(,"effective_ratio":[{:.4g}],"effective_ratio_expected":{:.4g})",
+                 fmt::join(ratios, ","),
+                 ExpectedEffectiveRatio(std::vector<int64_t>(first.begin(), first.end()),
+                                        record.experts_per_token));
 }
 
 void AppendExperts(const engine::StepRecord& record, std::string& out) {
@@ -56,6 +71,7 @@ void AppendExperts(const engine::StepRecord& record, std::string& out) {
     fmt::format_to(std::back_inserter(out), "{}[{}]", begin == 0 ? "" : ",", fmt::join(layer, ","));
   }
   out += ']';
+  AppendEffectiveRatio(record, out);
   AppendRankBalance(record, out);
 }
 

@@ -59,6 +59,7 @@ TEST(StepLog, ALineHoldsTheRecord) {
   engine::StepRecord record = Record(42);
   record.expert_counts = counts;
   record.num_experts = 3;
+  record.experts_per_token = 1;
   std::string line;
   AppendStepLine(record, 9, line);
   ASSERT_EQ(line.back(), '\n');
@@ -85,7 +86,9 @@ TEST(StepLog, ALineHoldsTheRecord) {
                                      {"head_s", 0.125e-3},
                                      {"sampling_s", 0.125e-3},
                                      {"dropped", 9},
-                                     {"experts", {{1, 2, 3}, {4, 5, 6}}}}));
+                                     {"experts", {{1, 2, 3}, {4, 5, 6}}},
+                                     {"effective_ratio", {1, 1}},
+                                     {"effective_ratio_expected", 0.9122}}));
 }
 
 TEST(StepLog, AStepThatRanksTookTogether) {
@@ -114,11 +117,17 @@ TEST(StepLog, HowEvenlyRanksGotIt) {
   record.expert_counts = counts;
   record.num_experts = 5;
   record.num_expert_ranks = 2;
+  record.epoch = 7;
   std::string line;
+  AppendStepLine(record, 0, line);
+  EXPECT_EQ(json::parse(line)["epoch"], 7);
+  EXPECT_FALSE(json::parse(line).contains("rank_imbalance")) << "nobody knows that placement now";
+  EXPECT_EQ(json::parse(line)["effective_ratio"], json({1, 0}));
+  record.placement = std::make_shared<const moe::PlacementState>();  // in order
+  line.clear();
   AppendStepLine(record, 0, line);
   EXPECT_EQ(json::parse(line)["rank_imbalance"], json({1.5, 0}));
   EXPECT_EQ(json::parse(line)["rank_balancedness"], json({0.6667, 0}));
-  EXPECT_FALSE(json::parse(line).contains("epoch"));
   // Expert 2 has a copy on each.
   moe::PlacementState placement{
       .epoch = 7, .slots = {.num_slots = 6, .layers = {{0, 1, 2, 3, 4, 2}}}, .moves = {}};
@@ -126,7 +135,6 @@ TEST(StepLog, HowEvenlyRanksGotIt) {
   line.clear();
   AppendStepLine(record, 0, line);
   EXPECT_EQ(json::parse(line)["rank_imbalance"][0], 1.25);
-  EXPECT_EQ(json::parse(line)["epoch"], 7);
 }
 
 TEST(StepLog, UncountedExpertsAreAbsent) {

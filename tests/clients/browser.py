@@ -114,6 +114,17 @@ class Browser:
             self.send("Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", windowsVirtualKeyCode=13,
                       text="\r")
 
-    def screenshot(self, path):
-        picture = self.send("Page.captureScreenshot", format="png", optimizeForSpeed=False)["data"]
+    def fit_height(self):
+        """All of the page."""
+        self.height = self.run("document.documentElement.scrollHeight")
+        self.send("Emulation.setDeviceMetricsOverride", width=self.width, height=self.height, deviceScaleFactor=1, mobile=False)
+
+    def screenshot(self, path, first=None, last=None):
+        """Of the window, or of what lies from one element (a selector) to another."""
+        clip = {}
+        if first:
+            clip["clip"] = self.run("""((first, last) => { const [a, b] = [first, last].map(s => document.querySelector(s).getBoundingClientRect());
+              return {x: a.left - 12, y: a.top - 12, width: b.right - a.left + 24, height: b.bottom - a.top + 24, scale: 1}; })
+              (""" + json.dumps(first) + "," + json.dumps(last) + ")")
+        picture = self.send("Page.captureScreenshot", format="png", optimizeForSpeed=False, **clip)["data"]
         pathlib.Path(path).write_bytes(base64.b64decode(picture))

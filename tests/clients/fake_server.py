@@ -89,7 +89,7 @@ class FakeServer:
                         "tpot": self.histogram(4, 50 * uptime), "e2e": self.histogram(10, 50 * uptime)}}
         stats["ranks"] = [self.rank(rank, uptime) for rank in range(self.num_ranks)]
         stats["balance"] = {"num_ranks": self.num_ranks, "window_seconds": 60,
-                            "epoch": 3, "statistics": True, "locality": 0.25, "moves": self.moves,
+                            "epoch": 3, "statistics": True, "locality": {"rank": 0.25, "copies": 0.1, "node": 1}, "moves": self.moves,
                             "balancedness": [0.5 + 0.4 * (layer % 2) for layer in range(self.num_layers)],
                             "imbalance": [1.2 + 0.4 * (layer % 2) for layer in range(self.num_layers)],
                             "imbalance_in_order": [2.0] * self.num_layers,

@@ -11,12 +11,14 @@
 #include "model/model_config.h"
 #include "moe/exchange/exchange.h"
 #include "platform/cuda/device.h"
+#include "platform/cuda/trace_range.h"
 
 namespace moebius::engine {
 
 using platform::cuda::CopyAsync;
 using platform::cuda::DeviceMemory;
 using platform::cuda::PinnedMemory;
+using platform::cuda::TraceRange;
 
 namespace {
 
@@ -211,6 +213,7 @@ StepHandle CudaRunner::Launch(const StepPlan& plan, const SharedStep* shared) {
   slot.plan = &plan;
   slot.step = shared != nullptr ? shared->step : plan.step_id;
   slot.dp_rows = shared != nullptr ? shared->dp_rows : std::vector<int64_t>();
+  slot.epoch = shared != nullptr ? shared->epoch : 0;
   const int64_t num_replays = num_replays_;
   QueueTimes times;
   SetShared(shared);
@@ -237,6 +240,7 @@ void CudaRunner::SetShared(const SharedStep* shared) {
 }
 
 Status CudaRunner::Queue(const StepPlan& plan, Slot& slot, QueueTimes& times) {
+  const TraceRange range(IsDecode(plan) ? "queue decode step" : "queue step with prompts");
   auto since = std::chrono::steady_clock::now();
   const auto lap = [&] {
     const auto begin = std::exchange(since, std::chrono::steady_clock::now());
@@ -340,12 +344,14 @@ Status CudaRunner::RunGraph(const GraphKey& key, const StagedPlan& staged, const
     return {};
   };
   if (const auto it = graphs_.find(key); it != graphs_.end()) {
+    const TraceRange range("replay graph");
     ++num_replays_;
     slot.mode = it->second.mode;
     return it->second.graph.Launch(stream());
   }
   // The first time kernels are loaded, which a capture does not allow.
   if (seen_keys_.insert(key).second) return forward();
+  const TraceRange range("capture graph");
   MOEBIUS_ASSIGN(platform::cuda::Graph graph, platform::cuda::Graph::Capture(stream(), forward));
   const auto made = graphs_.emplace(key, Captured{std::move(graph), slot.mode}).first;
   return made->second.graph.Launch(stream());
@@ -418,6 +424,7 @@ Status CudaRunner::QueueOutputs(const StagedPlan& staged, const Slot& slot) {
 }
 
 Result<StepOutput> CudaRunner::Wait(StepHandle step, std::chrono::milliseconds timeout) {
+  const TraceRange range("wait for step");
   MOEBIUS_CHECK_LT(num_waited_, num_launched_);
   Slot& slot = SlotAt(num_waited_);
   MOEBIUS_CHECK_EQ(slot.plan->step_id, step.step_id);
@@ -469,6 +476,7 @@ Result<StepOutput> CudaRunner::Read(const Slot& slot) {
   output.device_seconds = static_cast<double>(milliseconds) * 1e-3;
   output.exchange_mode = slot.mode;
   output.dp_rows = slot.dp_rows;
+  output.epoch = slot.epoch;
   Arena arena = ArenaOf(slot.outputs);
   const Drawn drawn(arena, sizes_.draws);
   for (size_t i = 0; i < plan.samples.size(); ++i) {
@@ -494,6 +502,7 @@ Result<StepOutput> CudaRunner::Read(const Slot& slot) {
                            slot.counts.size() / sizeof(int64_t));
     last_counts_.resize(counts.size() / 2);  // those of prompts come after all
     output.num_experts = model_->config().moe.num_experts;
+    output.experts_per_token = model_->config().moe.top_k;
     for (size_t i = 0; i < last_counts_.size(); ++i) {
       output.expert_counts.push_back(static_cast<int32_t>(counts[i] - last_counts_[i]));
       last_counts_[i] = counts[i];

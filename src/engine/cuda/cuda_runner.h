@@ -76,6 +76,7 @@ class CudaRunner final : public StepRunner {
     const StepPlan* plan = nullptr;
     int64_t step = -1;             // of all ranks
     std::vector<int64_t> dp_rows;  // that they brought
+    int64_t epoch = 0;             // of the placement
     moe::ExchangeMode mode = moe::ExchangeMode::kAuto;
     Status queued;
     platform::cuda::PinnedMemory rows;

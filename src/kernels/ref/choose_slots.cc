@@ -40,14 +40,13 @@ void ChooseReplicas(const ChooseSlotsArgs& args, int64_t t) {
   for (size_t j = 0; j < slots.size(); ++j) {
     if (slots[j] >= 0) continue;
     const auto [begin, end] = copies_of(experts[j]);
-    const uint32_t hash = HashOf(args.tokens[static_cast<size_t>(t)],
+    const uint64_t hash = HashOf(args.tokens[static_cast<size_t>(t)],
                                  args.choice.positions[static_cast<size_t>(t)], experts[j]);
-    size_t wished = begin;
-    while (table.until[wished] < hash) ++wished;
-    int32_t chosen = table.slots[wished];
+    const size_t wished = hash * (end - begin) >> 32;
+    int32_t chosen = table.slots[begin + wished];
     // From the wished one on, so that no copy is preferred.
     for (size_t i = 0; i < end - begin; ++i) {
-      const int32_t slot = table.slots[begin + (wished - begin + i) % (end - begin)];
+      const int32_t slot = table.slots[begin + (wished + i) % (end - begin)];
       if (!is_visited(rank_of(slot))) continue;
       chosen = slot;
       break;

@@ -6,6 +6,14 @@
 
 namespace moebius::moe {
 
+ExpertCost CostInRows(double expert_bytes, double flops_of_row, double flops_per_byte) {
+  ExpertCost cost{.seconds_per_row = 1};
+  if (flops_of_row > 0) {
+    cost.seconds_per_active_expert = expert_bytes * flops_per_byte / flops_of_row;
+  }
+  return cost;
+}
+
 double ProbabilityActive(double rows) {
   if (rows <= 0) return 0;
   if (rows >= 40) return 1;  // what is left is below half a unit in the last place

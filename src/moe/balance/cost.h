@@ -17,6 +17,11 @@ struct ExpertCost {
   double seconds_per_active_expert = 0;
 };
 
+// With the time of a row as its unit, where only ratios count: the weights of an expert, so many
+// bytes, are read in the time of that many rows. flops_of_row: operations that one row takes there;
+// flops_per_byte: operations that the device does while it reads a byte. 0 of either: rows alone.
+ExpertCost CostInRows(double expert_bytes, double flops_of_row, double flops_per_byte);
+
 // That a slot gets a row at all of which `rows` are expected: 1 - exp(-rows).
 double ProbabilityActive(double rows);
 

@@ -24,6 +24,18 @@ TEST(ExpertCost, WholeTilesAndWeights) {
   EXPECT_NEAR(SlotSeconds(cost, 0.01), 11.28, 0.06);
 }
 
+TEST(ExpertCost, WeightsInTheTimeOfRows) {
+  // 1000 parameters of 2 bytes: read in the time of 16000 operations, of which a row takes 2000.
+  const ExpertCost cost = CostInRows(2000, 2000, 8);
+  EXPECT_EQ(cost.seconds_per_row, 1);
+  EXPECT_EQ(cost.seconds_per_active_expert, 8);
+  for (const ExpertCost& rows : {CostInRows(2000, 2000, 0), CostInRows(0, 0, 8)}) {
+    EXPECT_EQ(rows.seconds_per_active_expert, 0);
+    EXPECT_DOUBLE_EQ(SlotSeconds(rows, 0.3), 0.3);
+    EXPECT_DOUBLE_EQ(SlotSeconds(rows, 30), 30);
+  }
+}
+
 TEST(ExpertCost, OfRanks) {
   const SlotShape shape{.num_experts = 2, .num_slots = 3, .num_ranks = 2};
   const ExpertCost cost{.seconds_per_row = 1};

@@ -6,6 +6,7 @@
 #include "moe/balance/cost.h"
 #include "moe/balance/load_trace.h"
 #include "moe/balance/policy.h"
+#include "moe/placement.h"
 
 namespace moebius::moe {
 namespace {
@@ -19,7 +20,7 @@ SlotList Improved(const SlotShape& shape, std::span<const double> load,
 
 double ImbalanceOf(const SlotShape& shape, std::span<const double> load,
                    std::span<const int32_t> list) {
-  return Imbalance(RankLoads(shape, load, list));
+  return Imbalance(RankLoads(shape.num_ranks, load, list));
 }
 
 // Every expert has a slot, every slot an expert, nothing lies in the empty places.
@@ -126,7 +127,9 @@ TEST(Improve, GroupsStayOnTheirNodes) {
 TEST(Improve, BringsNoCopiesAwayFromHome) {
   const SlotShape shape{
       .num_experts = 16, .num_slots = 20, .num_ranks = 4, .num_groups = 4, .num_nodes = 2};
-  SlotList list = InitialList(shape);  // rank 1's spare slot holds an expert of the other node
+  SlotList list =
+      LinearSlots(shape.num_experts, shape.num_ranks,
+                  shape.num_slots);  // rank 1's spare slot holds an expert of the other node
   const auto num_foreign = [&](const SlotList& slots) {
     int foreign = 0;
     for (int p = 0; p < 20; ++p) foreign += slots[static_cast<size_t>(p)] / 8 != p / 10 ? 1 : 0;

@@ -77,6 +77,28 @@ LoadMetrics Measure(std::span<const int64_t> counts) {
   return Measure(real);
 }
 
+double ExpectedActiveShare(int64_t num_experts, int64_t top_k, double num_tokens) {
+  if (num_experts == 0) return 0;
+  const double idle = 1 - static_cast<double>(top_k) / static_cast<double>(num_experts);
+  return 1 - std::pow(idle, num_tokens);
+}
+
+double Divergence(std::span<const double> counts, std::span<const double> reference) {
+  constexpr double kLeastShare = 1e-3;
+  const double sum = MeanOf(counts) * static_cast<double>(counts.size());
+  const double least = kLeastShare * MeanOf(reference);
+  if (sum <= 0 || least <= 0) return 0;
+  double reference_sum = 0;
+  for (const double count : reference) reference_sum += std::max(count, least);
+  double divergence = 0;
+  for (size_t i = 0; i < counts.size(); ++i) {
+    if (counts[i] <= 0) continue;
+    const double share = counts[i] / sum;
+    divergence += share * std::log(share * reference_sum / std::max(reference[i], least));
+  }
+  return std::max(0.0, divergence);
+}
+
 std::vector<int32_t> StarvedExperts(std::span<const std::vector<double>> windows) {
   if (windows.empty()) return {};
   const size_t num_looked_at = std::min<size_t>(windows.size(), kStarvedWindows);

@@ -17,6 +17,8 @@ inline constexpr int kStarvedWindows = 3;
 // A layer has collapsed where more of its experts are starved, or its entropy is lower.
 inline constexpr double kMostStarved = 0.05;
 inline constexpr double kLeastEntropy = 0.8;
+// A layer whose loads diverge more from those of a reference is routed differently.
+inline constexpr double kMostDivergence = 0.05;
 
 // Of a window without tokens: what an even one has, but that no expert is active.
 struct LoadMetrics {
@@ -40,6 +42,15 @@ struct LoadMetrics {
 // `counts`: tokens by expert, none negative. Starved: in this window.
 LoadMetrics Measure(std::span<const double> counts);
 LoadMetrics Measure(std::span<const int64_t> counts);
+
+// The share of experts that get any token where a router takes top_k of them at random, the same
+// for each: what active_share is to be compared with.
+double ExpectedActiveShare(int64_t num_experts, int64_t top_k, double num_tokens);
+
+// KL(counts || reference) of the shares of experts, in nats: 0 where both are alike. An expert that
+// the reference hardly took counts there as a thousandth of the mean: else it would be infinite.
+// Without tokens on either side 0.
+double Divergence(std::span<const double> counts, std::span<const double> reference);
 
 // `windows`: by window the tokens of each expert, the oldest first. The experts that were starved
 // in each of the last kStarvedWindows; with fewer windows, in all there are.

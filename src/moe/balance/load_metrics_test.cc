@@ -60,6 +60,27 @@ TEST(LoadMetrics, WithoutTokensOrExperts) {
   }
 }
 
+TEST(LoadMetrics, TheShareThatChanceWouldReach) {
+  EXPECT_DOUBLE_EQ(ExpectedActiveShare(4, 2, 1), 0.5);
+  EXPECT_DOUBLE_EQ(ExpectedActiveShare(4, 2, 3), 0.875);
+  EXPECT_DOUBLE_EQ(ExpectedActiveShare(256, 8, 0), 0);
+  EXPECT_NEAR(ExpectedActiveShare(256, 8, 1000), 1, 1e-12);
+}
+
+TEST(LoadMetrics, DivergenceIsOfShares) {
+  const std::vector<double> even = {1, 1};
+  const std::vector<double> skewed = {300, 100};
+  EXPECT_DOUBLE_EQ(Divergence(even, std::vector<double>{50, 50}), 0);
+  EXPECT_DOUBLE_EQ(Divergence(skewed, even), 0.75 * std::log(1.5) + 0.25 * std::log(0.5));
+  // An expert that the reference never took.
+  const std::vector<double> all_on_0 = {200, 0};
+  EXPECT_NEAR(Divergence(even, all_on_0), 0.5 * std::log(0.5) + 0.5 * std::log(0.5 * 2001), 1e-3);
+  EXPECT_NEAR(Divergence(all_on_0, all_on_0), 0, 1e-3);
+  const std::vector<double> none = {0, 0};
+  EXPECT_EQ(Divergence(none, even), 0);
+  EXPECT_EQ(Divergence(even, none), 0);
+}
+
 TEST(LoadMetrics, StarvedInEachOfTheLastWindows) {
   const std::vector<double> all = {50, 50, 50};
   const std::vector<double> without_0 = {0, 50, 50};

@@ -14,10 +14,14 @@ std::string Range(std::span<const int64_t> layers) {
 
 }  // namespace
 
+int64_t NumSlotsOf(const BalanceOptions& options, int64_t num_experts) {
+  return options.num_slots > 0 ? options.num_slots : num_experts + options.num_redundant;
+}
+
 Result<SlotAssignment> SlotsOf(const BalanceOptions& options, int64_t num_experts,
                                std::span<const int64_t> moe_layers, int num_ranks) {
   SlotAssignment slots;
-  slots.num_slots = options.num_slots > 0 ? options.num_slots : num_experts + options.num_redundant;
+  slots.num_slots = NumSlotsOf(options, num_experts);
   if (slots.num_slots < num_experts) {
     return MakeError(ErrorCode::kInvalidArgument,
                      "load_balancer.num_slots is {}, expected at least {}, one for each expert, or "

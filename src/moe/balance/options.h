@@ -19,7 +19,12 @@ struct OnlineBalance {
   int64_t step_interval = 100;     // steps from one change to the next, at least
   // Tokens that a layer has counted since it was last looked at, divided by its experts, at least.
   int64_t min_tokens_per_expert = 128;
-  double min_gain = 0.05;  // that a layer's imbalance (max / mean - 1) must lose by one
+  // Of a layer, what its busiest rank must lose by one, as a part of a mean rank's predicted time.
+  double min_gain = 0.05;
+  // What predicts that time: operations that a rank does while it reads a byte of weights. 0: time
+  // is tokens alone, as if weights were there already. (One AVX-512 core multiplies 110 to 130
+  // GFLOP/s and reads 11 to 15 GB/s: bench/results/kernels-cpu.md.)
+  double flops_per_byte = 8;
   // Slots of each rank beside those of its layers, where experts arrive: what one change writes on
   // a rank at most.
   int num_staging = 4;
@@ -41,6 +46,9 @@ struct BalanceOptions {
   OnlineBalance online;
   bool is_on = false;  // as somebody asked, whatever for
 };
+
+// Of a layer; as it stands, legal or not.
+int64_t NumSlotsOf(const BalanceOptions& options, int64_t num_experts);
 
 // The slots of `moe_layers`, which are layers of the model, on so many ranks. The slots of a list
 // follow each other on the ranks, as even as they go, the first ranks one more. kInvalidArgument

@@ -10,7 +10,6 @@
 #include "moe/balance/cost.h"
 #include "moe/balance/plans.h"
 #include "moe/balance/replicas.h"
-#include "moe/placement.h"
 
 namespace moebius::moe {
 namespace {
@@ -104,6 +103,25 @@ Status CheckOptions(const ImproveOptions& options) {
   return within("the number of tokens that the cost is for", options.tokens, 1e15);
 }
 
+// share(load, copies, copy): what the n-th copy of an expert gets.
+template <typename Load, typename Share>
+std::vector<Load> LoadsOfRanks(int num_ranks, std::span<const Load> load,
+                               std::span<const int32_t> experts, const Share& share) {
+  std::vector<int> copies(load.size());
+  for (const int32_t e : experts) {
+    if (e >= 0) ++copies[static_cast<size_t>(e)];
+  }
+  std::vector<int> seen(load.size());
+  std::vector<Load> loads(static_cast<size_t>(num_ranks));
+  const size_t places_per_rank = experts.size() / loads.size();
+  for (size_t p = 0; p < experts.size(); ++p) {
+    if (experts[p] < 0) continue;
+    const auto e = static_cast<size_t>(experts[p]);
+    loads[p / places_per_rank] += share(load[e], copies[e], seen[e]++);
+  }
+  return loads;
+}
+
 }  // namespace
 
 Status CheckShape(const SlotShape& shape) {
@@ -159,23 +177,17 @@ Result<SlotList> PlanLayer(BalancePolicy policy, const SlotShape& shape,
   return policy == BalancePolicy::kDeepSeek ? PlanDeepSeek(shape, load) : PlanTrtllm(shape, load);
 }
 
-SlotList InitialList(const SlotShape& shape) {
-  return LinearSlots(shape.num_experts, shape.num_ranks, shape.num_slots);
+std::vector<double> RankLoads(int num_ranks, std::span<const double> load,
+                              std::span<const int32_t> experts) {
+  return LoadsOfRanks(num_ranks, load, experts,
+                      [](double all, int copies, int /*copy*/) { return all / copies; });
 }
 
-std::vector<double> RankLoads(const SlotShape& shape, std::span<const double> load,
-                              std::span<const int32_t> experts) {
-  std::vector<int> copies(load.size());
-  for (const int32_t e : experts) {
-    if (e >= 0) ++copies[static_cast<size_t>(e)];
-  }
-  std::vector<double> loads(static_cast<size_t>(shape.num_ranks));
-  for (size_t p = 0; p < experts.size(); ++p) {
-    if (experts[p] < 0) continue;
-    const auto e = static_cast<size_t>(experts[p]);
-    loads[p / static_cast<size_t>(shape.places_per_rank())] += load[e] / copies[e];
-  }
-  return loads;
+std::vector<int64_t> RankLoads(int num_ranks, std::span<const int64_t> load,
+                               std::span<const int32_t> experts) {
+  return LoadsOfRanks(num_ranks, load, experts, [](int64_t all, int copies, int copy) {
+    return all / copies + (copy < all % copies ? 1 : 0);
+  });
 }
 
 double Imbalance(std::span<const double> loads) {

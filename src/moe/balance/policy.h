@@ -63,15 +63,16 @@ struct ImproveOptions {
   // Stops where the imbalance (max / mean - 1, by rank) is at most this, or the heaviest rank
   // within so much of what no placement can beat.
   double good_enough = 0.005;
-  // No change at all unless it takes at least this from the imbalance (hysteresis). Of a first
-  // placement, which has no present one, nothing is asked.
+  // No change at all unless it takes at least this part of a mean rank's load, by which it is
+  // judged, from the heaviest one (hysteresis). Of a first placement, which has no present one,
+  // nothing is asked.
   double min_gain = 0;
   // An update makes only moves that take at least this part of a mean rank's load from those above
   // good_enough, for each slot that they write: what a slot's bytes are worth. It may then stop
   // above good_enough.
   double slot_gain = 0.0075;
   int max_moves = 1 << 30;  // slots that get another expert
-  // Levels predicted seconds instead of tokens, for steps of so many rows (tokens x top_k).
+  // Loads are predicted seconds instead of tokens, of steps of so many rows (tokens x top_k).
   const ExpertCost* cost = nullptr;
   double tokens = 0;
 };
@@ -83,13 +84,12 @@ Result<SlotList> PlanLayer(BalancePolicy policy, const SlotShape& shape,
                            std::span<const double> load, std::span<const int32_t> present,
                            const ImproveOptions& options = {});
 
-// What a deployment starts with that knows no load: rank r's slots hold experts r E / R and on, the
-// spare ones its neighbour's first (TensorRT-LLM's default, where ranks divide slots).
-SlotList InitialList(const SlotShape& shape);
-
-// Every place's rank is number / places_per_rank; adds load / copies.
-std::vector<double> RankLoads(const SlotShape& shape, std::span<const double> load,
+// What each of the ranks, which have as many places each, gets of a load. Whole tokens stay whole:
+// of those that an expert's copies cannot share evenly its first ones get one more.
+std::vector<double> RankLoads(int num_ranks, std::span<const double> load,
                               std::span<const int32_t> experts);
+std::vector<int64_t> RankLoads(int num_ranks, std::span<const int64_t> load,
+                               std::span<const int32_t> experts);
 // max / mean - 1; 0 where all are 0.
 double Imbalance(std::span<const double> loads);
 // What no placement of so many slots can beat, copies being the only means: with the best copies

@@ -5,6 +5,8 @@
 #include <limits>
 #include <numeric>
 
+#include "moe/placement.h"
+
 namespace moebius::moe {
 namespace {
 
@@ -48,7 +50,7 @@ TEST(PlanLayer, TrtllmWorkedExample) {
   const std::vector<double> load = {60, 10, 30, 20, 40, 40};
   const SlotList list = PlanOf(BalancePolicy::kTrtllm, shape, load);
   EXPECT_EQ(list, (SlotList{4, 2, 5, 1, 0, 0, 3, 5}));
-  EXPECT_EQ(RankLoads(shape, load, list), (std::vector<double>{100, 100}));
+  EXPECT_EQ(RankLoads(shape.num_ranks, load, list), (std::vector<double>{100, 100}));
   EXPECT_EQ(NumSameRankCopies(shape, list), 1);
 }
 
@@ -109,27 +111,45 @@ TEST(ParsePolicy, ByName) {
       "balance policy 'improv', expected deepseek, trtllm or improve (did you mean improve?)");
 }
 
-TEST(InitialList, TrtllmsDefaultAndUnevenRanks) {
-  const SlotShape even{.num_experts = 6, .num_slots = 8, .num_ranks = 2};
-  EXPECT_EQ(InitialList(even), (SlotList{0, 1, 2, 3, 3, 4, 5, 0}));
+TEST(PlanLayer, TakesLinearSlotsAsPresent) {
   for (int experts = 1; experts <= 14; ++experts) {
     for (int slots = experts; slots <= 16; ++slots) {
       for (int ranks = 1; ranks <= slots; ++ranks) {
         const SlotShape shape{.num_experts = experts, .num_slots = slots, .num_ranks = ranks};
         const std::vector<double> load(static_cast<size_t>(experts), 1);
         // The check of a present list says whether every expert is there and every slot filled.
-        EXPECT_TRUE(PlanLayer(BalancePolicy::kImprove, shape, load, InitialList(shape)))
+        EXPECT_TRUE(
+            PlanLayer(BalancePolicy::kImprove, shape, load, LinearSlots(experts, ranks, slots)))
             << experts << " experts, " << slots << " slots, " << ranks << " ranks";
       }
     }
   }
 }
 
+TEST(RankLoads, UnevenExpertsLieAsTheyArePlaced) {
+  // 7 experts on 3 ranks: 3, 2 and 2.
+  const std::vector<int64_t> counts = {1, 2, 3, 10, 20, 100, 200};
+  const auto in_order = [&](size_t num_experts, int num_ranks) {
+    return RankLoads(num_ranks, std::span(counts).first(num_experts),
+                     LinearSlots(static_cast<int64_t>(num_experts), num_ranks));
+  };
+  EXPECT_EQ(in_order(7, 3), (std::vector<int64_t>{6, 30, 300}));
+  EXPECT_EQ(in_order(7, 1), (std::vector<int64_t>{336}));
+  EXPECT_EQ(in_order(2, 4), (std::vector<int64_t>{1, 2, 0, 0}));
+}
+
+TEST(RankLoads, CopiesShareAndNoTokenIsLost) {
+  const SlotList list = {0, 1, 0, -1, 0, 1};
+  EXPECT_EQ(RankLoads(3, std::vector<int64_t>{11, 4}, list),
+            (std::vector<int64_t>{4 + 2, 4, 3 + 2}));
+  EXPECT_EQ(RankLoads(3, std::vector<double>{12, 5}, list), (std::vector<double>{6.5, 4, 6.5}));
+}
+
 TEST(Measures, OfAList) {
   const SlotShape shape{.num_experts = 3, .num_slots = 5, .num_ranks = 2};
   const std::vector<double> load = {6, 3, 1};
   const SlotList list = {0, 1, -1, 0, 0, 2};
-  EXPECT_EQ(RankLoads(shape, load, list), (std::vector<double>{5, 5}));
+  EXPECT_EQ(RankLoads(shape.num_ranks, load, list), (std::vector<double>{5, 5}));
   EXPECT_DOUBLE_EQ(Imbalance(std::vector<double>{1, 2, 3}), 0.5);
   EXPECT_EQ(Imbalance(std::vector<double>{0, 0}), 0);
   EXPECT_EQ(NumMoves(list, SlotList{0, 2, -1, 1, 0, 2}), 2);

@@ -6,6 +6,8 @@
 #include <iterator>
 #include <numeric>
 
+#include "moe/placement.h"
+
 namespace moebius::moe {
 namespace {
 
@@ -17,7 +19,8 @@ class Replayer {
         shape_(shape),
         policy_(policy),
         options_(options),
-        lists_(static_cast<size_t>(trace.num_layers), InitialList(shape)) {
+        lists_(static_cast<size_t>(trace.num_layers),
+               LinearSlots(shape.num_experts, shape.num_ranks, shape.num_slots)) {
     past_ = {trace.num_layers, trace.num_experts, {trace.windows.front()}};
     result_.policy = policy ? PolicyName(*policy) : "none";
   }
@@ -25,7 +28,7 @@ class Replayer {
   Result<ReplayResult> Run() {
     for (size_t w = 1; w < trace_.windows.size(); ++w) {
       if ((w - 1) % static_cast<size_t>(options_.windows_per_update) == 0) {
-        if (policy_) MOEBIUS_TRY(Update());
+        if (policy_) MOEBIUS_TRY(Update(w - 1));
         JudgePlan();
       }
       Judge(w);
@@ -39,15 +42,23 @@ class Replayer {
   }
 
  private:
-  Status Update() {
+  double StepTokens(std::span<const double> load) const {
+    if (options_.tokens > 0) return options_.tokens;
+    return std::accumulate(load.begin(), load.end(), 0.0);
+  }
+
+  // window: the last one before.
+  Status Update(size_t window) {
     const bool first = num_plans_ == 0;
     const auto begin = std::chrono::steady_clock::now();
+    ImproveOptions improve = options_.improve;
     std::vector<SlotList> next;
     for (int l = 0; l < trace_.num_layers; ++l) {
       const SlotList& present = lists_[static_cast<size_t>(l)];
+      improve.tokens = StepTokens(trace_.Layer(window, l));
       MOEBIUS_ASSIGN(SlotList list,
                      PlanLayer(*policy_, shape_, past_.Layer(0, l),
-                               first ? std::span<const int32_t>() : present, options_.improve));
+                               first ? std::span<const int32_t>() : present, improve));
       next.push_back(std::move(list));
     }
     const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - begin;
@@ -63,7 +74,7 @@ class Replayer {
     ++num_plans_;
     for (int l = 0; l < trace_.num_layers; ++l) {
       result_.planned_imbalance +=
-          Imbalance(RankLoads(shape_, past_.Layer(0, l), lists_[static_cast<size_t>(l)]));
+          Imbalance(RankLoads(shape_.num_ranks, past_.Layer(0, l), lists_[static_cast<size_t>(l)]));
     }
   }
 
@@ -71,11 +82,9 @@ class Replayer {
     for (int l = 0; l < trace_.num_layers; ++l) {
       const SlotList& list = lists_[static_cast<size_t>(l)];
       const std::span<const double> load = trace_.Layer(window, l);
-      const double all = std::accumulate(load.begin(), load.end(), 0.0);
-      result_.imbalance += Imbalance(RankLoads(shape_, load, list));
+      result_.imbalance += Imbalance(RankLoads(shape_.num_ranks, load, list));
       result_.best_imbalance += BestImbalance(shape_, load);
-      result_.step_seconds += LayerSeconds(options_.cost, shape_, load, list,
-                                           options_.tokens > 0 ? options_.tokens : all);
+      result_.step_seconds += LayerSeconds(options_.cost, shape_, load, list, StepTokens(load));
     }
   }
 

@@ -20,7 +20,7 @@ struct ReplayOptions {
   // Of kImprove: no chance movement of a steady load is worth a slot.
   ImproveOptions improve{.min_gain = 0.02};
   double bytes_per_expert = 0;
-  ExpertCost cost;    // judges every policy; whether kImprove plans by it says improve.cost
+  ExpertCost cost;    // judges every policy; whether kImprove plans by one says improve.cost
   double tokens = 0;  // tokens x top_k of a step, for the predicted time; 0: as a window has
 };
 
@@ -38,7 +38,7 @@ struct ReplayResult {
   double planning_seconds = 0;   // of all layers, a plan
 };
 
-// No policy: InitialList all the time. kInvalidArgument: the trace, the shape or what the policy
+// No policy: LinearSlots all the time. kInvalidArgument: the trace, the shape or what the policy
 // cannot plan for.
 Result<ReplayResult> Replay(const LoadTrace& trace, const SlotShape& shape,
                             std::optional<BalancePolicy> policy, const ReplayOptions& options);

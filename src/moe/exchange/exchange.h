@@ -18,7 +18,7 @@ namespace moebius::moe {
 struct DispatchArgs {
   Mat rows;                        // [T, H] act: this rank's tokens
   std::span<const int32_t> slots;  // [T * k]: the slot of each (token, choice) pair; negative: none
-  std::span<const float> weights;  // [T * k]: of the router
+  std::span<const float> weights;  // [T * k]: of the router; empty: all 1 (see brings_weights)
   int64_t k = 1;
   int64_t num_slots = 0;  // of all ranks
   int64_t most_rows = 0;  // that any rank brings, where that is known; else 0
@@ -68,6 +68,10 @@ class Exchange {
   virtual int64_t num_expert_rows() const { return 0; }
   // Of this rank's own tokens, likewise: what it computed at home.
   virtual int64_t num_home_rows() const { return 0; }
+
+  // DispatchedRows has weights. Who needs them (experts that scale what they read) and does not get
+  // them scales rows of one choice before they leave, and dispatches without weights.
+  virtual bool brings_weights() const { return true; }
 
   // `arena` gives what the result needs until Combine.
   virtual DispatchedRows Dispatch(kernels::ExecContext& ctx, const DispatchArgs& args,

@@ -8,6 +8,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -31,21 +33,33 @@ class ExpertStore {
     std::vector<Slot> slots;
   };
 
+  // Bytes of an expert that lie elsewhere than in a slot, for as long as this does.
+  struct Stored {
+    std::span<const std::byte> bytes;
+    std::optional<uint64_t> checksum;   // of the whole expert, where the source has kept one
+    std::shared_ptr<const void> owner;  // of bytes that were made for the asker
+  };
+
   virtual ~ExpertStore() = default;
 
   // `layer` counts the MoE layers of the whole model, here as everywhere below. 0: the layer is
   // another rank's.
   virtual size_t ExpertBytes(int layer) const = 0;
+  // This rank's slots of a layer, none of another rank's.
+  virtual int NumSlots(int layer) const = 0;
   // Shared by all layers.
   virtual int num_staging() const = 0;
 
   // Of what steps compute from now.
   virtual void Read(int layer, int local_slot, size_t offset, std::span<std::byte> out) const = 0;
   virtual void Write(int staging, size_t offset, std::span<const std::byte> in) = 0;
+  // What lies there now.
+  virtual void ReadStaging(int staging, size_t offset, std::span<std::byte> out) const = 0;
 
-  // A whole expert from elsewhere than a peer. kUnsupported: there is no such source.
-  virtual Status FetchFromPool(int layer, ExpertId expert, int staging) = 0;
-  virtual Status FetchFromCheckpoint(int layer, ExpertId expert, int staging) = 0;
+  // An expert's bytes from `offset` on, from elsewhere than a peer: as many as the source has at
+  // once. kUnsupported: there is no such source.
+  virtual Result<Stored> FromPool(int layer, ExpertId expert, size_t offset) = 0;
+  virtual Result<Stored> FromCheckpoint(int layer, ExpertId expert, size_t offset) = 0;
 
   // Makes the tables of a change; nothing is visible yet. The changes of layers that are another
   // rank's are left out.

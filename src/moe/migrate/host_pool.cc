@@ -1,11 +1,13 @@
 #include "moe/migrate/host_pool.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "base/check.h"
 #include "base/log.h"
 #include "base/math.h"
+#include "moe/migrate/expert_checksum.h"
 #include "moe/migrate/host_pool_names.h"
 #include "platform/shared_memory_room.h"
 
@@ -16,12 +18,18 @@ int FirstExpertOf(const HostPoolOptions& options, int local_rank) {
   return static_cast<int>(int64_t{options.num_experts} * local_rank / options.num_local_ranks);
 }
 
-size_t StrideOf(size_t expert_bytes) { return RoundUp(expert_bytes, HostPool::kAlignment); }
+// Of an expert's checksum, from where the expert begins.
+size_t ChecksumOffset(size_t expert_bytes) { return RoundUp(expert_bytes, sizeof(uint64_t)); }
+
+size_t StrideOf(size_t expert_bytes) {
+  return RoundUp(ChecksumOffset(expert_bytes) + sizeof(uint64_t), HostPool::kAlignment);
+}
 
 // Without the page that a segment has of its own; 0: the rank has no expert, or not of this layer.
 size_t SegmentBytes(const HostPoolOptions& options, size_t layer, int local_rank) {
   const int count = FirstExpertOf(options, local_rank + 1) - FirstExpertOf(options, local_rank);
-  return StrideOf(options.expert_bytes[layer]) * static_cast<size_t>(count);
+  const size_t bytes = options.expert_bytes[layer];
+  return bytes > 0 ? StrideOf(bytes) * static_cast<size_t>(count) : 0;
 }
 
 Status CheckPoolOptions(const HostPoolOptions& options) {
@@ -122,20 +130,28 @@ platform::NamedMemory& HostPool::At(int layer, int local_rank) {
                    static_cast<size_t>(local_rank)];
 }
 
-std::span<const std::byte> HostPool::Slice(const platform::NamedMemory& memory, int layer,
-                                           int expert) const {
-  const size_t bytes = options_.expert_bytes[static_cast<size_t>(layer)];
+size_t HostPool::OffsetOf(int layer, int expert) const {
   const auto index = static_cast<size_t>(expert - FirstOf(OwnerOf(expert)));
-  return memory.bytes().subspan(index * StrideOf(bytes), bytes);
+  return index * StrideOf(options_.expert_bytes[static_cast<size_t>(layer)]);
 }
 
-std::span<std::byte> HostPool::Mine(int layer, int expert) {
+void HostPool::Fill(int layer, int expert, std::span<const std::span<const std::byte>> parts) {
   MOEBIUS_CHECK(layer >= 0 && static_cast<size_t>(layer) < options_.expert_bytes.size());
   MOEBIUS_CHECK(expert >= first() && expert < end());
-  const platform::NamedMemory& memory = At(layer, options_.local_rank);
-  const std::span<const std::byte> slice = Slice(memory, layer, expert);
-  const auto offset = static_cast<size_t>(slice.data() - memory.bytes().data());
-  return memory.writable().subspan(offset, slice.size());
+  const size_t size = options_.expert_bytes[static_cast<size_t>(layer)];
+  std::byte* const begin =
+      At(layer, options_.local_rank).writable().subspan(OffsetOf(layer, expert)).data();
+  size_t done = 0;
+  ExpertChecksum checksum;
+  for (const std::span<const std::byte> part : parts) {
+    MOEBIUS_CHECK_LE(part.size(), size - done);
+    std::memcpy(begin + done, part.data(), part.size());
+    checksum.Add(part);
+    done += part.size();
+  }
+  MOEBIUS_CHECK_EQ(done, size);
+  const uint64_t value = checksum.value();
+  std::memcpy(begin + ChecksumOffset(size), &value, sizeof(value));
 }
 
 void HostPool::Seal() {
@@ -145,7 +161,7 @@ void HostPool::Seal() {
   }
 }
 
-Result<std::span<const std::byte>> HostPool::Get(int layer, int expert) {
+Result<HostPool::Entry> HostPool::Get(int layer, int expert) {
   MOEBIUS_CHECK(layer >= 0 && static_cast<size_t>(layer) < options_.expert_bytes.size());
   MOEBIUS_CHECK(expert >= 0 && expert < options_.num_experts);
   const int owner = OwnerOf(expert);
@@ -165,7 +181,10 @@ Result<std::span<const std::byte>> HostPool::Get(int layer, int expert) {
     }
     memory = std::move(opened);
   }
-  return Slice(memory, layer, expert);
+  const size_t size = options_.expert_bytes[static_cast<size_t>(layer)];
+  Entry entry{.bytes = memory.bytes().subspan(OffsetOf(layer, expert), size)};
+  std::memcpy(&entry.checksum, entry.bytes.data() + ChecksumOffset(size), sizeof(entry.checksum));
+  return entry;
 }
 
 }  // namespace moebius::moe

@@ -1,12 +1,14 @@
 // One copy of every expert a node, in shared memory with names: where an online move finds an
 // expert that no peer may give it. Each local rank of the node owns a contiguous share of the
-// experts of every layer, fills and seals it; the others map it when they first ask. Optional:
-// peers and the checkpoint have the same bytes.
+// experts of every layer, fills and seals it; the others map it when they first ask. Behind each
+// expert is the checksum of what it was filled from. Optional: peers and the checkpoint have the
+// same bytes.
 //
 // A rank owns its HostPool and fills it on one thread; from then on Get may be called from any.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -46,14 +48,19 @@ class HostPool {
   int first() const { return FirstOf(options_.local_rank); }
   int end() const { return FirstOf(options_.local_rank + 1); }
 
-  // The bytes of one of them, to be filled before Seal.
-  std::span<std::byte> Mine(int layer, int expert);
+  // Writes one of them, before Seal: parts that follow each other and are all of its bytes.
+  void Fill(int layer, int expert, std::span<const std::span<const std::byte>> parts);
   // All are filled; nobody writes again.
   void Seal();
 
-  // Any expert's bytes, for as long as the pool lives. kNotFound, kUnavailable: its owner has not
-  // made, has not filled or no longer has it; kCorrupt: the segment is not of this model's size.
-  Result<std::span<const std::byte>> Get(int layer, int expert);
+  struct Entry {
+    std::span<const std::byte> bytes;
+    uint64_t checksum = 0;  // of what they were filled from (expert_checksum.h)
+  };
+  // Any expert's, for as long as the pool lives. kNotFound, kUnavailable: its owner has not made,
+  // has not filled or no longer has it; kCorrupt: the segment is not of this model's size. Whether
+  // the bytes have their checksum is for the one who reads them.
+  Result<Entry> Get(int layer, int expert);
 
   // Of the whole node, all segments.
   static size_t TotalBytes(const HostPoolOptions& options);
@@ -63,8 +70,8 @@ class HostPool {
   // The first expert of a local rank's share.
   int FirstOf(int local_rank) const;
   int OwnerOf(int expert) const;
-  std::span<const std::byte> Slice(const platform::NamedMemory& memory, int layer,
-                                   int expert) const;
+  // Where an expert begins in its owner's segment.
+  size_t OffsetOf(int layer, int expert) const;
   platform::NamedMemory& At(int layer, int local_rank);
 
   HostPoolOptions options_;

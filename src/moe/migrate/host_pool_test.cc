@@ -6,15 +6,20 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <fstream>
+#include <span>
+#include <string>
 #include <thread>
 #include <vector>
 
+#include "moe/migrate/expert_checksum.h"
 #include "moe/migrate/host_pool_names.h"
 
 namespace moebius::moe {
 namespace {
 
 constexpr int kNumLayers = 3;
+constexpr std::array<size_t, kNumLayers> kExpertBytes = {1000, 4096, 77};
 
 // Two test programs that run at once have two bases.
 std::string BaseOf(const char* test) { return fmt::format("moebius_pool_{}_{}", getpid(), test); }
@@ -26,7 +31,7 @@ HostPoolOptions PoolOptions(const std::string& base, int num_experts, int local_
   options.num_experts = num_experts;
   options.local_rank = local_rank;
   options.num_local_ranks = num_local_ranks;
-  options.expert_bytes = {1000, 4096, 77};
+  options.expert_bytes.assign(kExpertBytes.begin(), kExpertBytes.end());
   return options;
 }
 
@@ -35,9 +40,18 @@ std::byte Filling(int layer, int expert) { return static_cast<std::byte>(1 + 50 
 void FillPool(HostPool& pool) {
   for (int layer = 0; layer < kNumLayers; ++layer) {
     for (int expert = pool.first(); expert < pool.end(); ++expert) {
-      std::ranges::fill(pool.Mine(layer, expert), Filling(layer, expert));
+      const std::vector<std::byte> bytes(kExpertBytes[static_cast<size_t>(layer)],
+                                         Filling(layer, expert));
+      const auto all = std::span<const std::byte>(bytes);
+      pool.Fill(layer, expert, std::array{all.first(70), all.subspan(70)});
     }
   }
+}
+
+uint64_t ChecksumOf(std::span<const std::byte> bytes) {
+  ExpertChecksum checksum;
+  checksum.Add(bytes);
+  return checksum.value();
 }
 
 std::vector<HostPool> MakePools(const std::string& base, int num_experts, int num_local_ranks) {
@@ -62,12 +76,13 @@ TEST(HostPool, EveryRankSeesEveryExpertWhateverTheirNumber) {
     for (HostPool& pool : pools) {
       for (int layer = 0; layer < kNumLayers; ++layer) {
         for (int expert = 0; expert < num_experts; ++expert) {
-          const auto bytes = pool.Get(layer, expert);
-          ASSERT_TRUE(bytes) << bytes.error().message();
-          EXPECT_EQ(bytes->size(), (std::array<size_t, 3>{1000, 4096, 77}[layer]));
-          EXPECT_EQ(reinterpret_cast<uintptr_t>(bytes->data()) % HostPool::kAlignment, 0U);
+          const auto entry = pool.Get(layer, expert);
+          ASSERT_TRUE(entry) << entry.error().message();
+          EXPECT_EQ(entry->bytes.size(), kExpertBytes[static_cast<size_t>(layer)]);
+          EXPECT_EQ(reinterpret_cast<uintptr_t>(entry->bytes.data()) % HostPool::kAlignment, 0U);
           EXPECT_TRUE(std::ranges::all_of(
-              *bytes, [&](std::byte b) { return b == Filling(layer, expert); }));
+              entry->bytes, [&](std::byte b) { return b == Filling(layer, expert); }));
+          EXPECT_EQ(ChecksumOf(entry->bytes), entry->checksum);
         }
       }
     }
@@ -85,7 +100,7 @@ TEST(HostPool, AskingTooEarlyIsAnErrorAndLaterItIsThere) {
   EXPECT_EQ(pools[0].Get(1, 4).error().code(), ErrorCode::kUnavailable);
   FillPool(pools[1]);
   pools[1].Seal();
-  EXPECT_EQ(pools[0].Get(1, 4).value()[0], Filling(1, 4));
+  EXPECT_EQ(pools[0].Get(1, 4).value().bytes[0], Filling(1, 4));
 }
 
 TEST(HostPool, ARankThatIsNotThereIsAnErrorByItsSegmentsName) {
@@ -108,8 +123,38 @@ TEST(HostPool, ASegmentOfAnotherSizeIsAnError) {
   const auto bytes = pool->Get(1, 7);
   ASSERT_FALSE(bytes);
   EXPECT_EQ(bytes.error().code(), ErrorCode::kCorrupt);
-  EXPECT_NE(bytes.error().message().find("holds 4096 bytes, expected 16384"), std::string::npos)
+  EXPECT_NE(bytes.error().message().find("holds 4096 bytes, expected 20480"), std::string::npos)
       << bytes.error().message();
+}
+
+TEST(HostPool, AnEntryThatChangedHasNotItsChecksum) {
+  const std::string base = BaseOf("spoiled");
+  std::vector<HostPool> pools = MakePools(base, 4, 2);
+  ASSERT_EQ(pools.size(), size_t{2});
+  for (HostPool& pool : pools) {
+    FillPool(pool);
+    pool.Seal();
+  }
+  // As by a faulty memory, or a stray program: whoever has the file may write.
+  std::fstream file(std::string(platform::kSharedMemoryFolder) + "/" + HostSegmentName(base, 0, 1));
+  file.seekp(999).put('x');
+  ASSERT_TRUE(file.flush());
+  for (HostPool& pool : pools) {
+    const auto entry = pool.Get(0, 2);
+    ASSERT_TRUE(entry) << entry.error().message();
+    EXPECT_NE(ChecksumOf(entry->bytes), entry->checksum);
+    EXPECT_EQ(ChecksumOf(pool.Get(0, 3)->bytes), pool.Get(0, 3)->checksum);
+  }
+}
+
+TEST(HostPool, WhatOthersTakeLaterCannotHurt) {
+  const std::string base = BaseOf("reserved");
+  std::vector<HostPool> pools = MakePools(base, 8, 2);
+  ASSERT_EQ(pools.size(), size_t{2});
+  // Nobody has written, and every page is there: a full /dev/shm is no bus error then.
+  for (const HostSegment& segment : ListHostSegments(base)) {
+    EXPECT_GE(segment.info.reserved_bytes, segment.info.num_bytes) << segment.info.name;
+  }
 }
 
 TEST(HostPool, AnotherInstanceIsRefusedAndKeepsItsOwn) {
@@ -147,7 +192,7 @@ TEST(HostPool, ManyThreadsMayAskAtOnce) {
   for (int i = 0; i < 4; ++i) {
     threads.emplace_back([&] {
       for (int expert = 0; expert < 8; ++expert) {
-        EXPECT_EQ(pools[0].Get(0, expert).value()[999], Filling(0, expert));
+        EXPECT_EQ(pools[0].Get(0, expert).value().bytes[999], Filling(0, expert));
       }
     });
   }

@@ -34,9 +34,8 @@ __device__ inline int32_t ChooseCopy(const SlotChoiceLaunch& p, int64_t row, int
     const int of = __shfl_sync(~0u, expert, j);
     const int begin = p.copies_begin[of];
     const int count = p.copies_begin[of + 1] - begin;
-    const uint32_t hash = HashOfRow(p.tokens[row], p.positions[row], of);
-    int wished = 0;
-    while (p.until[begin + wished] < hash) ++wished;
+    const uint64_t hash = HashOfRow(p.tokens[row], p.positions[row], of);
+    const auto wished = static_cast<int>(hash * static_cast<uint64_t>(count) >> 32);
     int32_t chosen = p.copies[begin + wished];
     for (int i = 0; i < count; ++i) {
       const int32_t copy = p.copies[begin + (wished + i) % count];

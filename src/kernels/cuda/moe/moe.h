@@ -25,7 +25,6 @@ struct SlotChoiceLaunch {
   // Instead of first_slot, where experts have copies: ReplicaTable. Null: none has.
   const int32_t* copies_begin = nullptr;
   const int32_t* copies = nullptr;
-  const uint32_t* until = nullptr;
   int slots_per_rank = 1;
   int home = 0;
   const int32_t* positions = nullptr;  // [rows], with copies
@@ -50,6 +49,19 @@ struct RouteTopKLaunch {
   SlotChoiceLaunch choice;     // with slots: what LaunchChooseSlots does, in the same launch
 };
 int LaunchRouteTopK(const RouteTopKLaunch& args, CUstream_st* stream);
+
+// See DrawLogitsArgs in kernels/ops.h.
+struct DrawLogitsLaunch {
+  const int32_t* tokens = nullptr;           // [rows]
+  const int32_t* positions = nullptr;        // [rows]
+  const float* log_probabilities = nullptr;  // [experts]
+  int layer = 0;
+  float* logits = nullptr;  // out [rows, experts]
+  int64_t logits_stride = 0;
+  int64_t rows = 0;
+  int num_experts = 0;
+};
+int LaunchDrawLogits(const DrawLogitsLaunch& args, CUstream_st* stream);
 
 // See ChooseSlotsArgs in kernels/ops.h.
 struct ChooseSlotsLaunch {

@@ -19,6 +19,7 @@ Backend MakeBackend() {
   backend.gemm = cuda::Gemm;
   backend.head_gemm = cuda::HeadGemm;
   backend.swiglu = cuda::SwiGlu;
+  backend.draw_logits = cuda::DrawLogits;
   backend.route_topk = cuda::RouteTopK;
   backend.choose_slots = cuda::ChooseSlots;
   backend.group_by_slot = cuda::GroupBySlot;

@@ -25,6 +25,7 @@ void HeadGemm(ExecContext& ctx, const HeadGemmArgs& args);
 void SwiGlu(ExecContext& ctx, const SwiGluArgs& args);
 void Mlp(ExecContext& ctx, const MlpArgs& args);
 
+void DrawLogits(ExecContext& ctx, const DrawLogitsArgs& args);
 void RouteTopK(ExecContext& ctx, const RouteTopKArgs& args);
 void RouteToSlots(ExecContext& ctx, const RouteToSlotsArgs& args);
 void ChooseSlots(ExecContext& ctx, const ChooseSlotsArgs& args);

@@ -190,7 +190,6 @@ SlotChoiceLaunch ChoiceOf(const SlotChoice& choice, std::span<const TokenId> tok
   if (!choice.replicas.empty()) {
     launch.copies_begin = choice.replicas.begin.data();
     launch.copies = choice.replicas.slots.data();
-    launch.until = choice.replicas.until.data();
     launch.slots_per_rank = choice.replicas.slots_per_rank;
     launch.home = choice.replicas.home;
     launch.positions = choice.positions.data();
@@ -200,6 +199,19 @@ SlotChoiceLaunch ChoiceOf(const SlotChoice& choice, std::span<const TokenId> tok
 }
 
 }  // namespace
+
+void DrawLogits(ExecContext& ctx, const DrawLogitsArgs& args) {
+  DrawLogitsLaunch launch;
+  launch.tokens = args.tokens.data();
+  launch.positions = args.positions.data();
+  launch.log_probabilities = args.log_probabilities.data();
+  launch.layer = args.layer;
+  launch.logits = args.logits.Row<float>(0);
+  launch.logits_stride = args.logits.stride;
+  launch.rows = args.logits.rows;
+  launch.num_experts = static_cast<int>(args.log_probabilities.size());
+  ctx.device->Check(LaunchDrawLogits(launch, ctx.device->stream), "draw_logits");
+}
 
 void RouteTopK(ExecContext& ctx, const RouteTopKArgs& args) {
   ctx.device->Check(LaunchRouteTopK(LaunchOf(args), ctx.device->stream), "route_topk");

@@ -52,7 +52,7 @@ TEST_F(CudaExperts, Checksum) {
   }
 }
 
-// Experts in slots of some ranks, some of them several times, with shares at random.
+// Experts in slots of some ranks, some of them several times.
 struct CopyTable {
   CopyTable(Random& random, int64_t num_experts, int32_t num_ranks, int32_t slots_per_rank)
       : slots_per_rank(slots_per_rank) {
@@ -64,21 +64,14 @@ struct CopyTable {
     for (const std::vector<int32_t>& copies : of_expert) {
       slots.insert(slots.end(), copies.begin(), copies.end());
       begin.push_back(static_cast<int32_t>(slots.size()));
-      for (size_t i = 0; i < copies.size(); ++i) {
-        until.push_back(static_cast<uint32_t>(random.Below(int64_t{1} << 32)));
-      }
-      std::sort(until.end() - std::ssize(copies), until.end());
-      until.back() = UINT32_MAX;
     }
     // Room for more, as tables have that change while graphs read them.
     slots.push_back(-9);
-    until.push_back(0);
   }
 
   int32_t slots_per_rank;
   std::vector<int32_t> begin = {0};
   std::vector<int32_t> slots;
-  std::vector<uint32_t> until;
 };
 
 TEST_F(CudaExperts, ChoosesTheSameCopies) {
@@ -107,7 +100,6 @@ TEST_F(CudaExperts, ChoosesTheSameCopies) {
                                   .num_decodes = 100,
                                   .replicas = {.begin = table.begin,
                                                .slots = table.slots,
-                                               .until = table.until,
                                                .slots_per_rank = slots,
                                                .home = home},
                                   .positions = positions};
@@ -116,7 +108,6 @@ TEST_F(CudaExperts, ChoosesTheSameCopies) {
       on_device.prompt_counts = d_prompt_counts;
       on_device.replicas.begin = bench().Put(table.begin);
       on_device.replicas.slots = bench().Put(table.slots);
-      on_device.replicas.until = bench().Put(table.until);
       on_device.positions = bench().Put(positions);
       const auto d_tokens = bench().Put(tokens);
       const auto d_slots = bench().Put(got);

@@ -88,6 +88,12 @@ TEST_P(CudaOps, Rows) {
       bench().Get(d_sum, got_sum);
       ExpectClose(got_sum, sum, 1e-6, "add " + what);
 
+      std::vector<float> scales;
+      for (int row = 0; row < rows; ++row) scales.push_back(random_.Normal());
+      CopyRows(device(), {.from = bench().Put(y), .to = d_out, .scale = bench().Put(scales)});
+      CopyRows(host(), {.from = y.view(), .to = want.view(), .scale = scales});
+      bench().Get(d_out, got);
+      ExpectClose(got, want, 0, "copy_rows with a scale " + what);
       CopyRows(device(), {.from = bench().Put(y), .to = d_out});
       CopyRows(host(), {.from = y.view(), .to = want.view()});
       bench().Get(d_out, got);
@@ -330,6 +336,24 @@ TEST_P(CudaOps, HeadGemm) {
       bench().Get(d_out, got);
       ExpectClose(got, want, LimitOf(act), "head_gemm");
     }
+  }
+}
+
+TEST_P(CudaOps, DrawLogits) {
+  bench().Reset();
+  for (const auto& [rows, experts] : {std::pair(1, 8), std::pair(37, 256)}) {
+    const std::vector<int32_t> tokens = Ints(rows, 100000);
+    const std::vector<int32_t> positions = Ints(rows, 5000);
+    std::vector<float> log_probabilities;
+    for (int e = 0; e < experts; ++e) log_probabilities.push_back(-random_.Normal());
+    TestMat want(DType::kF32, rows, experts);
+    TestMat got = want;
+    const Mat d_out = bench().Put(got);
+    DrawLogits(host(), {tokens, positions, log_probabilities, 3, want.view()});
+    DrawLogits(device(), {bench().Put(tokens), bench().Put(positions),
+                          bench().Put(log_probabilities), 3, d_out});
+    bench().Get(d_out, got);
+    ExpectClose(got, want, 2e-6, "draw_logits");
   }
 }
 

@@ -41,9 +41,10 @@ void Add(ExecContext& ctx, const AddArgs& args) {
 }
 
 void CopyRows(ExecContext& ctx, const CopyRowsArgs& args) {
-  ctx.device->Check(LaunchCopyRows(RowsOf(args.from), RowsOf(args.to), args.to.rows, args.to.cols,
-                                   ctx.device->stream),
-                    "copy_rows");
+  ctx.device->Check(
+      LaunchCopyRows(RowsOf(args.from), RowsOf(args.to), args.to.rows, args.to.cols,
+                     args.scale.empty() ? nullptr : args.scale.data(), ctx.device->stream),
+      "copy_rows");
 }
 
 void Rope(ExecContext& ctx, const RopeArgs& args) {

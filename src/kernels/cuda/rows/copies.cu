@@ -14,23 +14,24 @@ using moebius::cuda::AwaitEarlier;
 using moebius::cuda::LaunchEarly;
 
 // Rows of a gathered source to rows of a scattered destination. The maps return a row, or negative:
-// a source row of zeros, a destination that is skipped.
+// a source row of zeros, a destination that is skipped. scale: by source row, or null.
 template <bool kFour, typename In, typename Out, typename FromRow, typename ToRow>
 __global__ void CopyRowsKernel(const In* in, int64_t in_stride, Out* out, int64_t out_stride,
-                               int64_t cols, FromRow from_row, ToRow to_row) {
+                               int64_t cols, FromRow from_row, ToRow to_row, const float* scale) {
   AwaitEarlier();
   const int64_t from = from_row(blockIdx.x);
   const int64_t to = to_row(blockIdx.x);
   if (to < 0) return;
+  const float s = scale != nullptr && from >= 0 ? scale[from] : 1.0f;
   constexpr int kStep = kFour ? 4 : 1;
   const int64_t first = (blockIdx.y * int64_t{blockDim.x} + threadIdx.x) * kStep;
   for (int64_t c = first; c < cols; c += int64_t{gridDim.y} * blockDim.x * kStep) {
     if constexpr (kFour) {
       const float4 v = from < 0 ? make_float4(0, 0, 0, 0) : LoadFour(in + from * in_stride + c);
-      StoreFour(out + to * out_stride + c, v);
+      StoreFour(out + to * out_stride + c, make_float4(v.x * s, v.y * s, v.z * s, v.w * s));
     } else {
       StoreElement(out + to * out_stride + c,
-                   from < 0 ? 0.0f : LoadElement(in + from * in_stride + c));
+                   from < 0 ? 0.0f : LoadElement(in + from * in_stride + c) * s);
     }
   }
 }
@@ -53,7 +54,7 @@ struct CacheRow {
 
 template <typename FromRow, typename ToRow>
 int CopyRows(const DeviceRows& in, const DeviceRows& out, int64_t rows, int64_t cols,
-             FromRow from_row, ToRow to_row, cudaStream_t stream) {
+             FromRow from_row, ToRow to_row, const float* scale, cudaStream_t stream) {
   if (rows == 0 || cols == 0) return cudaSuccess;
   cudaError_t error = cudaSuccess;
   const bool known = WithElements(in.dtype, out.dtype, [&](auto* in_type, auto* out_type) {
@@ -66,8 +67,9 @@ int CopyRows(const DeviceRows& in, const DeviceRows& out, int64_t rows, int64_t 
                     static_cast<unsigned>((items + 4 * threads - 1) / (4 * threads)));
     auto* kernel = four ? CopyRowsKernel<true, In, Out, FromRow, ToRow>
                         : CopyRowsKernel<false, In, Out, FromRow, ToRow>;
-    error = LaunchEarly(kernel, grid, threads, 0, stream, static_cast<const In*>(in.data),
-                        in.stride, static_cast<Out*>(out.data), out.stride, cols, from_row, to_row);
+    error =
+        LaunchEarly(kernel, grid, threads, 0, stream, static_cast<const In*>(in.data), in.stride,
+                    static_cast<Out*>(out.data), out.stride, cols, from_row, to_row, scale);
   });
   return known ? error : cudaErrorInvalidValue;
 }
@@ -98,17 +100,17 @@ __global__ void AddKernel(float* x, int64_t x_stride, const T* y, int64_t y_stri
 
 int LaunchEmbed(const EmbedLaunch& args, CUstream_st* stream) {
   return CopyRows(args.table, args.out, args.rows, args.cols, TableRow{args.tokens, args.vocab},
-                  SameRow{}, stream);
+                  SameRow{}, nullptr, stream);
 }
 
 int LaunchKvWrite(const KvWriteLaunch& args, CUstream_st* stream) {
   return CopyRows(args.x, args.cache, args.rows, args.cols, SameRow{}, CacheRow{args.cache_rows},
-                  stream);
+                  nullptr, stream);
 }
 
 int LaunchCopyRows(const DeviceRows& from, const DeviceRows& to, int64_t rows, int64_t cols,
-                   CUstream_st* stream) {
-  return CopyRows(from, to, rows, cols, SameRow{}, SameRow{}, stream);
+                   const float* scale, CUstream_st* stream) {
+  return CopyRows(from, to, rows, cols, SameRow{}, SameRow{}, scale, stream);
 }
 
 int LaunchAdd(const AddLaunch& args, CUstream_st* stream) {

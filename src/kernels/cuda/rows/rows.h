@@ -55,9 +55,9 @@ struct AddLaunch {
 };
 int LaunchAdd(const AddLaunch& args, CUstream_st* stream);
 
-// to = from.
+// to = from, times scale[row] where it is given.
 int LaunchCopyRows(const DeviceRows& from, const DeviceRows& to, int64_t rows, int64_t cols,
-                   CUstream_st* stream);
+                   const float* scale, CUstream_st* stream);
 
 // See RopeArgs in kernels/ops.h. In place; positions on the device.
 struct RopeLaunch {

@@ -86,6 +86,10 @@ Status DeviceExchange::AllocateCounts() {
   const size_t num_bytes = words.size() * sizeof(int32_t);
   MOEBIUS_ASSIGN(counts_, platform::cuda::DeviceMemory::Allocate(num_bytes));
   MOEBIUS_TRY(platform::cuda::DeviceMemorySpace().Upload(counts_.data(), words.data(), num_bytes));
+  const std::vector<float> ones(static_cast<size_t>(shape_.max_tokens * shape_.top_k), 1.0f);
+  const size_t one_bytes = ones.size() * sizeof(float);
+  MOEBIUS_ASSIGN(ones_, platform::cuda::DeviceMemory::Allocate(one_bytes));
+  MOEBIUS_TRY(platform::cuda::DeviceMemorySpace().Upload(ones_.data(), ones.data(), one_bytes));
   sequence_.step = reinterpret_cast<const uint32_t*>(counts_.data()) + kStepWord;
   sequence_.calls_per_step = kCallsPerStep;
   return {};
@@ -165,7 +169,8 @@ DispatchedRows DeviceExchange::Dispatch(kernels::ExecContext& /*ctx*/, const Dis
   // Without tokens nothing is read, but there must be something to point at.
   const bool empty = num_tokens_ == 0;
   slots_ = empty ? reinterpret_cast<const int32_t*>(rows.data) : args.slots.data();
-  weights_ = empty ? reinterpret_cast<const float*>(rows.data) : args.weights.data();
+  weights_ = empty || args.weights.empty() ? reinterpret_cast<const float*>(ones_.data())
+                                           : args.weights.data();
 
   device::DispatchSend send;
   send.rows = empty ? rows.data : args.rows.data;
@@ -191,7 +196,7 @@ DispatchedRows DeviceExchange::Dispatch(kernels::ExecContext& /*ctx*/, const Dis
 }
 
 void DeviceExchange::Combine(kernels::ExecContext& /*ctx*/, const CombineArgs& args) {
-  MOEBIUS_CHECK(args.weighted);
+  MOEBIUS_CHECK(args.weighted || weights_ == reinterpret_cast<const float*>(ones_.data()));
   device::CombineSend send;
   send.expert_rows = args.expert_rows.data;
   Keep(device::LaunchCombineSend(peers_, sequence_, GridOf(), send, group_.stream), "combine");

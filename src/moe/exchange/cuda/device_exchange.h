@@ -3,7 +3,7 @@
 // them. All spans and rows are device memory. The rank's device thread calls.
 //
 // Rows arrive grouped by slot, so `pairs` is empty. Weights stay with the kernels: combine is
-// always weighted, and the router's weights do not come with the rows.
+// always weighted, by 1 where dispatch got none, and they do not come with the rows.
 #pragma once
 
 #include <vector>
@@ -31,6 +31,7 @@ class DeviceExchange final : public Exchange {
   void BeginStep(int64_t step, std::chrono::steady_clock::time_point deadline) override;
   Status status() const override;
   ExchangeMode mode() const override { return mode_; }
+  bool brings_weights() const override { return false; }
 
   DispatchedRows Dispatch(kernels::ExecContext& ctx, const DispatchArgs& args,
                           Arena& arena) override;
@@ -52,6 +53,7 @@ class DeviceExchange final : public Exchange {
   comm::PeerMemory* memory_;
   cuda::exchange::Group peers_;
   platform::cuda::DeviceMemory counts_;  // the step; one for nothing; 0, 1, ... max_tokens
+  platform::cuda::DeviceMemory ones_;    // [max_tokens * k] float32
   mutable Status status_;
 
   // Of the call under way.

@@ -1,0 +1,10 @@
+#include "platform/cuda/trace_range.h"
+
+#include <nvtx3/nvToolsExt.h>
+
+namespace moebius::platform::cuda {
+
+TraceRange::TraceRange(const char* name) { nvtxRangePushA(name); }
+TraceRange::~TraceRange() { nvtxRangePop(); }
+
+}  // namespace moebius::platform::cuda
