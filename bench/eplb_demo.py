@@ -2,7 +2,8 @@
 """What EPLB buys: a load that moves from arithmetic to poems to code on the demo over 8 ranks, without EPLB, with a static
 placement planned from another skill (stories), and online. Each second the server's counts and placement are asked for.
 
-    bench/eplb_demo.py [--program build/release/moebius] [--seconds 25] [--eplb-config JSON] [--plot docs/eplb-imbalance.svg]
+    bench/eplb_demo.py [--program build/release/moebius] [--seconds 25] [--ranks 8] [--eplb-config JSON]
+                       [--plot docs/eplb-imbalance.svg] [MORE FLAGS OF serve, as --device cuda]
 
 Draws the imbalance by rank (max / mean - 1, mean of the layers) over time and prints tables of it. --eplb-config: of the online run.
 """
@@ -22,7 +23,7 @@ import urllib.request
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NUM_RANKS = 8
 NUM_SPARE = 8  # slots beyond one an expert
-RANKS = f"--data-parallel-size {NUM_RANKS} --enable-expert-parallel --max-model-len 512".split()
+RANKS = f"--data-parallel-size {NUM_RANKS} --enable-expert-parallel --max-model-len 512".split()  # of eplb_steps.py, too
 SKILLS = ["arithmetic", "poems", "code"]  # in this order; "stories" is the static placement's
 MODES = ["no EPLB", "static", "online"]
 COLOURS = {"no EPLB": "#c0392b", "static": "#b8860b", "online": "#1f6fb2"}
@@ -241,6 +242,7 @@ def report(runs):
 
 
 def main():
+    global NUM_RANKS
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--program", default="build/release/moebius")
     parser.add_argument("--seconds", type=float, default=25, help="of a skill")
@@ -248,11 +250,13 @@ def main():
     parser.add_argument("--eplb-config", default="{}")
     parser.add_argument("--modes", default=",".join(MODES))
     parser.add_argument("--plot", default="docs/eplb-imbalance.svg")
-    options = parser.parse_args()
+    parser.add_argument("--ranks", type=int, default=NUM_RANKS)
+    options, more = parser.parse_known_args()
+    NUM_RANKS = options.ranks
     program, runs = str((ROOT / options.program).resolve()), {}
     print(f"load before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        base = ["models/demo", *RANKS]
+        base = ["models/demo", *RANKS, "--data-parallel-size", str(NUM_RANKS), *more]
         flags = {"no EPLB": base, "static": [*base, "--moe-config", json.dumps({"load_balancer": f"{folder}/stories.yaml"})],
                  "online": [*base, "--enable-eplb", "--num-redundant-experts", str(NUM_SPARE), "--eplb-config", options.eplb_config]}
         if "static" in options.modes:

@@ -23,10 +23,11 @@ nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
 step "operations" bin/kernels_test --gtest_filter='*Cuda*' --gtest_brief=1
 for program in bin/*_test; do
   case $program in
-    bin/kernels_test | bin/comm_test | bin/device_test | bin/engine_test | bin/exchange_test | bin/all_reduce_test) ;;
+    bin/kernels_test | bin/comm_test | bin/model_test | bin/device_test | bin/engine_test | bin/exchange_test | bin/all_reduce_test) ;;
     *) step "$program" "$program" ;;
   esac
 done
+if [[ -x bin/model_test ]]; then step "experts that move" bin/model_test --gtest_filter='CudaExpertSlots*' --gtest_brief=1; fi
 step "models" bin/device_test --gtest_brief=1
 step "the demo" bin/moebius run models/demo --device cuda -p "What is Moebius?" --temperature 0
 for batch in 1 32; do

@@ -176,8 +176,11 @@ Result<std::unique_ptr<engine::EngineClient>> StartOne(const PreparedModel& prep
   MOEBIUS_ASSIGN(std::unique_ptr<model::Model> model, model::LoadModel(load, *pool));
   opened->config = model->config();
   opened->weight_bytes = model->weight_bytes();
+  engine::EngineOptions engine = prepared.options.engine;
+  // On a CPU every row's bits are its own.
+  if (!load.backend->on_host) engine.deterministic = prepared.options.deterministic;
   return engine::InprocEngineClient::Create(std::move(model), load.backend, std::move(pool),
-                                            prepared.options.engine);
+                                            engine);
 }
 
 Result<std::unique_ptr<engine::EngineClient>> StartMany(const PreparedModel& prepared,

@@ -62,19 +62,6 @@ Result<moe::SlotAssignment> AssignSlots(const OpenOptions& options,
     return MakeError(slots.error().code(), "{} {}",
                      is_block ? "--moe-config" : "--enable-eplb:", slots.error().message());
   }
-  if (options.device != "cpu" && slots->num_slots > config.moe.num_experts) {
-    return MakeError(ErrorCode::kUnsupported,
-                     "load_balancer.num_slots or --num-redundant-experts gives {} slots for {} "
-                     "experts, expected one each with --device {}: a second copy of an expert is "
-                     "not used there yet",
-                     slots->num_slots, config.moe.num_experts, options.device);
-  }
-  if (options.device != "cpu" && options.balance.online.is_on()) {
-    return MakeError(ErrorCode::kUnsupported,
-                     "layer_updates_per_iter (of moe_config.load_balancer or --eplb-config) is {}, "
-                     "expected 0 with --device {}: experts do not move between GPUs yet",
-                     options.balance.online.layer_updates_per_iter, options.device);
-  }
   return slots;
 }
 

@@ -204,7 +204,7 @@ void RouteTopK(ExecContext& ctx, const RouteTopKArgs& args);
 // Experts of which several slots hold a copy. Slot s is of rank s / slots_per_rank.
 struct ReplicaTable {
   std::span<const int32_t> begin;  // [E + 1]: those of expert e are slots[begin[e] .. begin[e + 1])
-  std::span<const int32_t> slots;  // [begin[E]]
+  std::span<const int32_t> slots;  // [begin[E]] or more
   int32_t slots_per_rank = 1;
   int32_t home = 0;  // the rank that the tokens are on; negative: none is preferred
 
@@ -218,7 +218,7 @@ struct SlotChoice {
   // [E], added to for rows from num_decodes on, which are prompts'; empty: they are not told apart.
   std::span<int64_t> prompt_counts;
   int64_t num_decodes = 0;
-  // Instead of first_slot; of a CPU. With it the rows' positions, for the hash.
+  // Instead of first_slot. With it the rows' positions, for the hash.
   ReplicaTable replicas;
   std::span<const Position> positions;  // [T]
 };

@@ -159,6 +159,7 @@ void DecoderModel::DeclareExpertMatrices(
       *moe::Placement::Create(num_experts, shard.slots.Of(layer->index, num_experts, num_ranks));
   layer->slots = moe::SlotTable(layer->placement, slots_a_rank, HomeOf(shard));
   layer->first_slot = layer->slots.first_slot();
+  layer->replicas = layer->slots.replicas();
   moe_layers_.push_back({layer, matrices_of});
   const auto add = [](const Matrix& matrix, const Split& split, bool held,
                       std::vector<Matrix>& list) {
@@ -199,7 +200,10 @@ Status DecoderModel::KeepSource(std::unique_ptr<Checkpoint> checkpoint,
                                         .act = options_.act,
                                         .source = source_.get(),
                                         .staging = {staging_, staging_bytes_},
-                                        .num_staging = options_.shard.num_staging}));
+                                        .num_staging = options_.shard.num_staging,
+                                        .layout = options_.backend->weight_layout,
+                                        .copies = options_.shard.copies,
+                                        .table = TableBlock()}));
   return {};
 }
 
@@ -228,25 +232,35 @@ Status DecoderModel::LoadForcedRouting() {
   return {};
 }
 
-// What routing reads and counts, where the kernels are.
+moe::SlotTableBlock DecoderModel::TableBlock() const {
+  return {config_.moe.num_experts, moe_.num_slots};
+}
+
+// What routing reads and counts, where the kernels are. Where experts move, with room for each
+// layer's next table behind the present one.
 Status DecoderModel::LoadMoeTables() {
   if (config_.moe.num_experts == 0) return {};
   platform::MemorySpace& memory = *options_.backend->memory;
+  const bool moves = options_.shard.copies != nullptr && options_.shard.num_staging > 0;
   const std::span<int64_t> counts = moe_.stats.counts();
-  const auto num_experts = static_cast<size_t>(config_.moe.num_experts);
   moe_.counts = counts;
-  if (memory.on_host()) return {};
-  const size_t slot_bytes = num_experts * sizeof(int32_t);
-  MOEBIUS_ASSIGN(moe_tables_,
-                 memory.Allocate(counts.size_bytes() + moe_layers_.size() * slot_bytes));
+  if (memory.on_host() && !moves) return {};
+  const moe::SlotTableBlock block = TableBlock();
+  const size_t of_layer = block.num_bytes() * (moves ? 2 : 1);
+  MOEBIUS_ASSIGN(moe_tables_, memory.Allocate(counts.size_bytes() + moe_layers_.size() * of_layer));
   MOEBIUS_TRY(memory.Upload(moe_tables_->data(), counts.data(), counts.size_bytes()));
   moe_.counts = {reinterpret_cast<int64_t*>(moe_tables_->data()), counts.size()};
   std::byte* next = moe_tables_->data() + counts.size_bytes();
-  for (const ExpertSlots::Layer& declared : moe_layers_) {
+  for (ExpertSlots::Layer& declared : moe_layers_) {
     MoeLayer* const layer = declared.layer;
-    MOEBIUS_TRY(memory.Upload(next, layer->slots.first_slot().data(), slot_bytes));
-    layer->first_slot = {reinterpret_cast<int32_t*>(next), num_experts};
-    next += slot_bytes;
+    MOEBIUS_TRY(memory.Upload(next, block.WordsOf(layer->slots).data(), block.num_bytes()));
+    layer->first_slot = block.FirstSlot(next);
+    // Whatever this layer has now: what kernels are called with never changes.
+    const bool has_copies = moe_.num_slots > config_.moe.num_experts;
+    layer->replicas = has_copies ? block.Copies(next, layer->slots) : kernels::ReplicaTable();
+    declared.table = next;
+    declared.next_table = next + block.num_bytes();
+    next += of_layer;
   }
   return {};
 }

@@ -125,6 +125,7 @@ class DecoderModel : public Model {
  private:
   void PrepareMoe();
   size_t OwnColumnsBytes(int64_t max_rows, int64_t max_logit_rows) const;
+  moe::SlotTableBlock TableBlock() const;
   Status LoadForcedRouting();
   Status LoadMoeTables();
 

@@ -2,8 +2,14 @@
 // MoE layers, and staging slots beside them of the same size. A slot's weights are two packed
 // matrices; as bytes they follow each other. Owned by the model, whose layers it changes; threads
 // as in the interface.
+//
+// On the host a flip makes slots and staging slots change memory. Where steps run behind the host
+// (Options::copies) what they read stays where it is, so that graphs stay as they are, and a flip
+// queues copies of its contents between two steps: weights and routing tables out of their staging
+// places. These are free again when the copies are done, for which the next ones wait.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -12,8 +18,10 @@
 
 #include "model/layers.h"
 #include "model/weight_plan.h"
+#include "moe/migrate/expert_copies.h"
 #include "moe/migrate/expert_store.h"
 #include "moe/migrate/host_pool.h"
+#include "moe/slot_table_block.h"
 
 namespace moebius::model {
 
@@ -29,6 +37,9 @@ class ExpertSlots final : public moe::ExpertStore {
   struct Layer {
     MoeLayer* layer = nullptr;  // filled
     std::function<ExpertMatrices(int64_t expert)> matrices_of;
+    // With copies: the block that routing reads, and where the next one waits.
+    std::byte* table = nullptr;
+    std::byte* next_table = nullptr;
   };
   struct Options {
     int slots_per_rank = 1;
@@ -38,6 +49,9 @@ class ExpertSlots final : public moe::ExpertStore {
     const TensorSource* source = nullptr;  // of the checkpoint; outlives this
     std::span<std::byte> staging;          // num_staging experts; at a multiple of 64
     int num_staging = 0;
+    kernels::WeightLayout layout = kernels::WeightLayout::kPanels;
+    moe::ExpertCopies* copies = nullptr;  // null: what steps read is the host's own
+    moe::SlotTableBlock table;            // with copies: of the layers' tables
   };
   // kUnsupported: the experts of two layers differ in size or format, so that slots cannot change
   // hands.
@@ -65,11 +79,9 @@ class ExpertSlots final : public moe::ExpertStore {
   void Discard() override { prepared_.clear(); }
 
  private:
-  // Where the weights of a slot lie.
-  struct Place {
-    std::byte* gate_up = nullptr;
-    std::byte* down = nullptr;
-  };
+  // Where the weights of a slot lie, in the order of its bytes: gate and up, their scales, down,
+  // its scales. In panels scales are part of the matrix.
+  using Place = std::array<std::span<std::byte>, 4>;
   // What becomes of a layer.
   struct Prepared {
     Layer* layer = nullptr;
@@ -80,7 +92,11 @@ class ExpertSlots final : public moe::ExpertStore {
 
   ExpertSlots(std::vector<Layer> layers, const Options& options);
   Layer* Find(int layer) const;
-  static Place PlaceOf(const MoeLayer& layer, int local_slot);
+  Place PlaceOf(const kernels::PackedWeight& gate_up, const kernels::PackedWeight& down) const;
+  Place PlaceOf(const MoeLayer& layer, int local_slot) const;
+  void Copy(void* to, const void* from, size_t num_bytes) const;
+  void WaitForCopies() const;
+  void FlipInOrder(Prepared& prepared);
   // Negative: no slot of this rank holds it.
   int LocalSlotOf(const MoeLayer& layer, int expert) const;
   Status FillPool(moe::HostPool& pool, const MoeLayer& layer, int expert);
@@ -94,8 +110,7 @@ class ExpertSlots final : public moe::ExpertStore {
   std::vector<Place> staging_;
   std::vector<Prepared> prepared_;
   std::optional<moe::HostPool> pool_;
-  size_t gate_up_bytes_ = 0;
-  size_t down_bytes_ = 0;
+  size_t expert_bytes_ = 0;
 };
 
 }  // namespace moebius::model

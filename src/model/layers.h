@@ -121,7 +121,9 @@ struct MoeLayer {
   int index = 0;  // among the MoE layers
   moe::Placement placement;
   moe::SlotTable slots;
-  std::span<const int32_t> first_slot;  // [E] of `slots`, in the back end's memory
+  // Of `slots`, in the back end's memory.
+  std::span<const int32_t> first_slot;  // [E]
+  kernels::ReplicaTable replicas;       // empty: no expert has several copies
   kernels::PackedWeight router;
   Mat bias;  // [1, E] float32 for the choice; data null: none
   std::vector<kernels::PackedWeight>

@@ -69,7 +69,7 @@ kernels::SlotChoice ChoiceOf(const Step& step, const MoeShared& shared, const Mo
   kernels::SlotChoice choice;
   choice.first_slot = layer.first_slot;
   choice.num_decodes = std::clamp<int64_t>(step.batch.num_decodes - range.begin, 0, range.count);
-  choice.replicas = layer.slots.replicas();
+  choice.replicas = layer.replicas;
   choice.positions = step.batch.positions.subspan(static_cast<size_t>(range.begin),
                                                   static_cast<size_t>(range.count));
   if (!step.batch.counts_experts) return choice;

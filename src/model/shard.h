@@ -13,6 +13,7 @@
 #include "model/model_config.h"
 #include "moe/exchange/exchange.h"
 #include "moe/exchange/protocol.h"
+#include "moe/migrate/expert_copies.h"
 #include "moe/placement.h"
 #include "tensor/view.h"
 
@@ -40,6 +41,8 @@ struct Shard {
   moe::SlotAssignment slots;
   // Slots beside those of the layers, for experts that move while the model runs. 0: none does.
   int num_staging = 0;
+  // Where steps run behind the host: what moves them. Outlives the model.
+  moe::ExpertCopies* copies = nullptr;
   // Rows that a rank brings into one chunk of a MoE layer at most; what the exchange was made for.
   // 0: as many as keep a chunk of all ranks as large as one of a rank alone.
   int64_t max_moe_rows = 0;

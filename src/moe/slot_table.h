@@ -20,8 +20,12 @@ class SlotTable {
 
   // Of each expert, the slot of its first copy.
   std::span<const int32_t> first_slot() const { return first_slot_; }
-  // Empty where no expert has several copies.
-  kernels::ReplicaTable replicas() const;
+  // Of all experts, also those with one copy.
+  kernels::ReplicaTable copies() const;
+  // The same; empty where no expert has several copies.
+  kernels::ReplicaTable replicas() const {
+    return has_copies_ ? copies() : kernels::ReplicaTable();
+  }
 
  private:
   std::vector<int32_t> first_slot_;
@@ -29,6 +33,7 @@ class SlotTable {
   std::vector<int32_t> slots_;
   int slots_per_rank_ = 1;
   int home_ = 0;
+  bool has_copies_ = false;
 };
 
 }  // namespace moebius::moe

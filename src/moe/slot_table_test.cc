@@ -2,6 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
+#include "moe/slot_table_block.h"
+
 namespace moebius::moe {
 namespace {
 
@@ -22,6 +26,25 @@ TEST(SlotTable, CopiesByExpert) {
             (std::vector<int32_t>{0, 2, 4, 1, 5, 3}));
   EXPECT_EQ(table.slots_per_rank, 2);
   EXPECT_EQ(table.home, 1);
+}
+
+TEST(SlotTable, ABlockHasAllOfIt) {
+  for (const std::vector<int32_t>& experts :
+       {std::vector<int32_t>{0, 1, 0, 2, 0, 1}, std::vector<int32_t>{2, 1, 0, 0, 1, -1}}) {
+    const SlotTable table(*Placement::Create(3, experts), 2, 1);
+    const SlotTableBlock block(3, 6);
+    const std::vector<int32_t> words = block.WordsOf(table);
+    ASSERT_EQ(words.size() * sizeof(int32_t), block.num_bytes());
+    const auto* const data = reinterpret_cast<const std::byte*>(words.data());
+    EXPECT_TRUE(std::ranges::equal(block.FirstSlot(data), table.first_slot()));
+    const kernels::ReplicaTable want = table.copies();
+    const kernels::ReplicaTable got = block.Copies(data, table);
+    EXPECT_TRUE(std::ranges::equal(got.begin, want.begin));
+    EXPECT_TRUE(std::ranges::equal(got.slots.first(want.slots.size()), want.slots));
+    EXPECT_EQ(got.slots.size(), 6u);
+    EXPECT_EQ(got.slots_per_rank, 2);
+    EXPECT_EQ(got.home, 1);
+  }
 }
 
 }  // namespace

@@ -115,6 +115,7 @@ std::unique_ptr<BalanceAgent> MakeBalanceAgent(Links& links, model::Model& model
   options.mail.rank = links.rank().value();
   options.mail.abort = &links.control().abort();
   options.mail.bytes_per_second = shape.online.bytes_per_second;
+  if (links.device() != nullptr) options.mail.memory = links.device()->Mail();
   if (links.rank().value() == 0) options.planner = PlannerOf(links, *model.expert_store());
   return std::make_unique<BalanceAgent>(*links.board(), std::move(options), model.expert_store());
 }

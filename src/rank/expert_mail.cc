@@ -17,10 +17,6 @@ using comm::Clock;
 
 constexpr int kMailTries = 2;  // a piece that came wrong may have met with a passing fault
 
-uint64_t ChecksumOf(std::span<const std::byte> bytes) {
-  return XXH3_64bits(bytes.data(), bytes.size());
-}
-
 tl::unexpected<Error> NotWanted() {
   return MakeError(ErrorCode::kCancelled, "not wanted any more");
 }
@@ -32,6 +28,11 @@ ExpertMail::ExpertMail(const BalanceBoard& board, MailOptions options, moe::Expe
       options_(std::move(options)),
       store_(store),
       lost_(static_cast<size_t>(board.shape().num_ranks)) {}
+
+uint64_t ExpertMail::ChecksumOf(std::span<const std::byte> bytes) const {
+  if (options_.memory.checksum) return options_.memory.checksum(bytes);
+  return XXH3_64bits(bytes.data(), bytes.size());
+}
 
 void ExpertMail::Stop() {
   is_stopping_.store(true);
@@ -79,7 +80,7 @@ void ExpertMail::AnswerTo(int owner, uint64_t asked) {
   if (!mailbox.word.compare_exchange_strong(word, Mailbox::With(asked, MailState::kServing))) {
     return;  // taken back
   }
-  const std::span<std::byte> chunk = board_.ChunkOf(owner);
+  const std::span<std::byte> chunk = ChunkOf(owner);
   const int layer = mailbox.layer;
   const bool has_layer = layer >= 0 && layer < board_.shape().num_layers;
   const size_t size = has_layer ? store_->ExpertBytes(layer) : 0;
@@ -93,13 +94,11 @@ void ExpertMail::AnswerTo(int owner, uint64_t asked) {
     mailbox.checksum = ChecksumOf(piece);
     if (hooks.answered) hooks.answered(options_.rank, owner, piece);
   } else if (mailbox.is_served) {
-    moe::ExpertChecksum whole;
-    for (size_t offset = 0; offset < size; offset += chunk.size()) {
-      const std::span<std::byte> piece = chunk.first(std::min(chunk.size(), size - offset));
+    const auto read = [&](size_t offset, std::span<std::byte> piece) -> Status {
       store_->Read(layer, mailbox.local_slot, offset, piece);
-      whole.Add(piece);
-    }
-    mailbox.checksum = whole.value();
+      return {};
+    };
+    mailbox.checksum = *ChecksumOfAll(layer, chunk, sums_pieces(), read);
   }
   mailbox.word.store(Mailbox::With(asked, MailState::kAnswered));
   comm::Ring(board_.CellOf(owner).bell);
@@ -151,7 +150,7 @@ Status ExpertMail::Pace(size_t bytes, const IsOver& is_over) {
 
 Status ExpertMail::FetchPiece(const PeerSlot& from, size_t offset, size_t length,
                               const IsOver& is_over) {
-  const std::span<const std::byte> piece = board_.ChunkOf(options_.rank).first(length);
+  const std::span<const std::byte> piece = ChunkOf(options_.rank).first(length);
   for (int i = 0; i < kMailTries; ++i) {
     MOEBIUS_TRY(Pace(length, is_over));
     MOEBIUS_ASSIGN(const uint64_t expected, Ask(from, offset, length, is_over));
@@ -164,7 +163,7 @@ Status ExpertMail::FetchPiece(const PeerSlot& from, size_t offset, size_t length
 }
 
 Status ExpertMail::Fetch(const PeerSlot& from, int staging, const IsOver& is_over) {
-  const std::span<const std::byte> chunk = board_.ChunkOf(options_.rank);
+  const std::span<const std::byte> chunk = ChunkOf(options_.rank);
   const size_t size = store_->ExpertBytes(from.layer);
   for (size_t offset = 0; offset < size; offset += chunk.size()) {
     const size_t length = std::min(chunk.size(), size - offset);
@@ -173,7 +172,8 @@ Status ExpertMail::Fetch(const PeerSlot& from, int staging, const IsOver& is_ove
   }
   // The source looks at all of it once more, so a slot that changed meanwhile shows, too.
   MOEBIUS_ASSIGN(const uint64_t expected, Ask(from, 0, 0, is_over));
-  if (Status status = CheckStaged(from.layer, staging, expected, is_over); !status) {
+  if (Status status = CheckStaged(from.layer, staging, expected, /*from_peer=*/true, is_over);
+      !status) {
     return tl::unexpected(status.error().WithContext(fmt::format("from rank {}", from.rank)));
   }
   return {};
@@ -197,23 +197,43 @@ Status ExpertMail::Copy(int layer, const Source& source, int staging, const IsOv
       rest = rest.subspan(piece.size());
     }
   }
-  return CheckStaged(layer, staging, expected.value_or(read.value()), is_over);
+  return CheckStaged(layer, staging, expected.value_or(read.value()), /*from_peer=*/false, is_over);
 }
 
-Status ExpertMail::CheckStaged(int layer, int staging, uint64_t expected, const IsOver& is_over) {
-  const std::span<std::byte> chunk = board_.ChunkOf(options_.rank);  // nothing is asked
+Result<uint64_t> ExpertMail::ChecksumOfAll(int layer, std::span<std::byte> chunk, bool of_pieces,
+                                           const Reading& read) const {
   const size_t size = store_->ExpertBytes(layer);
-  moe::ExpertChecksum staged;
+  moe::ExpertChecksum whole;
   for (size_t offset = 0; offset < size; offset += chunk.size()) {
-    MOEBIUS_TRY(Pace(0, is_over));
     const std::span<std::byte> piece = chunk.first(std::min(chunk.size(), size - offset));
-    store_->ReadStaging(staging, offset, piece);
-    staged.Add(piece);
+    MOEBIUS_TRY(read(offset, piece));
+    if (of_pieces) {
+      const uint64_t sum = ChecksumOf(piece);
+      whole.Add(std::as_bytes(std::span(&sum, 1)));
+    } else {
+      whole.Add(piece);
+    }
   }
-  if (staged.value() == expected) return {};
+  return whole.value();
+}
+
+// What came from a peer is summed up as the peer does it, what the host has had as the host does.
+Status ExpertMail::CheckStaged(int layer, int staging, uint64_t expected, bool from_peer,
+                               const IsOver& is_over) {
+  // Nothing is asked: the chunk is this rank's own.
+  const std::span<std::byte> chunk =
+      from_peer ? ChunkOf(options_.rank) : board_.ChunkOf(options_.rank);
+  const auto read = [&](size_t offset, std::span<std::byte> piece) -> Status {
+    MOEBIUS_TRY(Pace(0, is_over));
+    store_->ReadStaging(staging, offset, piece);
+    return {};
+  };
+  MOEBIUS_ASSIGN(const uint64_t staged,
+                 ChecksumOfAll(layer, chunk, from_peer && sums_pieces(), read));
+  if (staged == expected) return {};
   ++board_.counters().num_corrupt;
   return MakeError(ErrorCode::kCorrupt, "staging slot {} has checksum {:016x}, expected {:016x}",
-                   staging, staged.value(), expected);
+                   staging, staged, expected);
 }
 
 }  // namespace moebius::rank

@@ -1,8 +1,9 @@
 // How experts' weights get into staging slots: from another rank in pieces through the mailbox of
 // the rank that wants them, each with a checksum, as ranks may be processes, whose weights nobody
-// else sees; from this one in pieces, too. What then lies in the staging slot is read again and
-// held against the source's checksum of all of it. A mover asks and serves on one thread: while it
-// waits for an answer, and between pieces, it answers its peers.
+// else sees, and GPUs, on which a mailbox's chunk is device memory that the source copies to; from
+// this one in pieces, too. What then lies in the staging slot is read again and held against the
+// source's checksum of all of it. A mover asks and serves on one thread: while it waits for an
+// answer, and between pieces, it answers its peers.
 #pragma once
 
 #include <atomic>
@@ -28,12 +29,19 @@ struct BalanceHooks {
   std::function<void(int source, int owner, std::span<std::byte> chunk)> answered = {};
 };
 
+// Where pieces arrive if not in the board's chunks, and how they are summed up there.
+struct MailMemory {
+  std::vector<std::span<std::byte>> chunks = {};  // by rank, of one size; empty: the board's
+  std::function<uint64_t(std::span<const std::byte>)> checksum = {};
+};
+
 struct MailOptions {
   int rank = 0;  // this one
   comm::AbortWord* abort = nullptr;
   std::chrono::nanoseconds answer_deadline = std::chrono::seconds(2);
   int64_t bytes_per_second = 0;  // that this rank stages, at most; 0: as fast as it goes
   BalanceHooks hooks = {};
+  MailMemory memory = {};
 };
 
 // An expert's weights in a peer's slot.
@@ -57,8 +65,8 @@ class ExpertMail {
   Status Fetch(const PeerSlot& from, int staging, const std::function<bool()>& is_over);
 
   // The same, of bytes that this process can read: `source` gives those of an expert of `layer`
-  // from an offset on, as many as it has at once. It may use this rank's chunk. Its errors; and
-  // kCorrupt, kCancelled as above.
+  // from an offset on, as many as it has at once. It may use this rank's chunk of the board. Its
+  // errors; and kCorrupt, kCancelled as above.
   using Source = std::function<Result<moe::ExpertStore::Stored>(size_t offset)>;
   Status Copy(int layer, const Source& source, int staging, const std::function<bool()>& is_over);
 
@@ -71,13 +79,26 @@ class ExpertMail {
 
   void Serve();
   void AnswerTo(int owner, uint64_t asked);
+  // Where pieces for a rank arrive.
+  std::span<std::byte> ChunkOf(int rank) const {
+    const auto& chunks = options_.memory.chunks;
+    return chunks.empty() ? board_.ChunkOf(rank) : chunks[static_cast<size_t>(rank)];
+  }
+  bool sums_pieces() const { return static_cast<bool>(options_.memory.checksum); }
+  uint64_t ChecksumOf(std::span<const std::byte> bytes) const;
+  // Of an expert that `read` puts piece by piece into a chunk. of_pieces: of the pieces' checksums,
+  // as ranks do it that have a checksum of their own for them.
+  using Reading = std::function<Status(size_t offset, std::span<std::byte> piece)>;
+  Result<uint64_t> ChecksumOfAll(int layer, std::span<std::byte> chunk, bool of_pieces,
+                                 const Reading& read) const;
   // The source's checksum of what it put into this rank's chunk; length 0: of the whole expert.
   Result<uint64_t> Ask(const PeerSlot& from, size_t offset, size_t length, const IsOver& is_over);
   // Into the chunk, with the right checksum.
   Status FetchPiece(const PeerSlot& from, size_t offset, size_t length, const IsOver& is_over);
   // Peers are answered, until so many more bytes may be staged. kCancelled as above.
   Status Pace(size_t bytes, const IsOver& is_over);
-  Status CheckStaged(int layer, int staging, uint64_t expected, const IsOver& is_over);
+  Status CheckStaged(int layer, int staging, uint64_t expected, bool from_peer,
+                     const IsOver& is_over);
 
   const BalanceBoard board_;
   const MailOptions options_;

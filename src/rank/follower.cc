@@ -48,6 +48,13 @@ class FollowerSync final : public engine::StepSync {
   Links* links_;
 };
 
+Status FlipTo(const StepMessage& message, FollowerSync& sync, BalanceAgent* balance) {
+  if (balance == nullptr) return {};
+  Status flipped = balance->Flip(static_cast<uint64_t>(message.shared.epoch));
+  if (!flipped) sync.Abort();
+  return flipped;
+}
+
 // run(message): Status. Until the leader's last step; publish() now and then. trace: null: none.
 template <typename Run, typename Publish>
 Status FollowSteps(Links& links, FollowerSync& sync, const engine::PlanLimits& limits,
@@ -85,13 +92,7 @@ Status Follow(Links& links, engine::StepExecutor& executor, const engine::PlanLi
               BalanceAgent* balance) {
   FollowerSync sync(&links);
   const auto run = [&](const StepMessage& message) -> Status {
-    if (balance != nullptr) {
-      Status flipped = balance->Flip(static_cast<uint64_t>(message.shared.epoch));
-      if (!flipped) {
-        sync.Abort();
-        return flipped;
-      }
-    }
+    MOEBIUS_TRY(FlipTo(message, sync, balance));
     MOEBIUS_TRY(executor.Run(message.plan.plan, &message.shared, &sync));
     return {};
   };
@@ -99,9 +100,11 @@ Status Follow(Links& links, engine::StepExecutor& executor, const engine::PlanLi
   return FollowSteps(links, sync, limits, run, publish, &executor.trace());
 }
 
-Status Follow(Links& links, engine::DeviceFollower& follower, const engine::PlanLimits& limits) {
+Status Follow(Links& links, engine::DeviceFollower& follower, const engine::PlanLimits& limits,
+              BalanceAgent* balance) {
   FollowerSync sync(&links);
-  const auto run = [&](const StepMessage& message) {
+  const auto run = [&](const StepMessage& message) -> Status {
+    MOEBIUS_TRY(FlipTo(message, sync, balance));
     return follower.Run(message.plan.plan, message.shared);
   };
   const auto publish = [&] { sync.Publish(follower.ExpertLoad()); };

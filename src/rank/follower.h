@@ -18,6 +18,7 @@ namespace moebius::rank {
 Status Follow(Links& links, engine::StepExecutor& executor, const engine::PlanLimits& limits,
               BalanceAgent* balance = nullptr);
 // The same on a GPU.
-Status Follow(Links& links, engine::DeviceFollower& follower, const engine::PlanLimits& limits);
+Status Follow(Links& links, engine::DeviceFollower& follower, const engine::PlanLimits& limits,
+              BalanceAgent* balance = nullptr);
 
 }  // namespace moebius::rank

@@ -10,6 +10,7 @@
 #include "engine/device_runner.h"
 #include "model/shard.h"
 #include "platform/thread_pool.h"
+#include "rank/expert_mail.h"
 
 namespace moebius::rank {
 
@@ -22,8 +23,10 @@ class RankDevice {
   // Ranks that use this rank's GPU, itself included.
   virtual int num_sharers() const = 0;
   virtual engine::DeviceRank OfRunner() const = 0;
-  // Gives the shard its communicators and its exchange.
+  // Gives the shard its communicators, its exchange and, where experts move, their copies.
   virtual void Complete(model::Shard* shard) const = 0;
+  // Where experts move: through what memory. The mover's thread uses it.
+  virtual MailMemory Mail() const = 0;
 
   // The device thread's. As Links has them.
   virtual void BeginStep(int64_t step, comm::Clock::time_point deadline) = 0;

@@ -167,6 +167,7 @@ Result<StartedRank> TryStart(Links& links, const RankOptions& options) {
     if (links.device() != nullptr) {
       MOEBIUS_ASSIGN(started.device_follower,
                      engine::MakeDeviceFollower(std::move(model), std::move(pool), runner, device));
+      started.balance = std::move(balance);
       links.control().SetState(rank, RankState::kReady);
       return started;
     }

@@ -22,8 +22,8 @@ Result<DeploymentShape> ShapeOf(const RankOptions& options);
 struct StartedRank {
   std::unique_ptr<engine::InprocEngineClient> engine;
   std::unique_ptr<engine::StepExecutor> executor;
-  std::unique_ptr<BalanceAgent> balance;  // the executor's, where experts move; ends before it
   std::unique_ptr<engine::DeviceFollower> device_follower;  // instead, on a GPU
+  std::unique_ptr<BalanceAgent> balance;  // of either, where experts move; ends before it
   engine::PlanLimits limits;
 };
 Result<StartedRank> StartRank(Links& links, const RankOptions& options);

@@ -90,11 +90,11 @@ void RunRank(Links& links, const RankOptions& options, std::promise<Result<Start
     return;
   }
   const std::unique_ptr<engine::StepExecutor> executor = std::move(rank->executor);
-  const std::unique_ptr<BalanceAgent> balance = std::move(rank->balance);
   const std::unique_ptr<engine::DeviceFollower> follower = std::move(rank->device_follower);
+  const std::unique_ptr<BalanceAgent> balance = std::move(rank->balance);
   const engine::PlanLimits limits = rank->limits;
   started.set_value(std::move(rank));
-  const Status status = follower != nullptr ? Follow(links, *follower, limits)
+  const Status status = follower != nullptr ? Follow(links, *follower, limits, balance.get())
                                             : Follow(links, *executor, limits, balance.get());
   if (!status) LogError("rank {}: {}", links.rank().value(), status.error().message());
 }

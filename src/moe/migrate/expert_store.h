@@ -64,8 +64,8 @@ class ExpertStore {
   // Makes the tables of a change; nothing is visible yet. The changes of layers that are another
   // rank's are left out.
   virtual Status Prepare(std::vector<Change> changes) = 0;
-  // The prepared change becomes the present; the memory that changed slots had before becomes the
-  // staging slots of the same numbers. Only pointers move. The device thread, between steps.
+  // The prepared change becomes the present, for the steps that come; staging slots are free again,
+  // whatever is in them. Waits for nothing. The device thread, between steps.
   virtual void Flip() = 0;
   // The prepared change is dropped.
   virtual void Discard() = 0;

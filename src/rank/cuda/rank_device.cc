@@ -11,7 +11,9 @@
 #include "comm/cuda/device_communicator.h"
 #include "layout/parallel_layout.h"
 #include "moe/exchange/cuda/device_exchange.h"
+#include "moe/migrate/cuda/device_copies.h"
 #include "platform/cuda/device.h"
+#include "platform/cuda/memory.h"
 #include "platform/cuda/stream.h"
 #include "rank/links.h"
 
@@ -25,12 +27,16 @@ using comm::PeerMemory;
 // Of a piece that a rank brings into one all-gather: more go one after the other.
 constexpr size_t kStagingBytes = size_t{16} << 20;
 
+// Of a piece of an expert that travels: the movers' threads sleep and wake some times for each.
+constexpr size_t kMailBytes = size_t{32} << 20;
+
 // What a rank tells the others: where its parts of the groups' memory are.
 struct Addresses {
   int64_t process = 0;
   int64_t tp = 0;
   int64_t experts = 0;
   int64_t exchange = 0;
+  int64_t mail = 0;
 };
 
 // The pool's threads copy weights: to this rank's GPU.
@@ -71,7 +77,9 @@ class CudaRankDevice final : public RankDevice {
     shard->tp.comm = tp_.get();
     shard->experts.comm = experts_.get();
     shard->exchange = exchange_.get();
+    shard->copies = copies_.get();
   }
+  MailMemory Mail() const override { return mail_; }
   void BeginStep(int64_t step, comm::Clock::time_point deadline) override {
     if (exchange_ != nullptr) exchange_->BeginStep(step, deadline);
   }
@@ -108,6 +116,10 @@ class CudaRankDevice final : public RankDevice {
   std::unique_ptr<DeviceCommunicator> tp_;
   std::unique_ptr<DeviceCommunicator> experts_;
   std::unique_ptr<moe::DeviceExchange> exchange_;
+  // Of experts that move.
+  std::unique_ptr<moe::DeviceCopies> copies_;
+  platform::cuda::DeviceMemory mail_memory_;
+  MailMemory mail_;
 };
 
 Status CudaRankDevice::Select(platform::ThreadPool& pool) {
@@ -124,7 +136,13 @@ Status CudaRankDevice::Select(platform::ThreadPool& pool) {
 }
 
 Status CudaRankDevice::Allocate() {
-  MOEBIUS_ASSIGN(stream_, platform::cuda::Stream::Create());
+  // Experts that move do so behind the steps.
+  const bool moves = links_.shape().moves_experts();
+  MOEBIUS_ASSIGN(stream_, platform::cuda::Stream::Create(/*high_priority=*/moves));
+  if (moves) {
+    MOEBIUS_ASSIGN(copies_, moe::DeviceCopies::Create(device_, stream_));
+    MOEBIUS_ASSIGN(mail_memory_, platform::cuda::DeviceMemory::Allocate(kMailBytes));
+  }
   if (links_.tp() != nullptr) {
     MOEBIUS_ASSIGN(tp_memory_, DeviceCommunicator::Allocate(StagingBytes()));
   }
@@ -184,19 +202,25 @@ Status CudaRankDevice::Connect(const std::vector<Addresses>& all) {
                        GroupOf("the experts' exchange", experts, all, &Addresses::exchange),
                        &exchange_memory_));
   }
+  if (copies_ == nullptr) return {};
+  mail_.checksum = [copies = copies_.get()](auto bytes) { return copies->ChecksumOf(bytes); };
+  for (const Addresses& rank : all) {
+    mail_.chunks.emplace_back(reinterpret_cast<std::byte*>(rank.mail), kMailBytes);
+  }
   return {};
 }
 
 Status CudaRankDevice::Open(platform::ThreadPool& pool) {
   MOEBIUS_TRY(Select(pool));
   MOEBIUS_TRY(Allocate());
-  const auto address = [](const PeerMemory& memory) {
+  const auto address = [](const auto& memory) {
     return static_cast<int64_t>(reinterpret_cast<uintptr_t>(memory.data()));
   };
   const Addresses mine = {.process = getpid(),
                           .tp = address(tp_memory_),
                           .experts = address(experts_memory_),
-                          .exchange = address(exchange_memory_)};
+                          .exchange = address(exchange_memory_),
+                          .mail = address(mail_memory_)};
   std::vector<Addresses> all(static_cast<size_t>(links_.shape().num_ranks()));
   links_.world().AllGather(std::as_bytes(std::span(&mine, 1)),
                            std::as_writable_bytes(std::span(all)));

@@ -16,7 +16,8 @@ constexpr int64_t kMaxFewPlaces = 16;
 // out[b] = a[b] w[b]^T for each b of a batch, sums in float32; a and w bfloat16, out float32 or
 // bfloat16. gated: w has n rows for the gate, then n for up, and out = silu(a gate^T) * (a up^T).
 // Strides in elements. The first weights are read before earlier launches of the stream are done:
-// none of them writes weights.
+// none of them writes weights (those of experts are written by copies, which all launches wait
+// for).
 struct FewRowsLaunch {
   DeviceRows a;  // [rows, k]
   int64_t a_batch = 0;

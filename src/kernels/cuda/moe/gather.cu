@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/moe/choose.cuh"
 #include "kernels/cuda/moe/moe.h"
 #include "kernels/cuda/rows/access.cuh"
 
@@ -13,22 +14,15 @@ namespace {
 using moebius::cuda::AwaitEarlier;
 using moebius::cuda::LaunchEarly;
 
-__global__ void ChooseSlotsKernel(const __grid_constant__ ChooseSlotsLaunch p) {
+constexpr int kChoosingWarps = 4;  // of a block, a row each
+
+__global__ void __launch_bounds__(32 * kChoosingWarps)
+    ChooseSlotsKernel(const __grid_constant__ ChooseSlotsLaunch p) {
   AwaitEarlier();
-  const int64_t pair = blockIdx.x * int64_t{blockDim.x} + threadIdx.x;
-  if (pair >= p.rows * p.k) return;
-  if (p.tokens[pair / p.k] < 0) {
-    p.slots[pair] = -1;
-    return;
-  }
-  const int32_t expert = p.experts[pair];
-  p.slots[pair] = p.first_slot[expert];
-  if (p.counts != nullptr) {
-    atomicAdd(reinterpret_cast<unsigned long long*>(p.counts + expert), 1ull);
-  }
-  if (p.prompt_counts != nullptr && pair / p.k >= p.num_decodes) {
-    atomicAdd(reinterpret_cast<unsigned long long*>(p.prompt_counts + expert), 1ull);
-  }
+  const int64_t row = blockIdx.x * int64_t{kChoosingWarps} + threadIdx.x / 32;
+  if (row >= p.rows) return;
+  const int lane = threadIdx.x % 32;
+  PutSlots(p.choice, row, p.k, lane < p.k ? p.experts[row * p.k + lane] : 0);
 }
 
 template <bool kFour, typename T>
@@ -54,10 +48,10 @@ __global__ void GatherKernel(const __grid_constant__ GatherLaunch p) {
 }  // namespace
 
 int LaunchChooseSlots(const ChooseSlotsLaunch& args, CUstream_st* stream) {
-  const int64_t pairs = args.rows * args.k;
-  if (pairs == 0) return cudaSuccess;
-  return LaunchEarly(ChooseSlotsKernel, static_cast<unsigned>((pairs + 255) / 256), 256, 0, stream,
-                     args);
+  if (args.rows == 0) return cudaSuccess;
+  if (args.k < 1 || args.k > 32) return cudaErrorInvalidValue;
+  const auto blocks = static_cast<unsigned>((args.rows + kChoosingWarps - 1) / kChoosingWarps);
+  return LaunchEarly(ChooseSlotsKernel, blocks, 32 * kChoosingWarps, 0, stream, args);
 }
 
 int LaunchGather(const GatherLaunch& args, CUstream_st* stream) {

@@ -15,6 +15,22 @@ namespace moebius::kernels::cuda {
 enum class RouteScore : uint8_t { kSoftmax, kSigmoid, kSigmoidOnTop };
 enum class RouteGroups : uint8_t { kNone, kMax, kTop2Sum };
 
+// Where the slots of a row's experts are found (SlotChoice of kernels/ops.h), and where they go.
+struct SlotChoiceLaunch {
+  const int32_t* tokens = nullptr;      // [rows]; negative: padding
+  const int32_t* first_slot = nullptr;  // [experts]
+  int64_t* counts = nullptr;            // [experts], added to; or null
+  int64_t* prompt_counts = nullptr;     // [experts], likewise for rows from num_decodes on; or null
+  int64_t num_decodes = 0;
+  // Instead of first_slot, where experts have copies: ReplicaTable. Null: none has.
+  const int32_t* copies_begin = nullptr;
+  const int32_t* copies = nullptr;
+  int slots_per_rank = 1;
+  int home = 0;
+  const int32_t* positions = nullptr;  // [rows], with copies
+  int32_t* slots = nullptr;            // out [rows, k]; null: none
+};
+
 struct RouteTopKLaunch {
   const float* logits = nullptr;  // [rows, experts]
   int64_t logits_stride = 0;
@@ -30,13 +46,7 @@ struct RouteTopKLaunch {
   float scale = 1.0f;
   int32_t* experts = nullptr;  // out [rows, k], best first; ties to the lowest id
   float* weights = nullptr;    // out [rows, k]
-  // With slots: what LaunchChooseSlots does, in the same launch.
-  const int32_t* tokens = nullptr;      // [rows]; negative: padding
-  const int32_t* first_slot = nullptr;  // [experts]
-  int64_t* counts = nullptr;            // [experts], added to; or null
-  int64_t* prompt_counts = nullptr;     // [experts], likewise for rows from num_decodes on; or null
-  int64_t num_decodes = 0;
-  int32_t* slots = nullptr;  // out [rows, k]; null: none
+  SlotChoiceLaunch choice;     // with slots: what LaunchChooseSlots does, in the same launch
 };
 int LaunchRouteTopK(const RouteTopKLaunch& args, CUstream_st* stream);
 
@@ -55,15 +65,10 @@ int LaunchDrawLogits(const DrawLogitsLaunch& args, CUstream_st* stream);
 
 // See ChooseSlotsArgs in kernels/ops.h.
 struct ChooseSlotsLaunch {
-  const int32_t* experts = nullptr;     // [rows, k]
-  const int32_t* tokens = nullptr;      // [rows]; negative: padding
-  const int32_t* first_slot = nullptr;  // [experts]
-  int64_t* counts = nullptr;            // [experts], added to; or null
-  int64_t* prompt_counts = nullptr;     // [experts], likewise for rows from num_decodes on; or null
-  int64_t num_decodes = 0;
-  int32_t* slots = nullptr;  // out [rows, k]
+  const int32_t* experts = nullptr;  // [rows, k]
+  SlotChoiceLaunch choice;
   int64_t rows = 0;
-  int k = 1;
+  int k = 1;  // at most 32
 };
 int LaunchChooseSlots(const ChooseSlotsLaunch& args, CUstream_st* stream);
 

@@ -2,6 +2,7 @@
 #include <cuda_runtime.h>
 
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/moe/choose.cuh"
 #include "kernels/cuda/moe/moe.h"
 #include "kernels/cuda/rows/access.cuh"
 
@@ -145,23 +146,13 @@ __global__ void __launch_bounds__(32 * kWarps)
       weight = w;
     }
   }
-  if (lane >= args.k) return;
-  if (args.normalize) weight /= sum;
-  const int64_t pair = row * args.k + lane;
-  args.experts[pair] = mine;
-  args.weights[pair] = weight * args.scale;
-  if (args.slots == nullptr) return;
-  if (args.tokens[row] < 0) {
-    args.slots[pair] = -1;
-    return;
+  if (lane < args.k) {
+    if (args.normalize) weight /= sum;
+    const int64_t pair = row * args.k + lane;
+    args.experts[pair] = mine;
+    args.weights[pair] = weight * args.scale;
   }
-  args.slots[pair] = args.first_slot[mine];
-  if (args.counts != nullptr) {
-    atomicAdd(reinterpret_cast<unsigned long long*>(args.counts + mine), 1ull);
-  }
-  if (args.prompt_counts != nullptr && row >= args.num_decodes) {
-    atomicAdd(reinterpret_cast<unsigned long long*>(args.prompt_counts + mine), 1ull);
-  }
+  if (args.choice.slots != nullptr) PutSlots(args.choice, row, args.k, mine);
 }
 
 }  // namespace

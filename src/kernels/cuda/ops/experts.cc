@@ -179,13 +179,23 @@ RouteTopKLaunch LaunchOf(const RouteTopKArgs& args) {
   return launch;
 }
 
-// Of several copies a GPU takes the first.
-template <typename Launch>
-void PutChoice(const SlotChoice& choice, Launch* launch) {
-  launch->first_slot = choice.first_slot.data();
-  launch->counts = choice.counts.data();
-  launch->prompt_counts = choice.prompt_counts.data();
-  launch->num_decodes = choice.num_decodes;
+SlotChoiceLaunch ChoiceOf(const SlotChoice& choice, std::span<const TokenId> tokens,
+                          std::span<int32_t> slots) {
+  SlotChoiceLaunch launch;
+  launch.tokens = tokens.data();
+  launch.first_slot = choice.first_slot.data();
+  launch.counts = choice.counts.data();
+  launch.prompt_counts = choice.prompt_counts.data();
+  launch.num_decodes = choice.num_decodes;
+  if (!choice.replicas.empty()) {
+    launch.copies_begin = choice.replicas.begin.data();
+    launch.copies = choice.replicas.slots.data();
+    launch.slots_per_rank = choice.replicas.slots_per_rank;
+    launch.home = choice.replicas.home;
+    launch.positions = choice.positions.data();
+  }
+  launch.slots = slots.data();
+  return launch;
 }
 
 }  // namespace
@@ -209,18 +219,14 @@ void RouteTopK(ExecContext& ctx, const RouteTopKArgs& args) {
 
 void RouteToSlots(ExecContext& ctx, const RouteToSlotsArgs& args) {
   RouteTopKLaunch launch = LaunchOf(args.route);
-  launch.tokens = args.tokens.data();
-  PutChoice(args.choice, &launch);
-  launch.slots = args.slots.data();
+  launch.choice = ChoiceOf(args.choice, args.tokens, args.slots);
   ctx.device->Check(LaunchRouteTopK(launch, ctx.device->stream), "route_to_slots");
 }
 
 void ChooseSlots(ExecContext& ctx, const ChooseSlotsArgs& args) {
   ChooseSlotsLaunch launch;
   launch.experts = args.experts.data();
-  launch.tokens = args.tokens.data();
-  PutChoice(args.choice, &launch);
-  launch.slots = args.slots.data();
+  launch.choice = ChoiceOf(args.choice, args.tokens, args.slots);
   launch.rows = static_cast<int64_t>(args.tokens.size());
   launch.k = static_cast<int>(args.k);
   ctx.device->Check(LaunchChooseSlots(launch, ctx.device->stream), "choose_slots");
