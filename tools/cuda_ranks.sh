@@ -44,8 +44,8 @@ latency() {
   local name=$1 most=$2 model=$3 batch=$4
   shift 4
   step "$name" "$most" bin/moebius bench latency "$model" --load-format dummy --device cuda --batch-size "$batch" \
-    --input-len 256 --output-len 64 --num-iters 1 --num-iters-warmup 0 --max-model-len 4096 --max-num-seqs 1024 \
-    --output-json "$out/$name.json" "$@"
+    --input-len "${input:-256}" --output-len 32 --num-iters 1 --num-iters-warmup 0 --max-model-len 4096 \
+    --max-num-seqs 1024 --max-num-batched-tokens 8192 --output-json "$out/$name.json" "$@"
 }
 
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
@@ -76,13 +76,17 @@ if [[ $parts == *" layouts "* ]]; then
 fi
 if [[ $parts == *" slices "* ]]; then
   # Of DeepSeek-V3 over EP ranks: each GPU has as many experts, and their rows, as one of EP would.
-  for ep in 8 16 32 64; do
-    for batch in 64 256; do
-      for routing in uniform zipf:0.5; do
-        latency "slice-ep$ep-$batch-${routing/:/}" 60 deepseek-ai/DeepSeek-V3 $((batch * gpus)) -dp "$gpus" -ep \
-          --block-size 64 --routing $routing \
-          --hf-overrides "{\"num_hidden_layers\":61,\"n_routed_experts\":$((256 * gpus / ep)),\"n_group\":1,\"topk_group\":1}"
-      done
+  slice() {
+    local ep=$1 batch=$2 routing=$3 name=$4
+    latency "slice-ep$ep-$batch-$name" "${5:-60}" deepseek-ai/DeepSeek-V3 $((batch * gpus)) -dp "$gpus" -ep \
+      --block-size 64 --routing "$routing" \
+      --hf-overrides "{\"num_hidden_layers\":61,\"n_routed_experts\":$((256 * gpus / ep)),\"n_group\":1,\"topk_group\":1}"
+  }
+  input=2048 slice 64 256 uniform uniform2k 180
+  for batch in 256 64; do
+    for ep in 8 32 64 16; do
+      slice $ep $batch uniform uniform
+      slice $ep $batch zipf:0.5 zipf0.5
     done
   done
 fi
