@@ -167,15 +167,13 @@ Result<StartedRank> TryStart(Links& links, const RankOptions& options) {
     if (links.device() != nullptr) {
       MOEBIUS_ASSIGN(started.device_follower,
                      engine::MakeDeviceFollower(std::move(model), std::move(pool), runner, device));
-      started.balance = std::move(balance);
-      links.control().SetState(rank, RankState::kReady);
-      return started;
+    } else {
+      MOEBIUS_ASSIGN(started.executor, engine::StepExecutor::Create(std::move(model), backend,
+                                                                    std::move(pool), runner));
+      // Whoever calls this will follow.
+      MOEBIUS_TRY(started.executor->BindThread(fmt::format("rank {}", rank)));
     }
-    MOEBIUS_ASSIGN(started.executor, engine::StepExecutor::Create(std::move(model), backend,
-                                                                  std::move(pool), runner));
     started.balance = std::move(balance);
-    // Whoever calls this will follow.
-    MOEBIUS_TRY(started.executor->BindThread(fmt::format("rank {}", rank)));
   }
   if (agent != nullptr) agent->Start();
   links.control().SetState(rank, RankState::kReady);
