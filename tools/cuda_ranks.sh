@@ -44,7 +44,7 @@ latency() {
   local name=$1 most=$2 model=$3 batch=$4
   shift 4
   step "$name" "$most" bin/moebius bench latency "$model" --load-format dummy --device cuda --batch-size "$batch" \
-    --input-len "${input:-256}" --output-len 32 --num-iters 1 --num-iters-warmup 0 --max-model-len 4096 \
+    --input-len "${input:-256}" --output-len 128 --num-iters 1 --num-iters-warmup 0 --max-model-len 4096 \
     --max-num-seqs 1024 --max-num-batched-tokens 8192 --output-json "$out/$name.json" "$@"
 }
 

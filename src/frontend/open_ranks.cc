@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "layout/rules.h"
+#include "moe/balance/policy.h"
 #include "plan/launch.h"
 #include "plan/model_shape.h"
 #include "platform/thread_pool.h"
@@ -40,6 +41,20 @@ Error Illegal(const ParallelConfig& config, const std::vector<layout::Finding>& 
     message += fmt::format("; the nearest layout that is: {}", flags.empty() ? "one rank" : flags);
   }
   return {ErrorCode::kInvalidArgument, message};
+}
+
+// Of the layer that has most of them: copies of an expert on one rank beyond the first there.
+int MostSameRankCopies(const moe::SlotAssignment& slots, int64_t num_experts, int num_ranks) {
+  const moe::SlotShape shape = {.num_experts = static_cast<int>(num_experts),
+                                .num_slots = static_cast<int>(slots.num_slots),
+                                .num_ranks = num_ranks};
+  int most = 0;
+  const size_t num_lists = std::max<size_t>(1, slots.layers.size());
+  for (size_t layer = 0; layer < num_lists; ++layer) {
+    const moe::SlotList list = slots.Of(static_cast<int>(layer), num_experts, num_ranks);
+    most = std::max(most, moe::NumSameRankCopies(shape, list));
+  }
+  return most;
 }
 
 }  // namespace
@@ -170,6 +185,11 @@ std::string DescribeBalance(const OpenOptions& options, const model::ModelConfig
     const size_t num_others = slots->layers.size() - num_given;
     if (num_others > 0)
       text += fmt::format(", {} layer{} in order", num_others, plural(num_others));
+  }
+  if (const int most = MostSameRankCopies(*slots, config.moe.num_experts, num_ranks); most > 0) {
+    text +=
+        fmt::format("; {} slot{} of a layer {} an expert that its rank has already, for nothing",
+                    most, plural(most), most == 1 ? "holds" : "hold");
   }
   const moe::OnlineBalance& online = balance.online;
   if (!online.is_on()) return text + "; nothing moves";

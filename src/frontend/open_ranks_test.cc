@@ -79,6 +79,10 @@ TEST(OpenRanks, WhatBalancingDoesIsSaid) {
   EXPECT_EQ(DescribeBalance(options, config),
             "experts: 16 slots for 16 experts on 8 ranks, 2 each; placement in order; nothing "
             "moves");
+  options.balance.num_slots = 136;  // 17 on a rank, of 16 experts
+  EXPECT_EQ(DescribeBalance(options, config),
+            "experts: 136 slots for 16 experts on 8 ranks, 17 each; placement in order; 8 slots of "
+            "a layer hold an expert that its rank has already, for nothing; nothing moves");
   options.balance.num_slots = 18;
   options.balance.online.layer_updates_per_iter = 1;
   EXPECT_EQ(DescribeBalance(options, config),

@@ -15,6 +15,8 @@
 namespace moebius::rank {
 namespace {
 
+constexpr double kLongestFetchSeconds = 24 * 3600;
+
 // World ranks that share the experts of a pipeline stage, in the order of their slots.
 std::vector<int> ExpertRanks(const layout::ParallelConfig& parallel, int stage) {
   std::vector<int> ranks(static_cast<size_t>(parallel.expert_group()));
@@ -42,27 +44,24 @@ int StageOf(const DeploymentShape& shape, int64_t layer) {
 }
 
 // The planner's, at world rank 0.
-RebalancerOptions PlannerOf(const Links& links, const model::ExpertSlots& store) {
+RebalancerOptions PlannerOf(const Links& links, const ExpertSize& expert) {
   const moe::OnlineBalance& online = links.shape().online;
-  size_t bytes = 0;  // of an expert
-  for (int layer = 0; layer < links.shape().num_moe_layers; ++layer) {
-    bytes = std::max(bytes, store.ExpertBytes(layer));
-  }
+  const auto bytes = static_cast<double>(expert.bytes);
   RebalancerOptions planner;
   planner.choice.layer_updates_per_iter = online.layer_updates_per_iter;
   planner.choice.num_staging = online.num_staging;
   planner.choice.min_gain = online.min_gain;
-  planner.choice.cost =
-      moe::CostInRows(static_cast<double>(bytes), store.FlopsOfRow(), online.flops_per_byte);
+  planner.choice.cost = moe::CostInRows(bytes, expert.flops_of_row, online.flops_per_byte);
   planner.choice.min_tokens_per_expert = online.min_tokens_per_expert;
   planner.choice.is_random = online.is_random;
   planner.choice.seed = online.seed;
   planner.step_interval = online.step_interval;
   if (online.bytes_per_second > 0) {
-    // What a plan may fetch for a rank takes so long by the rate alone.
-    planner.deadline += std::chrono::nanoseconds(
-        static_cast<int64_t>(2e9 * static_cast<double>(bytes) * online.num_staging /
-                             static_cast<double>(online.bytes_per_second)));
+    // What a plan may fetch for a rank takes half as long by the rate alone.
+    const double seconds =
+        2 * bytes * online.num_staging / static_cast<double>(online.bytes_per_second);
+    planner.deadline += std::chrono::milliseconds(
+        static_cast<int64_t>(1e3 * std::min(seconds, kLongestFetchSeconds)));
   }
   planner.abort = &links.control().abort();
   planner.load = [counts = links.expert_counts()] { return counts.Sum(); };
@@ -107,7 +106,19 @@ Status MakeHostPool(Links& links, model::Model& model) {
   return slots->UsePool(std::move(pool));
 }
 
-std::unique_ptr<BalanceAgent> MakeBalanceAgent(Links& links, model::Model& model) {
+ExpertSize ExpertSizeOf(const Links& links, model::Model& model) {
+  const model::ExpertSlots* const slots = model.expert_store();
+  ExpertSize size;
+  if (slots == nullptr) return size;
+  for (int layer = 0; layer < links.shape().num_moe_layers; ++layer) {
+    size.bytes = std::max(size.bytes, static_cast<int64_t>(slots->ExpertBytes(layer)));
+  }
+  size.flops_of_row = slots->FlopsOfRow();
+  return size;
+}
+
+std::unique_ptr<BalanceAgent> MakeBalanceAgent(Links& links, model::Model& model,
+                                               const ExpertSize& expert) {
   const DeploymentShape& shape = links.shape();
   if (!shape.moves_experts() || model.expert_store() == nullptr) return nullptr;
   BalanceAgentOptions options;
@@ -116,7 +127,7 @@ std::unique_ptr<BalanceAgent> MakeBalanceAgent(Links& links, model::Model& model
   options.mail.abort = &links.control().abort();
   options.mail.bytes_per_second = shape.online.bytes_per_second;
   if (links.device() != nullptr) options.mail.memory = links.device()->Mail();
-  if (links.rank().value() == 0) options.planner = PlannerOf(links, *model.expert_store());
+  if (links.rank().value() == 0) options.planner = PlannerOf(links, expert);
   return std::make_unique<BalanceAgent>(*links.board(), std::move(options), model.expert_store());
 }
 

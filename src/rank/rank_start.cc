@@ -27,6 +27,7 @@ struct StartRecord {
   int64_t num_blocks = 0;
   int64_t max_model_len = 0;
   int64_t failed = 0;
+  ExpertSize expert = {};
 };
 
 // The rank's pool where it was planned, and this thread, with all that it starts from now on, out
@@ -124,6 +125,7 @@ Result<StartedRank> TryStart(Links& links, const RankOptions& options) {
   }
   mine = {
       .num_blocks = plan.num_blocks, .max_model_len = plan.max_model_len, .failed = status ? 0 : 1};
+  if (status) mine.expert = ExpertSizeOf(links, *model);
   std::vector<StartRecord> all(static_cast<size_t>(links.shape().num_ranks()));
   world.BeginStep(0, comm::Clock::now() + kStartTimeout);
   world.AllGather(std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(all)));
@@ -135,6 +137,7 @@ Result<StartedRank> TryStart(Links& links, const RankOptions& options) {
     }
     plan.num_blocks = std::min(plan.num_blocks, all[r].num_blocks);
     plan.max_model_len = std::min(plan.max_model_len, all[r].max_model_len);
+    if (all[r].expert.bytes > mine.expert.bytes) mine.expert = all[r].expert;
   }
 
   const uint64_t block_bytes =
@@ -150,7 +153,7 @@ Result<StartedRank> TryStart(Links& links, const RankOptions& options) {
                     .block_size = options.engine.block_size,
                     .vocab_size = model->config().vocab_size,
                     .num_kv_blocks = plan.num_blocks};
-  std::unique_ptr<BalanceAgent> balance = MakeBalanceAgent(links, *model);
+  std::unique_ptr<BalanceAgent> balance = MakeBalanceAgent(links, *model, mine.expert);
   BalanceAgent* const agent = balance.get();
   engine::DeviceRank device;
   if (links.device() != nullptr) device = links.device()->OfRunner();

@@ -107,7 +107,9 @@ std::string Rebalancer::WhyNotReady(uint64_t number) const {
     ranks += fmt::format("{}{}", ranks.empty() ? "" : ", ", rank);
   }
   const auto deadline = std::chrono::duration_cast<std::chrono::milliseconds>(options_.deadline);
-  return fmt::format("not ready within {} ms: rank {}", deadline.count(), ranks);
+  // The last one may have been a moment late.
+  return ranks.empty() ? fmt::format("not all ranks ready within {} ms", deadline.count())
+                       : fmt::format("not ready within {} ms: rank {}", deadline.count(), ranks);
 }
 
 void Rebalancer::SeeThrough(const BalancePlan& plan) {

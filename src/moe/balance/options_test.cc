@@ -34,9 +34,8 @@ TEST(BalanceOptions, ErrorsNameTheField) {
   EXPECT_EQ(ErrorOf(3, {}),
             "load_balancer.num_slots is 3, expected at least 4, one for each expert, or 0 for no "
             "balancing");
-  EXPECT_EQ(ErrorOf(9, {}),
-            "load_balancer.num_slots is 9, expected at most 8: 4 experts on 2 ranks, a second copy "
-            "on one rank serves nobody");
+  EXPECT_EQ(ErrorOf(1 << 20, {}),
+            "load_balancer.num_slots gives 1048576 slots of a layer, expected at most 65536");
   const auto of = [](int64_t layer, std::vector<int32_t> list) {
     return ErrorOf(5, {{layer, std::move(list)}});
   };
