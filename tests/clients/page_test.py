@@ -195,6 +195,8 @@ def test_changes_of_the_placement_are_told():
             "placement 3: 9 slots moved in 4 plans, 1 dropped (last: rank 2: <b>late</b>); "
             "2.50 MB fetched while 40 steps ran, steps waited 0.20 ms in all")
         assert "placement" not in browser.run("document.getElementById('balance-note').textContent")
+        server.moves = {**moves, "steps": 0}
+        browser.wait("document.getElementById('moves').textContent.includes('2.50 MB fetched, steps waited')")
         # A change is marked where the number grows, a restart is none.
         steps = "[[3, 1], [3, 1], [5, 1], [0, 2], [1, 2]].map(([epoch, boot], time) => ({epoch, boot, time}))"
         marks = "charts.map(chart => chart.changes({}).join()).join(';')".format(steps)
