@@ -58,6 +58,17 @@ TEST_F(HostPoolRoomTest, TooLittleIsAnErrorWithTheRemedy) {
                            " in /dev/shm, where ", "mount -o remount,size="}) {
     EXPECT_TRUE(Contains(finished.err, part)) << finished.err;
   }
+  // A dry run knows before.
+  const Args dry = Args{"serve"} + kPooled + Args{"--dry-run", "--device", "cpu"};
+  const Finished small = Run(dry);
+  EXPECT_EQ(small.exit_code, 1) << small.out;
+  EXPECT_TRUE(Contains(small.out, "It does not hold: the host pool ") &&
+              Contains(small.out, "-o remount,size="))
+      << small.out;
+  GiveRoom("4m");
+  const Finished large = Run(dry);
+  EXPECT_EQ(large.exit_code, 0) << large.out;
+  EXPECT_TRUE(Contains(large.out, " of /dev/shm for the host pool ")) << large.out;
 }
 
 TEST_F(HostPoolRoomTest, WhatIsFilledLaterHurtsNobody) {

@@ -309,6 +309,25 @@ TEST_F(PlanTest, TheNearestLegalLayoutKeepsWhatWasWanted) {
       << csv.out;
 }
 
+// As serve takes them; vLLM, and so many nodes or stages, do not.
+TEST_F(PlanTest, SlotsThatRanksDoNotDivideAreOurs) {
+  const Args eplb = {"-ep", "--enable-eplb", "--num-redundant-experts", "5"};
+  const Args uneven = eplb + Args{"-dp", "8"};
+  const json plan = Json(kR1 + uneven);
+  EXPECT_TRUE(Contains(plan["commands"]["moebius"][0].get<std::string>(), "redundant_experts\":5"));
+  EXPECT_TRUE(plan["commands"]["vllm"].empty());
+  const Finished finished = Run(kR1 + uneven);
+  EXPECT_TRUE(Contains(finished.out, "261 slots on 8 ranks are uneven") &&
+              Contains(finished.out, "[eplb-uneven]"))
+      << finished.out;
+  EXPECT_FALSE(Json(kR1 + Args{"-dp", "8", "-ep", "--enable-eplb"})["commands"]["vllm"].empty());
+  for (const Args& others : {Args{"-dp", "8", "-tp", "2"}, Args{"-dp", "4", "-pp", "2"}}) {
+    const Finished refused = Run(kR1 + eplb + others);
+    EXPECT_EQ(refused.exit_code, 1);
+    EXPECT_TRUE(Contains(refused.out, "[eplb-divisible]")) << refused.out;
+  }
+}
+
 TEST_F(PlanTest, FilesAreNamedAsTheyAre) {
   const std::string bad = Write("odd.json", R"({"model_type": "deepseek_v3", "hidden_size": 1})");
   const Finished finished = Run({"plan", bad, "--gpus", "8"});

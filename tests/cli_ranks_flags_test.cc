@@ -123,6 +123,34 @@ TEST_F(RanksTest, ADryRunKnowsTheSlots) {
   EXPECT_TRUE(Contains(many.err, "num_redundant_experts is 33, expected at most 32")) << many.err;
 }
 
+// Of another machine, too: the same slots, as many to stage, and what the host pool takes of it.
+TEST_F(RanksTest, ADryRunKnowsTheSlotsOfGpus) {
+  const auto dry = [&](const char* device, const char* copies, const char* eplb) {
+    const Finished finished =
+        Run({"serve", "deepseek-ai/DeepSeek-R1", "-dp", "8", "-ep", "--max-model-len", "4096",
+             "--dry-run", "--device", device, "--enable-eplb", "--num-redundant-experts", copies,
+             "--eplb-config", eplb});
+    EXPECT_TRUE(finished.err.empty()) << finished.err;
+    return finished.out;
+  };
+  const auto slots = [](const std::string& out) {
+    const size_t at = out.find("redundant slots");
+    EXPECT_NE(at, std::string::npos) << out;
+    return at == std::string::npos ? 0 : std::stod(out.substr(at + 15));
+  };
+  // 4 slots a rank in 58 layers, then so many in one, of 3 x 7168 x 2048 bytes and scales.
+  const std::string many = dry("h200", "32", R"({"num_staging_slots": 40})");
+  EXPECT_NEAR(slots(many), (4 * 58 + 40) * 0.04405, 0.06) << many;
+  EXPECT_TRUE(Contains(many, "experts: 288 slots for 256 experts on 8 ranks, 36 each")) << many;
+  const std::string few = dry("mi300x", "32", R"({"num_staging_slots": 1})");
+  EXPECT_NEAR(slots(few), (4 * 58 + 1) * 0.04405, 0.06) << few;
+  EXPECT_FALSE(Contains(few, "host pool")) << few;
+  // 58 layers of 256 experts.
+  const std::string pooled = dry("h200", "33", R"({"host_pool": true})");
+  EXPECT_TRUE(Contains(pooled, "289 slots for 256 experts on 8 ranks, 36 or 37 each")) << pooled;
+  EXPECT_TRUE(Contains(pooled, "It takes 654.1 GB of /dev/shm, and ")) << pooled;
+}
+
 TEST_F(RanksTest, AFilesKernelLibrariesSayWhatRunsHere) {
   for (const std::string backend : {"CUTLASS", "TRTLLM", "CUTEDSL"}) {
     const std::string file = Write("kernels.yaml", "moe_config:\n  backend: " + backend + "\n");

@@ -14,7 +14,9 @@
 #include "app/this_cpu.h"
 #include "frontend/open.h"
 #include "frontend/open_ranks.h"
+#include "moe/migrate/host_pool.h"
 #include "plan/report.h"
+#include "platform/shared_memory_room.h"
 #include "serve/step_log.h"
 
 namespace moebius::app {
@@ -73,6 +75,7 @@ void SetSlots(const moe::BalanceOptions& balance, plan::PlanInput& input) {
   if (!balance.is_on && !parallel.own_ranks) return;  // other stacks' own words
   const int64_t num_experts = input.model.numbers.num_experts;
   parallel.enable_eplb = balance.is_on && num_experts > 0;
+  parallel.own_slots = true;  // on any device
   parallel.num_redundant_experts =
       parallel.enable_eplb ? static_cast<int>(moe::NumSlotsOf(balance, num_experts) - num_experts)
                            : 0;
@@ -156,6 +159,41 @@ Verdict Judge(const plan::PlanReport& report, int64_t tokens) {
   return verdict;
 }
 
+// Whether --device names this machine's, or leaves it to what there is.
+bool IsThisMachine(const ServeOptions& options) {
+  const std::string name = options.device.value_or("auto");
+  return name == "auto" || name == "cpu" || name == "gpu" || name == "cuda";
+}
+
+// One copy of every expert a node; of another machine only how large it is.
+void JudgeHostPool(const ServeOptions& options, const plan::PlanInput& input,
+                   const layout::ParallelConfig& config, Verdict& verdict) {
+  const moe::OnlineBalance& online = options.open.balance.online;
+  if (!config.enable_eplb || !online.is_on() || !online.host_pool) return;
+  moe::HostPoolOptions pool;
+  pool.num_experts = static_cast<int>(input.model.numbers.num_experts);
+  pool.num_local_ranks = config.expert_group();
+  pool.expert_bytes.assign(static_cast<size_t>(input.model.num_moe_layers),
+                           static_cast<size_t>(static_cast<double>(input.model.ExpertParams()) *
+                                               input.model.expert_weight_bytes));
+  const uint64_t bytes = moe::HostPool::TotalBytes(pool);
+  const std::string what = "the host pool (all experts of the node)";
+  if (!IsThisMachine(options)) {
+    verdict.lines.push_back(fmt::format("It takes {} of {}, and of the machine's memory, for {}.",
+                                        Gb(static_cast<double>(bytes)),
+                                        platform::kSharedMemoryFolder, what));
+    return;
+  }
+  const auto room = platform::ReadSharedMemoryRoom();
+  const Status fits =
+      room ? platform::CheckRoom(*room, what, bytes) : Status(tl::unexpected(room.error()));
+  verdict.holds &= fits.has_value();
+  verdict.lines.push_back(fits ? fmt::format("It takes {} of {} for {}, where {} are free.",
+                                             Gb(static_cast<double>(bytes)), room->folder, what,
+                                             Gb(static_cast<double>(room->free)))
+                               : fmt::format("It does not hold: {}.", fits.error().message()));
+}
+
 // Whether the file can be written to, without leaving one that was not there.
 Status CheckStepLog(const std::string& path) {
   std::error_code error;
@@ -166,8 +204,8 @@ Status CheckStepLog(const std::string& path) {
   return {};
 }
 
-// Refuses what a start would refuse before it reads weights, on its own ranks the slots of experts,
-// too. A model that can be planned but not served is none of that: a line of `lines` says so.
+// Refuses what a start would refuse before it reads weights, the slots of experts, too. A model
+// that can be planned but not served is none of that: a line of `lines` says so.
 Status CheckStart(const ServeOptions& options, const layout::ParallelConfig& named,
                   std::vector<std::string>& lines) {
   frontend::OpenOptions open = options.open;
@@ -184,13 +222,13 @@ Status CheckStart(const ServeOptions& options, const layout::ParallelConfig& nam
   if (!options.device && !threads) return tl::unexpected(threads.error());
   open.load_format = options.open.load_format;
   const auto prepared = folder.Named(frontend::Prepare(open));
-  if (prepared && named.own_ranks) {
+  if (prepared) {
     open.parallel = named;
     MOEBIUS_TRY(frontend::AssignSlots(open, prepared->config));
     const std::string balance = frontend::DescribeBalance(open, prepared->config);
     if (!balance.empty()) lines.push_back(balance);
+    return {};
   }
-  if (prepared) return {};
   if (prepared.error().code() != ErrorCode::kUnsupported) return tl::unexpected(prepared.error());
   lines.push_back(fmt::format("This engine can plan the model but not serve it: {}.",
                               prepared.error().message()));
@@ -230,7 +268,8 @@ Result<int> DryRun(const ServeOptions& options) {
   }
   const int64_t tokens = options.open.engine.max_model_len;
   report.decision.ranked.push_back(EstimateMemory(report.input, report.named, options, tokens));
-  const Verdict verdict = Judge(report, tokens);
+  Verdict verdict = Judge(report, tokens);
+  JudgeHostPool(options, report.input, report.named, verdict);
   lines.insert(lines.begin(), verdict.lines.begin(), verdict.lines.end());
   if (num_ranks > 1 && (report.input.device.name != "cpu" || num_nodes > 1)) {
     lines.emplace_back(plan::kWhatRuns);

@@ -135,12 +135,20 @@ plan::PlaybookReport AskPlaybook(const plan::PlanReport& report, int num_gpus) {
   return playbook;
 }
 
+// Slots that ranks do not divide are refused by vLLM, and run by our ranks on one machine.
+bool HasSlotsOfOurs(const layout::ParallelConfig& config, const layout::ModelNumbers& numbers) {
+  return config.enable_eplb && config.expert_parallel_active() && config.num_nodes() == 1 &&
+         config.pipeline_parallel_size == 1 &&
+         (numbers.num_experts + config.num_redundant_experts) % config.expert_group() != 0;
+}
+
 // One named layout. False: it cannot be used.
 bool PlanOne(plan::PlanReport& report) {
   plan::PlanInput& input = report.input;
   report.question.gpu_counts = {report.named.num_gpus()};
   if (!report.question.concurrency) report.question.concurrency = plan::kLatencyConcurrency;
   const layout::ModelNumbers& numbers = input.model.numbers;
+  report.named.own_slots = HasSlotsOfOurs(report.named, numbers);
   report.findings = CheckRules(report.named, numbers);
   if (!layout::IsLegal(report.findings)) {
     report.nearest = NearestLegal(report.named, numbers);

@@ -62,8 +62,12 @@ struct ParallelConfig {
   // cut, so matrices are cut by their outputs and columns are gathered; whole experts are reached
   // through the exchange under TP alone, too; shared experts go with the routed ones, whole or cut.
   bool own_ranks = false;
+  // Only the slots of experts are as Moebius's ranks hold them, as they do on GPUs, too: any
+  // number, a rank at most one more than another, and what moves arrives in staging slots.
+  bool own_slots = false;
   int gpus_per_node = 8;
 
+  bool holds_own_slots() const { return own_ranks || own_slots; }
   // Of sizes that are at least 1, without overflow.
   int64_t wide_num_gpus() const {
     return int64_t{tensor_parallel_size} * data_parallel_size > kMaxGpus

@@ -72,7 +72,7 @@ constexpr std::array kExperts = {
     Rule{"eplb-divisible", Severity::kError,
          [](const RuleInput& in) {
            // Our own ranks may have a slot more than others.
-           return in.config.enable_eplb && in.ep() && !in.config.own_ranks &&
+           return in.config.enable_eplb && in.ep() && !in.config.holds_own_slots() &&
                   in.config.num_redundant_experts >= 0 && in.slots() % in.group() != 0;
          },
          [](const RuleInput& in) {
@@ -82,6 +82,19 @@ constexpr std::array kExperts = {
                in.model.num_experts, in.config.num_redundant_experts, in.slots(), in.group(),
                EvenRedundant(in));
          }},
+    Rule{
+        "eplb-uneven", Severity::kInfo,
+        [](const RuleInput& in) {
+          return in.config.enable_eplb && in.ep() && in.config.own_slots && !in.config.own_ranks &&
+                 in.slots() % in.group() != 0;
+        },
+        [](const RuleInput& in) {
+          return fmt::format(
+              "{} slots on {} ranks are uneven: the first {} hold {}, the others {}; moebius serve "
+              "takes them so, vLLM num_redundant_experts {} or another that the ranks divide",
+              in.slots(), in.group(), in.slots() % in.group(), in.slots() / in.group() + 1,
+              in.slots() / in.group(), EvenRedundant(in));
+        }},
     Rule{"redundant-needs-eplb", Severity::kError,
          [](const RuleInput& in) {
            return in.config.num_redundant_experts > 0 && !in.config.enable_eplb;

@@ -158,6 +158,9 @@ std::vector<Case> ExpertCases() {
       {"eplb-divisible", Eplb(1, 3, true, 0), DeepseekV3(),
        "error: 256 experts + num_redundant_experts 0 = 256 slots must be divisible by expert "
        "parallel size (3) under enable_eplb; the next that is: num_redundant_experts 2"},
+      {"eplb-uneven", With(Eplb(1, 3, true, 0), [](auto& c) { c.own_slots = true; }), DeepseekV3(),
+       "info: 256 slots on 3 ranks are uneven: the first 1 hold 86, the others 85; moebius serve "
+       "takes them so, vLLM num_redundant_experts 2 or another that the ranks divide"},
       {"redundant-range", Eplb(1, 8, true, -8), DeepseekV3(),
        "error: num_redundant_experts is -8, expected 0 to 65536"},
       {"redundant-range", Eplb(1, 8, true, 2'000'000'000), DeepseekV3(),

@@ -173,6 +173,10 @@ Launch LaunchCommands(const PlanInput& input, const Estimate& estimate) {
     }
   }
   AddEngine(input, estimate, ours);
+  const std::vector<int64_t>& slots = estimate.layout.slots_per_rank;
+  if (config.enable_eplb && !slots.empty() && slots.front() != slots.back()) {
+    return {{ours.text()}, {}};
+  }
   return {{ours.text()}, VllmCommands(input, estimate)};
 }
 

@@ -9,7 +9,8 @@
 namespace moebius::plan {
 
 // One command for each kind of node: the first, and where there are others, what runs on node 1
-// (others count on). Without ours where the layout is one that only vLLM has.
+// (others count on). Without ours where the layout is one that only vLLM has, without
+// vLLM's where ranks have uneven slots.
 struct Launch {
   std::vector<std::string> moebius;
   std::vector<std::string> vllm;

@@ -65,7 +65,7 @@ void AddExperts(const ModelShape& model, const layout::ParallelLayout& layout, c
     const double own = std::ceil(experts / layout.expert_parallel_size);
     use.routed_experts = layers * own * expert;
     use.redundant_slots = layers * (slots - own) * expert;
-    if (layout.config.own_ranks) {
+    if (layout.config.holds_own_slots()) {
       use.redundant_slots += stage.moe > 0 ? input.num_staging_slots * expert : 0;
     } else if (layout.config.enable_eplb) {
       const double all_slots = experts + layout.config.num_redundant_experts;

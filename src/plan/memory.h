@@ -27,7 +27,8 @@ struct MemoryInput {
   int64_t max_moe_rows = 0;     // of a rank in one chunk of a MoE layer; 0: the engine's own choice
   bool deterministic = false;   // results come home un-summed
   int num_threads = 1;          // that compute
-  int num_staging_slots = 0;    // of a rank, where experts that move arrive
+  // Of a rank, where experts that move arrive; of own_slots, too.
+  int num_staging_slots = 0;
 };
 
 // What dispatch and combine keep on one rank, by the backend's own rule.
@@ -58,8 +59,9 @@ double LowLatencyBufferBytes(int64_t num_slots, int64_t max_tokens, int64_t hidd
 struct MemoryUse {
   double attention = 0;
   double dense_ffn = 0;
-  double routed_experts = 0;   // without redundant slots
-  double redundant_slots = 0;  // and what EPLB keeps: one layer's slots to stage, the load window
+  double routed_experts = 0;  // without redundant slots
+  // And what EPLB keeps: own staging slots; else one layer's slots to stage, and the load window.
+  double redundant_slots = 0;
   double shared_experts = 0;
   double embedding_and_head = 0;
   double router_and_norms = 0;

@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "base/math.h"
+#include "moe/balance/options.h"
 
 namespace moebius::plan {
 namespace {
@@ -97,6 +98,7 @@ MemoryUse MemoryAt(const PlanInput& input, const layout::ParallelLayout& layout,
   memory.kv_element_bytes = input.kv_element_bytes;
   memory.max_batched_tokens = input.max_batched_tokens;
   memory.context = input.isl + input.osl;
+  if (layout.config.enable_eplb) memory.num_staging_slots = moe::OnlineBalance{}.num_staging;
   memory.max_decode_tokens =
       std::max<int64_t>(64, CeilDiv(requests_per_rank, layout.config.pipeline_parallel_size));
   return PlanMemory(input.model, layout, memory);

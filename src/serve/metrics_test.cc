@@ -323,6 +323,10 @@ TEST(Metrics, StarvedAndDominantExpertsAreSaid) {
   EXPECT_EQ(value("moebius:experts_dominant"), "1");
   EXPECT_EQ(value("moebius:expert_collapse_index"), "0.0625");
   EXPECT_EQ(value("moebius:expert_collapsed"), "1");
+  const json stats = json::parse(Metrics("1").Stats(snapshot, /*with_experts=*/false));
+  EXPECT_EQ(stats["balance"]["collapsed"], json({true}));
+  EXPECT_NEAR(stats["balance"]["entropy"][0].get<double>(),
+              std::stod(value("moebius:expert_entropy")), 1e-4);
   EXPECT_EQ(value("moebius:expert_effective_ratio"), "0.96875");
   EXPECT_LT(std::stod(value("moebius:expert_entropy")), 1);
   EXPECT_GT(std::stod(value("moebius:expert_gini")), 0.3);
@@ -435,6 +439,11 @@ TEST(StatsJson, HoldsGaugesCountersAndPercentiles) {
   EXPECT_EQ(stats["balance"]["imbalance"], json({1.0, 1.5}));
   EXPECT_EQ(stats["balance"]["imbalance_in_order"], json({1.0, 1.5}));
   EXPECT_EQ(stats["balance"]["starved"], json({0, 0}));
+  // {1, 1, 1, 1} and {0, 3, 0, 1}, the second too few to be judged.
+  ASSERT_EQ(stats["balance"]["entropy"].size(), 2u);
+  EXPECT_DOUBLE_EQ(stats["balance"]["entropy"][0].get<double>(), 1);
+  EXPECT_NEAR(stats["balance"]["entropy"][1].get<double>(), 0.4056, 1e-4);
+  EXPECT_EQ(stats["balance"]["collapsed"], json({false, false}));
   EXPECT_EQ(stats["balance"]["locality"], json({{"rank", 0.375}, {"copies", 0.1}, {"node", 1.0}}));
   EXPECT_TRUE(stats["balance"]["moves"].is_null()) << "experts stay";
 }

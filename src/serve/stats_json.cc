@@ -132,13 +132,15 @@ ordered_json Balance(const Snapshot& snapshot, const ExpertLoad& window,
                           {"locality", Locality(snapshot, window.rows)},
                           {"moves", Moves(snapshot.placement)}};
   ordered_json lists;
-  for (const char* name :
-       {"balancedness", "imbalance", "imbalance_in_order", "starved", "dominant"}) {
+  for (const char* name : {"balancedness", "imbalance", "imbalance_in_order", "entropy", "starved",
+                           "dominant", "collapsed"}) {
     lists[name] = ordered_json::array();
   }
   for (const LayerBalance& layer : layers) {
+    lists["entropy"].push_back(layer.experts.entropy);
     lists["starved"].push_back(layer.experts.starved.size());
     lists["dominant"].push_back(layer.experts.dominant.size());
+    lists["collapsed"].push_back(layer.has_collapsed);
     if (num_ranks == 0) continue;
     lists["balancedness"].push_back(layer.ranks.balancedness());
     lists["imbalance"].push_back(layer.ranks.imbalance());

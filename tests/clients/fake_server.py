@@ -94,7 +94,9 @@ class FakeServer:
                             "imbalance": [1.2 + 0.4 * (layer % 2) for layer in range(self.num_layers)],
                             "imbalance_in_order": [2.0] * self.num_layers,
                             "starved": [layer % 3 for layer in range(self.num_layers)],
-                            "dominant": [int(layer == 0) for layer in range(self.num_layers)]}
+                            "dominant": [int(layer == 0) for layer in range(self.num_layers)],
+                            "entropy": [0.75 + 0.04 * layer for layer in range(self.num_layers)],
+                            "collapsed": [layer == 0 for layer in range(self.num_layers)]}
         if with_experts:
             table = [[int(1000 * weight) for weight in layer] for layer in self.popularity]
             stats["experts"] = {"num_layers": self.num_layers, "num_experts": self.num_experts, "window_seconds": 60,

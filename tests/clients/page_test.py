@@ -168,7 +168,8 @@ def test_balance_is_told_by_layer():
         browser.open(server.url + "/")
         browser.wait("samples.length > 2 && !document.getElementById('balance').hidden")
         assert browser.run("document.getElementById('balance-note').textContent") == (
-            "25 % of the work is at home (13 % without care), 10 % by copies, placement 3, 6 starved and 1 dominant experts")
+            "25 % of the work is at home (13 % without care), 10 % by copies, placement 3, 6 starved and 1 dominant experts, "
+            "entropy 0.85, 1 collapsed layer")
         bar = "document.getElementById('layers').children[{}]"
         assert browser.run("document.getElementById('moves').hidden")
         assert browser.run("document.getElementById('layers').children.length") == 6
@@ -176,6 +177,8 @@ def test_balance_is_told_by_layer():
         assert "20%" in browser.run(bar.format(0) + ".style.background")
         assert "60%" in browser.run(bar.format(1) + ".style.background")
         assert "1.60 \u00d7 the mean, 2.00 \u00d7" in browser.run(bar.format(1) + ".title")
+        assert "entropy 0.75: collapsed" in browser.run(bar.format(0) + ".title")
+        assert browser.run(bar.format(1) + ".title").endswith("entropy 0.79")
         assert browser.run("[...document.getElementById('layers').children].map(i => i.className).join()") == "odd,odd,odd,,odd,odd"
         legend = browser.run("document.querySelector('#balance .legend').textContent")
         assert legend == "one slot an expert 2.00busiest rank over mean, now 1.40", legend
@@ -192,6 +195,8 @@ def test_changes_of_the_placement_are_told():
             "placement 3: 9 slots moved in 4 plans, 1 dropped (last: rank 2: <b>late</b>); "
             "2.50 MB fetched while 40 steps ran, steps waited 0.20 ms in all")
         assert "placement" not in browser.run("document.getElementById('balance-note').textContent")
+        server.moves = {**moves, "steps": 0}
+        browser.wait("document.getElementById('moves').textContent.includes('2.50 MB fetched, steps waited')")
         # A change is marked where the number grows, a restart is none.
         steps = "[[3, 1], [3, 1], [5, 1], [0, 2], [1, 2]].map(([epoch, boot], time) => ({epoch, boot, time}))"
         marks = "charts.map(chart => chart.changes({}).join()).join(';')".format(steps)
