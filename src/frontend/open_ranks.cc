@@ -56,11 +56,8 @@ Result<moe::SlotAssignment> AssignSlots(const OpenOptions& options,
   }
   Result<moe::SlotAssignment> slots = moe::SlotsOf(options.balance, config.moe.num_experts,
                                                    moe_layers, options.parallel.expert_group());
-  if (!slots) {
-    // By the flag, as whoever wrote its value is to change it.
-    const bool is_block = !options.balance.source.empty();
-    return MakeError(slots.error().code(), "{} {}",
-                     is_block ? "--moe-config" : "--enable-eplb:", slots.error().message());
+  if (!slots && options.balance.source.empty()) {
+    return tl::unexpected(slots.error().WithContext("--enable-eplb"));
   }
   return slots;
 }
