@@ -56,8 +56,11 @@ Result<moe::SlotAssignment> AssignSlots(const OpenOptions& options,
   }
   Result<moe::SlotAssignment> slots = moe::SlotsOf(options.balance, config.moe.num_experts,
                                                    moe_layers, options.parallel.expert_group());
-  if (!slots && options.balance.source.empty()) {
-    return tl::unexpected(slots.error().WithContext("--enable-eplb"));
+  if (!slots) {
+    // By who asked for it; what stands in the block itself says so.
+    const std::string& source = options.balance.source;
+    const std::string asked = source.empty() ? "--enable-eplb" : "moe_config.load_balancer";
+    if (source != asked) return tl::unexpected(slots.error().WithContext(asked));
   }
   return slots;
 }
