@@ -126,7 +126,7 @@ TEST_F(WideEpTest, TheQuickStartGivesOneRanksAnswers) {
 TEST_F(WideEpTest, WhatCannotBeIsRefusedBeforeAnythingStarts) {
   ExpectRefused(
       "{num_slots: 255, layer_updates_per_iter: 1}",
-      "--moe-config load_balancer.num_slots is 255, expected at least 256, one for each expert");
+      "moe_config.load_balancer.num_slots is 255, expected at least 256, one for each expert");
   std::vector<int> list;
   for (int s = 0; s < kSlots; ++s) list.push_back(s % kExperts);
   const auto with = [](int layer, const std::vector<int>& experts) {
@@ -134,14 +134,20 @@ TEST_F(WideEpTest, WhatCannotBeIsRefusedBeforeAnythingStarts) {
                        fmt::join(experts, ", "));
   };
   ExpectRefused(with(0, list),
-                "initial_global_assignments has layer 0, expected layers with "
-                "experts: one of 1 to 2");
+                "moe_config.load_balancer: initial_global_assignments: layer 0 has no experts, "
+                "expected one of 1 to 2");
   std::vector<int> wrong = list;
   wrong[3] = 4;
   wrong[kExperts + 3] = 4;
   ExpectRefused(with(2, wrong), "expert 3");
   wrong[3] = kExperts;
-  ExpectRefused(with(2, wrong), "256");
+  ExpectRefused(with(2, wrong), "layer 2: slot 3 holds 256, expected 0 to 255");
+  const std::string file =
+      Write("wrong.yaml", fmt::format("num_slots: 288\ninitial_global_assignments:\n  1: [{}]\n",
+                                      fmt::join(wrong, ", ")));
+  ExpectRefused(file, file +
+                          ":3: initial_global_assignments: layer 1: slot 3 holds 256, expected 0 "
+                          "to 255");
   list.pop_back();
   ExpectRefused(with(1, list), "layer 1 lists 287 slots, expected num_slots, which is 288");
   ExpectRefused(folder_ + "not_there.yaml", "not_there.yaml");

@@ -315,6 +315,9 @@ TEST_F(EplbTest, CtrlCEndsARecordingAndKeepsIt) {
   for (int i = 0; i < 12000 && server.num_asked() < 4; ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
+  // As `timeout -s INT` does: to the process, and to its group.
+  kill(pid, SIGINT);
+  std::this_thread::sleep_for(std::chrono::milliseconds(1));
   kill(pid, SIGINT);
   EXPECT_EQ(Wait(pid), 0) << ReadFile(folder_ + "stderr");
   const auto statistics = plan::ReadStatistics(output);

@@ -357,8 +357,7 @@ TEST_F(ServeTest, DryRunsJudge) {
   const Args copies = {"serve", kR1, "-dp", "8", "-ep", "--dry-run"};
   const Args redundant = {"--eplb-config.num_redundant_experts", "32"};
   const Finished eplb = Run(copies + redundant + Args{"--device", "cpu"});
-  EXPECT_TRUE(Contains(eplb.err, "--num-redundant-experts is ignored: it takes --enable-eplb"))
-      << eplb.err;
+  EXPECT_TRUE(Contains(eplb.err, "--eplb-config is ignored: it takes --enable-eplb")) << eplb.err;
   EXPECT_FALSE(Contains(eplb.out, "redundant)")) << eplb.out;
   EXPECT_EQ(Run(copies + redundant + Args{"--device", "h200"}).exit_code, 2);
   const Args tight = {"serve", kR1, "-tp", "8", "--device", "h100", "--dry-run"};

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <set>
 
 namespace moebius::app {
 namespace {
@@ -29,13 +30,20 @@ nlohmann::json ToJson(const YAML::Node& node) {
                                                                  : value;
 }
 
-void ListKeys(const std::string& path, const std::string& before, const YAML::Node& map,
-              std::vector<ConfigKey>* keys) {
+Error Twice(const std::string& where, const std::string& key) {
+  return {ErrorCode::kCorrupt, fmt::format("{}: {} stands there twice, expected once", where, key)};
+}
+
+Status ListKeys(const std::string& path, const std::string& before, const YAML::Node& map,
+                std::vector<ConfigKey>* keys) {
+  std::set<std::string> seen;
   for (const auto& entry : map) {
     const std::string name = before + entry.first.Scalar();
     keys->push_back({fmt::format("{}:{}", path, entry.first.Mark().line + 1), name});
-    if (entry.second.IsMap()) ListKeys(path, name + ".", entry.second, keys);
+    if (!seen.insert(name).second) return tl::unexpected(Twice(keys->back().where, name));
+    if (entry.second.IsMap()) MOEBIUS_TRY(ListKeys(path, name + ".", entry.second, keys));
   }
+  return {};
 }
 
 Result<ConfigEntry> ReadEntry(const std::string& path, const YAML::Node& key,
@@ -58,7 +66,7 @@ Result<ConfigEntry> ReadEntry(const std::string& path, const YAML::Node& key,
   }
   if (value.IsMap()) {
     entry.args.push_back(entry.flag + "=" + ToJson(value).dump());
-    ListKeys(path, "", value, &entry.keys);
+    MOEBIUS_TRY(ListKeys(path, "", value, &entry.keys));
     return entry;
   }
   for (const YAML::Node& item : value) {
@@ -82,8 +90,12 @@ Result<std::vector<ConfigEntry>> ReadConfigFile(const std::string& path) {
       return MakeError(ErrorCode::kCorrupt, "{}: expected a map of flags, such as max-tokens: 5",
                        path);
     }
+    std::set<std::string> seen;
     for (const auto& pair : file) {
       MOEBIUS_ASSIGN(ConfigEntry entry, ReadEntry(path, pair.first, pair.second));
+      if (!seen.insert(entry.flag).second) {
+        return tl::unexpected(Twice(entry.where, pair.first.Scalar()));
+      }
       entries.push_back(std::move(entry));
     }
   } catch (const YAML::BadFile&) {

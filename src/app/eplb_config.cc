@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "app/json_text.h"
 #include "base/suggest.h"
 #include "layout/parallel_layout.h"
 
@@ -100,6 +101,7 @@ Status TakeKey(const std::string& key, const json& value, EplbConfig& config) {
 }  // namespace
 
 Result<EplbConfig> ParseEplbConfig(const std::string& text, const EplbConfig& before) {
+  MOEBIUS_TRY(CheckJsonText("--eplb-config", text));
   const json object = json::parse(text, nullptr, false);
   if (!object.is_object()) {
     return MakeError(ErrorCode::kInvalidArgument,

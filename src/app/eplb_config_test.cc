@@ -30,5 +30,18 @@ TEST(EplbConfig, ErrorsNameTheKey) {
             "--eplb-config: unknown key flops_per_bytes (did you mean flops_per_byte?)");
 }
 
+TEST(EplbConfig, AKeyStandsThereOnce) {
+  EXPECT_EQ(ConfigError(R"({"num_redundant_experts": 8, "num_redundant_experts": 16})"),
+            "--eplb-config: num_redundant_experts stands there twice, expected once");
+  EXPECT_EQ(ConfigError(R"({"use_async": true, "min_gain": 1, "use_async": true})"),
+            "--eplb-config: use_async stands there twice, expected once");
+}
+
+TEST(EplbConfig, WhatIsNoNumberOrNoJson) {
+  EXPECT_EQ(ConfigError(R"({"step_interval": 7, "min_gain": 1e400})"),
+            "--eplb-config: min_gain: number overflow parsing '1e400'");
+  EXPECT_NE(ConfigError(R"({"min_gain": )").find("expected a JSON object"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace moebius::app

@@ -3,10 +3,14 @@
 #include <pthread.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <csignal>
+#include <optional>
 
 namespace moebius::app {
 namespace {
+
+constexpr std::chrono::milliseconds kSameSignal{500};
 
 // SIGUSR1 is how the destructor wakes the waiting thread.
 sigset_t Signals(bool terminate_too) {
@@ -43,7 +47,9 @@ void Interrupt::End() {
 }
 
 void Interrupt::Wait() {
+  using SteadyClock = std::chrono::steady_clock;
   const sigset_t signals = Signals(terminate_too_);
+  std::optional<SteadyClock::time_point> asked;
   while (true) {
     int signal = 0;
     if (sigwait(&signals, &signal) != 0 || signal == SIGUSR1) return;
@@ -51,8 +57,13 @@ void Interrupt::Wait() {
       const std::lock_guard lock(mutex_);
       return current_;
     }();
+    const auto now = SteadyClock::now();
     // False when nothing is in progress, or it was asked before.
-    if (!source.request_stop()) _exit(128 + signal);
+    if (source.request_stop()) {
+      asked = now;
+    } else if (!asked || now - *asked >= kSameSignal) {
+      _exit(128 + signal);
+    }
   }
 }
 

@@ -68,16 +68,15 @@ std::vector<std::string> Environment() {
   return entries;
 }
 
-// An error that begins with a flag is one of its value, though it took the model to see it; one of
-// what a flag's file says has a colon there.
+// An error that begins with a flag, or with a key of a block, is one of its value, though it took
+// the model to see it; one of what a flag's file says has a colon there.
 int ExitCodeOf(const Error& error) {
   const std::string& message = error.message();
   const size_t end = message.find_first_of(" :");
   const bool is_wish =
       error.code() == ErrorCode::kInvalidArgument || error.code() == ErrorCode::kUnsupported;
-  const bool is_usage =
-      is_wish && message.starts_with("--") && end != std::string::npos && message[end] == ' ';
-  return is_usage ? kExitUsage : kExitFailure;
+  const bool is_flag = message.starts_with("--") && end != std::string::npos && message[end] == ' ';
+  return is_wish && (is_flag || message.starts_with("moe_config.")) ? kExitUsage : kExitFailure;
 }
 
 int Main(const std::vector<std::string>& args) {

@@ -48,6 +48,7 @@ struct ParallelOptions : LayoutOptions {
   std::optional<int64_t> moe_expert_parallel_size;
   std::optional<int64_t> moe_tensor_parallel_size;
   std::optional<MoeConfig> moe_config;
+  std::optional<int64_t> redundant_flag;  // --num-redundant-experts itself
   EplbConfig eplb;
 };
 

@@ -137,6 +137,20 @@ void NoteMoeConfig(const MoeConfig& config, const frontend::OpenOptions& open, b
   }
 }
 
+// One number, wherever it stands.
+Status SettleRedundant(ParallelOptions& options) {
+  const std::optional<int64_t>& flag = options.redundant_flag;
+  const std::optional<int64_t>& key = options.eplb.num_redundant_experts;
+  if (flag && key && *flag != *key) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "--num-redundant-experts is {} and num_redundant_experts of --eplb-config is "
+                     "{}, expected one of them, or the same",
+                     *flag, *key);
+  }
+  options.num_redundant_experts = key ? *key : flag.value_or(0);
+  return {};
+}
+
 }  // namespace
 
 void AddParallelFlags(CLI::App* app, ParallelOptions& options, bool plans) {
@@ -176,16 +190,15 @@ void AddParallelFlags(CLI::App* app, ParallelOptions& options, bool plans) {
   AddFlag(app, "--headless", "", [&](bool on) { options.headless = on; })->group("");
   AddSwitch(app, "enable-eplb", "Experts move to where the load is even, while serving", "",
             kRanksGroup, [&options](bool on) { options.enable_eplb = on; });
-  AddNumber(app, "--num-redundant-experts", options.num_redundant_experts,
+  AddNumber(app, "--num-redundant-experts", options.redundant_flag,
             "With EPLB: slots of a layer beyond one an expert", int64_t{0},
             int64_t{layout::kMaxRedundantExperts})
+      ->default_str("0")
       ->group(kRanksGroup);
   AddValue(
       app, "--eplb-config", "How they move, as JSON: step_interval, layer_updates_per_iter ...",
       [&options](const std::string& text) -> Status {
         MOEBIUS_ASSIGN(options.eplb, ParseEplbConfig(text, options.eplb));
-        options.num_redundant_experts =
-            options.eplb.num_redundant_experts.value_or(options.num_redundant_experts);
         return {};
       },
       "JSON")
@@ -235,6 +248,7 @@ void AddTrtllmFlags(CLI::App* app, ParallelOptions& options, frontend::OpenOptio
 }
 
 Status SettleSizes(ParallelOptions& options) {
+  MOEBIUS_TRY(SettleRedundant(options));
   int64_t tensor = options.tensor_parallel_size.value_or(1);
   const int64_t data = options.data_parallel_size.value_or(1);
   if (options.enable_attention_dp && tensor > 1) {
@@ -275,7 +289,7 @@ Status SettleBalance(const ParallelOptions& options, frontend::OpenOptions& open
                      std::vector<std::string>& notes) {
   const bool is_block = options.moe_config && options.moe_config->has_load_balancer;
   const bool is_on = options.enable_eplb.value_or(false);
-  if (options.num_redundant_experts > 0 && !is_on) {
+  if (options.redundant_flag.value_or(0) > 0 && !is_on) {
     notes.push_back("--num-redundant-experts is ignored: it takes --enable-eplb");
   }
   if (options.eplb.is_given && !is_on && !is_block) {
@@ -299,7 +313,7 @@ Status SettleBalance(const ParallelOptions& options, frontend::OpenOptions& open
     balance = config.balance;
     if (!config.load_balancer_file.empty()) {
       MOEBIUS_ASSIGN(const plan::PlacementFile placement,
-                     plan::ReadPlacementFile(config.load_balancer_file));
+                     plan::ReadPlacementFile(config.load_balancer_file, plan::kUnknownExperts));
       balance = BalanceOf(placement);
     }
     balance.source = config.load_balancer_file.empty() ? what : config.load_balancer_file;

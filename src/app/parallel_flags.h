@@ -25,7 +25,8 @@ void AddTrtllmFlags(CLI::App* app, ParallelOptions& options, frontend::OpenOptio
                     std::vector<std::string>& notes);
 
 // TensorRT-LLM's sizes as vLLM's: attention data parallelism makes data-parallel ranks of the
-// tensor-parallel ones. kInvalidArgument: they contradict each other, or no rank can hold that.
+// tensor-parallel ones; and num_redundant_experts. kInvalidArgument: they contradict each other, or
+// no rank can hold that.
 Status SettleSizes(ParallelOptions& options);
 
 // What the flags mean for ranks that run, into `open`, after SettleSizes. kInvalidArgument names

@@ -348,6 +348,29 @@ Result<CommandLine> ParseWords(Parser& parser, const std::vector<std::string>& c
   return parser.Chosen();
 }
 
+// The line of the innermost key that an error of the entry's value begins with, as in
+// "moe_config.load_balancer: initial_global_assignments: layer 3 lists 5 slots".
+std::string WhereOf(const ConfigEntry& entry, std::string message) {
+  std::string flag = entry.flag.substr(2);
+  std::replace(flag.begin(), flag.end(), '-', '_');
+  for (const std::string_view between : {": layer ", ": "}) {
+    for (size_t at = 0; (at = message.find(between, at)) != std::string::npos;) {
+      message.replace(at, between.size(), ".");
+    }
+  }
+  std::string where = entry.where;
+  size_t longest = 0;
+  for (const ConfigKey& key : entry.keys) {
+    const std::string name = flag + "." + key.name;
+    const bool is_named = message.starts_with(name) && name.size() < message.size() &&
+                          (message[name.size()] == ' ' || message[name.size()] == '.');
+    if (!is_named || name.size() <= longest) continue;
+    longest = name.size();
+    where = key.where;
+  }
+  return where;
+}
+
 // What a file says to the command, as arguments, but for what the command line (`given`) says, too:
 // that replaces it, lists as well. Each key is tried alone, so that an error can name its line;
 // `skipped` gets those that other commands know.
@@ -379,7 +402,8 @@ Status AddConfig(const std::string& path, const std::vector<std::string>& comman
     try {
       parser.main.parse(std::move(words));
     } catch (const CLI::ParseError& error) {
-      return MakeError(ErrorCode::kInvalidArgument, "{}: {}", entry.where, error.what());
+      return MakeError(ErrorCode::kInvalidArgument, "{}: {}", WhereOf(entry, error.what()),
+                       error.what());
     }
     if (given.contains(entry.flag)) continue;
     args.insert(args.end(), entry.args.begin(), entry.args.end());

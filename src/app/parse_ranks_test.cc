@@ -1,6 +1,7 @@
 // The flags that spread a model over ranks.
 #include <gtest/gtest.h>
 
+#include <fstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -177,6 +178,63 @@ TEST(ParseRanks, TensorRtLlmsBlocks) {
   EXPECT_NE(ParseError({"run", "M", "-p", "x", "--kv-cache-config", R"({"enable_block_reuse": 3})"})
                 .find("true or false"),
             std::string::npos);
+}
+
+TEST(ParseRanks, AKeyOfTheConfigFileStandsThereOnce) {
+  const std::string path = testing::TempDir() + "moebius_parse_ranks_test.yaml";
+  const auto error_of = [&](const std::string& text) {
+    std::ofstream(path) << text;
+    return ParseError({"run", "M", "-p", "x", "--config", path});
+  };
+  EXPECT_EQ(error_of("moe_config:\n  load_balancer:\n    num_slots: 40\n    num_slots: 48\n"),
+            path + ":4: load_balancer.num_slots stands there twice, expected once");
+  EXPECT_EQ(error_of("moe_config: {load_balancer: {num_slots: 40, num_slots: 48}}\n"),
+            path + ":1: load_balancer.num_slots stands there twice, expected once");
+  EXPECT_EQ(error_of("max_tokens: 3\nmax-tokens: 4\n"),
+            path + ":2: max-tokens stands there twice, expected once");
+  EXPECT_EQ(ParseError({"run", "M", "-p", "x", "--moe-config",
+                        R"({"load_balancer": {"num_slots": 40, "num_slots": 48}})"}),
+            "moe_config: num_slots stands there twice, expected once");
+}
+
+TEST(ParseRanks, ErrorsOfABlockNameItsLine) {
+  const std::string path = testing::TempDir() + "moebius_parse_ranks_test.yaml";
+  std::ofstream(path) << "max-tokens: 3\nmoe_config:\n  load_balancer:\n    num_slots: 3\n"
+                         "    initial_global_assignments:\n      1: [0, 1, 2]\n      2: [0, 1]\n";
+  EXPECT_EQ(ParseError({"run", "M", "-p", "x", "--config", path}),
+            path +
+                ":7: moe_config.load_balancer: initial_global_assignments: layer 2 lists 2 "
+                "slots, expected num_slots, which is 3");
+  std::ofstream(path) << "moe_config:\n  backend: WIDEEP\n  max_num_tokens: 0\n";
+  EXPECT_EQ(ParseError({"run", "M", "-p", "x", "--config", path})
+                .find(path + ":3: moe_config.max_num_tokens is 0"),
+            0u);
+}
+
+TEST(ParseRanks, RedundantExpertsAreOneNumber) {
+  const Args run = {"run", "M", "-p", "x", "-dp", "8", "-ep"};
+  const auto with = [&](const Args& more) {
+    Args args = run;
+    args.insert(args.end(), more.begin(), more.end());
+    return args;
+  };
+  const Args key = {"--eplb-config", R"({"num_redundant_experts": 8})"};
+  const Args both = {"--enable-eplb", key[0], key[1], "--num-redundant-experts"};
+  Args differ = with(both);
+  differ.emplace_back("16");
+  EXPECT_EQ(ParseError(differ),
+            "--num-redundant-experts is 16 and num_redundant_experts of --eplb-config is 8, "
+            "expected one of them, or the same");
+  Args same = with(both);
+  same.emplace_back("8");
+  const auto line = ParseCommandLine(same);
+  ASSERT_TRUE(line) << line.error().message();
+  EXPECT_EQ(std::get<RunOptions>(line->command).open.balance.num_redundant, 8);
+  // What is ignored is called by the name that was given.
+  EXPECT_EQ(ParseCommandLine(with(key))->notes,
+            Args{"--eplb-config is ignored: it takes --enable-eplb"});
+  EXPECT_EQ(ParseCommandLine(with({"--num-redundant-experts", "8"}))->notes,
+            Args{"--num-redundant-experts is ignored: it takes --enable-eplb"});
 }
 
 }  // namespace

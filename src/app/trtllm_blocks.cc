@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <string_view>
 
+#include "app/json_text.h"
 #include "app/numbers.h"
 #include "base/suggest.h"
 
@@ -51,6 +52,7 @@ Status CheckKey(const std::string& block, const std::vector<std::string>& known,
 
 Result<json> ParseBlock(const std::string& block, const std::string& text,
                         const std::vector<std::string>& known) {
+  MOEBIUS_TRY(CheckJsonText(block, text));
   json value = json::parse(text, nullptr, false);
   if (!value.is_object()) {
     return MakeError(ErrorCode::kInvalidArgument, "{} is '{}', expected a map of its keys", block,
@@ -90,7 +92,8 @@ Status ReadBalancer(const json& value, MoeConfig* config) {
     return tl::unexpected(Wrong(kKey, value, "a file's name or a map such as {num_slots: 288}"));
   }
   for (const auto& [key, unused] : value.items()) MOEBIUS_TRY(CheckKey(kKey, kBalancerKeys, key));
-  MOEBIUS_ASSIGN(const plan::PlacementFile placement, plan::ParsePlacement(value.dump(), kKey));
+  MOEBIUS_ASSIGN(const plan::PlacementFile placement,
+                 plan::ParsePlacement(value.dump(), kKey, plan::kUnknownExperts));
   config->balance = BalanceOf(placement);
   return {};
 }
@@ -102,6 +105,7 @@ moe::BalanceOptions BalanceOf(const plan::PlacementFile& placement) {
   balance.num_slots = placement.num_slots;
   balance.ep_size = placement.ep_size;
   balance.assignments.insert(placement.assignments.begin(), placement.assignments.end());
+  balance.names.insert(placement.names.begin(), placement.names.end());
   balance.online.layer_updates_per_iter = placement.layer_updates_per_iter;
   return balance;
 }

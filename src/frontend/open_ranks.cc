@@ -72,10 +72,10 @@ Result<moe::SlotAssignment> AssignSlots(const OpenOptions& options,
   Result<moe::SlotAssignment> slots = moe::SlotsOf(options.balance, config.moe.num_experts,
                                                    moe_layers, options.parallel.expert_group());
   if (!slots) {
-    // By the flag, as whoever wrote its value is to change it.
-    const bool is_block = !options.balance.source.empty();
-    return MakeError(slots.error().code(), "{} {}",
-                     is_block ? "--moe-config" : "--enable-eplb:", slots.error().message());
+    // By who asked for it; what stands in the block itself says so.
+    const std::string& source = options.balance.source;
+    const std::string asked = source.empty() ? "--enable-eplb" : "moe_config.load_balancer";
+    if (source != asked) return tl::unexpected(slots.error().WithContext(asked));
   }
   return slots;
 }

@@ -15,6 +15,32 @@ std::string Range(std::span<const int64_t> layers) {
   return fmt::format("one of {} to {}", layers.front(), layers.back());
 }
 
+// "placement.yaml: num_slots", or by the block's name.
+std::string FieldOf(const BalanceOptions& options, const char* field) {
+  constexpr const char* kBlock = "moe_config.load_balancer";
+  if (options.source.empty() || options.source == kBlock)
+    return fmt::format("{}.{}", kBlock, field);
+  return fmt::format("{}: {}", options.source, field);
+}
+
+// Of a layer that the model has.
+Status CheckLayer(const std::string& name, const std::vector<int32_t>& list, int64_t num_slots,
+                  int64_t num_experts) {
+  if (std::ssize(list) != num_slots) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "{} lists {} slots, expected num_slots, which is {}", name, list.size(),
+                     num_slots);
+  }
+  for (size_t slot = 0; slot < list.size(); ++slot) {
+    if (list[slot] >= 0 && list[slot] < num_experts) continue;
+    return MakeError(ErrorCode::kInvalidArgument, "{}: slot {} holds {}, expected 0 to {}", name,
+                     slot, list[slot], num_experts - 1);
+  }
+  const auto placement = Placement::Create(static_cast<int>(num_experts), list);
+  if (!placement) return tl::unexpected(placement.error().WithContext(name));
+  return {};
+}
+
 }  // namespace
 
 int64_t NumSlotsOf(const BalanceOptions& options, int64_t num_experts) {
@@ -27,44 +53,30 @@ Result<SlotAssignment> SlotsOf(const BalanceOptions& options, int64_t num_expert
   slots.num_slots = NumSlotsOf(options, num_experts);
   if (slots.num_slots < num_experts) {
     return MakeError(ErrorCode::kInvalidArgument,
-                     "load_balancer.num_slots is {}, expected at least {}, one for each expert, or "
-                     "0 for no balancing",
-                     slots.num_slots, num_experts);
+                     "{} is {}, expected at least {}, one for each expert, or 0 for no balancing",
+                     FieldOf(options, "num_slots"), slots.num_slots, num_experts);
   }
   if (slots.num_slots > kMostSlots) {
-    return MakeError(ErrorCode::kInvalidArgument,
-                     "{} gives {} slots of a layer, expected at most {}",
-                     options.num_slots > 0 ? "load_balancer.num_slots" : "num_redundant_experts",
-                     slots.num_slots, kMostSlots);
+    return MakeError(
+        ErrorCode::kInvalidArgument, "{} gives {} slots of a layer, expected at most {}",
+        options.num_slots > 0 ? "moe_config.load_balancer.num_slots" : "num_redundant_experts",
+        slots.num_slots, kMostSlots);
   }
   if (options.ep_size > 0 && options.ep_size != num_ranks) {
     return MakeError(ErrorCode::kInvalidArgument,
-                     "load_balancer.ep_size is {}, expected {}, the ranks that share experts",
-                     options.ep_size, num_ranks);
+                     "{} is {}, expected {}, the ranks that share experts",
+                     FieldOf(options, "ep_size"), options.ep_size, num_ranks);
   }
   for (const auto& [layer, list] : options.assignments) {
+    const auto called = options.names.find(layer);
+    const std::string name = called != options.names.end()
+                                 ? called->second
+                                 : fmt::format("initial_global_assignments: layer {}", layer);
     if (std::ranges::find(moe_layers, layer) == moe_layers.end()) {
-      return MakeError(ErrorCode::kInvalidArgument,
-                       "initial_global_assignments has layer {}, expected layers with experts: {}",
-                       layer, Range(moe_layers));
+      return MakeError(ErrorCode::kInvalidArgument, "{} has no experts, expected {}", name,
+                       Range(moe_layers));
     }
-    if (std::ssize(list) != slots.num_slots) {
-      return MakeError(ErrorCode::kInvalidArgument,
-                       "initial_global_assignments of layer {} has {} entries, expected {}, what "
-                       "num_slots is",
-                       layer, list.size(), slots.num_slots);
-    }
-    if (const auto least = std::ranges::min_element(list); *least < 0) {
-      return MakeError(ErrorCode::kInvalidArgument,
-                       "initial_global_assignments of layer {}: slot {} holds expert {}, expected "
-                       "0 to {}",
-                       layer, least - list.begin(), *least, num_experts - 1);
-    }
-    auto placement = Placement::Create(static_cast<int>(num_experts), list);
-    if (!placement) {
-      return tl::unexpected(placement.error().WithContext(
-          fmt::format("initial_global_assignments of layer {}", layer)));
-    }
+    MOEBIUS_TRY(CheckLayer(name, list, slots.num_slots, num_experts));
   }
   if (options.assignments.empty()) return slots;
   // Where the empty places are.

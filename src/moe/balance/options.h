@@ -42,7 +42,8 @@ struct BalanceOptions {
   int64_t ep_size = 0;        // ranks that a placement is for; 0: it does not say
   // By layer of the model: the expert of each slot. Layers that are not there begin in order.
   std::map<int64_t, std::vector<int32_t>> assignments;
-  std::string source;  // of those: the file, or the field that has them
+  std::map<int64_t, std::string> names;  // of those layers: how errors call them
+  std::string source;                    // of all that: the file, or the block's name
   OnlineBalance online;
   bool is_on = false;  // as somebody asked, whatever for
 };

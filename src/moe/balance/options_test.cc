@@ -31,23 +31,48 @@ TEST(BalanceOptions, SlotsInOrderUnlessALayerSaysOtherwise) {
 }
 
 TEST(BalanceOptions, ErrorsNameTheField) {
-  EXPECT_EQ(ErrorOf(3, {}),
-            "load_balancer.num_slots is 3, expected at least 4, one for each expert, or 0 for no "
-            "balancing");
+  EXPECT_EQ(
+      ErrorOf(3, {}),
+      "moe_config.load_balancer.num_slots is 3, expected at least 4, one for each expert, or 0 "
+      "for no balancing");
   EXPECT_EQ(ErrorOf(1 << 20, {}),
-            "load_balancer.num_slots gives 1048576 slots of a layer, expected at most 65536");
+            "moe_config.load_balancer.num_slots gives 1048576 slots of a layer, expected at most "
+            "65536");
   const auto of = [](int64_t layer, std::vector<int32_t> list) {
     return ErrorOf(5, {{layer, std::move(list)}});
   };
   EXPECT_EQ(of(3, {0, 1, 2, 3, 0}),
-            "initial_global_assignments has layer 3, expected layers with experts: one of 1 to 4");
+            "initial_global_assignments: layer 3 has no experts, expected one of 1 to 4");
   EXPECT_EQ(of(1, {0, 1, 2, 3}),
-            "initial_global_assignments of layer 1 has 4 entries, expected 5, what num_slots is");
+            "initial_global_assignments: layer 1 lists 4 slots, expected num_slots, which is 5");
   EXPECT_EQ(of(1, {0, 1, 2, 3, -1}),
-            "initial_global_assignments of layer 1: slot 4 holds expert -1, expected 0 to 3");
+            "initial_global_assignments: layer 1: slot 4 holds -1, expected 0 to 3");
   EXPECT_EQ(of(4, {0, 1, 2, 2, 0}),
-            "initial_global_assignments of layer 4: placement: expert 3 has no slot, expected at "
+            "initial_global_assignments: layer 4: placement: expert 3 has no slot, expected at "
             "least one");
+}
+
+TEST(BalanceOptions, ErrorsNameTheFileAndItsLine) {
+  BalanceOptions options;
+  options.source = "p.yaml";
+  options.num_slots = 3;
+  const auto error_of = [](const BalanceOptions& wrong) {
+    return SlotsOf(wrong, 4, kModelLayers, 2).error().message();
+  };
+  EXPECT_EQ(error_of(options),
+            "p.yaml: num_slots is 3, expected at least 4, one for each expert, or 0 for no "
+            "balancing");
+  options.num_slots = 5;
+  options.ep_size = 3;
+  EXPECT_EQ(error_of(options), "p.yaml: ep_size is 3, expected 2, the ranks that share experts");
+  options.source = "moe_config.load_balancer";
+  EXPECT_EQ(error_of(options),
+            "moe_config.load_balancer.ep_size is 3, expected 2, the ranks that share experts");
+  options.ep_size = 2;
+  options.assignments[1] = {0, 1, 99, 2, 3};
+  options.names[1] = "p.yaml:3: initial_global_assignments: layer 1";
+  EXPECT_EQ(error_of(options),
+            "p.yaml:3: initial_global_assignments: layer 1: slot 2 holds 99, expected 0 to 3");
 }
 
 }  // namespace

@@ -27,7 +27,8 @@ std::string Found(const YAML::Node& node) {
 
 class PlacementReader {
  public:
-  explicit PlacementReader(const std::string& where) : where_(where) {}
+  PlacementReader(const std::string& where, bool has_lines)
+      : where_(where), has_lines_(has_lines) {}
 
   Result<PlacementFile> Read(const YAML::Node& file, int num_experts) {
     if (!file.IsMap()) {
@@ -53,7 +54,7 @@ class PlacementReader {
 
  private:
   std::string At(const YAML::Node& node) const {
-    return fmt::format("{}:{}", where_, node.Mark().line + 1);
+    return has_lines_ ? fmt::format("{}:{}", where_, node.Mark().line + 1) : where_;
   }
 
   Result<int> Number(const std::string& name, const YAML::Node& node) const {
@@ -104,7 +105,7 @@ class PlacementReader {
                                                expert));
         slots.push_back(value);
       }
-      lines_[layer] = name;
+      placement_.names[layer] = name;
     }
     return {};
   }
@@ -127,7 +128,7 @@ class PlacementReader {
                        where_, kAssignments);
     }
     for (const auto& [layer, slots] : placement_.assignments) {
-      MOEBIUS_TRY(CheckLayer(lines_.at(layer), slots, num_experts));
+      MOEBIUS_TRY(CheckLayer(placement_.names.at(layer), slots, num_experts));
     }
     return {};
   }
@@ -139,6 +140,7 @@ class PlacementReader {
                        "{} lists {} slots, expected num_slots, which is {}", name, slots.size(),
                        placement_.num_slots);
     }
+    if (num_experts == kUnknownExperts) return {};
     std::vector<bool> has_slot(static_cast<size_t>(num_experts));
     for (size_t slot = 0; slot < slots.size(); ++slot) {
       if (slots[slot] >= num_experts) {
@@ -155,16 +157,18 @@ class PlacementReader {
   }
 
   const std::string where_;
+  const bool has_lines_;
   PlacementFile placement_;
-  std::map<int, std::string> lines_;  // how errors call a layer
 };
 
 }  // namespace
 
 Result<PlacementFile> ParsePlacement(const std::string& text, const std::string& where,
                                      int num_experts) {
+  // What stands in a flag, or came there from another file, is one line without an end.
+  const bool has_lines = text.find('\n') != std::string::npos;
   try {
-    return PlacementReader(where).Read(YAML::Load(text), num_experts);
+    return PlacementReader(where, has_lines).Read(YAML::Load(text), num_experts);
   } catch (const YAML::Exception& error) {
     return MakeError(ErrorCode::kCorrupt, "{}:{}: {}", where, error.mark.line + 1, error.msg);
   }

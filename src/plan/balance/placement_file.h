@@ -22,12 +22,16 @@ struct PlacementFile {
   int num_slots = 0;  // 0: no balancing
   int ep_size = 0;    // ranks; 0: the file does not say
   std::map<int, std::vector<int32_t>> assignments;
-  int layer_updates_per_iter = 0;  // 0: as it is, for good
+  int layer_updates_per_iter = 0;    // 0: as it is, for good
+  std::map<int, std::string> names;  // of the layers of assignments: how errors call them
 };
+
+// The experts of a model that is not there yet: who has it checks them.
+constexpr int kUnknownExperts = -1;
 
 // Every expert must have a slot in each layer. num_experts: the model's; 0: the highest that the
 // file names and one. `where` begins every error, which names key, layer and slot, what was found
-// and what was expected.
+// and what was expected, and the line where the text has several.
 Result<PlacementFile> ParsePlacement(const std::string& text, const std::string& where,
                                      int num_experts = 0);
 // kNotFound: there is no such file.

@@ -73,6 +73,22 @@ TEST(PlacementFile, ErrorsNameKeyLayerSlotAndValue) {
             "expected slots or no layers");
 }
 
+TEST(PlacementFile, ExpertsOfAModelThatIsNotThereYetAreNotJudged) {
+  const std::string text = "num_slots: 3\ninitial_global_assignments:\n  4: [0, 1, 99]\n";
+  const auto placement = ParsePlacement(text, "toy.yaml", kUnknownExperts);
+  ASSERT_TRUE(placement) << placement.error().message();
+  EXPECT_EQ(placement->names.at(4), "toy.yaml:3: initial_global_assignments: layer 4");
+  EXPECT_EQ(ErrorOf("num_slots: 3\ninitial_global_assignments:\n  4: [0, 1]\n", kUnknownExperts),
+            "toy.yaml:3: initial_global_assignments: layer 4 lists 2 slots, expected num_slots, "
+            "which is 3");
+}
+
+TEST(PlacementFile, WhatIsOneLineNamesNone) {
+  EXPECT_EQ(ErrorOf(R"({"num_slots": 3, "initial_global_assignments": {"4": [0, 1]}})"),
+            "toy.yaml: initial_global_assignments: layer 4 lists 2 slots, expected num_slots, "
+            "which is 3");
+}
+
 TEST(PlacementFile, ErrorsOfKeys) {
   EXPECT_EQ(ErrorOf("num_slot: 4\n"),
             "toy.yaml:1: unknown key 'num_slot' (did you mean num_slots?): expected one of "
