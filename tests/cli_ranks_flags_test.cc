@@ -119,8 +119,8 @@ TEST_F(RanksTest, ADryRunKnowsTheSlots) {
   EXPECT_NE(weights(R"({"layer_updates_per_iter": 0})"), weights(R"({"num_staging_slots": 40})"));
   const Finished many =
       Run(dry + Args{"-dp", "3", "-ep", "--enable-eplb"} + Args{"--num-redundant-experts", "33"});
-  EXPECT_NE(many.exit_code, 0);
-  EXPECT_TRUE(Contains(many.err, "num_redundant_experts is 33, expected at most 32")) << many.err;
+  EXPECT_EQ(many.exit_code, 0) << many.err;
+  EXPECT_TRUE(Contains(many.out, "for nothing")) << many.out;
 }
 
 // Of another machine, too: the same slots, as many to stage, and what the host pool takes of it.

@@ -61,7 +61,7 @@ void Interrupt::Wait() {
     // False when nothing is in progress, or it was asked before.
     if (source.request_stop()) {
       asked = now;
-    } else if (!asked || now - *asked >= kSameSignal) {
+    } else if (signal != SIGINT || !asked || now - *asked >= kSameSignal) {
       _exit(128 + signal);
     }
   }

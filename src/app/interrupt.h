@@ -1,7 +1,7 @@
 // Ctrl-C: the first ends what is in progress (an answer, a server), the next (or one while nothing
-// is in progress) the program. One within half a second of the first is the same: `timeout` and
-// shells send it to a process and to its group. Made in main before any other thread, so that all
-// of them leave the signal to this one.
+// is in progress) the program. A Ctrl-C within half a second of the first is the same: `timeout`
+// and shells send it to a process and to its group. Made in main before any other thread, so that
+// all of them leave the signal to this one.
 #pragma once
 
 #include <atomic>
