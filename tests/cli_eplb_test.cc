@@ -165,7 +165,8 @@ TEST_F(EplbTest, ReportsByExpertAndByRank) {
   for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 100u) << line;
   EXPECT_FALSE(Json({"report", statistics})["layers"][0].contains("ranks"));
   EXPECT_FALSE(Json({"report", statistics})["layers"][0].contains("kl"));
-  for (const json& layer : Json({"report", statistics, "--reference", statistics})["layers"]) {
+  const json same = Json({"report", statistics, "--reference", statistics});
+  for (const json& layer : same["layers"]) {
     EXPECT_NEAR(layer["kl"], 0, 1e-3);
     EXPECT_EQ(layer["differs"], false);
   }

@@ -190,7 +190,7 @@ TEST(BalanceAgent, RandomPlansWhileStepsRun) {
   EXPECT_GE(status.num_slots, status.num_committed);
   EXPECT_GT(status.from_peer, 0);
   EXPECT_GT(status.seconds, 0);
-  EXPECT_GT(status.num_steps, 0);
+  EXPECT_LE(status.num_steps, num_steps.load());
   EXPECT_GT(status.stall_seconds, 0);
 }
 
