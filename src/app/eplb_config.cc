@@ -101,8 +101,7 @@ Status TakeKey(const std::string& key, const json& value, EplbConfig& config) {
 }  // namespace
 
 Result<EplbConfig> ParseEplbConfig(const std::string& text, const EplbConfig& before) {
-  MOEBIUS_TRY(CheckJsonText("--eplb-config", text));
-  const json object = json::parse(text, nullptr, false);
+  MOEBIUS_ASSIGN(const json object, ParseJsonText("--eplb-config", text));
   if (!object.is_object()) {
     return MakeError(ErrorCode::kInvalidArgument,
                      "--eplb-config is '{}', expected a JSON object such as "

@@ -8,7 +8,7 @@ namespace moebius::app {
 
 using nlohmann::json;
 
-Status CheckJsonText(const std::string& name, const std::string& text) {
+Result<json> ParseJsonText(const std::string& name, const std::string& text) {
   std::vector<std::set<std::string>> maps;  // the keys of those around
   std::string key;                          // the last one
   bool is_twice = false;
@@ -21,17 +21,18 @@ Status CheckJsonText(const std::string& name, const std::string& text) {
     is_twice = !maps.back().insert(key).second;
     return true;
   };
+  json parsed(json::value_t::discarded);
   try {
-    [[maybe_unused]] const json looked_at = json::parse(text, look);
+    parsed = json::parse(text, look);
   } catch (const json::out_of_range& error) {
     // "[json.exception.out_of_range.406] number overflow parsing '1e400'"
     const std::string what = error.what();
     return MakeError(ErrorCode::kInvalidArgument, "{}: {}: {}", name, key,
                      what.substr(what.find(' ') + 1));
   } catch (const json::exception&) {
-    return {};
+    return parsed;
   }
-  if (!is_twice) return {};
+  if (!is_twice) return parsed;
   return MakeError(ErrorCode::kInvalidArgument, "{}: {} stands there twice, expected once", name,
                    key);
 }

@@ -52,8 +52,7 @@ Status CheckKey(const std::string& block, const std::vector<std::string>& known,
 
 Result<json> ParseBlock(const std::string& block, const std::string& text,
                         const std::vector<std::string>& known) {
-  MOEBIUS_TRY(CheckJsonText(block, text));
-  json value = json::parse(text, nullptr, false);
+  MOEBIUS_ASSIGN(json value, ParseJsonText(block, text));
   if (!value.is_object()) {
     return MakeError(ErrorCode::kInvalidArgument, "{} is '{}', expected a map of its keys", block,
                      text);

@@ -20,6 +20,16 @@ using testing::kAfter;
 using testing::kBefore;
 using testing::Try;
 
+// Plans at random, as often as it can; each look is a step.
+RebalancerOptions RandomPlanner(std::atomic<int64_t>& num_steps) {
+  RebalancerOptions planner{.choice = {.num_staging = 2, .is_random = true},
+                            .step_interval = 1,
+                            .load = [] { return moe::ExpertStats(); },
+                            .num_steps = [&num_steps] { return ++num_steps; }};
+  planner.period = milliseconds(1);
+  return planner;
+}
+
 TEST(BalanceFailure, AWrongPieceIsAskedForAgain) {
   BalancedRanks ranks({.layout = FourRanks(), .hooks = CorruptFirst(1)});
   ranks.Start();
@@ -224,11 +234,7 @@ TEST(BalanceFailure, RanksEndInTheMiddleOfAPlan) {
 
 TEST(BalanceFailure, ARankThatDiesBetweenTheCommitAndItsFlip) {
   std::atomic<int64_t> num_steps{0};
-  RebalancerOptions planner{.choice = {.num_staging = 2, .is_random = true},
-                            .step_interval = 1,
-                            .load = [] { return moe::ExpertStats(); },
-                            .num_steps = [&] { return ++num_steps; }};
-  planner.period = milliseconds(1);
+  RebalancerOptions planner = RandomPlanner(num_steps);
   BalancedRanks ranks({.layout = FourRanks(), .planner = std::move(planner)});
   ranks.Start();
   ASSERT_TRUE(BalancedRanks::Comes([&] { return ranks.board().committable() == 1; }));
@@ -246,11 +252,7 @@ TEST(BalanceFailure, ARankThatDiesBetweenTheCommitAndItsFlip) {
 
 TEST(BalanceFailure, ThePlannerDropsWhatDoesNotComeInTime) {
   std::atomic<int64_t> num_steps{0};
-  RebalancerOptions planner{.choice = {.num_staging = 2, .is_random = true},
-                            .step_interval = 1,
-                            .load = [] { return moe::ExpertStats(); },
-                            .num_steps = [&] { return ++num_steps; }};
-  planner.period = milliseconds(1);
+  RebalancerOptions planner = RandomPlanner(num_steps);
   planner.deadline = milliseconds(50);
   BalancedRanks ranks({.layout = FourRanks(), .planner = std::move(planner)});
   for (int rank = 0; rank < 3; ++rank) ranks.StartRank(rank);

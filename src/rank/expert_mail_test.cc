@@ -53,6 +53,14 @@ bool IsAnswered(const BalanceBoard& board) {
   return Mailbox::StateOf(board.MailboxOf(1).word.load()) == MailState::kAnswered;
 }
 
+// Rank 0's, which has that source and no other one beside its peers.
+testing::FakeStore& StoreWith(BalancedRanks& ranks, From from) {
+  testing::FakeStore& store = ranks.store(0);
+  store.has_pool = from == From::kPool;
+  store.has_checkpoint = from == From::kCheckpoint;
+  return store;
+}
+
 TEST(ExpertMail, WhatWasStagedIsReadAgainWhateverTheSource) {
   for (const From from : kAllSources) {
     SCOPED_TRACE(static_cast<int>(from));
@@ -120,9 +128,7 @@ TEST(ExpertMail, PeersAreAnsweredWhileARankFetches) {
     SCOPED_TRACE(static_cast<int>(from));
     BalancedRanks ranks(OptionsOf(from));
     const BalanceBoard board = ranks.board();
-    testing::FakeStore& store = ranks.store(0);
-    store.has_pool = from == From::kPool;
-    store.has_checkpoint = from == From::kCheckpoint;
+    testing::FakeStore& store = StoreWith(ranks, from);
     std::atomic<int> num_written{0};
     store.written = [&](size_t, std::span<std::byte>) {
       const int write = num_written++;
@@ -144,9 +150,7 @@ TEST(ExpertMail, ADropEndsAFetch) {
     SCOPED_TRACE(static_cast<int>(from));
     BalancedRanks ranks(OptionsOf(from));
     const BalanceBoard board = ranks.board();
-    testing::FakeStore& store = ranks.store(0);
-    store.has_pool = from == From::kPool;
-    store.has_checkpoint = from == From::kCheckpoint;
+    testing::FakeStore& store = StoreWith(ranks, from);
     std::atomic<int> num_written{0};
     store.written = [&](size_t, std::span<std::byte>) {
       ++num_written;
