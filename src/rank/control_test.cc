@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <thread>
 
@@ -170,13 +171,17 @@ TEST(FindSilent, WithinTwoSeconds) {
   is_stuck = true;
   const Clock::time_point begin = Clock::now();
   std::vector<SilentRank> silent;
-  while (silent.empty() && Clock::now() - begin < seconds(30)) {
+  Clock::duration longest_look{0};
+  for (Clock::time_point last = begin; silent.empty() && last - begin < seconds(30);) {
     std::this_thread::sleep_for(kHeartbeatPeriod);
     const Clock::time_point now = Clock::now();
+    longest_look = std::max(longest_look, now - last);
+    last = now;
     silent = FindSilent(control.ReadAll(), control.created(), control.created(), now);
   }
   is_over = true;
   for (std::thread& rank : ranks) rank.join();
+  if (longest_look > seconds(1)) GTEST_SKIP() << "this machine stood still for a second";
   ASSERT_EQ(silent.size(), 1u);
   EXPECT_EQ(silent[0].rank, 1);
   EXPECT_GT(silent[0].silence, milliseconds(1700));

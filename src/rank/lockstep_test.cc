@@ -142,7 +142,7 @@ TEST(Lockstep, ALeaderThatDiesIsNamed) {
       for (int64_t step = 0; step < 200; ++step) {
         if (leader == victim && step == 50) return;
         const Result<Agreement> agreement =
-            lockstep.Agree(OfferOf(leader, step), In(step < 50 ? kOneMinute : milliseconds(300)));
+            lockstep.Agree(OfferOf(leader, step), In(step < 50 ? kOneMinute : milliseconds(1000)));
         if (agreement) continue;
         EXPECT_EQ(step, 50);
         if (agreement.error().code() == ErrorCode::kDeadline) {

@@ -1,6 +1,7 @@
 // Pipeline stages overlap micro-batches, and prompts wait for their step on all data-parallel
 // ranks: answers stay those of one rank, bit by bit, whatever comes and goes.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <random>
 #include <string>
@@ -110,6 +111,11 @@ TEST(PipelineThreads, EndsInTheMiddle) {
   }
 }
 
+// Of this process alone, whoever else runs the same test.
+std::string TracePath(const char* name) {
+  return ::testing::TempDir() + name + std::to_string(getpid()) + ".json";
+}
+
 // Which step a stage's layers belong to: the pass around them says.
 std::vector<Span> LayersByStep(const std::string& path) {
   std::vector<Span> layers = ReadTrace(path, "layers");
@@ -122,7 +128,7 @@ std::vector<Span> LayersByStep(const std::string& path) {
 }
 
 TEST(PipelineThreads, TheFirstStageBeginsAStepWhileTheSecondRunsTheOneBefore) {
-  const std::string path = ::testing::TempDir() + "/pipeline_trace.json";
+  const std::string path = TracePath("pipeline_trace_");
   {
     auto file = TraceFile::Create(path);
     ASSERT_TRUE(file);
@@ -151,7 +157,7 @@ TEST(PipelineThreads, TheFirstStageBeginsAStepWhileTheSecondRunsTheOneBefore) {
 }
 
 TEST(PrefillInterval, DataParallelRanksComputePromptsInTheSameSteps) {
-  const std::string path = ::testing::TempDir() + "/prefill_trace.json";
+  const std::string path = TracePath("prefill_trace_");
   constexpr int kInterval = 4;
   {
     auto file = TraceFile::Create(path);

@@ -132,7 +132,7 @@ TEST(StepChannel, AFollowerThatDiesIsNamed) {
       [&](StepSender& sender) {
         const std::vector<std::byte> block(8);
         for (int i = 0; i < 24; ++i) ASSERT_TRUE(sender.Push(block, In(kOneMinute))) << i;
-        const Status pushed = sender.Push(block, In(milliseconds(200)));
+        const Status pushed = sender.Push(block, In(milliseconds(1000)));
         ASSERT_FALSE(pushed);
         EXPECT_EQ(pushed.error().code(), ErrorCode::kDeadline);
         EXPECT_EQ(pushed.error().message(),
