@@ -1,6 +1,7 @@
 #include "moe/balance/board.h"
 
 #include <algorithm>
+#include <bit>
 #include <numeric>
 #include <utility>
 
@@ -27,6 +28,7 @@ Board::Board(const SlotShape& shape, std::span<const double> load, SlotList expe
       first_(load.size(), -1),
       next_(experts_.size(), -1),
       weight_(experts_.size()),
+      shared_(experts_.size() / 64 + 1),
       rank_load_(static_cast<size_t>(shape.num_ranks)),
       held_(static_cast<size_t>(shape.num_ranks) * load.size()) {
   for (int r = 0; r < shape_.num_ranks; ++r) {
@@ -47,6 +49,16 @@ Board::Board(const SlotShape& shape, std::span<const double> load, SlotList expe
 int Board::HottestRank() const {
   return static_cast<int>(std::max_element(rank_load_.begin(), rank_load_.end()) -
                           rank_load_.begin());
+}
+
+int Board::NextShared(int place) const {
+  auto word = static_cast<size_t>(place) / 64;
+  uint64_t bits = shared_[word] & (~uint64_t{0} << (place % 64));
+  while (bits == 0) {
+    if (++word == shared_.size()) return static_cast<int>(experts_.size());
+    bits = shared_[word];
+  }
+  return static_cast<int>(word * 64) + std::countr_zero(bits);
 }
 
 double Board::Value(int32_t expert, int copies) const {
@@ -89,6 +101,9 @@ void Board::Reweigh(int32_t expert) {
     weight_[static_cast<size_t>(p)] = weight;
     rank_load_[static_cast<size_t>(rank(p))] += change;
     total_ += change;
+    const uint64_t bit = uint64_t{1} << (p % 64);
+    uint64_t& word = shared_[static_cast<size_t>(p) / 64];
+    word = copies_[e] > 1 ? word | bit : word & ~bit;
   }
   more_[e] = Weigh(expert, copies_[e] + 1);
   less_[e] = copies_[e] > 1 ? Weigh(expert, copies_[e] - 1) : 0;

@@ -38,6 +38,8 @@ class Board {
   // The places of an expert: begin with FirstOf, end at a negative one.
   int FirstOf(int32_t expert) const { return first_[static_cast<size_t>(expert)]; }
   int NextOf(int place) const { return next_[static_cast<size_t>(place)]; }
+  // The first place from this one on whose expert has others, too; num_places: there is none.
+  int NextShared(int place) const;
 
   void Swap(int place, int other);
   void Replace(int place, int32_t expert);
@@ -64,8 +66,9 @@ class Board {
   std::vector<int64_t> more_;
   std::vector<int64_t> less_;
   std::vector<int32_t> first_;
-  std::vector<int32_t> next_;    // by place
-  std::vector<int64_t> weight_;  // by place
+  std::vector<int32_t> next_;     // by place
+  std::vector<int64_t> weight_;   // by place
+  std::vector<uint64_t> shared_;  // a bit a place
   std::vector<int64_t> rank_load_;
   std::vector<uint16_t> held_;  // copies by rank and expert
   int64_t total_ = 0;

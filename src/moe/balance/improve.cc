@@ -197,29 +197,45 @@ class Improver {
     return relief;
   }
 
+  // A slot of the hottest rank, whose expert may get one more copy.
+  struct Candidate {
+    int32_t expert = -1;
+    int64_t put = 0;     // what each copy weighs then
+    int64_t taken = 0;   // from the hottest rank
+    int64_t relief = 0;  // of the other ranks that have a copy
+  };
+
   // A redundant copy elsewhere becomes a copy of an expert of the hottest rank.
   void FindCopies() {
-    relief_of_more_.clear();
+    candidates_.clear();
+    int64_t most_taken = 0;
     for (int i = board_.FirstPlace(hot_); i < board_.EndPlace(hot_); ++i) {
-      relief_of_more_.push_back(ReliefOfMore(board_.expert(i)));
+      const int32_t expert = board_.expert(i);
+      const int64_t put = board_.WeightWithMore(expert);
+      candidates_.push_back({expert, put, board_.weight(i) - put, ReliefOfMore(expert)});
+      most_taken = std::max(most_taken, candidates_.back().taken);
     }
-    for (int place = 0; place < shape_.num_places(); ++place) {
-      const int32_t before = board_.expert(place);
-      if (before < 0 || board_.rank(place) == hot_ || board_.copies(before) < 2) continue;
+    for (int place = board_.NextShared(0); place < shape_.num_places();
+         place = board_.NextShared(place + 1)) {
+      if (board_.rank(place) == hot_) continue;
       const Removal removal = Remove(place);
       if (removal.others >= hot_load_) continue;
-      const int64_t was = Excess(hot_load_) + Excess(board_.load(board_.rank(place)));
-      for (int i = board_.FirstPlace(hot_); i < board_.EndPlace(hot_); ++i) {
-        const int32_t expert = board_.expert(i);
-        const int64_t weight = board_.WeightWithMore(expert);
-        const int64_t hot = removal.hot - board_.weight(i) + weight;
-        const int64_t here = removal.here + weight;
-        const int64_t others =
-            removal.relief + relief_of_more_[static_cast<size_t>(i - board_.FirstPlace(hot_))];
-        const SlotMove copy{place, -1, expert, std::max({hot, here, removal.others}),
-                            was - Excess(hot) - Excess(here) + others};
-        if (expert == before || !IsBetter(copy)) continue;
-        if (MayHold(board_.rank(place), expert)) Offer(copy);
+      const int64_t was =
+          Excess(hot_load_) + Excess(board_.load(board_.rank(place))) + removal.relief;
+      const auto relief_of = [&](const Candidate& c) {
+        return was - Excess(removal.hot - c.taken) - Excess(removal.here + c.put) + c.relief;
+      };
+      // Few places have any move that is better: this loop has no branches.
+      int64_t most_relief = 0;
+      for (const Candidate& c : candidates_) most_relief = std::max(most_relief, relief_of(c));
+      const int64_t least_after = std::max(removal.hot - most_taken, removal.others);
+      if (!IsBetter({place, -1, -1, least_after, most_relief})) continue;
+      for (const Candidate& c : candidates_) {
+        const int64_t after =
+            std::max({removal.hot - c.taken, removal.here + c.put, removal.others});
+        const SlotMove copy{place, -1, c.expert, after, relief_of(c)};
+        if (c.expert == board_.expert(place) || !IsBetter(copy)) continue;
+        if (MayHold(board_.rank(place), c.expert)) Offer(copy);
       }
     }
   }
@@ -237,7 +253,7 @@ class Improver {
   int64_t hot_load_ = 0;
   int64_t target_ = 0;
   int64_t worth_ = 0;
-  std::vector<int64_t> relief_of_more_;  // by place of the hottest rank
+  std::vector<Candidate> candidates_;
   SlotMove best_;
 };
 
