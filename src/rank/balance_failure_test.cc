@@ -216,14 +216,9 @@ TEST(BalanceFailure, AnAbortEndsAllThatWaits) {
 TEST(BalanceFailure, RanksEndInTheMiddleOfAPlan) {
   for (int first = 0; first < 4; ++first) {
     std::atomic<int64_t> num_steps{0};
-    RebalancerOptions planner{.choice = {.num_staging = 2, .is_random = true},
-                              .step_interval = 1,
-                              .load = [] { return moe::ExpertStats(); },
-                              .num_steps = [&] { return ++num_steps; }};
-    planner.period = milliseconds(1);
     BalancedRanks ranks({.layout = FourRanks(),
                          .hooks = {.asked = [](int, int) { return false; }, .answered = {}},
-                         .planner = std::move(planner)});
+                         .planner = RandomPlanner(num_steps)});
     ranks.Start();
     ASSERT_TRUE(BalancedRanks::Comes([&] { return ranks.board().published() == 1; }));
     const auto begin = comm::Clock::now();
@@ -234,8 +229,7 @@ TEST(BalanceFailure, RanksEndInTheMiddleOfAPlan) {
 
 TEST(BalanceFailure, ARankThatDiesBetweenTheCommitAndItsFlip) {
   std::atomic<int64_t> num_steps{0};
-  RebalancerOptions planner = RandomPlanner(num_steps);
-  BalancedRanks ranks({.layout = FourRanks(), .planner = std::move(planner)});
+  BalancedRanks ranks({.layout = FourRanks(), .planner = RandomPlanner(num_steps)});
   ranks.Start();
   ASSERT_TRUE(BalancedRanks::Comes([&] { return ranks.board().committable() == 1; }));
   for (const int rank : {0, 1, 3}) ASSERT_TRUE(ranks.agent(rank)->Flip(1));

@@ -225,7 +225,7 @@ class Improver {
       const auto relief_of = [&](const Candidate& c) {
         return was - Excess(removal.hot - c.taken) - Excess(removal.here + c.put) + c.relief;
       };
-      // Few places have any move that is better: this loop has no branches.
+      // Few places have any move that is better: what the best would relieve tells, in less time.
       int64_t most_relief = 0;
       for (const Candidate& c : candidates_) most_relief = std::max(most_relief, relief_of(c));
       const int64_t least_after = std::max(removal.hot - most_taken, removal.others);

@@ -23,25 +23,23 @@ std::string FieldOf(const BalanceOptions& options, const char* field) {
   return fmt::format("{}: {}", options.source, field);
 }
 
-// Of a layer that the model has.
-Status CheckLayer(const std::string& name, const std::vector<int32_t>& list, int64_t num_slots,
-                  int64_t num_experts) {
+}  // namespace
+
+Status CheckSlotList(const std::string& name, std::span<const int32_t> list, int64_t num_slots,
+                     int64_t num_experts) {
   if (std::ssize(list) != num_slots) {
     return MakeError(ErrorCode::kInvalidArgument,
                      "{} lists {} slots, expected num_slots, which is {}", name, list.size(),
                      num_slots);
   }
+  if (num_experts < 0) return {};
   for (size_t slot = 0; slot < list.size(); ++slot) {
     if (list[slot] >= 0 && list[slot] < num_experts) continue;
     return MakeError(ErrorCode::kInvalidArgument, "{}: slot {} holds {}, expected 0 to {}", name,
                      slot, list[slot], num_experts - 1);
   }
-  const auto placement = Placement::Create(static_cast<int>(num_experts), list);
-  if (!placement) return tl::unexpected(placement.error().WithContext(name));
   return {};
 }
-
-}  // namespace
 
 int64_t NumSlotsOf(const BalanceOptions& options, int64_t num_experts) {
   return options.num_slots > 0 ? options.num_slots : num_experts + options.num_redundant;
@@ -76,7 +74,9 @@ Result<SlotAssignment> SlotsOf(const BalanceOptions& options, int64_t num_expert
       return MakeError(ErrorCode::kInvalidArgument, "{} has no experts, expected {}", name,
                        Range(moe_layers));
     }
-    MOEBIUS_TRY(CheckLayer(name, list, slots.num_slots, num_experts));
+    MOEBIUS_TRY(CheckSlotList(name, list, slots.num_slots, num_experts));
+    const auto placement = Placement::Create(static_cast<int>(num_experts), list);
+    if (!placement) return tl::unexpected(placement.error().WithContext(name));
   }
   if (options.assignments.empty()) return slots;
   // Where the empty places are.

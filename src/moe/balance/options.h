@@ -48,6 +48,11 @@ struct BalanceOptions {
   bool is_on = false;  // as somebody asked, whatever for
 };
 
+// Whether a layer's list has so many slots, and experts of the model in them (negative: their
+// number is not known yet). kInvalidArgument begins with `name`.
+Status CheckSlotList(const std::string& name, std::span<const int32_t> list, int64_t num_slots,
+                     int64_t num_experts);
+
 // Of a layer; as it stands, legal or not.
 int64_t NumSlotsOf(const BalanceOptions& options, int64_t num_experts);
 

@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "base/suggest.h"
+#include "moe/balance/options.h"
 
 namespace moebius::plan {
 namespace {
@@ -135,20 +136,10 @@ class PlacementReader {
 
   Status CheckLayer(const std::string& name, const std::vector<int32_t>& slots,
                     int64_t num_experts) const {
-    if (slots.size() != static_cast<size_t>(placement_.num_slots)) {
-      return MakeError(ErrorCode::kInvalidArgument,
-                       "{} lists {} slots, expected num_slots, which is {}", name, slots.size(),
-                       placement_.num_slots);
-    }
+    MOEBIUS_TRY(moe::CheckSlotList(name, slots, placement_.num_slots, num_experts));
     if (num_experts == kUnknownExperts) return {};
     std::vector<bool> has_slot(static_cast<size_t>(num_experts));
-    for (size_t slot = 0; slot < slots.size(); ++slot) {
-      if (slots[slot] >= num_experts) {
-        return MakeError(ErrorCode::kInvalidArgument, "{}: slot {} holds {}, expected 0 to {}",
-                         name, slot, slots[slot], num_experts - 1);
-      }
-      has_slot[static_cast<size_t>(slots[slot])] = true;
-    }
+    for (const int32_t expert : slots) has_slot[static_cast<size_t>(expert)] = true;
     const auto missing = std::find(has_slot.begin(), has_slot.end(), false);
     if (missing == has_slot.end()) return {};
     return MakeError(ErrorCode::kInvalidArgument,
