@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <map>
@@ -16,6 +17,9 @@
 #include "kernels/backend.h"
 #include "model/load.h"
 #include "model/model_config.h"
+#include "rank/process_ranks.h"
+#include "rank/rank_device.h"
+#include "rank/rank_process.h"
 #include "rank/thread_ranks.h"
 
 namespace moebius::rank {
@@ -58,6 +62,7 @@ struct Mode {
   bool graphs = true;
   bool copies = false;  // more slots than experts
   bool moves = false;   // between them, at random
+  bool processes = false;
 };
 
 RankOptions OptionsOf(const std::string& folder, const Mode& mode,
@@ -108,6 +113,12 @@ std::unique_ptr<EngineClient> StartMany(RankOptions options, const Layout& layou
   options.parallel.tensor_parallel_size = layout.tp;
   options.parallel.data_parallel_size = layout.dp;
   options.parallel.enable_expert_parallel = layout.ep;
+  if (mode.processes) {
+    auto client = ProcessRanks::Start(options);
+    if (client) return std::move(*client);
+    ADD_FAILURE() << client.error().message();
+    return nullptr;
+  }
   auto client = StartThreadRanks(options);
   if (client) return std::move(*client);
   ADD_FAILURE() << client.error().message();
@@ -250,6 +261,42 @@ TEST_P(DeviceRanks, ExpertsThatMoveGiveTheSameBits) {
   }
 }
 
+TEST_P(DeviceRanks, ProcessesGiveTheSameBits) {
+  if (layout().tp * layout().dp > NumRankDevices().value_or(0)) GTEST_SKIP() << "GPUs are too few";
+  ExpectTheSameBits({.processes = true});
+  if (layout().ep) ExpectTheSameBits({.copies = true, .moves = true, .processes = true});
+}
+
+TEST_P(DeviceRanks, AProcessThatIsKilledIsNamed) {
+  const int num_ranks = layout().tp * layout().dp;
+  if (num_ranks > NumRankDevices().value_or(0)) GTEST_SKIP() << "GPUs are too few";
+  const Mode mode = {.processes = true};
+  const auto client = Start(mode);
+  ASSERT_NE(client, nullptr);
+  std::vector<engine::TokenStream> streams(4);
+  for (engine::TokenStream& stream : streams) {
+    engine::RequestInput input;
+    input.prompt = {1, 2, 3};
+    input.sampling.max_tokens = 100;
+    input.sampling.ignore_eos = true;
+    ASSERT_TRUE(client->Submit(input, stream.Sink()).has_value());
+  }
+  ASSERT_TRUE(streams[0].Next(kLong));
+  const auto& ranks = dynamic_cast<const ProcessRanks&>(*client);
+  const auto begin = std::chrono::steady_clock::now();
+  ASSERT_EQ(kill(ranks.Reports().back().pid, SIGKILL), 0);
+  for (engine::TokenStream& stream : streams) {
+    const auto end = stream.Collect(kLong);
+    ASSERT_TRUE(end) << end.error().message();
+    if (!end->error) continue;  // it had all its tokens
+    EXPECT_NE(end->error->message().find("rank " + std::to_string(num_ranks - 1)),
+              std::string::npos)
+        << end->error->message();
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(4));
+  EXPECT_FALSE(client->Health());
+}
+
 // Sums of a rank's experts come home as one, and products may sum in another order.
 TEST_P(DeviceRanks, DefaultModeDiffersByRounding) {
   const Mode mode = {.deterministic = false};
@@ -291,6 +338,10 @@ int main(int argc, char** argv) {
   setenv("CUDA_MODULE_LOADING", "EAGER", 0);
   // Nor may a queue of the driver be shared by streams that wait for each other.
   setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
+  const std::vector<std::string> args(argv + 1, argv + argc);
+  if (!args.empty() && args[0] == moebius::rank::kRankProcessCommand) {
+    return moebius::rank::RankProcessMain(args);
+  }
   testing::InitGoogleTest(&argc, argv);
   return RUN_ALL_TESTS();
 }

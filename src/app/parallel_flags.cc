@@ -96,9 +96,9 @@ void NoteExchange(const ParallelOptions& options, bool exchanges, frontend::Open
   open.exchange_mode = ModeOf(options.exchange_mode);
   const std::string& name = options.all2all_backend;
   const bool on_gpus = open.device != "cpu";
-  open.ranks_are_threads = (name == "inproc" || on_gpus) && open.parallel.num_gpus() > 1;
+  open.ranks_are_threads = name == "inproc" && open.parallel.num_gpus() > 1;
   if (!exchanges) {
-    ignored(name != "auto" && (on_gpus || !open.ranks_are_threads), "--all2all-backend", name);
+    ignored(name != "auto" && !open.ranks_are_threads, "--all2all-backend", name);
     ignored(options.exchange_mode != "auto", "--exchange-mode", options.exchange_mode);
     return;
   }

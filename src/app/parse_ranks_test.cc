@@ -102,7 +102,7 @@ TEST(ParseRanks, OnGpus) {
         return &std::get<BenchOptions>(line->command).open;
       }();
       EXPECT_EQ(open->device, "cuda");
-      EXPECT_TRUE(open->ranks_are_threads) << name;
+      EXPECT_EQ(open->ranks_are_threads, std::string_view(name) == "inproc") << name;
       EXPECT_EQ(open->parallel.all2all_backend, layout::ExchangeBackend::kAllToAll) << name;
       EXPECT_EQ(open->exchange_mode, mode) << name;
       ASSERT_EQ(line->notes.size(), *note == '\0' ? 0u : 1u) << name;

@@ -210,6 +210,22 @@ std::vector<std::string> DescribeBinding(const OpenOptions& options) {
   return rank::DescribeRankCpus(ranks);
 }
 
+namespace {
+
+// A process a GPU. Ranks that share one are threads: kernels of several processes take turns, and
+// those that wait for each other would do so for whole turns.
+Result<std::unique_ptr<engine::EngineClient>> StartGpuRanks(const OpenOptions& options,
+                                                            const rank::RankOptions& ranks) {
+  MOEBIUS_ASSIGN(const int num_gpus, rank::NumRankDevices());
+  if (options.ranks_are_threads || options.parallel.num_gpus() > num_gpus) {
+    return rank::StartThreadRanks(ranks);
+  }
+  MOEBIUS_ASSIGN(std::unique_ptr<engine::EngineClient> client, rank::ProcessRanks::Start(ranks));
+  return client;
+}
+
+}  // namespace
+
 Result<std::unique_ptr<engine::EngineClient>> StartRanks(const OpenOptions& options,
                                                          const model::LoadOptions& load) {
   rank::RankOptions ranks;
@@ -229,7 +245,7 @@ Result<std::unique_ptr<engine::EngineClient>> StartRanks(const OpenOptions& opti
     ranks.max_num_tokens =
         std::max<int64_t>(1, options.max_moe_tokens / options.parallel.expert_group());
   }
-  if (options.device != "cpu") return rank::StartThreadRanks(ranks);
+  if (options.device != "cpu") return StartGpuRanks(options, ranks);
   MOEBIUS_ASSIGN(const rank::DeploymentMemory memory, rank::PlanDeployment(ranks));
   LogInfo("{}", memory.Describe());
   MOEBIUS_TRY(CheckFits(memory, ranks));

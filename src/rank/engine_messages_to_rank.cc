@@ -52,10 +52,15 @@ Status Take(const proto::LoadOptions& from, model::LoadOptions* to) {
   const auto backends = kernels::AvailableBackends();
   const auto found = std::ranges::find_if(
       backends, [&](const kernels::Backend* backend) { return backend->name == from.backend(); });
-  if (found == backends.end()) {
+  if (found != backends.end()) {
+    to->backend = *found;
+    return {};
+  }
+  const auto on_gpu = kernels::CudaBackend();
+  if (!on_gpu || (*on_gpu)->name != from.backend()) {
     return MakeError(ErrorCode::kUnsupported, "back end '{}' is not available", from.backend());
   }
-  to->backend = *found;
+  to->backend = *on_gpu;
   return {};
 }
 

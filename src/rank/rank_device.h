@@ -38,7 +38,7 @@ Result<int> NumRankDevices();
 
 // Called by every rank's thread, which keeps the GPU as its current device: rank r takes GPU r
 // modulo their number. Collective, on links.world(). A wait of a kernel lasts wait_limit at most.
-// kUnsupported: ranks in several processes, GPUs that are not linked, experts that cannot travel.
+// kUnsupported: GPUs that are not linked, processes that cannot map each other's memory.
 Result<std::unique_ptr<RankDevice>> OpenRankDevice(Links& links,
                                                    std::chrono::milliseconds wait_limit,
                                                    platform::ThreadPool& pool);

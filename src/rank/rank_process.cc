@@ -44,6 +44,9 @@ Status Run(FrameSocket& socket, std::span<std::byte> memory, StartMessage& start
                  Links::Open(shape, RankId(start.rank), memory));
   MOEBIUS_ASSIGN(StartedRank rank, StartRank(*links, options));
   if (rank.engine != nullptr) return ServeEngine(socket, std::move(rank.engine));
+  if (rank.device_follower != nullptr) {
+    return Follow(*links, *rank.device_follower, rank.limits, rank.balance.get());
+  }
   return Follow(*links, *rank.executor, rank.limits, rank.balance.get());
 }
 

@@ -1,7 +1,7 @@
 // A rank's part of memory that a group of GPUs shares: allocated and zeroed here, addressed by
-// every member (in one process, with peer access), and the word by which kernels end their waits.
-// Freed only when no member uses it any more. Owned by whoever owns the group's communicator or
-// exchange; the device thread calls, but for Allocate.
+// every member (comm/cuda/peer_address.h: of its process or another one), and the word by which
+// kernels end their waits. Freed only when no member uses it any more. Owned by whoever owns the
+// group's communicator or exchange; the device thread calls, but for Allocate.
 #pragma once
 
 #include <cstddef>

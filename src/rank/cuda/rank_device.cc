@@ -1,7 +1,5 @@
 #include "rank/rank_device.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 #include <thread>
@@ -9,6 +7,7 @@
 #include <vector>
 
 #include "comm/cuda/device_communicator.h"
+#include "comm/cuda/peer_address.h"
 #include "layout/parallel_layout.h"
 #include "moe/exchange/cuda/device_exchange.h"
 #include "moe/migrate/cuda/device_copies.h"
@@ -22,6 +21,8 @@ namespace {
 
 using comm::DeviceCommunicator;
 using comm::DeviceGroup;
+using comm::PeerAddress;
+using comm::PeerMapping;
 using comm::PeerMemory;
 
 // Of a piece that a rank brings into one all-gather: more go one after the other.
@@ -32,11 +33,10 @@ constexpr size_t kMailBytes = size_t{32} << 20;
 
 // What a rank tells the others: where its parts of the groups' memory are.
 struct Addresses {
-  int64_t process = 0;
-  int64_t tp = 0;
-  int64_t experts = 0;
-  int64_t exchange = 0;
-  int64_t mail = 0;
+  PeerAddress tp;
+  PeerAddress experts;
+  PeerAddress exchange;
+  PeerAddress mail;
 };
 
 // The pool's threads copy weights: to this rank's GPU.
@@ -101,15 +101,19 @@ class CudaRankDevice final : public RankDevice {
   Status Select(platform::ThreadPool& pool);
   Status Allocate();
   Status Connect(const std::vector<Addresses>& all);
+  // As this process addresses it; it stays mapped.
+  Result<std::byte*> Map(const std::vector<Addresses>& all, size_t rank,
+                         PeerAddress Addresses::* where);
   // The ranks' memory, of which `where` says the address.
-  DeviceGroup GroupOf(const char* name, const std::vector<RankId>& ranks,
-                      const std::vector<Addresses>& all, int64_t Addresses::* where) const;
+  Result<DeviceGroup> GroupOf(const char* name, const std::vector<RankId>& ranks,
+                              const std::vector<Addresses>& all, PeerAddress Addresses::* where);
 
   Links& links_;
   const std::chrono::milliseconds wait_limit_;
   int device_ = 0;
   int num_sharers_ = 1;
   platform::cuda::Stream stream_;
+  std::vector<PeerMapping> mappings_;  // of other ranks' memory
   PeerMemory tp_memory_;
   PeerMemory experts_memory_;
   PeerMemory exchange_memory_;
@@ -155,9 +159,16 @@ Status CudaRankDevice::Allocate() {
   return {};
 }
 
-DeviceGroup CudaRankDevice::GroupOf(const char* name, const std::vector<RankId>& ranks,
-                                    const std::vector<Addresses>& all,
-                                    int64_t Addresses::* where) const {
+Result<std::byte*> CudaRankDevice::Map(const std::vector<Addresses>& all, size_t rank,
+                                       PeerAddress Addresses::* where) {
+  MOEBIUS_ASSIGN(PeerMapping mapping, PeerMapping::Open(all[rank].*where, static_cast<int>(rank)));
+  mappings_.push_back(std::move(mapping));
+  return mappings_.back().data();
+}
+
+Result<DeviceGroup> CudaRankDevice::GroupOf(const char* name, const std::vector<RankId>& ranks,
+                                            const std::vector<Addresses>& all,
+                                            PeerAddress Addresses::* where) {
   DeviceGroup group;
   group.info.name = name;
   group.info.abort = &links_.control().abort();
@@ -165,8 +176,8 @@ DeviceGroup CudaRankDevice::GroupOf(const char* name, const std::vector<RankId>&
   for (const RankId rank : ranks) {
     if (rank == links_.rank()) group.info.rank = static_cast<int>(group.bases.size());
     group.info.world_ranks.push_back(rank.value());
-    group.bases.push_back(
-        reinterpret_cast<std::byte*>(all[static_cast<size_t>(rank.value())].*where));
+    MOEBIUS_ASSIGN(std::byte* const base, Map(all, static_cast<size_t>(rank.value()), where));
+    group.bases.push_back(base);
   }
   group.stream = stream_.get();
   group.wait_limit = wait_limit_;
@@ -175,37 +186,31 @@ DeviceGroup CudaRankDevice::GroupOf(const char* name, const std::vector<RankId>&
 }
 
 Status CudaRankDevice::Connect(const std::vector<Addresses>& all) {
-  for (const Addresses& other : all) {
-    if (other.process != getpid()) {
-      return MakeError(ErrorCode::kUnsupported,
-                       "ranks on GPUs are in processes {} and {}, expected threads of one process",
-                       getpid(), other.process);
-    }
-  }
   const layout::ParallelConfig& parallel = links_.shape().parallel;
   const std::vector<RankId> experts = layout::ExpertGroup(parallel, links_.rank());
   if (tp_memory_.data() != nullptr) {
-    tp_ = std::make_unique<DeviceCommunicator>(
-        GroupOf("tensor parallelism", layout::TpGroup(parallel, links_.rank()), all,
-                &Addresses::tp),
-        &tp_memory_, StagingBytes());
+    MOEBIUS_ASSIGN(DeviceGroup group,
+                   GroupOf("tensor parallelism", layout::TpGroup(parallel, links_.rank()), all,
+                           &Addresses::tp));
+    tp_ = std::make_unique<DeviceCommunicator>(std::move(group), &tp_memory_, StagingBytes());
   }
   if (experts_memory_.data() != nullptr) {
-    experts_ = std::make_unique<DeviceCommunicator>(
-        GroupOf("cut experts", experts, all, &Addresses::experts), &experts_memory_,
-        StagingBytes());
+    MOEBIUS_ASSIGN(DeviceGroup group, GroupOf("cut experts", experts, all, &Addresses::experts));
+    experts_ =
+        std::make_unique<DeviceCommunicator>(std::move(group), &experts_memory_, StagingBytes());
   }
   if (exchange_memory_.data() != nullptr) {
+    MOEBIUS_ASSIGN(DeviceGroup group,
+                   GroupOf("the experts' exchange", experts, all, &Addresses::exchange));
     MOEBIUS_ASSIGN(exchange_,
-                   moe::DeviceExchange::Create(
-                       ExchangeShape(), links_.shape().exchange_mode,
-                       GroupOf("the experts' exchange", experts, all, &Addresses::exchange),
-                       &exchange_memory_));
+                   moe::DeviceExchange::Create(ExchangeShape(), links_.shape().exchange_mode,
+                                               std::move(group), &exchange_memory_));
   }
   if (copies_ == nullptr) return {};
   mail_.checksum = [copies = copies_.get()](auto bytes) { return copies->ChecksumOf(bytes); };
-  for (const Addresses& rank : all) {
-    mail_.chunks.emplace_back(reinterpret_cast<std::byte*>(rank.mail), kMailBytes);
+  for (size_t rank = 0; rank < all.size(); ++rank) {
+    MOEBIUS_ASSIGN(std::byte* const chunk, Map(all, rank, &Addresses::mail));
+    mail_.chunks.emplace_back(chunk, kMailBytes);
   }
   return {};
 }
@@ -213,14 +218,10 @@ Status CudaRankDevice::Connect(const std::vector<Addresses>& all) {
 Status CudaRankDevice::Open(platform::ThreadPool& pool) {
   MOEBIUS_TRY(Select(pool));
   MOEBIUS_TRY(Allocate());
-  const auto address = [](const auto& memory) {
-    return static_cast<int64_t>(reinterpret_cast<uintptr_t>(memory.data()));
-  };
-  const Addresses mine = {.process = getpid(),
-                          .tp = address(tp_memory_),
-                          .experts = address(experts_memory_),
-                          .exchange = address(exchange_memory_),
-                          .mail = address(mail_memory_)};
+  const Addresses mine = {.tp = comm::AddressOf(tp_memory_.data()),
+                          .experts = comm::AddressOf(experts_memory_.data()),
+                          .exchange = comm::AddressOf(exchange_memory_.data()),
+                          .mail = comm::AddressOf(mail_memory_.data())};
   std::vector<Addresses> all(static_cast<size_t>(links_.shape().num_ranks()));
   links_.world().AllGather(std::as_bytes(std::span(&mine, 1)),
                            std::as_writable_bytes(std::span(all)));
