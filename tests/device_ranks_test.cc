@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <map>
@@ -261,40 +260,13 @@ TEST_P(DeviceRanks, ExpertsThatMoveGiveTheSameBits) {
   }
 }
 
+// They take seconds to start, so not for all checkpoints.
 TEST_P(DeviceRanks, ProcessesGiveTheSameBits) {
+  const std::string name = std::filesystem::path(folder()).filename();
+  if (name != "demo" && name != "deepseek_v3_fp8") GTEST_SKIP() << "others do it";
   if (layout().tp * layout().dp > NumRankDevices().value_or(0)) GTEST_SKIP() << "GPUs are too few";
   ExpectTheSameBits({.processes = true});
   if (layout().ep) ExpectTheSameBits({.copies = true, .moves = true, .processes = true});
-}
-
-TEST_P(DeviceRanks, AProcessThatIsKilledIsNamed) {
-  const int num_ranks = layout().tp * layout().dp;
-  if (num_ranks > NumRankDevices().value_or(0)) GTEST_SKIP() << "GPUs are too few";
-  const Mode mode = {.processes = true};
-  const auto client = Start(mode);
-  ASSERT_NE(client, nullptr);
-  std::vector<engine::TokenStream> streams(4);
-  for (engine::TokenStream& stream : streams) {
-    engine::RequestInput input;
-    input.prompt = {1, 2, 3};
-    input.sampling.max_tokens = 100;
-    input.sampling.ignore_eos = true;
-    ASSERT_TRUE(client->Submit(input, stream.Sink()).has_value());
-  }
-  ASSERT_TRUE(streams[0].Next(kLong));
-  const auto& ranks = dynamic_cast<const ProcessRanks&>(*client);
-  const auto begin = std::chrono::steady_clock::now();
-  ASSERT_EQ(kill(ranks.Reports().back().pid, SIGKILL), 0);
-  for (engine::TokenStream& stream : streams) {
-    const auto end = stream.Collect(kLong);
-    ASSERT_TRUE(end) << end.error().message();
-    if (!end->error) continue;  // it had all its tokens
-    EXPECT_NE(end->error->message().find("rank " + std::to_string(num_ranks - 1)),
-              std::string::npos)
-        << end->error->message();
-  }
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(4));
-  EXPECT_FALSE(client->Health());
 }
 
 // Sums of a rank's experts come home as one, and products may sum in another order.

@@ -43,6 +43,7 @@ struct Layout {
   int num_ranks;
   const TestModel* model = &kDemo;
   bool moves = false;  // experts, all the time: each plan takes a part of a second
+  const char* device = "cpu";
 };
 // Swaps whenever the ones before are in use, at so many bytes a second.
 inline Args MovesAllTheTime(int rate) {
@@ -64,6 +65,12 @@ inline const Layout kLayouts[] = {
     {"DP2+PP2+EP", {"-dp", "2", "-pp", "2", "-ep"}, 4},
     {"DP4+EP, experts move", Args{"-dp", "4", "-ep"} + MovesAllTheTime(3'000'000), 4, &kDemo,
      true}};
+// A process a GPU.
+inline const Layout kGpuLayouts[] = {
+    {"DP2+EP on GPUs", {"-dp", "2", "-ep"}, 2, &kDemo, false, "cuda"},
+    {"TP2 on GPUs", {"-tp", "2"}, 2, &kSmall, false, "cuda"},
+    {"DP2+EP on GPUs, experts move", Args{"-dp", "2", "-ep"} + MovesAllTheTime(3'000'000), 2,
+     &kDemo, true, "cuda"}};
 
 enum class Phase { kStart, kIdle, kPrefill, kDecode };
 inline constexpr const char* kPhaseNames[] = {"start", "idle", "prefill", "decode"};

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "failure_runner.h"
+#include "rank/rank_device.h"
 
 namespace moebius {
 namespace {
@@ -57,6 +58,19 @@ TEST_F(FailureTest, BetweenACommitAndAFlip) {
                          true};
   for (const auto& [layout, victim] : {std::pair{&leaders, 1}, {&followers, 3}}) {
     RunCell({layout, victim, SIGKILL, Phase::kDecode, Moment::kBeforeFlip}, random);
+  }
+}
+
+TEST_F(FailureTest, OnGpus) {
+  if (rank::NumRankDevices().value_or(0) < 2) GTEST_SKIP() << "fewer than two GPUs";
+  std::mt19937 random(5);
+  const auto& [dp, tp, moving] = kGpuLayouts;
+  for (const Cell& cell :
+       {Cell{&dp, 0, SIGKILL, Phase::kStart}, Cell{&dp, 1, SIGKILL, Phase::kDecode},
+        Cell{&dp, 0, SIGSTOP, Phase::kDecode}, Cell{&tp, 1, SIGKILL, Phase::kPrefill},
+        Cell{&tp, 0, SIGKILL, Phase::kIdle}, Cell{&tp, 1, SIGSTOP, Phase::kPrefill},
+        Cell{&moving, 0, SIGKILL, Phase::kDecode}, Cell{&dp, kFrontend, SIGKILL, Phase::kDecode}}) {
+    RunCell(cell, random);
   }
 }
 

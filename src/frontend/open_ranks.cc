@@ -145,12 +145,10 @@ std::string DescribeRanks(const OpenOptions& options, const model::ModelConfig& 
   const ParallelConfig& parallel = options.parallel;
   const int threads = ThreadsOfRank(options).value_or(1);
   const bool on_gpus = options.device != "cpu";
-  std::string text = fmt::format("{} ranks ({}), each a {} with {} thread{}", parallel.num_gpus(),
-                                 ConfigName(parallel),
-                                 on_gpus                     ? "GPU"
-                                 : options.ranks_are_threads ? "part"
-                                                             : "process",
-                                 threads, threads == 1 ? "" : "s");
+  std::string text =
+      fmt::format("{} ranks ({}), each a {} with {}{} thread{}", parallel.num_gpus(),
+                  ConfigName(parallel), options.ranks_are_threads ? "part" : "process",
+                  on_gpus ? "a GPU and " : "", threads, threads == 1 ? "" : "s");
   if (config.moe.num_experts == 0 || !parallel.expert_parallel_active()) return text;
   if (parallel.all2all_backend == layout::ExchangeBackend::kAllGatherReduceScatter) {
     return text + "; tokens travel by allgather_reducescatter";
@@ -210,22 +208,6 @@ std::vector<std::string> DescribeBinding(const OpenOptions& options) {
   return rank::DescribeRankCpus(ranks);
 }
 
-namespace {
-
-// A process a GPU. Ranks that share one are threads: kernels of several processes take turns, and
-// those that wait for each other would do so for whole turns.
-Result<std::unique_ptr<engine::EngineClient>> StartGpuRanks(const OpenOptions& options,
-                                                            const rank::RankOptions& ranks) {
-  MOEBIUS_ASSIGN(const int num_gpus, rank::NumRankDevices());
-  if (options.ranks_are_threads || options.parallel.num_gpus() > num_gpus) {
-    return rank::StartThreadRanks(ranks);
-  }
-  MOEBIUS_ASSIGN(std::unique_ptr<engine::EngineClient> client, rank::ProcessRanks::Start(ranks));
-  return client;
-}
-
-}  // namespace
-
 Result<std::unique_ptr<engine::EngineClient>> StartRanks(const OpenOptions& options,
                                                          const model::LoadOptions& load) {
   rank::RankOptions ranks;
@@ -245,10 +227,11 @@ Result<std::unique_ptr<engine::EngineClient>> StartRanks(const OpenOptions& opti
     ranks.max_num_tokens =
         std::max<int64_t>(1, options.max_moe_tokens / options.parallel.expert_group());
   }
-  if (options.device != "cpu") return StartGpuRanks(options, ranks);
-  MOEBIUS_ASSIGN(const rank::DeploymentMemory memory, rank::PlanDeployment(ranks));
-  LogInfo("{}", memory.Describe());
-  MOEBIUS_TRY(CheckFits(memory, ranks));
+  if (options.device == "cpu") {
+    MOEBIUS_ASSIGN(const rank::DeploymentMemory memory, rank::PlanDeployment(ranks));
+    LogInfo("{}", memory.Describe());
+    MOEBIUS_TRY(CheckFits(memory, ranks));
+  }
   if (options.ranks_are_threads) return rank::StartThreadRanks(ranks);
   MOEBIUS_ASSIGN(std::unique_ptr<engine::EngineClient> client, rank::ProcessRanks::Start(ranks));
   return client;

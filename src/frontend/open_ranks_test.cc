@@ -9,7 +9,6 @@ namespace {
 OpenOptions OnGpus(int tp, int dp, int pp, bool ep) {
   OpenOptions options;
   options.device = "cuda";
-  options.ranks_are_threads = true;
   options.parallel.tensor_parallel_size = tp;
   options.parallel.data_parallel_size = dp;
   options.parallel.pipeline_parallel_size = pp;
@@ -62,7 +61,8 @@ TEST(OpenRanks, RanksOnGpusAreSaidToBe) {
   model::ModelConfig config = Moe();
   config.hidden_size = 64;
   EXPECT_EQ(DescribeRanks(options, config),
-            "2 ranks (DP2+EP), each a GPU with 1 thread; tokens travel by all2all, mode auto: "
+            "2 ranks (DP2+EP), each a process with a GPU and 1 thread; tokens travel by all2all, "
+            "mode auto: "
             "latency below 1024 tokens a rank, throughput from there on");
 }
 

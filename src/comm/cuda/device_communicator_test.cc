@@ -36,7 +36,8 @@ class Members : public ::testing::Test {
     for (int r = 0; r < kSize; ++r) {
       ASSERT_TRUE(SelectDevice(r % num_devices_));
       for (int peer = 0; peer < num_devices_; ++peer) {
-        if (peer != r % num_devices_) ASSERT_TRUE(platform::cuda::EnablePeerAccess(peer));
+        if (peer == r % num_devices_) continue;
+        ASSERT_TRUE(platform::cuda::EnablePeerAccess(peer));
       }
       auto memory = DeviceCommunicator::Allocate(kStaging);
       ASSERT_TRUE(memory) << memory.error().message();

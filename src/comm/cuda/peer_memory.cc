@@ -7,6 +7,9 @@
 namespace moebius::comm {
 namespace {
 
+// The driver puts small allocations together, and shares whole pages with other processes.
+constexpr size_t kPageBytes = size_t{2} << 20;
+
 using cuda::exchange::Abort;
 using cuda::exchange::Phase;
 
@@ -30,7 +33,8 @@ const char* PhaseName(Phase phase) {
 
 Result<PeerMemory> PeerMemory::Allocate(size_t num_bytes, size_t abort_offset) {
   PeerMemory peer;
-  MOEBIUS_ASSIGN(peer.memory_, platform::cuda::DeviceMemory::Allocate(num_bytes));
+  const size_t whole_pages = (num_bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
+  MOEBIUS_ASSIGN(peer.memory_, platform::cuda::DeviceMemory::Allocate(whole_pages));
   MOEBIUS_ASSIGN(peer.host_abort_, platform::cuda::PinnedMemory::Allocate(2 * sizeof(uint32_t)));
   MOEBIUS_ASSIGN(peer.stream_, platform::cuda::Stream::Create());
   peer.host_abort()[0] = 0;

@@ -49,9 +49,7 @@ Result<DeviceInfo> SelectDevice(int device) {
   return CurrentDevice();
 }
 
-Result<DeviceInfo> CurrentDevice() {
-  int device = 0;
-  MOEBIUS_TRY(ToStatus(cudaGetDevice(&device), "asking which device is current"));
+Result<DeviceInfo> DescribeDevice(int device) {
   cudaDeviceProp properties;
   MOEBIUS_TRY(ToStatus(cudaGetDeviceProperties(&properties, device), "reading the device"));
   DeviceInfo info;
@@ -60,6 +58,14 @@ Result<DeviceInfo> CurrentDevice() {
   info.major = properties.major;
   info.minor = properties.minor;
   info.l2_bytes = static_cast<size_t>(properties.l2CacheSize);
+  info.total_bytes = properties.totalGlobalMem;
+  return info;
+}
+
+Result<DeviceInfo> CurrentDevice() {
+  int device = 0;
+  MOEBIUS_TRY(ToStatus(cudaGetDevice(&device), "asking which device is current"));
+  MOEBIUS_ASSIGN(DeviceInfo info, DescribeDevice(device));
   MOEBIUS_TRY(ToStatus(cudaMemGetInfo(&info.free_bytes, &info.total_bytes),
                        "reading the device's free memory"));
   return info;

@@ -28,6 +28,8 @@ struct DeviceInfo {
 Result<int> DeviceCount();
 // Makes `device` current for this thread and describes it.
 Result<DeviceInfo> SelectDevice(int device);
+// All but its free memory: that takes a context on the device, half a GB of it in each process.
+Result<DeviceInfo> DescribeDevice(int device);
 // The one that is current for this thread.
 Result<DeviceInfo> CurrentDevice();
 

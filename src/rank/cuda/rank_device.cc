@@ -1,5 +1,7 @@
 #include "rank/rank_device.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <atomic>
 #include <thread>
@@ -100,6 +102,8 @@ class CudaRankDevice final : public RankDevice {
   size_t StagingBytes() const { return std::max(kStagingBytes, links_.shape().chunk_bytes); }
   Status Select(platform::ThreadPool& pool);
   Status Allocate();
+  // GPUs of other ranks of this process; mapping another process's memory enables its own.
+  Status EnablePeers(const std::vector<Addresses>& all);
   Status Connect(const std::vector<Addresses>& all);
   // As this process addresses it; it stays mapped.
   Result<std::byte*> Map(const std::vector<Addresses>& all, size_t rank,
@@ -133,9 +137,6 @@ Status CudaRankDevice::Select(platform::ThreadPool& pool) {
   num_sharers_ = (num_ranks - device_ + num_devices - 1) / num_devices;
   MOEBIUS_TRY(SelectOnAll(pool, device_));
   MOEBIUS_TRY(platform::cuda::SelectDevice(device_));
-  for (int peer = 0; peer < std::min(num_devices, num_ranks); ++peer) {
-    if (peer != device_) MOEBIUS_TRY(platform::cuda::EnablePeerAccess(peer));
-  }
   return {};
 }
 
@@ -185,6 +186,15 @@ Result<DeviceGroup> CudaRankDevice::GroupOf(const char* name, const std::vector<
   return group;
 }
 
+Status CudaRankDevice::EnablePeers(const std::vector<Addresses>& all) {
+  MOEBIUS_ASSIGN(const int num_devices, NumRankDevices());
+  for (int rank = 0; rank < std::min(num_devices, links_.shape().num_ranks()); ++rank) {
+    const bool is_own = all[static_cast<size_t>(rank)].tp.process == getpid();
+    if (rank != device_ && is_own) MOEBIUS_TRY(platform::cuda::EnablePeerAccess(rank));
+  }
+  return {};
+}
+
 Status CudaRankDevice::Connect(const std::vector<Addresses>& all) {
   const layout::ParallelConfig& parallel = links_.shape().parallel;
   const std::vector<RankId> experts = layout::ExpertGroup(parallel, links_.rank());
@@ -226,6 +236,7 @@ Status CudaRankDevice::Open(platform::ThreadPool& pool) {
   links_.world().AllGather(std::as_bytes(std::span(&mine, 1)),
                            std::as_writable_bytes(std::span(all)));
   MOEBIUS_TRY(links_.world().status());
+  MOEBIUS_TRY(EnablePeers(all));
   return Connect(all);
 }
 

@@ -51,7 +51,7 @@ Result<const Backend*> CudaBackend() {
         ErrorCode::kUnavailable,
         "--device is 'cuda', but the driver shows no device: `moebius doctor` says more");
   }
-  MOEBIUS_ASSIGN(const platform::cuda::DeviceInfo info, platform::cuda::SelectDevice(0));
+  MOEBIUS_ASSIGN(const platform::cuda::DeviceInfo info, platform::cuda::DescribeDevice(0));
   if (info.major != 9 || info.minor != 0) {
     return MakeError(ErrorCode::kUnsupported,
                      "the device is {} with compute capability {}.{}, expected 9.0 (H100, H200)",
