@@ -142,13 +142,22 @@ StagedPlan::StagedPlan(const StepPlan& plan, const AttentionWorkers& workers, in
     sizes_.combine = bucketed ? sizes_.rows : static_cast<int64_t>(splits_.combine.size());
   }
 
-  sizes_.samples = plan.num_samples();
+  sizes_.samples = bucketed ? bucket_rows : plan.num_samples();
+  CountLists();
+}
+
+void StagedPlan::CountLists() {
+  const StepPlan& plan = plan_;
   for (size_t i = 0; i < plan.samples.size(); ++i) {
     const PlannedSample& sample = plan.samples[i];
     const kernels::SampleRow& row = sample.row;
     const int64_t free = PendingRow(plan, i) >= 0 ? 1 : 0;
     const bool penalised = row.repetition_penalty != 1.0f || IsPenalised(row);
     has_open_lists_ = has_open_lists_ || (free > 0 && penalised);
+    const bool has_mask = sample.mask.count > 0 || !row.allowed_mask.empty();
+    has_plain_draws_ = has_plain_draws_ && !penalised && !has_mask && row.logit_bias.empty() &&
+                       row.seen_tokens.empty() && sample.output.count == 0 &&
+                       sample.banned.count == 0 && row.num_logprobs < 0;
     sizes_.bias += static_cast<int64_t>(row.logit_bias.size());
     sizes_.seen += static_cast<int64_t>(row.seen_tokens.size()) + free;
     sizes_.output += sample.output.count + free;
@@ -157,6 +166,8 @@ StagedPlan::StagedPlan(const StepPlan& plan, const AttentionWorkers& workers, in
         sample.mask.count > 0 ? sample.mask.count : static_cast<int64_t>(row.allowed_mask.size());
     wants_logprobs_ = wants_logprobs_ || row.num_logprobs >= 0;
   }
+  // Who has no penalties may have been given places for them.
+  if (has_plain_draws_) sizes_.seen = sizes_.output = 0;
 }
 
 void StagedPlan::Write(const StepInputs& inputs) const {
@@ -204,6 +215,11 @@ void StagedPlan::WriteDraws(const StepInputs& in) const {
   Appender<int32_t> counts(in.output_counts);
   Appender<int32_t> banned(in.banned_tokens);
   Appender<uint32_t> masks(in.allowed_masks);
+  // Rows of padding: whatever is quickly drawn.
+  DeviceSampleRow greedy;
+  greedy.temperature = 0;
+  std::ranges::fill(in.wishes.subspan(plan_.samples.size()), greedy);
+  std::ranges::fill(in.pending.subspan(plan_.samples.size()), -1);
   for (size_t i = 0; i < plan_.samples.size(); ++i) {
     const PlannedSample& sample = plan_.samples[i];
     const kernels::SampleRow& row = sample.row;

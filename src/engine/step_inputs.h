@@ -36,7 +36,7 @@ struct StepSizes {
   int64_t workers = 0;
   int64_t combine = 0;
   int64_t items = 0;
-  // Of draws, in a block of their own: a graph over the rows does not depend on them.
+  // Of draws, in a block of their own: a graph over the rows alone does not depend on their lists.
   int64_t samples = 0;
   int64_t bias = 0;
   int64_t seen = 0;
@@ -77,7 +77,7 @@ struct StepInputs {
 };
 
 // A plan ready to be written: its sizes, and attention's shares. With a bucket (rows >= the plan's)
-// the rows are padded to it, and sizes before the draws depend on the bucket alone.
+// rows and draws are padded to it, and sizes but those of the draws' lists depend on it alone.
 class StagedPlan {
  public:
   // bucket_rows 0: as many rows as there are. bucket_blocks likewise of the block table's rows.
@@ -88,6 +88,8 @@ class StagedPlan {
   int max_queries() const { return max_queries_; }
   int64_t num_decodes() const { return plan_.num_decodes(); }
   bool wants_logprobs() const { return wants_logprobs_; }
+  // Whether draws have no lists and ask for no log probabilities.
+  bool has_plain_draws() const { return has_plain_draws_; }
   // Whether a penalty's list waits for what the step before draws.
   bool has_open_lists() const { return has_open_lists_; }
 
@@ -95,6 +97,7 @@ class StagedPlan {
   void Write(const StepInputs& inputs) const;
 
  private:
+  void CountLists();
   void WriteRows(const StepInputs& inputs) const;
   void WriteAttention(const StepInputs& inputs) const;
   void WriteDraws(const StepInputs& inputs) const;
@@ -104,6 +107,7 @@ class StagedPlan {
   int max_queries_ = 1;
   bool wants_logprobs_ = false;
   bool has_open_lists_ = false;
+  bool has_plain_draws_ = true;
   kernels::AttentionSplits splits_;
   std::vector<kernels::AttentionItem> items_;
 };

@@ -98,7 +98,8 @@ TEST(StepInputs, BucketsPadAndKeepTheirShape) {
   const StagedPlan b(seven, workers, bucket, blocks);
   EXPECT_EQ(StepInputs::NumBytes(a.sizes()).rows, StepInputs::NumBytes(b.sizes()).rows);
   EXPECT_EQ(a.sizes().combine, b.sizes().combine);
-  EXPECT_EQ(a.sizes().samples, 5);
+  EXPECT_EQ(a.sizes().samples, bucket);
+  EXPECT_EQ(StepInputs::NumBytes(a.sizes()).draws, StepInputs::NumBytes(b.sizes()).draws);
 
   const Written w(a);
   EXPECT_EQ(w.in.tokens[4], five.tokens[4]);
@@ -107,6 +108,9 @@ TEST(StepInputs, BucketsPadAndKeepTheirShape) {
     EXPECT_EQ(w.in.kv_rows[row], -1);
     EXPECT_EQ(w.in.positions[row], 0);
     EXPECT_EQ(w.in.logit_rows[row], static_cast<int32_t>(row));
+    EXPECT_EQ(w.in.wishes[row].temperature, 0.0f);
+    EXPECT_EQ(w.in.wishes[row].seen_end, w.in.wishes[row].seen_begin);
+    EXPECT_EQ(w.in.pending[row], -1);
   }
   EXPECT_EQ(w.in.block_table[static_cast<size_t>(4 * blocks + 62)], 4062);
   EXPECT_EQ(w.in.block_table[static_cast<size_t>(4 * blocks + 63)], -1);
@@ -114,6 +118,27 @@ TEST(StepInputs, BucketsPadAndKeepTheirShape) {
   const auto zeroed = std::ranges::count_if(
       w.in.combine, [](const kernels::AttentionRow& row) { return row.num_slots == -1; });
   EXPECT_EQ(zeroed, bucket - 5);
+}
+
+// Their block has the same shape whether or not tokens of the step before are still to come.
+TEST(StepInputs, PlainDrawsHaveNoLists) {
+  StepPlan plan = MakePlan({1, 1}, {5, 90});
+  const auto draws = [&plan] {
+    const StagedPlan staged(plan, Workers(kernels::AttentionForm::kGqa), 2, 8);
+    return std::pair(staged.has_plain_draws(), StepInputs::NumBytes(staged.sizes()).draws);
+  };
+  const auto [is_plain, num_bytes] = draws();
+  EXPECT_TRUE(is_plain);
+  plan.tokens[1] = PreviousRow(0);
+  EXPECT_EQ(draws(), std::pair(true, num_bytes));
+  plan.samples[0].row.temperature = 0.5f;
+  EXPECT_TRUE(draws().first);
+  plan.samples[0].row.num_logprobs = 0;
+  EXPECT_FALSE(draws().first);
+  plan.samples[0].row.num_logprobs = -1;
+  plan.samples[1].row.repetition_penalty = 1.1f;
+  EXPECT_FALSE(draws().first);
+  EXPECT_GT(draws().second, num_bytes);
 }
 
 TEST(StepInputs, AnyFormHasOneItemARow) {

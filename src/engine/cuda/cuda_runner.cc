@@ -254,15 +254,17 @@ Status CudaRunner::Queue(const StepPlan& plan, Slot& slot, QueueTimes& times) {
   const bool decode = options_.device_graphs && rank_.graphs && rank_.pads &&
                       peer_rows <= RowBucket(options_.max_samples) &&
                       (IsDecode(plan) || plan.num_rows() == 0);
-  const GraphKey key = {.rows = plan.num_rows() == 0 ? 0 : RowBucket(plan.num_rows()),
-                        .blocks = BlockBucket(plan.max_blocks),
-                        .peer_rows = peer_rows};
+  GraphKey key = {.rows = plan.num_rows() == 0 ? 0 : RowBucket(plan.num_rows()),
+                  .blocks = BlockBucket(plan.max_blocks),
+                  .peer_rows = peer_rows};
   const StagedPlan staged(plan, workers_, decode ? key.rows : 0, decode ? key.blocks : 0);
   const StepInputs::Bytes bytes = StepInputs::NumBytes(staged.sizes());
   MOEBIUS_CHECK_LE(bytes.rows, rows_.size());
   // Draws without lists fit behind the rows, and one copy takes both.
   const bool together = bytes.rows + Arena::kAlignment + bytes.draws <= rows_.size();
   if (!together) MOEBIUS_TRY(GrowDraws(bytes.draws));
+  const bool is_whole = decode && together && staged.has_plain_draws();
+  if (is_whole) key.slot = num_launched_ % kMaxStepsInFlight;
   Arena host_rows = ArenaOf(slot.rows);
   Arena host_draws = ArenaOf(slot.draws);
   staged.Write(StepInputs(host_rows, together ? host_rows : host_draws, staged.sizes()));
@@ -271,21 +273,41 @@ Status CudaRunner::Queue(const StepPlan& plan, Slot& slot, QueueTimes& times) {
   const StepInputs device(rows, together ? rows : draws, staged.sizes());
   times.staging = lap();
 
-  MOEBIUS_TRY(slot.begin.Record(stream()));
-  MOEBIUS_TRY(CopyAsync(rows_.data(), slot.rows.data(), rows.used(), stream()));
-  MOEBIUS_TRY(CopyAsync(draws_.data(), slot.draws.data(), draws.used(), stream()));
-  MOEBIUS_TRY(QueueResolve(staged, device));
-  times.inputs = lap();
-  if (decode) {
-    MOEBIUS_TRY(RunGraph(key, staged, device, slot));
-    times.graph = lap();
-    Draw(staged, device, 0,
-         Mat(logits_.data(), DType::kF32, staged.sizes().samples, options_.vocab_size));
-  } else {
-    MOEBIUS_TRY(Forward(staged, device, /*samples_inside=*/true));
+  const auto inputs = [&]() -> Status {
+    MOEBIUS_TRY(CopyAsync(rows_.data(), slot.rows.data(), rows.used(), stream()));
+    MOEBIUS_TRY(CopyAsync(draws_.data(), slot.draws.data(), draws.used(), stream()));
+    return QueueResolve(staged, device);
+  };
+  const auto forward = [&]() -> Status {
+    MOEBIUS_TRY(Forward(staged, device, /*samples_inside=*/!decode));
     slot.mode = ModeOfPass();
+    return {};
+  };
+  const auto outputs = [&]() -> Status {
+    if (decode) {
+      Draw(staged, device, 0,
+           Mat(logits_.data(), DType::kF32, staged.sizes().samples, options_.vocab_size));
+    }
+    return QueueOutputs(staged, slot);
+  };
+  const auto whole = [&]() -> Status {
+    MOEBIUS_TRY(inputs());
+    MOEBIUS_TRY(forward());
+    return outputs();
+  };
+  MOEBIUS_TRY(slot.begin.Record(stream()));
+  if (is_whole) {
+    MOEBIUS_TRY(RunGraph(key, whole, slot));
+    times.graph = lap();
+  } else if (decode) {
+    MOEBIUS_TRY(inputs());
+    times.inputs = lap();
+    MOEBIUS_TRY(RunGraph(key, forward, slot));
+    times.graph = lap();
+    MOEBIUS_TRY(outputs());
+  } else {
+    MOEBIUS_TRY(whole());
   }
-  MOEBIUS_TRY(QueueOutputs(staged, slot));
   MOEBIUS_TRY(slot.end.Record(stream()));
   times.outputs = lap();
   return {};
@@ -336,13 +358,7 @@ Status CudaRunner::Forward(const StagedPlan& staged, const StepInputs& device,
   return device_.TakeError();
 }
 
-Status CudaRunner::RunGraph(const GraphKey& key, const StagedPlan& staged, const StepInputs& device,
-                            Slot& slot) {
-  const auto forward = [&]() -> Status {
-    MOEBIUS_TRY(Forward(staged, device, /*samples_inside=*/false));
-    slot.mode = ModeOfPass();
-    return {};
-  };
+Status CudaRunner::RunGraph(const GraphKey& key, const std::function<Status()>& work, Slot& slot) {
   if (const auto it = graphs_.find(key); it != graphs_.end()) {
     const TraceRange range("replay graph");
     ++num_replays_;
@@ -350,9 +366,11 @@ Status CudaRunner::RunGraph(const GraphKey& key, const StagedPlan& staged, const
     return it->second.graph.Launch(stream());
   }
   // The first time kernels are loaded, which a capture does not allow.
-  if (seen_keys_.insert(key).second) return forward();
+  GraphKey of_any_slot = key;
+  of_any_slot.slot = -1;
+  if (seen_keys_.insert(of_any_slot).second) return work();
   const TraceRange range("capture graph");
-  MOEBIUS_ASSIGN(platform::cuda::Graph graph, platform::cuda::Graph::Capture(stream(), forward));
+  MOEBIUS_ASSIGN(platform::cuda::Graph graph, platform::cuda::Graph::Capture(stream(), work));
   const auto made = graphs_.emplace(key, Captured{std::move(graph), slot.mode}).first;
   return made->second.graph.Launch(stream());
 }

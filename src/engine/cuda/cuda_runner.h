@@ -2,12 +2,14 @@
 // queues their copy, the forward pass, the draws and the copy of what was drawn on one stream, and
 // returns: nothing in a step waits for the host. Tokens that the step before drew are put in place
 // on the device. Steps in which every sequence has one row run as CUDA graphs, one a bucket of rows
-// and block-table length, made when a bucket comes for the second time.
+// and block-table length, made when a bucket comes for the second time. Where draws have no lists
+// the graph holds all of the step, with the copies in and out.
 #pragma once
 
 #include <array>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -103,6 +105,7 @@ class CudaRunner final : public StepRunner {
     int64_t rows = 0;
     int64_t blocks = 0;     // of a block table's row
     int64_t peer_rows = 0;  // of the fullest data-parallel rank
+    int64_t slot = -1;      // whose copies are inside; negative: the forward pass alone is
     auto operator<=>(const GraphKey&) const = default;
   };
 
@@ -123,8 +126,8 @@ class CudaRunner final : public StepRunner {
   Status QueueResolve(const StagedPlan& staged, const StepInputs& device);
   Status QueueOutputs(const StagedPlan& staged, const Slot& slot);
   Status Forward(const StagedPlan& staged, const StepInputs& device, bool samples_inside);
-  Status RunGraph(const GraphKey& key, const StagedPlan& staged, const StepInputs& device,
-                  Slot& slot);
+  // `work`, queued or replayed.
+  Status RunGraph(const GraphKey& key, const std::function<Status()>& work, Slot& slot);
   // Of the pass that was queued last.
   moe::ExchangeMode ModeOfPass() const;
   void Count(const Slot& slot, double seconds);
