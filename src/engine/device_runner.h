@@ -34,7 +34,8 @@ Result<std::unique_ptr<StepRunner>> MakeDeviceRunner(std::unique_ptr<model::Mode
 struct DeviceRank {
   int device = 0;                                  // current for the thread that makes the runner
   const platform::cuda::Stream* stream = nullptr;  // that its collectives are queued on
-  // Steps may be padded with rows: ranks need not know the others' rows but for a bound.
+  // Steps may be padded with rows: ranks need not know the others' rows but for a bound. Else they
+  // agree on it (SharedStep::pads).
   bool pads = true;
   // Steps that only decode may run as graphs. Not where ranks share a GPU: making a graph may wait
   // for kernels that wait for this rank.

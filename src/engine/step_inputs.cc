@@ -119,7 +119,8 @@ StepInputs::Bytes StepInputs::NumBytes(const StepSizes& sizes) {
 StagedPlan::StagedPlan(const StepPlan& plan, const AttentionWorkers& workers, int64_t bucket_rows,
                        int64_t bucket_blocks)
     : plan_(plan) {
-  const bool decode = IsDecode(plan);
+  // A rank without rows may be padded as those that generate are.
+  const bool decode = IsDecode(plan) || plan.num_rows() == 0;
   const bool bucketed = bucket_rows > 0;
   sizes_.rows = bucketed ? bucket_rows : plan.num_rows();
   sizes_.seqs = bucketed ? bucket_rows : plan.num_seqs();

@@ -20,6 +20,7 @@ struct SharedStep {
   std::vector<int64_t> dp_rows;  // by data-parallel rank; empty: they share nothing
   int64_t num_moe_chunks = 0;    // 0: the fullest rank's rows decide
   int64_t epoch = 0;             // of the placement of experts
+  bool pads = false;             // to the fullest rank's rows, on all ranks
   bool has_rows = true;          // else nobody brought any and nothing is computed
   bool is_last = false;          // every rank wants to end: nothing is computed
   double agree_seconds = 0;      // that this rank took to agree

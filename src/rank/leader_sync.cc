@@ -6,6 +6,7 @@
 
 #include "comm/lost_time.h"
 #include "engine/output_codec.h"
+#include "engine/step_inputs.h"
 #include "rank/step_message.h"
 
 namespace moebius::rank {
@@ -45,6 +46,8 @@ Result<engine::SharedStep> LeaderSync::Agree(const engine::StepPlan* plan, bool 
   engine::SharedStep shared;
   shared.step = next_step_;
   const int64_t rows = plan != nullptr ? plan->num_rows() : 0;
+  // A rank without rows has whatever number is wanted.
+  const bool may_pad = pads_decodes_ && (rows == 0 || engine::IsDecode(*plan));
   const int64_t newest = balance_ != nullptr ? static_cast<int64_t>(balance_->Committable()) : 0;
   const std::chrono::nanoseconds bound = [&] {
     const std::lock_guard lock(mutex_);
@@ -68,7 +71,8 @@ Result<engine::SharedStep> LeaderSync::Agree(const engine::StepPlan* plan, bool 
                                                                  .next_epoch = newest,
                                                                  .rows = rows,
                                                                  .bound_ns = bound.count(),
-                                                                 .wants_stop = wants_end},
+                                                                 .wants_stop = wants_end,
+                                                                 .may_pad = may_pad},
                                                                 begin + patience));
   const comm::Clock::time_point agreed = comm::Clock::now();
   last_bound_ = std::chrono::nanoseconds(agreement.bound_ns);
@@ -77,6 +81,7 @@ Result<engine::SharedStep> LeaderSync::Agree(const engine::StepPlan* plan, bool 
   shared.dp_rows = std::move(agreement.rows);
   shared.num_moe_chunks = agreement.moe_chunks;
   shared.epoch = agreement.epoch;
+  shared.pads = agreement.may_pad;
   shared.is_last = agreement.stop;
   shared.has_rows = agreement.total_rows > 0;
   return shared;

@@ -22,12 +22,14 @@ class LeaderSync final : public engine::StepSync {
  public:
   // links: this rank's; outlives this. A step that takes longer than its bound has failed. Where
   // data-parallel ranks share steps prompts are computed in one of prefill_interval.
+  // pads_decodes: this rank can run steps that only decode with more rows than it has.
   // balance: null where experts stay.
   LeaderSync(Links* links, const StepBoundOptions& bound, int64_t prefill_interval,
-             std::unique_ptr<BalanceAgent> balance = nullptr)
+             bool pads_decodes = false, std::unique_ptr<BalanceAgent> balance = nullptr)
       : links_(links),
         balance_(std::move(balance)),
         prefill_interval_(links->lockstep() != nullptr ? prefill_interval : 1),
+        pads_decodes_(pads_decodes),
         bound_(bound) {}
 
   bool draws() const override { return links_->draws(); }
@@ -69,6 +71,7 @@ class LeaderSync final : public engine::StepSync {
   const std::unique_ptr<BalanceAgent> balance_;
   int64_t epoch_ = 0;  // of the last step
   const int64_t prefill_interval_;
+  const bool pads_decodes_;
   std::chrono::nanoseconds last_bound_{0};  // of the step before, which others may still run
   int64_t next_step_ = 0;
   std::atomic<int64_t> step_to_come_{0};  // the same, but for a step that is being agreed on

@@ -18,6 +18,7 @@ struct Lockstep::Record {
   int64_t moe_chunks;
   int64_t bound_ns;
   int64_t wants_stop;
+  int64_t may_pad;
 };
 
 struct Lockstep::Member {
@@ -70,8 +71,14 @@ Result<Agreement> Lockstep::Agree(const Offer& offer, Clock::time_point deadline
 Result<Agreement> Lockstep::TryAgree(const Offer& offer, Clock::time_point deadline) {
   const comm::GroupInfo& info = watch_.info();
   Member& self = MemberOf(info.rank);
-  const Record mine{offer.step,       offer.epoch,    offer.next_epoch,        offer.rows,
-                    offer.moe_chunks, offer.bound_ns, offer.wants_stop ? 1 : 0};
+  const Record mine{.step = offer.step,
+                    .epoch = offer.epoch,
+                    .next_epoch = offer.next_epoch,
+                    .rows = offer.rows,
+                    .moe_chunks = offer.moe_chunks,
+                    .bound_ns = offer.bound_ns,
+                    .wants_stop = offer.wants_stop ? 1 : 0,
+                    .may_pad = offer.may_pad ? 1 : 0};
   self.records[round_ % 2].record = mine;
   comm::Raise(self.rounds[round_ % 2], round_);
   // Who is behind may sleep, or be about to: it looks at our signal after it has looked at its
@@ -89,6 +96,7 @@ Result<Agreement> Lockstep::TryAgree(const Offer& offer, Clock::time_point deadl
   }
   Agreement agreement;
   agreement.stop = true;
+  agreement.may_pad = true;
   agreement.epoch = offer.next_epoch;
   for (int leader = 0; leader < info.size(); ++leader) {
     const Record& record = MemberOf(leader).records[round_ % 2].record;
@@ -105,6 +113,7 @@ Result<Agreement> Lockstep::TryAgree(const Offer& offer, Clock::time_point deadl
     agreement.bound_ns = std::max(agreement.bound_ns, record.bound_ns);
     agreement.epoch = std::min(agreement.epoch, record.next_epoch);
     agreement.stop = agreement.stop && record.wants_stop != 0;
+    agreement.may_pad = agreement.may_pad && record.may_pad != 0;
   }
   ++round_;
   return agreement;

@@ -29,6 +29,7 @@ struct Offer {
   int64_t moe_chunks = 0;   // that this rank's rows want
   int64_t bound_ns = 0;     // that this rank would give the step
   bool wants_stop = false;  // once said, said in every later step
+  bool may_pad = false;     // its rows, to those of the fullest rank
 };
 
 struct Agreement {
@@ -38,6 +39,7 @@ struct Agreement {
   int64_t bound_ns = 0;       // likewise
   int64_t epoch = 0;          // the newest that all may use: this step's
   bool stop = false;          // all want to
+  bool may_pad = false;       // all may
 };
 
 class Lockstep {

@@ -64,7 +64,8 @@ Offer OfferOf(int leader, int64_t step) {
           .next_epoch = step / 100 + static_cast<int64_t>(random() % 3),
           .rows = static_cast<int64_t>(random() % 50),
           .moe_chunks = static_cast<int64_t>(random() % 9),
-          .bound_ns = static_cast<int64_t>(random() % 1000)};
+          .bound_ns = static_cast<int64_t>(random() % 1000),
+          .may_pad = random() % 4 != 0};
 }
 
 TEST(Lockstep, EverybodyKnowsWhatEverybodyBrings) {
@@ -84,6 +85,7 @@ TEST(Lockstep, EverybodyKnowsWhatEverybodyBrings) {
         int64_t longest = 0;
         int64_t epoch = INT64_MAX;
         int64_t total = 0;
+        bool may_pad = true;
         for (int other = 0; other < size; ++other) {
           const Offer its = OfferOf(other, step);
           ASSERT_EQ(agreement->rows[static_cast<size_t>(other)], its.rows);
@@ -91,11 +93,13 @@ TEST(Lockstep, EverybodyKnowsWhatEverybodyBrings) {
           longest = std::max(longest, its.bound_ns);
           epoch = std::min(epoch, its.next_epoch);
           total += its.rows;
+          may_pad = may_pad && its.may_pad;
         }
         ASSERT_EQ(agreement->moe_chunks, most);
         ASSERT_EQ(agreement->bound_ns, longest);
         ASSERT_EQ(agreement->epoch, epoch);
         ASSERT_EQ(agreement->total_rows, total);
+        ASSERT_EQ(agreement->may_pad, may_pad);
         ASSERT_EQ(agreement->stop, step == num_steps - 1);
       }
     });

@@ -157,13 +157,15 @@ Result<StartedRank> TryStart(Links& links, const RankOptions& options) {
   BalanceAgent* const agent = balance.get();
   engine::DeviceRank device;
   if (links.device() != nullptr) device = links.device()->OfRunner();
+  // Padding is for graphs, which need it.
+  const bool pads_decodes = !device.pads && device.graphs && engine_options.device_graphs;
   if (links.is_leader()) {
     LogInfo("rank {}: {}", rank, plan.Describe(options.engine.block_size));
     MOEBIUS_ASSIGN(started.engine,
                    engine::InprocEngineClient::Create(
                        std::move(model), backend, std::move(pool), engine_options, plan,
                        std::make_unique<LeaderSync>(&links, bound, options.engine.prefill_interval,
-                                                    std::move(balance)),
+                                                    pads_decodes, std::move(balance)),
                        device));
   } else {
     const engine::ModelRunnerOptions runner = engine::RunnerOptionsOf(*model, engine_options, plan);

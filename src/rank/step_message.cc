@@ -12,6 +12,7 @@ struct Head {
   int64_t num_moe_chunks = 0;
   int64_t epoch = 0;  // of the placement
   int64_t num_dp_rows = 0;
+  int64_t pads = 0;
   int64_t is_last = 0;
   int64_t has_plan = 0;
 };
@@ -37,6 +38,7 @@ std::vector<std::byte> EncodeStep(const engine::SharedStep& shared, comm::Clock:
                      .num_moe_chunks = shared.num_moe_chunks,
                      .epoch = shared.epoch,
                      .num_dp_rows = static_cast<int64_t>(shared.dp_rows.size()),
+                     .pads = shared.pads ? 1 : 0,
                      .is_last = shared.is_last ? 1 : 0,
                      .has_plan = plan != nullptr ? 1 : 0};
   const std::span<const std::byte> rows = std::as_bytes(std::span(shared.dp_rows));
@@ -66,6 +68,7 @@ Result<StepMessage> DecodeStep(std::span<const std::byte> block, const engine::P
   message.shared.step = head.step;
   message.shared.num_moe_chunks = head.num_moe_chunks;
   message.shared.epoch = head.epoch;
+  message.shared.pads = head.pads != 0;
   message.shared.is_last = head.is_last != 0;
   message.begin = ToTime(head.begin_ns);
   message.deadline = ToTime(head.deadline_ns);

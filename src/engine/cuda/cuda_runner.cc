@@ -227,15 +227,17 @@ StepHandle CudaRunner::Launch(const StepPlan& plan, const SharedStep* shared) {
 
 // What the passes of the step are told of the peers' rows. Padded to a bucket that holds the
 // fullest rank's, whatever this one has: a graph then serves all steps of that size, and all ranks
-// take the same number of chunks.
+// take the same number of chunks. Where the peers must know rows exactly, this rank's are padded to
+// that bucket, too.
 void CudaRunner::SetShared(const SharedStep* shared) {
+  pads_ = rank_.pads || (shared != nullptr && shared->pads);
   peer_rows_.clear();
   moe_chunks_ = 0;
   if (shared == nullptr || shared->dp_rows.empty()) return;
   peer_rows_ = shared->dp_rows;
   const int64_t most = std::ranges::max(peer_rows_);
-  const int64_t padded = rank_.pads ? std::min(RowBucket(most), sizes_.rows) : most;
-  if (rank_.pads) std::ranges::fill(peer_rows_, padded);
+  const int64_t padded = pads_ ? std::min(RowBucket(most), sizes_.rows) : most;
+  if (pads_) std::ranges::fill(peer_rows_, padded);
   moe_chunks_ = model_->NumMoeChunks(padded);
 }
 
@@ -251,10 +253,11 @@ Status CudaRunner::Queue(const StepPlan& plan, Slot& slot, QueueTimes& times) {
   // A rank without rows takes part in its peers' step, by a graph of its own. Where a peer's rows
   // are those of prompts no two steps are alike.
   const int64_t peer_rows = peer_rows_.empty() ? 0 : peer_rows_.front();
-  const bool decode = options_.device_graphs && rank_.graphs && rank_.pads &&
+  const bool decode = options_.device_graphs && rank_.graphs && pads_ &&
                       peer_rows <= RowBucket(options_.max_samples) &&
                       (IsDecode(plan) || plan.num_rows() == 0);
-  GraphKey key = {.rows = plan.num_rows() == 0 ? 0 : RowBucket(plan.num_rows()),
+  const int64_t own_rows = plan.num_rows() == 0 ? 0 : RowBucket(plan.num_rows());
+  GraphKey key = {.rows = rank_.pads ? own_rows : peer_rows,
                   .blocks = BlockBucket(plan.max_blocks),
                   .peer_rows = peer_rows};
   const StagedPlan staged(plan, workers_, decode ? key.rows : 0, decode ? key.blocks : 0);

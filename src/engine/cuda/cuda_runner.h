@@ -157,7 +157,9 @@ class CudaRunner final : public StepRunner {
   std::array<Slot, kMaxStepsInFlight> slots_;
   std::map<GraphKey, Captured> graphs_;
   std::set<GraphKey> seen_keys_;
-  std::vector<int64_t> peer_rows_;  // of the step that is queued, by data-parallel rank
+  // Of the step that is queued.
+  std::vector<int64_t> peer_rows_;  // by data-parallel rank
+  bool pads_ = true;
   int64_t moe_chunks_ = 0;
   int64_t num_launched_ = 0;
   int64_t num_waited_ = 0;
