@@ -39,6 +39,11 @@ SharedRunner::~SharedRunner() {
   }
   sync_->Ring();
   if (has_later_stages()) DropSteps();
+  {
+    const std::lock_guard lock(mutex_);
+    is_home_ = true;
+  }
+  sync_->Ring();
   thread_.join();
 }
 
@@ -103,7 +108,7 @@ Result<StepOutput> SharedRunner::Wait(StepHandle step, std::chrono::milliseconds
 SharedRunner::Wish SharedRunner::NextWish() {
   const std::lock_guard lock(mutex_);
   Wish wish;
-  wish.wants_end = is_stopping_;
+  wish.wants_end = is_stopping_ && is_home_;
   if (is_stopping_ && !std::exchange(begins_none_, true)) done_.notify_one();
   if (is_stopping_ || num_begun_ == num_launched_) return wish;
   wish.plan = StepAt(num_begun_).plan;

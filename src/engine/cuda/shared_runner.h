@@ -87,6 +87,9 @@ class SharedRunner final : public StepRunner {
   int64_t num_skipped_ = 0;
   bool is_stopping_ = false;
   bool begins_none_ = false;  // the thread has seen that
+  // What was begun is over on all stages, or lost: memory that they share may go when all ranks
+  // end.
+  bool is_home_ = false;
 
   std::thread thread_;
 };
