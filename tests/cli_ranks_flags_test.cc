@@ -23,7 +23,6 @@ TEST_F(RanksTest, WhatCannotBeIsSaidBeforeAnythingStarts) {
       {{"-tp", "3"}, 2, "--tensor-parallel-size 3 is not possible with this model: "},
       {{"-tp", "3"}, 2, "; the nearest layout that is: --pipeline-parallel-size 3"},
       {{"-pp", "4"}, 2, "pipeline_parallel_size is 4, expected at most the 3 layers"},
-      {{"-pp", "2", "--device", "cuda"}, 2, "--pipeline-parallel-size is 2, expected 1 with --dev"},
       {{"-dp", "128", "-ep"}, 2, "128"},
       {{"-dp", "2", "--nnodes", "2"}, 2, "--nnodes is 2, expected 1: all ranks are of one machine"},
       {{"-dp", "4", "-dpl", "2"}, 2, "--data-parallel-size-local is 2, expected 4"},

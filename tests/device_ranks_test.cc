@@ -49,11 +49,15 @@ struct Layout {
   int tp;
   int dp;
   bool ep;
+  int pp = 1;
+
+  int num_ranks() const { return tp * dp * pp; }
 };
 void PrintTo(const Layout& layout, std::ostream* out) { *out << layout.name; }
-constexpr Layout kLayouts[] = {{"Tp2", 2, 1, false},           {"Dp2Ep", 1, 2, true},
-                               {"Tp2Ep", 2, 1, true},          {"Dp2Tp2Ep", 2, 2, true},
-                               {"Dp2CutExperts", 1, 2, false}, {"Dp4Ep", 1, 4, true}};
+constexpr Layout kLayouts[] = {
+    {"Tp2", 2, 1, false},     {"Dp2Ep", 1, 2, true},          {"Tp2Ep", 2, 1, true},
+    {"Dp2Tp2Ep", 2, 2, true}, {"Dp2CutExperts", 1, 2, false}, {"Dp4Ep", 1, 4, true},
+    {"Pp2", 1, 1, false, 2},  {"Pp2Tp2", 2, 1, false, 2},     {"Pp2Dp2Ep", 1, 2, true, 2}};
 
 struct Mode {
   model::DTypeChoice dtype = model::DTypeChoice::kFloat32;
@@ -111,6 +115,7 @@ std::unique_ptr<EngineClient> StartMany(RankOptions options, const Layout& layou
   }
   options.parallel.tensor_parallel_size = layout.tp;
   options.parallel.data_parallel_size = layout.dp;
+  options.parallel.pipeline_parallel_size = layout.pp;
   options.parallel.enable_expert_parallel = layout.ep;
   if (mode.processes) {
     auto client = ProcessRanks::Start(options);
@@ -264,7 +269,7 @@ TEST_P(DeviceRanks, ExpertsThatMoveGiveTheSameBits) {
 TEST_P(DeviceRanks, ProcessesGiveTheSameBits) {
   const std::string name = std::filesystem::path(folder()).filename();
   if (name != "demo" && name != "deepseek_v3_fp8") GTEST_SKIP() << "others do it";
-  if (layout().tp * layout().dp > NumRankDevices().value_or(0)) GTEST_SKIP() << "GPUs are too few";
+  if (layout().num_ranks() > NumRankDevices().value_or(0)) GTEST_SKIP() << "GPUs are too few";
   ExpectTheSameBits({.processes = true});
   if (layout().ep) ExpectTheSameBits({.copies = true, .moves = true, .processes = true});
 }

@@ -40,10 +40,14 @@ struct DeviceRank {
   // Steps that only decode may run as graphs. Not where ranks share a GPU: making a graph may wait
   // for kernels that wait for this rank.
   bool graphs = true;
+  // Has the logits, and somebody wants what is drawn from them.
+  bool draws = true;
   // Where its steps are counted; null: nobody else reads them.
   RankCounters* counters = nullptr;
   // What the collectives have met; ends the kernels' waits where another rank has failed.
   std::function<Status()> status;
+  // A follower's step is done, with what it drew: in order.
+  std::function<Status(const StepPlan&, StepOutput*)> ended;
 };
 
 // The same for a rank that runs its steps together with others: a thread of the runner agrees on
@@ -59,6 +63,8 @@ class DeviceFollower {
   // Queues a step whose collectives' step has begun, when the one before the last is done; its
   // draws give the tokens that the leader's give. An error may be that of an earlier step.
   virtual Status Run(const StepPlan& plan, const SharedStep& shared) = 0;
+  // Ends the steps that are done. True: others are still out, and it wants to be called again soon.
+  virtual Result<bool> Settle() = 0;
   // All steps are done.
   virtual Status Finish() = 0;
   // What it has routed, as StepRunner has it.

@@ -108,7 +108,7 @@ Result<StepOutput> ModelRunner::Wait(StepHandle step, std::chrono::milliseconds 
   if (output && has_later_stages()) {
     const StepPlan& plan = *StepAt(num_waited_).plan;
     lock.unlock();
-    if (Status home = BringHome(plan, timeout, &*output); !home) {
+    if (Status home = BringHome(*sync_, plan, timeout, &*output); !home) {
       output = tl::unexpected(std::move(home).error());
     }
     lock.lock();
@@ -134,21 +134,6 @@ bool ModelRunner::WaitUntil(std::unique_lock<std::mutex>& lock, std::chrono::mil
     left = std::exchange(num_ended, num_ended_) == num_ended_ ? left - kSlice : timeout;
   }
   return condition();
-}
-
-Status ModelRunner::BringHome(const StepPlan& plan, std::chrono::milliseconds timeout,
-                              StepOutput* output) {
-  MOEBIUS_ASSIGN(StepOutput drawn, sync_->Collect(timeout));
-  if (drawn.step_id != plan.step_id ||
-      static_cast<int64_t>(drawn.sampled.size()) != plan.num_samples()) {
-    return MakeError(ErrorCode::kCorrupt,
-                     "the last stage drew {} tokens in step {}, expected {} in step {}",
-                     drawn.sampled.size(), drawn.step_id, plan.num_samples(), plan.step_id);
-  }
-  output->sampled = std::move(drawn.sampled);
-  output->top_tokens = std::move(drawn.top_tokens);
-  output->top_logprobs = std::move(drawn.top_logprobs);
-  return {};
 }
 
 void ModelRunner::DropSteps() {

@@ -62,8 +62,6 @@ class ModelRunner : public StepRunner {
   void WaitForStep(std::unique_lock<std::mutex>& lock);
   // The step of `plan` (null: a peer's, without rows here). False: all ranks want to end.
   bool RunShared(const StepPlan* plan, bool wants_end, Result<StepOutput>* output);
-  // With later stages: output, of this rank's pass, becomes what they made of it.
-  Status BringHome(const StepPlan& plan, std::chrono::milliseconds timeout, StepOutput* output);
   // Brings home what nobody waits for any more: later stages wait to be rid of it.
   void DropSteps();
   void PublishExpertLoad();

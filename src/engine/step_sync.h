@@ -70,4 +70,9 @@ class StepSync {
   virtual const std::atomic<int64_t>& waited_ns() const = 0;
 };
 
+// Collect for a step that was run here: `output`, of this rank's pass, becomes what the later
+// stages made of it. kCorrupt: they drew something else.
+Status BringHome(StepSync& sync, const StepPlan& plan, std::chrono::milliseconds timeout,
+                 StepOutput* output);
+
 }  // namespace moebius::engine

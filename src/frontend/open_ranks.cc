@@ -83,12 +83,6 @@ Result<moe::SlotAssignment> AssignSlots(const OpenOptions& options,
 Status CheckDeviceRanks(const OpenOptions& options, const model::ModelConfig& config,
                         int num_devices) {
   const ParallelConfig& parallel = options.parallel;
-  if (parallel.pipeline_parallel_size > 1) {
-    return MakeError(ErrorCode::kInvalidArgument,
-                     "--pipeline-parallel-size is {}, expected 1 with --device {}: stages on GPUs "
-                     "pass no rows on yet",
-                     parallel.pipeline_parallel_size, options.device);
-  }
   if (config.moe.num_experts > 0 && parallel.expert_parallel_active() &&
       config.moe.router == model::RouterKind::kSigmoidInput && config.moe.top_k > 1) {
     return MakeError(

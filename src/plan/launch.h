@@ -19,7 +19,7 @@ struct Launch {
 // Which ranks `moebius serve` runs, for whoever planned others.
 inline constexpr const char* kWhatRuns =
     "moebius serve runs ranks on one machine: on its CPUs, or each on a Hopper GPU (--device "
-    "cuda), there without pipeline stages.";
+    "cuda).";
 
 Launch LaunchCommands(const PlanInput& input, const Estimate& estimate);
 

@@ -1,5 +1,6 @@
 #include "rank/follower.h"
 
+#include <thread>
 #include <utility>
 
 #include "comm/lost_time.h"
@@ -11,6 +12,8 @@ namespace {
 
 // How often a rank that has nothing to do looks up.
 constexpr auto kPeriod = std::chrono::milliseconds(200);
+// While its GPU runs a step of which somebody waits to hear.
+constexpr auto kDeviceRest = std::chrono::microseconds(10);
 
 // The little that an executor asks of a follower's side.
 class FollowerSync final : public engine::StepSync {
@@ -55,12 +58,14 @@ Status FlipTo(const StepMessage& message, FollowerSync& sync, BalanceAgent* bala
   return flipped;
 }
 
-// run(message): Status. Until the leader's last step; publish() now and then. trace: null: none.
-template <typename Run, typename Publish>
+// run(message): Status. Until the leader's last step; publish() now and then, settle(): Status
+// before each wait for a plan. trace: null: none.
+template <typename Run, typename Settle, typename Publish>
 Status FollowSteps(Links& links, FollowerSync& sync, const engine::PlanLimits& limits,
-                   const Run& run, const Publish& publish, Trace* trace) {
+                   const Run& run, const Settle& settle, const Publish& publish, Trace* trace) {
   comm::Clock::time_point published;
   while (true) {
+    MOEBIUS_TRY(settle());
     if (const auto now = comm::Clock::now(); now - published >= kPeriod) {
       publish();
       published = now;
@@ -97,7 +102,8 @@ Status Follow(Links& links, engine::StepExecutor& executor, const engine::PlanLi
     return {};
   };
   const auto publish = [&] { sync.Publish(executor.expert_stats()); };
-  return FollowSteps(links, sync, limits, run, publish, &executor.trace());
+  const auto settle = [] { return Status(); };
+  return FollowSteps(links, sync, limits, run, settle, publish, &executor.trace());
 }
 
 Status Follow(Links& links, engine::DeviceFollower& follower, const engine::PlanLimits& limits,
@@ -108,7 +114,15 @@ Status Follow(Links& links, engine::DeviceFollower& follower, const engine::Plan
     return follower.Run(message.plan.plan, message.shared);
   };
   const auto publish = [&] { sync.Publish(follower.ExpertLoad()); };
-  Status status = FollowSteps(links, sync, limits, run, publish, nullptr);
+  // Until there is a plan, or nothing is out.
+  const auto settle = [&]() -> Status {
+    while (true) {
+      MOEBIUS_ASSIGN(const bool is_busy, follower.Settle());
+      if (!is_busy || links.receiver()->HasBlock()) return {};
+      std::this_thread::sleep_for(kDeviceRest);
+    }
+  };
+  Status status = FollowSteps(links, sync, limits, run, settle, publish, nullptr);
   if (status) status = follower.Finish();
   if (!status) {
     sync.Abort();

@@ -169,11 +169,11 @@ Result<engine::StepOutput> LeaderSync::Collect(std::chrono::milliseconds timeout
 
 Status PassOutput(Links& links, const engine::StepPlan& plan, engine::StepOutput* output) {
   MOEBIUS_TRY(links.status());
-  if (links.device() != nullptr) return {};
   if (links.num_stages() > 1) {
     if (links.output_sender() == nullptr || plan.num_rows() == 0) return {};
     return links.output_sender()->Push(engine::EncodeOutput(*output), links.deadline());
   }
+  if (links.device() != nullptr) return {};
   // The next step's rows may begin with them.
   if (links.tp() != nullptr && plan.num_samples() > 0) {
     std::vector<TokenId> tokens(static_cast<size_t>(plan.num_samples()));

@@ -20,7 +20,7 @@ class RankDevice {
  public:
   virtual ~RankDevice() = default;
 
-  // Ranks that use this rank's GPU, itself included.
+  // Ranks that use one GPU, at most.
   virtual int num_sharers() const = 0;
   virtual engine::DeviceRank OfRunner() const = 0;
   // Gives the shard its communicators, its exchange and, where experts move, their copies.

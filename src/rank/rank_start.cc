@@ -170,6 +170,9 @@ Result<StartedRank> TryStart(Links& links, const RankOptions& options) {
   } else {
     const engine::ModelRunnerOptions runner = engine::RunnerOptionsOf(*model, engine_options, plan);
     if (links.device() != nullptr) {
+      device.ended = [&links](const engine::StepPlan& done, engine::StepOutput* output) {
+        return PassOutput(links, done, output);
+      };
       MOEBIUS_ASSIGN(started.device_follower,
                      engine::MakeDeviceFollower(std::move(model), std::move(pool), runner, device));
     } else {
@@ -208,11 +211,6 @@ Result<DeploymentShape> ShapeOf(const RankOptions& options) {
   limits.vocab_size = config.vocab_size;
   shape.plan_bytes = engine::MaxPlanBytes(limits);
   const bool on_device = !options.load.backend->on_host;
-  if (on_device && options.parallel.pipeline_parallel_size > 1) {
-    return MakeError(ErrorCode::kUnsupported,
-                     "{} pipeline stages on GPUs, expected 1: they pass no rows on yet",
-                     options.parallel.pipeline_parallel_size);
-  }
   shape.stage_bytes = static_cast<size_t>(limits.max_rows * config.hidden_size) * sizeof(float);
   if (!shape.exchanges()) return shape;
   if (on_device && config.moe.router == model::RouterKind::kSigmoidInput && config.moe.top_k > 1) {

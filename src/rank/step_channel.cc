@@ -146,4 +146,9 @@ Result<std::span<const std::byte>> StepReceiver::Pop(Clock::time_point deadline)
   return std::span<const std::byte>(block_);
 }
 
+bool StepReceiver::HasBlock() const {
+  const uint64_t word = ring_.written().word.load(std::memory_order_relaxed);
+  return comm::SequenceOf(word) != Sequence(next_piece_ - 1);
+}
+
 }  // namespace moebius::rank

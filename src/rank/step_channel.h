@@ -75,6 +75,8 @@ class StepReceiver {
   // is not there yet, which is no failure, as the leader may have nothing to do; the next call goes
   // on. kUnavailable: the deployment has failed. kCorrupt: the ring's memory is.
   Result<std::span<const std::byte>> Pop(comm::Clock::time_point deadline);
+  // Whether the next block has begun to come.
+  bool HasBlock() const;
 
  private:
   Status TakePiece();

@@ -125,6 +125,26 @@ TEST(StepChannel, TheLeaderIsNeverMoreThanTheRingAhead) {
       });
 }
 
+TEST(StepChannel, WhetherABlockIsThereIsKnownWithoutAWait) {
+  Channel channel({.num_followers = 1, .slot_bytes = 64, .num_slots = 4});
+  std::atomic<int> num_popped = 0;
+  channel.Run(
+      [&](StepSender& sender) {
+        for (int i = 0; i < 20; ++i) {
+          while (num_popped < i) std::this_thread::yield();
+          ASSERT_TRUE(sender.Push(BlockOf(i, 64), In(kOneMinute)));
+        }
+      },
+      [&](int /*follower*/, StepReceiver& receiver) {
+        for (int i = 0; i < 20; ++i) {
+          while (!receiver.HasBlock()) std::this_thread::yield();
+          ASSERT_TRUE(receiver.Pop(In(kOneMinute)));
+          EXPECT_FALSE(receiver.HasBlock());
+          ++num_popped;
+        }
+      });
+}
+
 TEST(StepChannel, AFollowerThatDiesIsNamed) {
   Channel channel({.num_followers = 3, .slot_bytes = 64, .num_slots = 4});
   std::atomic<int> num_given_up = 0;

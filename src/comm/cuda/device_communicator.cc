@@ -14,6 +14,15 @@ int MostWaitingBlocks(int num_sharers) {
   return num_sharers > 1 ? std::max(4, 32 / num_sharers) : 0;
 }
 
+namespace {
+
+// The abort word is in it, also where nothing is gathered; letters come behind.
+size_t GatherPart(const DeviceStaging& staging) {
+  return exchange::GatherBytes(static_cast<int64_t>(staging.gather));
+}
+
+}  // namespace
+
 // Member r brings counts[r] rows of widths[r] bytes, which go to offsets[r] of `all` and below.
 struct DeviceCommunicator::Rows {
   std::vector<int64_t> offsets;
@@ -21,15 +30,15 @@ struct DeviceCommunicator::Rows {
   std::vector<int64_t> widths;
 };
 
-Result<PeerMemory> DeviceCommunicator::Allocate(size_t staging_bytes) {
-  return PeerMemory::Allocate(exchange::GatherBytes(static_cast<int64_t>(staging_bytes)),
-                              exchange::GatherAbortOffset());
+Result<PeerMemory> DeviceCommunicator::Allocate(const DeviceStaging& staging) {
+  const size_t letters =
+      staging.message > 0 ? exchange::LettersBytes(static_cast<int64_t>(staging.message)) : 0;
+  return PeerMemory::Allocate(GatherPart(staging) + letters, exchange::GatherAbortOffset());
 }
 
-DeviceCommunicator::DeviceCommunicator(DeviceGroup group, PeerMemory* memory, size_t staging_bytes)
-    : group_(std::move(group)),
-      memory_(memory),
-      staging_bytes_(static_cast<int64_t>(staging_bytes)) {
+DeviceCommunicator::DeviceCommunicator(DeviceGroup group, PeerMemory* memory,
+                                       const DeviceStaging& staging)
+    : group_(std::move(group)), memory_(memory), staging_(staging) {
   MOEBIUS_CHECK_EQ(group_.bases.size(), group_.info.world_ranks.size());
   MOEBIUS_CHECK_LE(size(), exchange::kMaxRanks);
 }
@@ -48,27 +57,34 @@ void DeviceCommunicator::Refuse(const char* call) {
   }
 }
 
+void DeviceCommunicator::Keep(const char* error, const char* call) {
+  if (error == nullptr || !status_) return;
+  status_ = MakeError(ErrorCode::kInternal, "CUDA: {} of {}: {}", call, group_.info.name, error);
+}
+
 // In as many calls as the staging memory wants: the same number on every member.
 void DeviceCommunicator::Gather(const Rows& rows, Mat mine, Mat all) {
   if (!status_) return;
   const int64_t width = std::ranges::max(rows.widths);
   const int64_t count = std::ranges::max(rows.counts);
   if (width == 0 || count == 0) return;
-  MOEBIUS_CHECK_LE(width, staging_bytes_);
+  const auto staging_bytes = static_cast<int64_t>(staging_.gather);
+  if (staging_bytes == 0) return Refuse("an all-gather");
+  MOEBIUS_CHECK_LE(width, staging_bytes);
   exchange::GatherGroup group;
   group.num_ranks = size();
   group.rank = rank();
   std::ranges::copy(group_.bases, group.bases);
   group.host_abort = memory_->host_abort();
   group.wait_nanoseconds = static_cast<uint64_t>(group_.wait_limit.count());
-  group.staging_bytes = staging_bytes_;
+  group.staging_bytes = staging_bytes;
   exchange::AllGather call;
   call.mine_stride = mine.stride * static_cast<int64_t>(SizeOf(mine.dtype));
   call.out = all.data;
   call.out_stride = all.stride * static_cast<int64_t>(SizeOf(all.dtype));
   call.num_blocks = MostWaitingBlocks(group_.num_sharers);
   call.lets_next_in = group_.num_sharers == 1;
-  const int64_t rows_a_call = staging_bytes_ / width;
+  const int64_t rows_a_call = staging_bytes / width;
   for (int64_t first = 0; first < count; first += rows_a_call) {
     call.mine = static_cast<const std::byte*>(mine.data) + first * call.mine_stride;
     for (size_t r = 0; r < rows.counts.size(); ++r) {
@@ -77,11 +93,7 @@ void DeviceCommunicator::Gather(const Rows& rows, Mat mine, Mat all) {
                         .rows = static_cast<int32_t>(std::min(left, rows_a_call)),
                         .row_bytes = static_cast<int32_t>(rows.widths[r])};
     }
-    const char* error = exchange::LaunchAllGather(group, call, group_.stream);
-    if (error != nullptr && status_) {
-      status_ =
-          MakeError(ErrorCode::kInternal, "CUDA: all-gather of {}: {}", group_.info.name, error);
-    }
+    Keep(exchange::LaunchAllGather(group, call, group_.stream), "all-gather");
   }
   const auto own = static_cast<size_t>(rank());
   bytes_.gather += rows.counts[own] * rows.widths[own];
@@ -120,5 +132,39 @@ void DeviceCommunicator::AllGatherColumns(Mat mine, Mat all,
   }
   Gather(rows, mine, all);
 }
+
+// In as many messages as it takes: the same number on both sides.
+void DeviceCommunicator::Pass(bool sends, int peer, std::span<std::byte> data) {
+  if (!status_) return;
+  if (staging_.message == 0 || peer != rank() + (sends ? 1 : -1)) return Refuse("a message");
+  exchange::PassGroup group;
+  group.num_ranks = size();
+  group.rank = rank();
+  std::ranges::copy(group_.bases, group.bases);
+  group.abort_offset = static_cast<int64_t>(exchange::GatherAbortOffset());
+  group.letters_offset = static_cast<int64_t>(GatherPart(staging_));
+  group.letter_bytes = static_cast<int64_t>(staging_.message);
+  group.host_abort = memory_->host_abort();
+  group.wait_nanoseconds = static_cast<uint64_t>(group_.wait_limit.count());
+  exchange::Message message;
+  message.num_blocks = MostWaitingBlocks(group_.num_sharers);
+  message.lets_next_in = group_.num_sharers == 1;
+  while (!data.empty()) {
+    const std::span<std::byte> piece = data.first(std::min(data.size(), staging_.message));
+    message.data = piece.data();
+    message.bytes = static_cast<int64_t>(piece.size());
+    Keep(sends ? exchange::LaunchSend(group, message, group_.stream)
+               : exchange::LaunchReceive(group, message, group_.stream),
+         sends ? "send" : "receive");
+    if (sends) bytes_.send += message.bytes;
+    data = data.subspan(piece.size());
+  }
+}
+
+void DeviceCommunicator::Send(int peer, std::span<const std::byte> data) {
+  Pass(true, peer, {const_cast<std::byte*>(data.data()), data.size()});
+}
+
+void DeviceCommunicator::Receive(int peer, std::span<std::byte> data) { Pass(false, peer, data); }
 
 }  // namespace moebius::comm

@@ -1,7 +1,8 @@
 // The collectives of a forward pass between GPUs that map each other's memory, on the stream of a
 // rank's steps: calls queue a kernel and return, graphs may hold them. All data is device memory.
-// What only pipelines and training need (sums, messages) is not here: such a call is an error that
-// sticks. The rank's device thread calls.
+// Messages go from a member to the next one. What only training needs (sums) is not here, and a
+// group has memory for what it was allocated for: another call is an error that sticks. The rank's
+// device thread calls.
 #pragma once
 
 #include <chrono>
@@ -27,14 +28,19 @@ struct DeviceGroup {
 // Blocks that a waiting kernel may have where `num_sharers` ranks use one GPU; 0: as many as serve.
 int MostWaitingBlocks(int num_sharers);
 
+// Bytes that go at once, the same for all members: more go one after the other. 0: no such calls.
+struct DeviceStaging {
+  size_t gather = 0;   // of a member's piece, at least the widest row
+  size_t message = 0;  // a multiple of 16; two wait for their receiver at most
+};
+
 class DeviceCommunicator final : public Communicator {
  public:
-  // Of a member's PeerMemory. staging_bytes: of a piece that goes at once, the same for all, at
-  // least the widest row.
-  static Result<PeerMemory> Allocate(size_t staging_bytes);
+  // A member's PeerMemory.
+  static Result<PeerMemory> Allocate(const DeviceStaging& staging);
 
   // memory: this member's; group.bases are complete.
-  DeviceCommunicator(DeviceGroup group, PeerMemory* memory, size_t staging_bytes);
+  DeviceCommunicator(DeviceGroup group, PeerMemory* memory, const DeviceStaging& staging);
 
   int rank() const override { return group_.info.rank; }
   int size() const override { return group_.info.size(); }
@@ -50,19 +56,22 @@ class DeviceCommunicator final : public Communicator {
     Refuse("a reduce-scatter");
   }
   void Broadcast(int /*root*/, std::span<std::byte> /*data*/) override { Refuse("a broadcast"); }
-  void Send(int /*peer*/, std::span<const std::byte> /*data*/) override { Refuse("a message"); }
-  void Receive(int /*peer*/, std::span<std::byte> /*data*/) override { Refuse("a message"); }
+  // To the next member; from the one before. Data begins at a multiple of 16 bytes.
+  void Send(int peer, std::span<const std::byte> data) override;
+  void Receive(int peer, std::span<std::byte> data) override;
 
   CommBytes bytes() const override { return bytes_; }
 
  private:
   struct Rows;  // what each member brings
   void Gather(const Rows& rows, Mat mine, Mat all);
+  void Pass(bool sends, int peer, std::span<std::byte> data);
+  void Keep(const char* error, const char* call);
   void Refuse(const char* call);
 
   const DeviceGroup group_;
   PeerMemory* memory_;
-  const int64_t staging_bytes_;
+  const DeviceStaging staging_;
   mutable Status status_;
   CommBytes bytes_;
 };

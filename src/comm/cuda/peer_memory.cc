@@ -23,6 +23,10 @@ const char* PhaseName(Phase phase) {
       return "all-reduce";
     case Phase::kAllGather:
       return "all-gather";
+    case Phase::kSend:
+      return "send";
+    case Phase::kReceive:
+      return "receive";
     case Phase::kNone:
       break;
   }

@@ -398,6 +398,7 @@ void CudaRunner::Count(const Slot& slot, double seconds) {
 
 void CudaRunner::Draw(const StagedPlan& staged, const StepInputs& device, int64_t first,
                       Mat logits) {
+  if (!rank_.draws) return;
   Arena arena = ArenaOf(outputs_);
   const Drawn drawn(arena, sizes_.draws);
   kernels::cuda::StagedSample sample;
@@ -432,8 +433,8 @@ Status CudaRunner::QueueOutputs(const StagedPlan& staged, const Slot& slot) {
     return CopyAsync(to_list.data(), from_list.data(), from_list.first(length).size_bytes(),
                      stream());
   };
-  MOEBIUS_TRY(copy(to.tokens, from.tokens, count));
-  if (staged.wants_logprobs()) {
+  if (rank_.draws) MOEBIUS_TRY(copy(to.tokens, from.tokens, count));
+  if (rank_.draws && staged.wants_logprobs()) {
     MOEBIUS_TRY(copy(to.logprobs, from.logprobs, count));
     MOEBIUS_TRY(copy(to.ranks, from.ranks, count));
     MOEBIUS_TRY(copy(to.top_tokens, from.top_tokens, count * kernels::cuda::kMaxLogprobs));
@@ -500,7 +501,7 @@ Result<StepOutput> CudaRunner::Read(const Slot& slot) {
   output.epoch = slot.epoch;
   Arena arena = ArenaOf(slot.outputs);
   const Drawn drawn(arena, sizes_.draws);
-  for (size_t i = 0; i < plan.samples.size(); ++i) {
+  for (size_t i = 0; rank_.draws && i < plan.samples.size(); ++i) {
     const int32_t num_logprobs = plan.samples[i].row.num_logprobs;
     SampledToken token;
     token.token = drawn.tokens[i];

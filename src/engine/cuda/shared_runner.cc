@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "base/check.h"
@@ -24,6 +25,7 @@ constexpr auto kStepTime = std::chrono::milliseconds(1);  // a step that is done
 SharedRunner::SharedRunner(std::unique_ptr<CudaRunner> runner, int device,
                            std::unique_ptr<StepSync> sync)
     : runner_(std::move(runner)), device_(device), sync_(std::move(sync)) {
+  steps_.resize(static_cast<size_t>(std::max(sync_->num_stages(), kMaxStepsInFlight)));
   thread_ = std::thread([this] {
     pthread_setname_np(pthread_self(), "device");
     DeviceLoop();
@@ -36,13 +38,35 @@ SharedRunner::~SharedRunner() {
     is_stopping_ = true;
   }
   sync_->Ring();
+  if (has_later_stages()) DropSteps();
+  {
+    const std::lock_guard lock(mutex_);
+    is_home_ = true;
+  }
+  sync_->Ring();
   thread_.join();
+}
+
+void SharedRunner::DropSteps() {
+  constexpr auto kTimeout = std::chrono::minutes(10);  // the step's own deadline comes before
+  std::unique_lock lock(mutex_);
+  while (true) {
+    done_.wait(
+        lock, [&] { return num_done_ > num_waited_ || (begins_none_ && num_done_ == num_begun_); });
+    if (num_done_ == num_waited_) return;
+    const bool is_away = StepAt(num_waited_).output.has_value();
+    lock.unlock();
+    // Once one of them is lost, so are the others.
+    if (is_away && !sync_->Collect(kTimeout)) return;
+    lock.lock();
+    ++num_waited_;
+  }
 }
 
 StepHandle SharedRunner::Launch(const StepPlan& plan) {
   {
     const std::lock_guard lock(mutex_);
-    MOEBIUS_CHECK_LT(num_launched_ - num_waited_, kMaxStepsInFlight);
+    MOEBIUS_CHECK_LT(num_launched_ - num_waited_, static_cast<int64_t>(steps_.size()));
     StepAt(num_launched_).plan = &plan;
     ++num_launched_;
   }
@@ -65,6 +89,14 @@ Result<StepOutput> SharedRunner::Wait(StepHandle step, std::chrono::milliseconds
                      timeout.count());
   }
   Result<StepOutput> output = std::move(StepAt(num_waited_).output);
+  if (output && has_later_stages()) {
+    const StepPlan& plan = *StepAt(num_waited_).plan;
+    lock.unlock();
+    if (Status home = BringHome(*sync_, plan, timeout, &*output); !home) {
+      output = tl::unexpected(std::move(home).error());
+    }
+    lock.lock();
+  }
   ++num_waited_;
   if (!output && output.error().code() != ErrorCode::kCancelled) {
     has_fault_ = false;
@@ -76,7 +108,8 @@ Result<StepOutput> SharedRunner::Wait(StepHandle step, std::chrono::milliseconds
 SharedRunner::Wish SharedRunner::NextWish() {
   const std::lock_guard lock(mutex_);
   Wish wish;
-  wish.wants_end = is_stopping_;
+  wish.wants_end = is_stopping_ && is_home_;
+  if (is_stopping_ && !std::exchange(begins_none_, true)) done_.notify_one();
   if (is_stopping_ || num_begun_ == num_launched_) return wish;
   wish.plan = StepAt(num_begun_).plan;
   wish.cancelled = has_fault_ || num_begun_ < num_skipped_;
@@ -210,7 +243,8 @@ namespace {
 
 class Follower final : public DeviceFollower {
  public:
-  explicit Follower(std::unique_ptr<CudaRunner> runner) : runner_(std::move(runner)) {}
+  Follower(std::unique_ptr<CudaRunner> runner, const DeviceRank& rank)
+      : runner_(std::move(runner)), ended_(rank.ended) {}
 
   Status Run(const StepPlan& plan, const SharedStep& shared) override {
     if (num_launched_ - num_waited_ == kMaxStepsInFlight) MOEBIUS_TRY(WaitForNext());
@@ -222,6 +256,13 @@ class Follower final : public DeviceFollower {
     return {};
   }
 
+  Result<bool> Settle() override {
+    while (num_waited_ < num_launched_ && runner_->IsNextDone()) MOEBIUS_TRY(EndNext());
+    if (num_waited_ == num_launched_) return false;
+    if (++num_looks_ % 64 == 0) MOEBIUS_TRY(runner_->PeersStatus());
+    return true;
+  }
+
   Status Finish() override {
     while (num_waited_ < num_launched_) MOEBIUS_TRY(WaitForNext());
     return {};
@@ -230,20 +271,27 @@ class Follower final : public DeviceFollower {
 
  private:
   Status WaitForNext() {
-    const StepPlan& plan = plans_[static_cast<size_t>(num_waited_ % kMaxStepsInFlight)];
     for (int i = 0; !runner_->IsNextDone(); ++i) {
       if (i % 64 == 63) MOEBIUS_TRY(runner_->PeersStatus());
       std::this_thread::sleep_for(std::chrono::microseconds(10));
     }
+    return EndNext();
+  }
+
+  // One that is done.
+  Status EndNext() {
+    const StepPlan& plan = plans_[static_cast<size_t>(num_waited_ % kMaxStepsInFlight)];
     ++num_waited_;
-    MOEBIUS_TRY(runner_->Wait({plan.step_id}, kStepTime));
-    return {};
+    MOEBIUS_ASSIGN(StepOutput output, runner_->Wait({plan.step_id}, kStepTime));
+    return ended_(plan, &output);
   }
 
   std::unique_ptr<CudaRunner> runner_;
+  const std::function<Status(const StepPlan&, StepOutput*)> ended_;
   std::array<StepPlan, kMaxStepsInFlight> plans_;
   int64_t num_launched_ = 0;
   int64_t num_waited_ = 0;
+  int64_t num_looks_ = 0;
 };
 
 }  // namespace
@@ -262,7 +310,7 @@ Result<std::unique_ptr<DeviceFollower>> MakeDeviceFollower(
     const ModelRunnerOptions& options, const DeviceRank& rank) {
   auto runner = std::make_unique<CudaRunner>(std::move(model), std::move(pool), options, rank);
   MOEBIUS_TRY(runner->Allocate());
-  return std::make_unique<Follower>(std::move(runner));
+  return std::make_unique<Follower>(std::move(runner), rank);
 }
 
 }  // namespace moebius::engine

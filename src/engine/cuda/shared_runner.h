@@ -1,15 +1,18 @@
 // Runs the steps of a rank that computes together with others: its thread agrees on each step with
 // the peers, queues it on the GPU, and hands out what was drawn; while one step runs the next is
 // agreed on and queued. A rank without rows takes part in its peers' steps.
+//
+// With pipeline stages behind this one its own pass is all that the thread waits for; Wait, on the
+// engine's thread, brings home what the last stage drew (as in engine/model_runner.h).
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <vector>
 
 #include "engine/cuda/cuda_runner.h"
 #include "engine/step_sync.h"
@@ -53,7 +56,10 @@ class SharedRunner final : public StepRunner {
   void PublishExpertLoad();
   void Fail(const Error& error);
   void Rest();
-  Step& StepAt(int64_t index) { return steps_[static_cast<size_t>(index % kMaxStepsInFlight)]; }
+  bool has_later_stages() const { return sync_->num_stages() > 1; }
+  // Brings home what nobody waits for any more: later stages wait to be rid of it.
+  void DropSteps();
+  Step& StepAt(int64_t index) { return steps_[static_cast<size_t>(index) % steps_.size()]; }
 
   std::unique_ptr<CudaRunner> runner_;
   const int device_;
@@ -73,13 +79,17 @@ class SharedRunner final : public StepRunner {
   // Shared with the engine thread, under mutex_: as in engine/model_runner.h.
   std::mutex mutex_;
   std::condition_variable done_;
-  std::array<Step, kMaxStepsInFlight> steps_;
+  std::vector<Step> steps_;
   int64_t num_launched_ = 0;
   int64_t num_done_ = 0;
   int64_t num_waited_ = 0;
   bool has_fault_ = false;
   int64_t num_skipped_ = 0;
   bool is_stopping_ = false;
+  bool begins_none_ = false;  // the thread has seen that
+  // What was begun is over on all stages, or lost: memory that they share may go when all ranks
+  // end.
+  bool is_home_ = false;
 
   std::thread thread_;
 };

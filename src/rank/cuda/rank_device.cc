@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/math.h"
 #include "comm/cuda/device_communicator.h"
 #include "comm/cuda/peer_address.h"
 #include "layout/parallel_layout.h"
@@ -37,6 +38,7 @@ constexpr size_t kMailBytes = size_t{32} << 20;
 struct Addresses {
   PeerAddress tp;
   PeerAddress experts;
+  PeerAddress pipeline;
   PeerAddress exchange;
   PeerAddress mail;
 };
@@ -72,12 +74,16 @@ class CudaRankDevice final : public RankDevice {
             .stream = &stream_,
             .pads = !exact,
             .graphs = num_sharers_ == 1,
+            // Where there is one stage everybody does, for the rows of the next step.
+            .draws = links_.hears_tokens() || links_.draws(),
             .counters = &links_.control().Counters(links_.rank().value()),
-            .status = [this] { return status(); }};
+            .status = [this] { return status(); },
+            .ended = {}};
   }
   void Complete(model::Shard* shard) const override {
     shard->tp.comm = tp_.get();
     shard->experts.comm = experts_.get();
+    shard->pipeline.comm = pipeline_.get();
     shard->exchange = exchange_.get();
     shard->copies = copies_.get();
   }
@@ -85,12 +91,17 @@ class CudaRankDevice final : public RankDevice {
   void BeginStep(int64_t step, comm::Clock::time_point deadline) override {
     if (exchange_ != nullptr) exchange_->BeginStep(step, deadline);
   }
+  // The first failure; all are asked, for they tell their kernels of it.
   Status status() const override {
-    for (const DeviceCommunicator* comm : {tp_.get(), experts_.get()}) {
-      if (comm != nullptr && !comm->status()) return comm->status();
-    }
-    if (exchange_ != nullptr) return exchange_->status();
-    return {};
+    Status first;
+    const auto ask = [&](const auto* group) {
+      if (group == nullptr) return;
+      const Status status = group->status();
+      if (first) first = status;
+    };
+    for (const DeviceCommunicator* comm : {tp_.get(), experts_.get(), pipeline_.get()}) ask(comm);
+    ask(exchange_.get());
+    return first;
   }
 
  private:
@@ -99,7 +110,13 @@ class CudaRankDevice final : public RankDevice {
     shape.num_ranks = links_.shape().parallel.expert_group();
     return shape;
   }
-  size_t StagingBytes() const { return std::max(kStagingBytes, links_.shape().chunk_bytes); }
+  comm::DeviceStaging GatherStaging() const {
+    return {.gather = std::max(kStagingBytes, links_.shape().chunk_bytes)};
+  }
+  // A step's rows are one message: so a stage is as far ahead of the next one as on CPUs.
+  comm::DeviceStaging StageStaging() const {
+    return {.message = RoundUp(links_.shape().stage_bytes, size_t{16})};
+  }
   Status Select(platform::ThreadPool& pool);
   Status Allocate();
   // GPUs of other ranks of this process; mapping another process's memory enables its own.
@@ -120,9 +137,11 @@ class CudaRankDevice final : public RankDevice {
   std::vector<PeerMapping> mappings_;  // of other ranks' memory
   PeerMemory tp_memory_;
   PeerMemory experts_memory_;
+  PeerMemory pipeline_memory_;
   PeerMemory exchange_memory_;
   std::unique_ptr<DeviceCommunicator> tp_;
   std::unique_ptr<DeviceCommunicator> experts_;
+  std::unique_ptr<DeviceCommunicator> pipeline_;
   std::unique_ptr<moe::DeviceExchange> exchange_;
   // Of experts that move.
   std::unique_ptr<moe::DeviceCopies> copies_;
@@ -134,7 +153,8 @@ Status CudaRankDevice::Select(platform::ThreadPool& pool) {
   MOEBIUS_ASSIGN(const int num_devices, NumRankDevices());
   const int num_ranks = links_.shape().num_ranks();
   device_ = links_.rank().value() % num_devices;
-  num_sharers_ = (num_ranks - device_ + num_devices - 1) / num_devices;
+  // Of the fullest GPU: what ranks launch together must be the same on all of them.
+  num_sharers_ = static_cast<int>(CeilDiv(num_ranks, num_devices));
   MOEBIUS_TRY(SelectOnAll(pool, device_));
   MOEBIUS_TRY(platform::cuda::SelectDevice(device_));
   return {};
@@ -149,10 +169,13 @@ Status CudaRankDevice::Allocate() {
     MOEBIUS_ASSIGN(mail_memory_, platform::cuda::DeviceMemory::Allocate(kMailBytes));
   }
   if (links_.tp() != nullptr) {
-    MOEBIUS_ASSIGN(tp_memory_, DeviceCommunicator::Allocate(StagingBytes()));
+    MOEBIUS_ASSIGN(tp_memory_, DeviceCommunicator::Allocate(GatherStaging()));
   }
   if (links_.shape().cuts_experts()) {
-    MOEBIUS_ASSIGN(experts_memory_, DeviceCommunicator::Allocate(StagingBytes()));
+    MOEBIUS_ASSIGN(experts_memory_, DeviceCommunicator::Allocate(GatherStaging()));
+  }
+  if (links_.num_stages() > 1) {
+    MOEBIUS_ASSIGN(pipeline_memory_, DeviceCommunicator::Allocate(StageStaging()));
   }
   if (links_.shape().exchanges()) {
     MOEBIUS_ASSIGN(exchange_memory_, moe::DeviceExchange::Allocate(ExchangeShape()));
@@ -202,12 +225,19 @@ Status CudaRankDevice::Connect(const std::vector<Addresses>& all) {
     MOEBIUS_ASSIGN(DeviceGroup group,
                    GroupOf("tensor parallelism", layout::TpGroup(parallel, links_.rank()), all,
                            &Addresses::tp));
-    tp_ = std::make_unique<DeviceCommunicator>(std::move(group), &tp_memory_, StagingBytes());
+    tp_ = std::make_unique<DeviceCommunicator>(std::move(group), &tp_memory_, GatherStaging());
   }
   if (experts_memory_.data() != nullptr) {
     MOEBIUS_ASSIGN(DeviceGroup group, GroupOf("cut experts", experts, all, &Addresses::experts));
     experts_ =
-        std::make_unique<DeviceCommunicator>(std::move(group), &experts_memory_, StagingBytes());
+        std::make_unique<DeviceCommunicator>(std::move(group), &experts_memory_, GatherStaging());
+  }
+  if (pipeline_memory_.data() != nullptr) {
+    MOEBIUS_ASSIGN(DeviceGroup group,
+                   GroupOf("the pipeline", layout::PpGroup(parallel, links_.rank()), all,
+                           &Addresses::pipeline));
+    pipeline_ =
+        std::make_unique<DeviceCommunicator>(std::move(group), &pipeline_memory_, StageStaging());
   }
   if (exchange_memory_.data() != nullptr) {
     MOEBIUS_ASSIGN(DeviceGroup group,
@@ -230,6 +260,7 @@ Status CudaRankDevice::Open(platform::ThreadPool& pool) {
   MOEBIUS_TRY(Allocate());
   const Addresses mine = {.tp = comm::AddressOf(tp_memory_.data()),
                           .experts = comm::AddressOf(experts_memory_.data()),
+                          .pipeline = comm::AddressOf(pipeline_memory_.data()),
                           .exchange = comm::AddressOf(exchange_memory_.data()),
                           .mail = comm::AddressOf(mail_memory_.data())};
   std::vector<Addresses> all(static_cast<size_t>(links_.shape().num_ranks()));

@@ -1,9 +1,9 @@
-// Dispatch and combine between GPUs that map each other's memory, each in two halves, and a
-// one-shot all-reduce. The protocol is docs' exchange: every rank flags every rank in both halves
-// of every call, also with no rows, and no call starts before the last one's combine has come home;
-// that alone makes the regions safe to reuse. Calls that overlap (micro-batches) need a set of
-// allocations each. Rows have a flag each, so a half that receives works on what has come while the
-// rest is on its way.
+// Dispatch and combine between GPUs that map each other's memory, each in two halves; a one-shot
+// all-reduce, an all-gather and messages. The protocol is docs' exchange: every rank flags every
+// rank in both halves of every call, also with no rows, and no call starts before the last one's
+// combine has come home; that alone makes the regions safe to reuse. Calls that overlap
+// (micro-batches) need a set of allocations each. Rows have a flag each, so a half that receives
+// works on what has come while the rest is on its way.
 //
 // A launch allocates nothing, waits for nothing on the host and may be captured in a graph: the
 // step and the number of tokens are read on the device, grids do not depend on them. Called from
@@ -155,6 +155,30 @@ struct AllGather {
 };
 // After an abort the peers' pieces are all ones.
 const char* LaunchAllGather(const GatherGroup& group, const AllGather& args, CUstream_st* stream);
+
+// Messages from a rank to the next one of its group: what a pipeline's stages pass on. The sender
+// writes into the receiver's memory, two messages ahead of the reader at most. Both count on the
+// device, so any number of messages may be in a graph.
+struct PassGroup {
+  int num_ranks = 1;
+  int rank = 0;
+  std::byte* bases[kMaxRanks] = {};  // of each rank's allocation, zeroed as for Group
+  int64_t abort_offset = 0;          // there: the abort word
+  int64_t letters_offset = 0;        // there: LettersBytes, at a multiple of 1024
+  int64_t letter_bytes = 0;          // of a message at most; the same on all ranks
+  uint32_t* host_abort = nullptr;
+  uint64_t wait_nanoseconds = 1000000000;
+};
+size_t LettersBytes(int64_t letter_bytes);
+struct Message {
+  void* data = nullptr;  // 16-byte aligned
+  int64_t bytes = 0;     // the same on both sides
+  int num_blocks = 0;    // as for AllGather
+  bool lets_next_in = true;
+};
+const char* LaunchSend(const PassGroup& group, const Message& message, CUstream_st* stream);
+// From the rank before. After an abort the data is left as it was.
+const char* LaunchReceive(const PassGroup& group, const Message& message, CUstream_st* stream);
 
 // *step += 1, on the stream: for graphs that hold whole steps.
 const char* LaunchAdvanceStep(uint32_t* step, CUstream_st* stream);

@@ -25,7 +25,7 @@ enum class RowFormat : uint8_t {
 };
 
 // What a wait was for.
-enum class Phase : uint8_t { kNone, kDispatch, kCombine, kAllReduce, kAllGather };
+enum class Phase : uint8_t { kNone, kDispatch, kCombine, kAllReduce, kAllGather, kSend, kReceive };
 
 // Words that peers write carry their call. A flag is raised by one release store when what it
 // stands for has been written: a token's row (with the row's position), a result, a combine begun.
