@@ -69,6 +69,7 @@ inline const Layout kLayouts[] = {
 inline const Layout kGpuLayouts[] = {
     {"DP2+EP on GPUs", {"-dp", "2", "-ep"}, 2, &kDemo, false, "cuda"},
     {"TP2 on GPUs", {"-tp", "2"}, 2, &kSmall, false, "cuda"},
+    {"PP2 on GPUs", {"-pp", "2"}, 2, &kDemo, false, "cuda"},
     {"DP2+EP on GPUs, experts move", Args{"-dp", "2", "-ep"} + MovesAllTheTime(3'000'000), 2,
      &kDemo, true, "cuda"}};
 

@@ -64,11 +64,12 @@ TEST_F(FailureTest, BetweenACommitAndAFlip) {
 TEST_F(FailureTest, OnGpus) {
   if (rank::NumRankDevices().value_or(0) < 2) GTEST_SKIP() << "fewer than two GPUs";
   std::mt19937 random(5);
-  const auto& [dp, tp, moving] = kGpuLayouts;
+  const auto& [dp, tp, pp, moving] = kGpuLayouts;
   for (const Cell& cell :
        {Cell{&dp, 0, SIGKILL, Phase::kStart}, Cell{&dp, 1, SIGKILL, Phase::kDecode},
         Cell{&dp, 0, SIGSTOP, Phase::kDecode}, Cell{&tp, 1, SIGKILL, Phase::kPrefill},
         Cell{&tp, 0, SIGKILL, Phase::kIdle}, Cell{&tp, 1, SIGSTOP, Phase::kPrefill},
+        Cell{&pp, 1, SIGKILL, Phase::kDecode}, Cell{&pp, 0, SIGSTOP, Phase::kPrefill},
         Cell{&moving, 0, SIGKILL, Phase::kDecode}, Cell{&dp, kFrontend, SIGKILL, Phase::kDecode}}) {
     RunCell(cell, random);
   }
