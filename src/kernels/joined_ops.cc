@@ -49,15 +49,14 @@ void GroupedMlp(ExecContext& ctx, const GroupedMlpArgs& args) {
   const GroupedSwiGluArgs& first = args.first;
   MOEBIUS_CHECK_EQ(args.down.size(), first.weights.size());
   CheckLength(first.offsets, static_cast<int64_t>(args.down.size()) + 1);
-  CheckAct(first.a, first.a.rows, first.a.cols);
+  CheckExpertRows(ctx, first);
   CheckAct(first.out, first.out.rows, first.out.cols);
-  CheckSameDType(first.a, first.out);
   CheckAct(args.out, first.out.rows, args.out.cols);
   for (size_t s = 0; s < args.down.size(); ++s) {
     if (first.weights[s].data != nullptr) CheckWeight(first.weights[s], first.a.cols, true);
     if (args.down[s].data != nullptr) CheckWeight(args.down[s], first.out.cols, false);
   }
-  ctx.backend->grouped_mlp(ctx, args);
+  if (!args.down.empty()) ctx.backend->grouped_mlp(ctx, args);
 }
 
 void GroupedMlpInSteps(ExecContext& ctx, const GroupedMlpArgs& args) {

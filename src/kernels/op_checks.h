@@ -43,6 +43,23 @@ inline void CheckWeight(const PackedWeight& w, int64_t k, bool gated) {
   MOEBIUS_CHECK_EQ(w.format == WeightFormat::kFp8Block, w.scales != nullptr);
 }
 
+// The rows that experts read: act, of the dtype of their results, or fp8 with scales.
+inline void CheckExpertRows(const ExecContext& ctx, const GroupedSwiGluArgs& args) {
+  if (args.a_scales.data == nullptr) {
+    CheckAct(args.a, args.a.rows, args.a.cols);
+    CheckSameDType(args.a, args.out);
+    return;
+  }
+  MOEBIUS_CHECK(!ctx.backend->on_host);
+  MOEBIUS_CHECK(args.a.dtype == DType::kF8E4M3 && args.out.dtype == DType::kBF16);
+  CheckMat(args.a, args.a.rows, args.a.cols);
+  MOEBIUS_CHECK_EQ(args.a.cols % kScaleBlock, 0);
+  CheckF32(args.a_scales, args.a.cols / kScaleBlock, args.a.rows);
+  MOEBIUS_CHECK_EQ(args.a_scales.stride % 4, 0);
+  MOEBIUS_CHECK(args.pairs.empty() && args.row_scale.empty());
+  for (const PackedWeight& w : args.weights) MOEBIUS_CHECK(w.format == WeightFormat::kFp8Block);
+}
+
 inline void CheckChoice(const ExecContext& ctx, const SlotChoice& choice, int64_t num_experts,
                         int64_t rows) {
   if (!choice.counts.empty()) CheckLength(choice.counts, num_experts);

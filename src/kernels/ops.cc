@@ -217,8 +217,7 @@ void GroupBySlot(ExecContext& ctx, const GroupBySlotArgs& args) {
 void GroupedSwiGlu(ExecContext& ctx, const GroupedSwiGluArgs& args) {
   const int64_t n = CheckSlotWeights(ctx, args.weights, args.offsets, args.a.cols, true);
   const int64_t num_places = NumPlaces(ctx, args.offsets, args.out.rows);
-  CheckAct(args.a, args.a.rows, args.a.cols);
-  CheckSameDType(args.a, args.out);
+  CheckExpertRows(ctx, args);
   CheckAct(args.out, args.out.rows, args.out.cols);
   MOEBIUS_CHECK_LE(num_places, args.out.rows);
   MOEBIUS_CHECK_GE(args.rows_per_pair, 1);

@@ -262,9 +262,11 @@ void GroupBySlot(ExecContext& ctx, const GroupBySlotArgs& args);
 // The first expert GEMM, for all slots in one list of tasks: out[p] = silu(a_r gate_s^T) * (a_r
 // up_s^T), with r = the row of place p: pairs[p] / rows_per_pair (pairs empty: r = p). row_scale
 // (by pair, or empty) multiplies the input row first (Llama 4). Places beyond offsets[num_slots]
-// are not written.
+// are not written. Rows may come in fp8 with a scale for each 128 columns, where the operation
+// would make just that of them (cuda::QuantizesExpertRows), and by place: without pairs.
 struct GroupedSwiGluArgs {
-  Mat a;                                  // [T, K] act
+  Mat a;              // [T, K] act, or fp8
+  Mat a_scales = {};  // of fp8: [K / 128, T] float32, with a stride of whole fours; data null: act
   std::span<const int32_t> offsets;       // [S + 1]
   std::span<const int32_t> pairs;         // by place
   int64_t rows_per_pair = 1;              // k

@@ -179,7 +179,7 @@ void DecoderModel::DeclareExpertMatrices(
     add(matrices.down, moe_.outer, held, downs);
   }
   const size_t bytes_before = plan.packed_bytes();
-  plan.GatedGroup(Part::kRoutedExperts, gates, ups, &layer->gate_up);
+  layer->gate_up_format = plan.GatedGroup(Part::kRoutedExperts, gates, ups, &layer->gate_up);
   plan.Group(Part::kRoutedExperts, downs, &layer->down);
   if (shard.num_staging == 0 || staging_bytes_ > 0 || layer->down.empty()) return;
   const size_t expert_bytes = (plan.packed_bytes() - bytes_before) / layer->down.size();

@@ -128,6 +128,7 @@ struct MoeLayer {
   Mat bias;  // [1, E] float32 for the choice; data null: none
   std::vector<kernels::PackedWeight>
       gate_up;  // by slot of this rank, but for empty ones at the end
+  kernels::WeightFormat gate_up_format = kernels::WeightFormat::kF32;  // the same on every rank
   std::vector<kernels::PackedWeight> down;
   std::optional<Mlp> shared;
 };

@@ -158,6 +158,7 @@ void RunExperts(Step& step, const MoeShared& shared, const MoeLayer& layer,
                 const moe::DispatchedRows& work, const ExpertRows& buffers) {
   kernels::GroupedSwiGluArgs first;
   first.a = work.rows;
+  first.a_scales = work.row_scales;
   first.offsets = work.offsets.first(layer.gate_up.size() + 1);
   first.pairs = work.pairs;
   first.rows_per_pair = work.rows_per_pair;
@@ -202,7 +203,8 @@ void RunChunk(Step& step, MoeShared& shared, const MoeLayer& layer, const RowRan
                                                               .weights = weights,
                                                               .k = config.top_k,
                                                               .num_slots = shared.num_slots,
-                                                              .most_rows = most_rows},
+                                                              .most_rows = most_rows,
+                                                              .read_by = layer.gate_up_format},
                                                              step.arena());
   timer.Next(&PartTimes::experts);
   const ExpertRows buffers(step.arena(), work.max_places, step.act, config.intermediate_size,

@@ -159,10 +159,10 @@ void WeightPlan::Heads(Part part, const std::vector<Matrix>& matrices,
   AddGroup(part, {&matrices}, Places(matrices, out), fp8);
 }
 
-void WeightPlan::GatedGroup(Part part, const std::vector<Matrix>& gates,
-                            const std::vector<Matrix>& ups,
-                            std::vector<kernels::PackedWeight>* out) {
-  AddGroup(part, {&gates, &ups}, Places(gates, out));
+kernels::WeightFormat WeightPlan::GatedGroup(Part part, const std::vector<Matrix>& gates,
+                                             const std::vector<Matrix>& ups,
+                                             std::vector<kernels::PackedWeight>* out) {
+  return AddGroup(part, {&gates, &ups}, Places(gates, out));
 }
 
 // One for each matrix that is held.
@@ -175,15 +175,17 @@ std::vector<kernels::PackedWeight*> WeightPlan::Places(const std::vector<Matrix>
   return places;
 }
 
-void WeightPlan::AddGroup(Part part, const std::vector<const std::vector<Matrix>*>& halves,
-                          const std::vector<kernels::PackedWeight*>& out, bool fp8) {
+kernels::WeightFormat WeightPlan::AddGroup(Part part,
+                                           const std::vector<const std::vector<Matrix>*>& halves,
+                                           const std::vector<kernels::PackedWeight*>& out,
+                                           bool fp8) {
   std::vector<Entry> entries;
   std::optional<kernels::WeightFormat> format;
   for (size_t i = 0; i < halves.front()->size(); ++i) {
     Entry entry;
     for (const std::vector<Matrix>* half : halves) {
       const Source* source = Need(part, (*half)[i]);
-      if (source == nullptr) return;
+      if (source == nullptr) return kernels::WeightFormat::kF32;
       entry.sources.push_back(*source);
       kernels::WeightFormat natural = NaturalFormat(source->matrix, activations_, layout_);
       if (natural == kernels::WeightFormat::kFp8Block && !fp8) {
@@ -203,6 +205,7 @@ void WeightPlan::AddGroup(Part part, const std::vector<const std::vector<Matrix>
     entry.k = entry.sources.front().matrix.k;
   }
   AddPacked(std::move(entries));
+  return format.value_or(kernels::WeightFormat::kF32);
 }
 
 void WeightPlan::Stacked(Part part, const std::vector<Matrix>& matrices, Linear* out) {

@@ -85,11 +85,13 @@ class WeightPlan {
   void Table(Part part, const Matrix& matrix, Mat* out);
   void Packed(Part part, const Matrix& matrix, kernels::PackedWeight* out);
   void Gated(Part part, const Matrix& gate, const Matrix& up, kernels::PackedWeight* out);
-  // Matrices for one grouped product: all in one format. A place for each that is held.
+  // Matrices for one grouped product: all in one format, which is returned (after an error any). A
+  // place for each that is held.
   void Group(Part part, const std::vector<Matrix>& matrices,
              std::vector<kernels::PackedWeight>* out);
-  void GatedGroup(Part part, const std::vector<Matrix>& gates, const std::vector<Matrix>& ups,
-                  std::vector<kernels::PackedWeight>* out);
+  kernels::WeightFormat GatedGroup(Part part, const std::vector<Matrix>& gates,
+                                   const std::vector<Matrix>& ups,
+                                   std::vector<kernels::PackedWeight>* out);
   // Matrices for HeadGemm: the same, but no fp8 in rows with bfloat16 activations, as the batched
   // products of a GPU have none.
   void Heads(Part part, const std::vector<Matrix>& matrices,
@@ -148,8 +150,8 @@ class WeightPlan {
   Result<Source> Find(Part part, const Matrix& matrix);
   // Finds a matrix, or keeps the error and gives null. Valid until the next call.
   const Source* Need(Part part, const Matrix& matrix);
-  void AddGroup(Part part, const std::vector<const std::vector<Matrix>*>& halves,
-                const std::vector<kernels::PackedWeight*>& out, bool fp8 = true);
+  kernels::WeightFormat AddGroup(Part part, const std::vector<const std::vector<Matrix>*>& halves,
+                                 const std::vector<kernels::PackedWeight*>& out, bool fp8 = true);
   static std::vector<kernels::PackedWeight*> Places(const std::vector<Matrix>& matrices,
                                                     std::vector<kernels::PackedWeight>* out);
   void Add(Entry entry, size_t num_bytes);

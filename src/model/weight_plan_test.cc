@@ -206,6 +206,13 @@ TEST(WeightPlan, InRows) {
   Mat vector;
   const Matrix whole = WholeMatrix("a", n, k);
   plan.GatedGroup(Part::kRoutedExperts, {whole, whole}, {whole, whole}, &pool);
+  // Who holds none of a group's matrices knows their format, too.
+  Matrix elsewhere = whole;
+  elsewhere.held = false;
+  std::vector<PackedWeight> none;
+  EXPECT_EQ(plan.GatedGroup(Part::kRoutedExperts, {elsewhere}, {elsewhere}, &none),
+            kernels::WeightFormat::kFp8Block);
+  EXPECT_TRUE(none.empty());
   plan.Group(Part::kRoutedExperts, {whole, whole}, &down);
   plan.Heads(Part::kAttention, {whole, whole}, &heads);
   plan.Stacked(Part::kAttention, {whole, WholeMatrix("b", 144, k)}, &linear);

@@ -22,12 +22,16 @@ struct DispatchArgs {
   int64_t k = 1;
   int64_t num_slots = 0;  // of all ranks
   int64_t most_rows = 0;  // that any rank brings, where that is known; else 0
+  // Of the weights that read the rows, the same on every rank: what their products would quantise
+  // may travel and arrive so.
+  kernels::WeightFormat read_by = kernels::WeightFormat::kF32;
 };
 
 // What this rank has to compute: rows grouped by its slots. The views live in the arena given to
 // Dispatch, and with it.
 struct DispatchedRows {
-  Mat rows;                          // input rows
+  Mat rows;                          // input rows: act, or fp8
+  Mat row_scales = {};               // of fp8, as kernels::GroupedSwiGluArgs::a_scales
   std::span<const int32_t> offsets;  // [this rank's slots + 1]: places of each slot
   std::span<const int32_t>
       pairs;  // by place; the input row of a place is pairs[place] / rows_per_pair

@@ -186,6 +186,16 @@ __device__ void SendCounts(const SendParams& p, uint32_t sequence, int num_token
   __syncthreads();
 }
 
+// Tokens that a block takes at once: one a team, but of several rounds the last one about as many
+// as the others.
+template <int kTeams>
+__device__ __forceinline__ int TokensAtOnce(int num_tokens) {
+  if constexpr (kTeams == 1) return 1;
+  const auto blocks = static_cast<int>(gridDim.x);
+  const int rounds = (num_tokens + blocks * kTeams - 1) / (blocks * kTeams);
+  return rounds <= 1 ? kTeams : (num_tokens + blocks * rounds - 1) / (blocks * rounds);
+}
+
 template <RowFormat kFormat, int kThreads, int kTeam>
 __global__ void __launch_bounds__(kThreads, BlocksPerMultiprocessor(kThreads))
     DispatchSendKernel(const __grid_constant__ SendParams p) {
@@ -201,8 +211,9 @@ __global__ void __launch_bounds__(kThreads, BlocksPerMultiprocessor(kThreads))
   const bool aborted = threadIdx.x == 0 && Aborted(&p.e.signals()->abort);
   const int num_tokens = min(p.e.num_tokens(p.args.num_tokens), p.args.capacity);
   const uint32_t sequence = SequenceNumber(p.e.sequence);
-  const int stride = static_cast<int>(gridDim.x) * Rows::kTeams;
-  int begin = blockIdx.x * Rows::kTeams;
+  const int at_once = TokensAtOnce<Rows::kTeams>(num_tokens);
+  const int stride = static_cast<int>(gridDim.x) * at_once;
+  int begin = static_cast<int>(blockIdx.x) * at_once;
   int counted = 0;
   TokenSlots slots;
   if (blockIdx.x == gridDim.x - 1) {
@@ -213,7 +224,7 @@ __global__ void __launch_bounds__(kThreads, BlocksPerMultiprocessor(kThreads))
   }
   ClearPlan<kThreads>(s, shared.plan);
   do {
-    const int token = begin + team;
+    const int token = team < at_once ? begin + team : p.args.capacity;
     slots.Load(s, p.args.slots, counted + threadIdx.x, min(begin, p.args.capacity));
     Choice choice;
     Columns<kFormat, kTeam> ahead[kAhead];

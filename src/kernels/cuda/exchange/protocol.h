@@ -74,7 +74,8 @@ struct Signals {
   uint32_t taken;              // rows that teams have taken to copy; back at zero after the call
 };
 
-// What all ranks of a group agree on.
+// What all ranks of a group agree on. Of what is agreed for good the format alone may change from
+// call to call, between fp8 and bf16: the layout's regions are the same.
 struct Shape {
   int num_ranks = 1;
   int slots_per_rank = 1;
@@ -97,7 +98,7 @@ struct Layout {
   int64_t flags = 0;          // words [source][token]
   int64_t meta = 0;           // [source][position]: codes [k], weights [k]
   int64_t meta_stride = 0;    // bytes
-  int64_t rows = 0;           // [source][position]: the row, then its scales
+  int64_t rows = 0;           // [source][position]: the row, then its scales; room for bf16
   int64_t row_stride = 0;     // bytes
   int64_t results = 0;        // rows [owner][position], deterministic: [token][choice]
   int64_t result_stride = 0;  // bytes
@@ -130,7 +131,7 @@ constexpr Layout MakeLayout(const Shape& s) {
   l.counts = take(ranks * (1 + s.slots_per_rank) * 8);
   l.flags = take(ranks * tokens * 8);
   l.meta = take(ranks * tokens * l.meta_stride);
-  l.rows = take(ranks * tokens * l.row_stride);
+  l.rows = take(ranks * tokens * s.row_bytes());
   l.results = take(results * l.result_stride);
   l.result_flags = take(ranks * tokens * 8);
   l.routes = take(tokens * s.top_k * 4);

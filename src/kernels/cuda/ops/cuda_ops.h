@@ -44,9 +44,10 @@ size_t WorkspaceBytes(const OpLimits& limits);
 // out = rows w^T by groups on the tensor cores, if they take these shapes and dtypes; false:
 // nothing was done. `weights`: one slot after the other without gaps. rows and out: [places, ..]
 // without gaps, bfloat16; offsets [slots + 1] on the device, empty: one slot that has all rows. fp8
-// weights: the rows are quantised first.
+// weights: the rows are quantised first, unless they are fp8 already.
 struct GroupedProduct {
   Mat rows;
+  Mat row_scales = {};  // of fp8 rows, as GroupedSwiGluArgs::a_scales
   std::span<const int32_t> offsets;
   std::span<const PackedWeight> weights;
   int64_t n = 0;  // of a slot: a gated weight's twice
@@ -59,6 +60,10 @@ bool RunGroupedProduct(ExecContext& ctx, const GroupedProduct& product);
 // `both` has gate and up side by side, and product.rows stay unwritten.
 bool TakesFp8Rows(const GroupedProduct& product);
 void RunGatedProduct(ExecContext& ctx, const Mat& both, const GroupedProduct& product);
+
+// Whether experts with such weights quantise the rows that they read. Then these may come in fp8
+// with scales, as LaunchQuantizeRows and the exchange make them, and give the same bits.
+bool QuantizesExpertRows(const ExecContext& ctx, WeightFormat format);
 
 // The dtype that a format's elements have.
 DType ElementOf(WeightFormat format);

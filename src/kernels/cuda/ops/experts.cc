@@ -1,6 +1,7 @@
 // Routing and the grouped products of experts.
 #include <algorithm>
 
+#include "base/math.h"
 #include "kernels/cuda/gemm/any_gemm.h"
 #include "kernels/cuda/gemm/few_rows.h"
 #include "kernels/cuda/gemm/grouped_gemm.h"
@@ -55,7 +56,8 @@ bool IsPool(std::span<const PackedWeight> weights, int64_t n) {
 // Whether the tensor cores take these shapes and dtypes.
 bool Fits(const GroupedProduct& p) {
   const PackedWeight& first = p.weights.front();
-  return first.format != WeightFormat::kF32 && p.rows.dtype == DType::kBF16 &&
+  return first.format != WeightFormat::kF32 &&
+         (p.rows.dtype == DType::kBF16 || p.rows.dtype == DType::kF8E4M3) &&
          p.out.dtype == DType::kBF16 && p.n % 128 == 0 && first.k % 128 == 0 &&
          IsPool(p.weights, p.n) && !HasGaps(p.rows) && !HasGaps(p.out);
 }
@@ -88,27 +90,31 @@ const int32_t* NumRows(const GroupedProduct& p) {
   return p.offsets.empty() ? nullptr : p.offsets.data() + p.weights.size();
 }
 
-moebius::cuda::QuantizedRowsOut AllocQuantized(ExecContext& ctx, int64_t rows, int64_t k) {
-  const int64_t stride = (rows + 3) / 4 * 4;
-  auto* data = ctx.workspace->Alloc<uint8_t>(rows * k);
-  return {data, ctx.workspace->Alloc<float>(k / 128 * stride), stride};
+// With room for its rows in fp8, to be written.
+GroupedProduct Quantized(ExecContext& ctx, GroupedProduct p) {
+  const int64_t places = p.rows.rows;
+  const int64_t k = p.weights.front().k;
+  p.rows = ctx.workspace->AllocMat(DType::kF8E4M3, places, k);
+  p.row_scales =
+      ctx.workspace->AllocMat(DType::kF32, k / kScaleBlock, CeilDiv(places, 4) * 4).Cols(0, places);
+  return p;
 }
 
-// p.rows as they are, or in fp8 from `quantized`.
-void Launch(ExecContext& ctx, const GroupedProduct& p,
-            const moebius::cuda::QuantizedRowsOut* quantized) {
+moebius::cuda::QuantizedRowsOut RowsOut(const GroupedProduct& p) {
+  return {p.rows.data, p.row_scales.Row<float>(0), p.row_scales.stride};
+}
+
+void Launch(ExecContext& ctx, const GroupedProduct& p) {
   const PackedWeight& first = p.weights.front();
   const int64_t places = p.rows.rows;
   const auto num_slots = static_cast<int>(p.weights.size());
   moebius::cuda::GroupedGemmArgs args = {};
-  args.format = quantized != nullptr ? tuning::GemmFormat::kFp8Block : tuning::GemmFormat::kBf16;
+  args.format = first.format == WeightFormat::kFp8Block ? tuning::GemmFormat::kFp8Block
+                                                        : tuning::GemmFormat::kBf16;
   args.rows = p.rows.data;
-  if (quantized != nullptr) {
-    args.rows = quantized->data;
-    args.row_scales = quantized->scales;
-    args.scale_stride = quantized->scale_stride;
-    args.weight_scales = first.scales;
-  }
+  args.row_scales = p.row_scales.Row<float>(0);
+  args.scale_stride = p.row_scales.stride;
+  args.weight_scales = first.scales;
   args.weights = first.data;
   args.out = p.out.data;
   args.offsets = p.offsets.empty() ? nullptr : p.offsets.data();
@@ -131,17 +137,17 @@ void Launch(ExecContext& ctx, const GroupedProduct& p,
 bool RunGroupedProduct(ExecContext& ctx, const GroupedProduct& p) {
   if (!Fits(p)) return false;
   const PackedWeight& first = p.weights.front();
-  if (first.format != WeightFormat::kFp8Block) {
-    Launch(ctx, p, nullptr);
+  if (first.format != WeightFormat::kFp8Block || p.rows.dtype == DType::kF8E4M3) {
+    Launch(ctx, p);
     return true;
   }
   const ArenaScope scope(*ctx.workspace);
-  const auto quantized = AllocQuantized(ctx, p.rows.rows, first.k);
+  const GroupedProduct quantized = Quantized(ctx, p);
   const moebius::cuda::RowsIn in = {p.rows.data, NumRows(p), p.rows.rows,
                                     static_cast<int>(first.k)};
-  ctx.device->Check(moebius::cuda::LaunchQuantizeRows(in, quantized, ctx.device->stream),
+  ctx.device->Check(moebius::cuda::LaunchQuantizeRows(in, RowsOut(quantized), ctx.device->stream),
                     "quantize");
-  Launch(ctx, p, &quantized);
+  Launch(ctx, quantized);
   return true;
 }
 
@@ -151,11 +157,16 @@ bool TakesFp8Rows(const GroupedProduct& p) {
 
 void RunGatedProduct(ExecContext& ctx, const Mat& both, const GroupedProduct& p) {
   const ArenaScope scope(*ctx.workspace);
-  const auto quantized = AllocQuantized(ctx, p.rows.rows, p.weights.front().k);
+  const GroupedProduct quantized = Quantized(ctx, p);
   const moebius::cuda::RowsIn in = {both.data, NumRows(p), both.rows, static_cast<int>(both.cols)};
-  ctx.device->Check(moebius::cuda::LaunchSwiGluQuantize(in, quantized, ctx.device->stream),
+  ctx.device->Check(moebius::cuda::LaunchSwiGluQuantize(in, RowsOut(quantized), ctx.device->stream),
                     "swiglu_quantize");
-  Launch(ctx, p, &quantized);
+  Launch(ctx, quantized);
+}
+
+// By blocks of 128 x 128, so widths are what the tensor cores take.
+bool QuantizesExpertRows(const ExecContext& ctx, WeightFormat format) {
+  return format == WeightFormat::kFp8Block && !ctx.device->deterministic;
 }
 
 namespace {
@@ -270,6 +281,7 @@ Mat RunGateUp(ExecContext& ctx, const GroupedSwiGluArgs& args) {
     ctx.device->Check(LaunchGather(gather, ctx.device->stream), "gather");
   }
   RunGroups(ctx, {.rows = rows.Rows(0, places),
+                  .row_scales = args.a_scales,
                   .offsets = args.offsets,
                   .weights = args.weights,
                   .n = 2 * n,

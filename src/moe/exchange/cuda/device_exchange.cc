@@ -5,7 +5,8 @@
 #include <utility>
 
 #include "base/check.h"
-#include "kernels/cuda/ops/device_context.h"
+#include "base/math.h"
+#include "kernels/cuda/ops/cuda_ops.h"
 #include "platform/cuda/device_memory_space.h"
 
 namespace moebius::moe {
@@ -18,6 +19,10 @@ constexpr int kThroughputBlocks = 132;  // a multiprocessor each
 // Of dispatch's sends, which the link bounds: the other multiprocessors copy what has come.
 constexpr int kSendBlocks = 43;
 
+device::RowFormat FormatOf(DType act) {
+  return act == DType::kF32 ? device::RowFormat::kF32 : device::RowFormat::kBf16;
+}
+
 device::Shape ShapeFor(const ExchangeShape& shape) {
   device::Shape s;
   s.num_ranks = shape.num_ranks;
@@ -25,7 +30,7 @@ device::Shape ShapeFor(const ExchangeShape& shape) {
   s.max_tokens = static_cast<int>(shape.max_tokens);
   s.top_k = static_cast<int>(shape.top_k);
   s.hidden = static_cast<int>(shape.hidden);
-  s.format = shape.act == DType::kF32 ? device::RowFormat::kF32 : device::RowFormat::kBf16;
+  s.format = FormatOf(shape.act);
   s.deterministic = shape.deterministic;
   return s;
 }
@@ -129,9 +134,10 @@ int64_t DeviceExchange::MaxPlaces(int64_t max_rows, int64_t k) const {
   return shape_.num_ranks * rows * std::min(k, shape_.slots_per_rank());
 }
 
+// fp8 rows and their scales take less than bfloat16.
 size_t DeviceExchange::ArenaBytes(int64_t max_rows, int64_t k, int64_t /*num_slots*/) const {
   return static_cast<size_t>(MaxPlaces(max_rows, k) * shape_.row_bytes()) +
-         static_cast<size_t>(shape_.slots_per_rank() + 1) * sizeof(int32_t) + 3 * Arena::kAlignment;
+         static_cast<size_t>(shape_.slots_per_rank() + 1) * sizeof(int32_t) + 4 * Arena::kAlignment;
 }
 
 device::Grid DeviceExchange::GridOf(int throughput_blocks) const {
@@ -145,7 +151,7 @@ device::Grid DeviceExchange::GridOf(int throughput_blocks) const {
   return grid;
 }
 
-DispatchedRows DeviceExchange::Dispatch(kernels::ExecContext& /*ctx*/, const DispatchArgs& args,
+DispatchedRows DeviceExchange::Dispatch(kernels::ExecContext& ctx, const DispatchArgs& args,
                                         Arena& arena) {
   MOEBIUS_CHECK_EQ(args.k, shape_.top_k);
   MOEBIUS_CHECK_EQ(args.num_slots, shape_.num_slots);
@@ -162,7 +168,16 @@ DispatchedRows DeviceExchange::Dispatch(kernels::ExecContext& /*ctx*/, const Dis
     mode_ = most >= kDeviceThroughputTokens ? ExchangeMode::kThroughput : ExchangeMode::kLatency;
   }
   const int64_t places = MaxPlaces(most, args.k);
-  const Mat rows = arena.AllocMat(shape_.act, places, shape_.hidden);
+  const bool fp8 = kernels::cuda::QuantizesExpertRows(ctx, args.read_by);
+  peers_.shape.format = fp8 ? device::RowFormat::kFp8 : FormatOf(shape_.act);
+  const Mat rows = arena.AllocMat(fp8 ? DType::kF8E4M3 : shape_.act, places, shape_.hidden);
+  Mat scales;
+  if (fp8) {
+    scales = arena
+                 .AllocMat(DType::kF32, shape_.hidden / kernels::kScaleBlock,
+                           CeilDiv(places, int64_t{4}) * 4)
+                 .Cols(0, places);
+  }
   const int64_t num_offsets = shape_.slots_per_rank() + 1;
   auto* offsets = arena.Alloc<int32_t>(num_offsets);
   // Without tokens nothing is read, but there must be something to point at.
@@ -181,6 +196,8 @@ DispatchedRows DeviceExchange::Dispatch(kernels::ExecContext& /*ctx*/, const Dis
        "dispatch");
   device::DispatchReceive receive;
   receive.rows = rows.data;
+  receive.scales = scales.Row<float>(0);
+  receive.scale_stride = scales.stride;
   receive.capacity = places;
   receive.offsets = offsets;
   Keep(device::LaunchDispatchReceive(peers_, sequence_, GridOf(kThroughputBlocks), receive,
@@ -188,6 +205,7 @@ DispatchedRows DeviceExchange::Dispatch(kernels::ExecContext& /*ctx*/, const Dis
        "dispatch");
   LeaveRoom();
   return {.rows = rows,
+          .row_scales = scales,
           .offsets = {offsets, static_cast<size_t>(num_offsets)},
           .pairs = {},
           .rows_per_pair = 1,

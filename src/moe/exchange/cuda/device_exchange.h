@@ -3,7 +3,8 @@
 // them. All spans and rows are device memory. The rank's device thread calls.
 //
 // Rows arrive grouped by slot, so `pairs` is empty. Weights stay with the kernels: combine is
-// always weighted, by 1 where dispatch got none, and they do not come with the rows.
+// always weighted, by 1 where dispatch got none, and they do not come with the rows. Where experts
+// would quantise their rows the sender does: half the bytes travel, once for all copies of a row.
 #pragma once
 
 #include <vector>
