@@ -25,72 +25,12 @@ struct Arrival {
   }
 };
 
-// Many rows: columns wait in shared memory, where a multiprocessor has room for three times as many
-// as in registers, and the next are asked for as soon as some were added. A thread reads only what
-// it asked for itself, so it waits for nobody else.
-constexpr int kAsked = 6;  // times that a thread has asked ahead
-constexpr int kTerms = 2;  // that it asks for at once
-constexpr size_t kAskedBytes = size_t{16} * kAsked * kTerms * kThroughputThreads;
-
-__device__ __forceinline__ void Ask(uint4* to, const std::byte* from) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
-                   static_cast<uint32_t>(__cvta_generic_to_shared(to))),
-               "l"(from)
-               : "memory");
-}
-__device__ __forceinline__ void EndOfAsked() {
-  asm volatile("cp.async.commit_group;" ::: "memory");
-}
-__device__ __forceinline__ void AwaitOldest() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kAsked - 1) : "memory");
-}
-
-// A warp: to = the rows with their weights, added in order.
-template <int kColumns>
-__device__ __forceinline__ void SumRows(const std::byte* const* rows, const float* weights,
-                                        int count, int vectors, uint4* to) {
-  extern __shared__ uint4 asked[];  // [kAsked][kTerms][thread]
-  const int lane = threadIdx.x % 32;
-  int ahead = lane;  // the vector and the term that are asked for next
-  int ahead_term = 0;
-  const auto ask = [&](uint4* slot) {
-#pragma unroll
-    for (int t = 0; t < kTerms; ++t) {
-      if (ahead < vectors && ahead_term + t < count) {
-        Ask(slot + t * kThroughputThreads, rows[ahead_term + t] + int64_t{ahead} * 16);
-      }
-    }
-    EndOfAsked();
-    ahead_term += kTerms;
-    if (ahead_term >= count) {
-      ahead_term = 0;
-      ahead += 32;
-    }
-  };
-  uint4* const first = asked + threadIdx.x;
-  uint4* const last = first + (kAsked - 1) * kTerms * kThroughputThreads;
-  for (uint4* slot = first; slot <= last; slot += kTerms * kThroughputThreads) ask(slot);
-  uint4* slot = first;
-  for (int i = lane; i < vectors; i += 32) {
-    float sum[kColumns] = {};
-    for (int j = 0; j < count; j += kTerms) {
-      AwaitOldest();
-#pragma unroll
-      for (int t = 0; t < kTerms; ++t) {
-        if (j + t < count) AddScaled(sum, weights[j + t], slot[t * kThroughputThreads]);
-      }
-      ask(slot);
-      slot = slot == last ? first : slot + kTerms * kThroughputThreads;
-    }
-    to[i] = Pack(sum);
-  }
-}
-
 template <int kThreads, int kTeam, int kColumns>
 __device__ __forceinline__ void SendRow(const SendParams& p, uint32_t sequence, int source,
                                         int token, const Arrival& arrival,
                                         Terms<kThreads / kTeam>& terms) {
   using Rows = Team<kThreads, kTeam>;
+  constexpr int kVectors = kTeam == 32 ? 2 : 1;
   const Shape& s = p.e.group.shape;
   const int team = Rows::Index();
   const int lane = Rows::Lane();
@@ -124,13 +64,12 @@ __device__ __forceinline__ void SendRow(const SendParams& p, uint32_t sequence, 
   } else if (count > 0) {
     auto* to = reinterpret_cast<uint4*>(
         p.e.result(source, int64_t{p.e.group.rank} * s.max_tokens + position));
-    if constexpr (kTeam == 32) {
-      SumRows<kColumns>(terms.rows[team], terms.weights[team], count, vectors, to);
-    } else {
-      for (int i = lane; i < vectors; i += kTeam) {
-        float sum[1][kColumns] = {};
-        AddTerms<false>(terms.rows[team], terms.weights[team], count, i, kTeam, vectors, sum);
-        to[i] = Pack(sum[0]);
+    for (int i = lane; i < vectors; i += kTeam * kVectors) {
+      float sum[kVectors][kColumns] = {};
+      AddTerms<false>(terms.rows[team], terms.weights[team], count, i, kTeam, vectors, sum);
+#pragma unroll
+      for (int u = 0; u < kVectors; ++u) {
+        if (i + u * kTeam < vectors) to[i + u * kTeam] = Pack(sum[u]);
       }
     }
   }
@@ -148,18 +87,10 @@ __global__ void __launch_bounds__(kThreads, BlocksPerMultiprocessor(kThreads))
   using Rows = Team<kThreads, kTeam>;
   __shared__ Terms<Rows::kTeams> terms;
   __shared__ int tokens[kMaxRanks];
-  __shared__ int taken;  // of the block's items, by its teams: some have more to add than others
   const int num_ranks = p.e.group.shape.num_ranks;
   const int64_t max_tokens = p.e.group.shape.max_tokens;
-  // Token-major: of every source in turn.
-  int item = Rows::Index() * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x);
-  const auto next = [&] {
-    if (Rows::kTeams == 1) return item + static_cast<int>(gridDim.x);
-    int n = 0;
-    if (Rows::Lane() == 0) n = atomicAdd(&taken, 1);
-    return __shfl_sync(~0u, n, 0) * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x);
-  };
-  if (threadIdx.x == 0) taken = Rows::kTeams;
+  const int stride = static_cast<int>(gridDim.x) * Rows::kTeams;
+  int item = blockIdx.x * Rows::kTeams + Rows::Index();  // token-major: of every source in turn
   const bool aborted = threadIdx.x == 0 && Aborted(&p.e.signals()->abort);
   if (threadIdx.x < num_ranks) {
     tokens[threadIdx.x] = static_cast<int>(LoadRelaxed(&p.e.signals()->tokens[threadIdx.x]));
@@ -179,15 +110,15 @@ __global__ void __launch_bounds__(kThreads, BlocksPerMultiprocessor(kThreads))
   }
   int most = 0;
   for (int i = 0; i < num_ranks; ++i) most = max(most, tokens[i]);
-  while (item < most * num_ranks) {
+  for (; item < most * num_ranks; item += stride) {
     const int token = item / num_ranks;
     const int source = item % num_ranks;
     if (token < tokens[source]) {
       SendRow<kThreads, kTeam, kColumns>(p, sequence, source, token, arrival, terms);
     }
-    item = next();
-    if (Rows::Lane() < 32 && item < most * num_ranks) {
-      arrival.Load(p.e, item % num_ranks, item / num_ranks);
+    const int next = item + stride;
+    if (Rows::Lane() < 32 && next < most * num_ranks) {
+      arrival.Load(p.e, next % num_ranks, next / num_ranks);
     }
   }
 }
@@ -203,14 +134,12 @@ const char* LaunchCombineSend(const Group& group, const Sequence& sequence, cons
   const SendParams params = {MakeEndpoint(group, sequence), args};
   constexpr auto kTokens = kLatencyThreads;
   const bool wide = group.shape.format == RowFormat::kF32;
-  const bool few = grid.mode == Mode::kLatency;
-  return Launch(
-      few ? (wide ? CombineSendKernel<kTokens, kTokens, 4> : CombineSendKernel<kTokens, kTokens, 8>)
-          : (wide ? CombineSendKernel<kThroughputThreads, 32, 4>
-                  : CombineSendKernel<kThroughputThreads, 32, 8>),
-      params, Blocks(grid, group.shape.num_ranks * MostTokens(group.shape, grid)),
-      Threads(grid.mode), few || group.shape.deterministic ? 0 : kAskedBytes, grid.early_launch,
-      stream);
+  return Launch(grid.mode == Mode::kLatency ? (wide ? CombineSendKernel<kTokens, kTokens, 4>
+                                                    : CombineSendKernel<kTokens, kTokens, 8>)
+                                            : (wide ? CombineSendKernel<kThroughputThreads, 32, 4>
+                                                    : CombineSendKernel<kThroughputThreads, 32, 8>),
+                params, Blocks(grid, group.shape.num_ranks * MostTokens(group.shape, grid)),
+                Threads(grid.mode), 0, grid.early_launch, stream);
 }
 
 }  // namespace moebius::cuda::exchange
