@@ -88,12 +88,19 @@ int64_t FindRows(const AttentionArgs& args, const Pairs& pairs, int64_t begin, i
 
 // The rows of a block of an fp8 cache, in float32; `rows` point there afterwards. That cache is
 // latent attention's alone: a row is the key, its first columns the value.
-void Widen(const AttentionArgs& args, int64_t count, float* latents, const void** k_rows,
-           const void** v_rows) {
+void Widen(const CpuKernels& cpu, const AttentionArgs& args, int64_t count, float* latents,
+           const void** k_rows, const void** v_rows) {
   const LatentRow layout = {args.v_head_dim, args.head_dim - args.v_head_dim};
   for (int64_t j = 0; j < count; ++j) {
+    auto* from = static_cast<std::byte*>(const_cast<void*>(k_rows[j]));
     float* row = latents + j * args.head_dim;
-    LoadLatentRow(layout, static_cast<const std::byte*>(k_rows[j]), row);
+    for (int64_t block = 0; block < layout.num_blocks(); ++block) {
+      const int64_t begin = block * LatentRow::kBlock;
+      cpu.widen_e4m3(from + begin, std::min(LatentRow::kBlock, layout.latent_dim - begin),
+                     LoadFloat(from + layout.scales_at(), DType::kF32, block), row + begin);
+    }
+    cpu.convert({from + layout.rope_at(), DType::kBF16}, layout.rope_dim,
+                {row + layout.latent_dim, DType::kF32});
     k_rows[j] = v_rows[j] = row;
   }
 }
@@ -142,7 +149,7 @@ void RunTile(const CpuKernels& cpu, const AttentionArgs& args, const Pairs& pair
     const int64_t next = tile.begin + kAttentionBlock;
     const int64_t next_count =
         FindRows(args, pairs, next, end, k_rows[1 - current], v_rows[1 - current]);
-    if (is_fp8) Widen(args, tile.count, scratch.latents, k_rows[current], v_rows[current]);
+    if (is_fp8) Widen(cpu, args, tile.count, scratch.latents, k_rows[current], v_rows[current]);
     tile.next_count = is_fp8 ? 0 : next_count;  // rows of bytes are nothing to ask for ahead
     tile.k_rows = k_rows[current];
     tile.v_rows = v_rows[current];
