@@ -47,6 +47,17 @@ TEST_F(PlanTest, ExpertsOfAGpuAtEp64) {
   EXPECT_EQ(plan["parts"].size(), 7u);
 }
 
+// 61 layers of 512 bytes, 4 scales and 64 numbers of 2 bytes; GQA's have no scales.
+TEST_F(PlanTest, AnFp8CacheOfLatentsHasItsScales) {
+  const auto bytes = [&](const char* model, const char* kv) {
+    const json plan = Json({"plan", model, "-tp", "8", "--kv-cache-dtype", kv});
+    return plan["layouts"][0]["kv"]["bytes_per_token"].get<double>();
+  };
+  EXPECT_NEAR(bytes("deepseek-ai/DeepSeek-R1", "fp8"), 61 * 656, 1);
+  EXPECT_EQ(bytes("deepseek-ai/DeepSeek-R1", "auto"), 61 * 1152);
+  EXPECT_EQ(bytes("Qwen/Qwen3-235B-A22B", "fp8") * 2, bytes("Qwen/Qwen3-235B-A22B", "auto"));
+}
+
 TEST_F(PlanTest, AnIllegalLayoutFailsWithItsRuleAndTheNearestLegalOne) {
   const Finished text = Run({"plan", "Qwen/Qwen3-235B-A22B", "-tp", "3"});
   EXPECT_EQ(text.exit_code, 1);

@@ -69,6 +69,32 @@ TEST_F(CliTest, WhateverTheEngineIsSetToTheAnswerIsTheSame) {
   }
 }
 
+// Chunks, shared prefixes and ranks (processes that are told of it) change nothing in an fp8 cache
+// either.
+TEST_F(CliTest, AnFp8CacheGivesOneAnswerToo) {
+  const std::string v3 = kGolden + "deepseek_v3";
+  const GoldenCase golden = GoldenCases("deepseek_v3").back();
+  const Args base =
+      Args{v3, "--prompt-ids", Join(golden.input), "--kv-cache-dtype", "fp8_e4m3"} + kGreedy;
+  const std::vector<int> answer = RunForIds(base);
+  EXPECT_EQ(answer.size(), golden.greedy.size());
+  for (const Args& extra :
+       std::vector<Args>{{"--block-size", "4"},
+                         {"--max-num-batched-tokens", "3", "--max-num-seqs", "1"},
+                         {"--no-enable-prefix-caching"},
+                         {"-tp", "2"}}) {
+    EXPECT_EQ(RunForIds(base + extra), answer) << extra.front();
+  }
+  const auto bytes = [&](const Args& kv) {
+    return json::parse(Run(Args{"inspect", v3, "--json"} + kv).out)["kv_bytes_per_token"]
+        .get<int>();
+  };
+  const int layers = json::parse(ReadFile(v3 + "/config.json"))["num_hidden_layers"];
+  // Latents of 32, a scale, 16 numbers of 2 bytes: 68, to a multiple of 16.
+  EXPECT_EQ(bytes({"--kv-cache-dtype", "fp8"}), layers * 80);
+  EXPECT_EQ(bytes({"--dtype", "bfloat16"}), layers * (32 + 16) * 2);
+}
+
 TEST_F(CliTest, BatchAnswersInTheOrderOfTheFile) {
   const std::vector<GoldenCase> cases = GoldenCases("deepseek_v3");
   std::string input;
@@ -194,6 +220,9 @@ TEST_F(CliTest, ErrorsNameWhatIsWrong) {
   const std::vector<Case> cases = {
       {{"run", v3, "--prompt-ids", "5", "--max-token", "3"}, 2, "--max-tokens"},
       {{"rum", v3}, 2, "did you mean run?"},
+      {{"run", kGolden + "qwen3_dense", "--prompt-ids", "5", "--kv-cache-dtype", "fp8"},
+       2,
+       "expected auto for a model of kind qwen3: only MLA's latents"},
       {{"run", v3}, 2, "--prompt"},
       {{"run", "What is it?"}, 2, "MODEL is 'What is it?': a question is asked with -p"},
       {{"run", v3, "What is it?"}, 2, "one argument too many; a question is asked with -p"},

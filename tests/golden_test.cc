@@ -113,10 +113,11 @@ class GoldenTest : public testing::TestWithParam<Param> {
     return *pool;
   }
 
-  std::unique_ptr<Model> Load(DTypeChoice dtype) {
+  std::unique_ptr<Model> Load(DTypeChoice dtype, KvCacheDType kv = KvCacheDType::kAuto) {
     LoadOptions options;
     options.folder = GetParam().folder;
     options.dtype = dtype;
+    options.kv_cache_dtype = kv;
     auto model = LoadModel(options, Pool());
     EXPECT_TRUE(model) << model.error().message();
     return model ? *std::move(model) : nullptr;
@@ -214,6 +215,55 @@ TEST_P(GoldenTest, BFloat16LogitsWhereRoutingAgrees) {
   RecordProperty("rows", std::to_string(num_compared) + "/" + std::to_string(num_rows));
   std::printf("worst %.4f of the spread on %ld of %ld rows\n", worst,
               static_cast<long>(num_compared), static_cast<long>(num_rows));
+}
+
+double LogProbability(const std::vector<float>& logits, TokenId token) {
+  const double top = *std::max_element(logits.begin(), logits.end());
+  double sum = 0;
+  for (const float x : logits) sum += std::exp(x - top);
+  return logits[static_cast<size_t>(token)] - top - std::log(sum);
+}
+
+// What an fp8 cache costs beside the bfloat16 that it replaces, by the log probabilities of the
+// next tokens, again where routing agrees. And a row's bits stay its own: a prompt at once, or one
+// token after the other from what was stored.
+TEST_P(GoldenTest, Fp8LatentsWhereRoutingAgrees) {
+  const auto config = LoadModelConfig(GetParam().folder);
+  if (config->attention.kind != AttentionKind::kMla) GTEST_SKIP() << "no latents";
+  const std::unique_ptr<Model> exact = Load(DTypeChoice::kBFloat16);
+  const std::unique_ptr<Model> model = Load(DTypeChoice::kBFloat16, KvCacheDType::kFp8);
+  ASSERT_TRUE(exact != nullptr && model != nullptr);
+  const auto vocab = static_cast<size_t>(config->vocab_size);
+  ModelDriver exact_driver(*exact, *GetParam().backend, Pool());
+  ModelDriver driver(*model, *GetParam().backend, Pool());
+  std::vector<double> differences;
+  double worst = 0;
+  int sequence = 0;
+  for (const GoldenCase& c : ReadCases(GetParam().folder)) {
+    const std::vector<float> at_once = driver.Run({{++sequence, c.input_ids}});
+    ++sequence;
+    bool agrees = true;
+    for (size_t i = 0; i < c.input_ids.size(); ++i) {
+      std::vector<float> want;
+      std::vector<float> got;
+      const auto wanted = ExpertsOfNext(exact_driver, *exact, sequence, c.input_ids[i], &want);
+      agrees = ExpertsOfNext(driver, *model, sequence, c.input_ids[i], &got) == wanted && agrees;
+      ASSERT_TRUE(std::equal(got.begin(), got.end(), at_once.begin() + i * vocab)) << "row " << i;
+      if (!agrees || i + 1 == c.input_ids.size()) continue;
+      worst = std::max(worst, RowError(got.data(), want.data(), config->vocab_size));
+      differences.push_back(std::fabs(LogProbability(got, c.input_ids[i + 1]) -
+                                      LogProbability(want, c.input_ids[i + 1])));
+    }
+  }
+  ASSERT_GE(differences.size(), 3u);
+  std::sort(differences.begin(), differences.end());
+  EXPECT_LT(worst, 0.1);  // 3 bits of mantissa where bfloat16 has 7
+  EXPECT_LT(differences[differences.size() / 2], 0.1);
+  EXPECT_GT(differences.back(), 0);
+  std::printf(
+      "worst %.4f of the spread; |log probability - bfloat16's| of %zu tokens: median %.1e, worst "
+      "%.1e\n",
+      worst, differences.size(), differences[differences.size() / 2], differences.back());
 }
 
 INSTANTIATE_TEST_SUITE_P(Folders, GoldenTest, testing::ValuesIn([] {

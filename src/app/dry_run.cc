@@ -61,7 +61,7 @@ Result<plan::Device> FindDevice(const ServeOptions& options, int num_ranks) {
 PlanOptions PlanOf(const ServeOptions& options) {
   PlanOptions plan;
   static_cast<LayoutOptions&>(plan) = options.parallel;
-  plan.kv_cache_dtype = options.kv_cache_dtype;
+  plan.kv_cache_dtype = options.open.kv_cache_dtype;
   plan.model = options.open.model;
   plan.hf_overrides = options.open.hf_overrides;
   plan.max_num_batched_tokens = options.open.engine.max_num_batched_tokens;

@@ -155,8 +155,7 @@ struct ServeOptions {
   bool log_requests = false;
   bool page = true;
 
-  std::string kv_cache_dtype = "auto";  // others of dry_run alone
-  std::optional<std::string> device;    // of dry_run; none: what this machine has
+  std::optional<std::string> device;  // of dry_run; none: what this machine has
   bool dry_run = false;
 };
 

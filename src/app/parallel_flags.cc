@@ -239,8 +239,8 @@ void AddTrtllmFlags(CLI::App* app, ParallelOptions& options, frontend::OpenOptio
     engine.block_size = config.tokens_per_block.value_or(engine.block_size);
     for (const std::string& key : config.ignored) {
       notes.push_back(fmt::format(
-          "kv_cache_config.{} is ignored: the KV cache lies in memory, in the dtype of activations "
-          "(--num-kv-blocks, --kv-cache-memory-bytes)",
+          "kv_cache_config.{} is ignored: the KV cache lies in memory, in the dtype that "
+          "--kv-cache-dtype says (--num-kv-blocks, --kv-cache-memory-bytes)",
           key));
     }
     return {};

@@ -150,7 +150,7 @@ TEST(Parse, FlagsOfVllmRecipesAreAcceptedWithANote) {
 
 // On every command that takes a model, each with one line.
 TEST(Parse, EveryCommandTakesARecipesFlags) {
-  const std::vector<Args> flags = {{"--kv-cache-dtype", "auto"},
+  const std::vector<Args> flags = {{"--calculate-kv-scales"},
                                    {"--quantization", "fp8"},
                                    {"-q", "auto"},
                                    {"--tokenizer", "T"},
@@ -191,7 +191,7 @@ TEST(Parse, EveryCommandTakesARecipesFlags) {
     ASSERT_TRUE(line) << line.error().message();
     EXPECT_EQ(line->notes.size(), command[0] == "inspect" ? 5u : 0u);
   }
-  for (const Args& wrong : {Args{"--kv-cache-dtype", "fp8"}, Args{"--quantization", "awq"},
+  for (const Args& wrong : {Args{"--kv-cache-dtype", "int3"}, Args{"--quantization", "awq"},
                             Args{"--prefill-context-parallel-size", "2"}}) {
     const std::string error = ParseError({"inspect", "M", wrong[0], wrong[1]});
     EXPECT_NE(error.find(wrong[0]), std::string::npos) << error;

@@ -6,12 +6,19 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "kernels/latent_row.h"
+
 namespace moebius::app {
 namespace {
 
-Result<double> KvElementBytes(const std::string& dtype) {
+// Of MLA in fp8 the mean over a row of our cache, which has scales and a bfloat16 part.
+Result<double> KvElementBytes(const std::string& dtype, const plan::ModelShape& model) {
   if (dtype == "auto" || dtype == "bfloat16" || dtype == "float16") return 2.0;
-  if (dtype == "fp8" || dtype == "fp8_e4m3" || dtype == "fp8_e5m2") return 1.0;
+  if (dtype == "fp8" || dtype == "fp8_e4m3" || dtype == "fp8_e5m2") {
+    const kernels::LatentRow row = {model.kv_lora_rank, model.qk_rope_head_dim};
+    if (!model.numbers.mla) return 1.0;
+    return static_cast<double>(row.bytes()) / static_cast<double>(row.latent_dim + row.rope_dim);
+  }
   return MakeError(ErrorCode::kInvalidArgument,
                    "--kv-cache-dtype is '{}', expected auto, bfloat16 or fp8", dtype);
 }
@@ -76,7 +83,7 @@ Result<plan::PlanInput> MakePlanInput(const PlanOptions& options, plan::Device d
   input.model_argument = options.model;
   MOEBIUS_ASSIGN(input.model, plan::LoadModelShape(options.model, options.hf_overrides));
   input.device = std::move(device);
-  MOEBIUS_ASSIGN(input.kv_element_bytes, KvElementBytes(options.kv_cache_dtype));
+  MOEBIUS_ASSIGN(input.kv_element_bytes, KvElementBytes(options.kv_cache_dtype, input.model));
   input.isl = options.isl;
   input.osl = options.osl;
   input.gpu_memory_utilization = options.gpu_memory_utilization;

@@ -40,6 +40,7 @@ serve::ModelFacts FactsOf(const frontend::OpenedModel& opened, const frontend::O
   facts.dtype = open.dtype != "auto"          ? open.dtype
                 : config.dtype == DType::kF32 ? "float32"
                                               : "bfloat16";
+  facts.kv_cache_dtype = open.kv_cache_dtype != "auto" ? open.kv_cache_dtype : facts.dtype;
   facts.architecture = config.architecture.empty() ? config.model_type : config.architecture;
   facts.weight_bytes = opened.weight_bytes;
   facts.num_layers = config.num_layers;

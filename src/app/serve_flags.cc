@@ -188,8 +188,6 @@ void AddLayout(CLI::App* app, ServeOptions& options) {
           "of moebius plan "
           "(default: what this machine has)")
       ->group(kRanksGroup);
-  AddText(app, "--kv-cache-dtype", options.kv_cache_dtype, "auto; of --dry-run also bfloat16, fp8")
-      ->group(kRanksGroup);
 }
 
 }  // namespace
@@ -257,12 +255,6 @@ Status CheckServeOptions(ServeOptions& options, std::vector<std::string>& notes)
     MOEBIUS_TRY(SettleBalance(options.parallel, start, notes));
     options.open.balance = std::move(start.balance);
     return {};
-  }
-  if (options.kv_cache_dtype != "auto") {
-    return MakeError(ErrorCode::kInvalidArgument,
-                     "--kv-cache-dtype is '{}', expected auto: the KV cache has the dtype of "
-                     "activations (--dtype)",
-                     options.kv_cache_dtype);
   }
   if (options.device && *options.device != "cpu" && *options.device != "cuda") {
     return MakeError(ErrorCode::kInvalidArgument,

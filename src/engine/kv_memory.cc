@@ -37,27 +37,27 @@ std::string KvMemoryPlan::Describe(int64_t block_size) const {
       Size(kv_bytes), num_blocks, block_size, Size(workspace_bytes), max_model_len);
 }
 
-uint64_t KvBlockBytes(std::span<const model::KvLayerSpec> layers, DType dtype, int64_t block_size) {
+uint64_t KvBlockBytes(std::span<const model::KvLayerSpec> layers, int64_t block_size) {
   uint64_t bytes = 0;
   for (const model::KvLayerSpec& layer : layers) {
-    bytes += static_cast<uint64_t>((layer.width_k + layer.width_v) * block_size) * SizeOf(dtype);
+    bytes += static_cast<uint64_t>(layer.bytes() * block_size);
   }
   return bytes;
 }
 
-size_t KvCacheBytes(std::span<const model::KvLayerSpec> layers, DType dtype, int64_t num_rows) {
+size_t KvCacheBytes(std::span<const model::KvLayerSpec> layers, int64_t num_rows) {
   size_t bytes = 0;
   for (const model::KvLayerSpec& layer : layers) {
-    bytes += CacheBytes(dtype, num_rows, layer.width_k);
-    bytes += CacheBytes(dtype, num_rows, layer.width_v);
+    bytes += CacheBytes(layer.dtype, num_rows, layer.width_k);
+    bytes += CacheBytes(layer.dtype, num_rows, layer.width_v);
   }
   return bytes;
 }
 
 std::vector<model::Model::KvLayer> LayOutKv(std::byte* memory,
-                                            std::span<const model::KvLayerSpec> layers, DType dtype,
+                                            std::span<const model::KvLayerSpec> layers,
                                             int64_t num_rows) {
-  const auto take = [&](int64_t width) {
+  const auto take = [&](DType dtype, int64_t width) {
     if (width == 0) return Mat();
     const Mat cache(memory, dtype, num_rows, width);
     memory += CacheBytes(dtype, num_rows, width);
@@ -65,8 +65,8 @@ std::vector<model::Model::KvLayer> LayOutKv(std::byte* memory,
   };
   std::vector<model::Model::KvLayer> caches;
   for (const model::KvLayerSpec& layer : layers) {
-    const Mat k = take(layer.width_k);
-    caches.push_back({k, take(layer.width_v)});
+    const Mat k = take(layer.dtype, layer.width_k);
+    caches.push_back({k, take(layer.dtype, layer.width_v)});
   }
   return caches;
 }

@@ -9,7 +9,6 @@
 #include "base/result.h"
 #include "engine/engine_options.h"
 #include "model/model.h"
-#include "tensor/dtype.h"
 
 namespace moebius::engine {
 
@@ -34,14 +33,14 @@ struct KvMemoryPlan {
 };
 
 // Bytes of `block_size` tokens of KV in all layers.
-uint64_t KvBlockBytes(std::span<const model::KvLayerSpec> layers, DType dtype, int64_t block_size);
+uint64_t KvBlockBytes(std::span<const model::KvLayerSpec> layers, int64_t block_size);
 
 // Where the caches of all layers lie in one piece of memory, a CPU's or a GPU's: layer after layer,
 // k before v, each from a multiple of 256 bytes on. `memory` holds KvCacheBytes and begins at such
 // a multiple; num_rows: tokens.
-size_t KvCacheBytes(std::span<const model::KvLayerSpec> layers, DType dtype, int64_t num_rows);
+size_t KvCacheBytes(std::span<const model::KvLayerSpec> layers, int64_t num_rows);
 std::vector<model::Model::KvLayer> LayOutKv(std::byte* memory,
-                                            std::span<const model::KvLayerSpec> layers, DType dtype,
+                                            std::span<const model::KvLayerSpec> layers,
                                             int64_t num_rows);
 
 // kInvalidArgument: max_model_len exceeds the model's. kOutOfMemory: it does not fit; the message

@@ -17,8 +17,9 @@ KvMemoryInput Input() {
 }
 
 TEST(KvMemory, ABlockHoldsAllLayers) {
-  const model::KvLayerSpec layers[] = {{64, 64}, {576, 0}};
-  EXPECT_EQ(KvBlockBytes(layers, DType::kBF16, 16), (64u + 64 + 576) * 16 * 2);
+  const model::KvLayerSpec layers[] = {
+      {64, 64, DType::kBF16}, {576, 0, DType::kF32}, {656, 0, DType::kF8E4M3}};
+  EXPECT_EQ(KvBlockBytes(layers, 16), ((64u + 64) * 2 + 576 * 4 + 656) * 16);
 }
 
 TEST(KvMemory, TakesAFractionOfWhatIsAvailable) {
@@ -92,12 +93,13 @@ TEST(KvMemory, MoreThanThereIsIsRefused) {
 
 // Every cache has its place, at a multiple of 256 bytes, and the last ends where the memory does.
 TEST(KvMemory, CachesLieOneAfterTheOther) {
-  const std::vector<model::KvLayerSpec> layers = {{.width_k = 24, .width_v = 40}, {.width_k = 7}};
+  const std::vector<model::KvLayerSpec> layers = {
+      {.width_k = 24, .width_v = 40, .dtype = DType::kBF16}, {.width_k = 7, .dtype = DType::kBF16}};
   constexpr int64_t kRows = 5;
   alignas(256) static std::byte memory[2048];
-  const size_t num_bytes = KvCacheBytes(layers, DType::kBF16, kRows);
+  const size_t num_bytes = KvCacheBytes(layers, kRows);
   EXPECT_EQ(num_bytes, size_t{256 + 512 + 256});  // 240, 400 and 70 bytes
-  const auto caches = LayOutKv(memory, layers, DType::kBF16, kRows);
+  const auto caches = LayOutKv(memory, layers, kRows);
   ASSERT_EQ(caches.size(), 2U);
   EXPECT_EQ(caches[0].k.data, memory);
   EXPECT_EQ(caches[0].v.data, memory + 256);

@@ -12,7 +12,7 @@ Result<KvMemoryPlan> PlanRankMemory(const model::Model& model, const EngineOptio
   MOEBIUS_TRY(Validate(options));
   const ModelRunnerOptions runner = RunnerOptionsOf(model, options, {});
   KvMemoryInput input;
-  input.block_bytes = KvBlockBytes(model.KvLayers(), runner.activations, options.block_size);
+  input.block_bytes = KvBlockBytes(model.KvLayers(), options.block_size);
   input.workspace_bytes = model.backend().on_host
                               ? StepExecutor::WorkspaceBytes(model, runner, num_threads)
                               : DeviceWorkspaceBytes(model, runner);
@@ -27,7 +27,6 @@ ModelRunnerOptions RunnerOptionsOf(const model::Model& model, const EngineOption
                                    const KvMemoryPlan& plan) {
   ModelRunnerOptions runner;
   runner.vocab_size = model.config().vocab_size;
-  runner.activations = model.activations();
   runner.block_size = options.block_size;
   runner.num_blocks = plan.num_blocks;
   runner.max_model_len = plan.max_model_len;

@@ -91,9 +91,9 @@ Status StepExecutor::Allocate() {
 
   const int64_t num_rows = options_.num_blocks * options_.block_size;
   const std::vector<model::KvLayerSpec> layers = model_->KvLayers();
-  const size_t kv_bytes = KvCacheBytes(layers, options_.activations, num_rows);
+  const size_t kv_bytes = KvCacheBytes(layers, num_rows);
   MOEBIUS_ASSIGN(kv_region_, platform::Region::Allocate(std::max<size_t>(kv_bytes, 1)));
-  model_->BindKv(LayOutKv(kv_region_.data(), layers, options_.activations, num_rows));
+  model_->BindKv(LayOutKv(kv_region_.data(), layers, num_rows));
   return {};
 }
 

@@ -25,7 +25,6 @@ namespace moebius::engine {
 
 struct ModelRunnerOptions {
   int64_t vocab_size = 0;
-  DType activations = DType::kBF16;  // of the KV caches
   int64_t block_size = 16;
   int64_t num_blocks = 0;
   int64_t max_model_len = 0;  // positions of a request

@@ -21,7 +21,6 @@ TEST(StepExecutor, AStepSaysItsExpertsAndThePlacementThatItUsed) {
   ASSERT_TRUE(model) << model.error().message();
   ModelRunnerOptions options;
   options.vocab_size = (*model)->config().vocab_size;
-  options.activations = (*model)->activations();
   options.num_blocks = 4;
   options.max_model_len = 32;
   options.max_rows = 8;

@@ -117,6 +117,7 @@ Result<model::LoadOptions> LoadOptionsOf(const OpenOptions& options) {
   model::LoadOptions load;
   load.folder = options.model;
   MOEBIUS_ASSIGN(load.dtype, model::ParseDTypeChoice(options.dtype));
+  MOEBIUS_ASSIGN(load.kv_cache_dtype, model::ParseKvCacheDType(options.kv_cache_dtype));
   MOEBIUS_ASSIGN(load.load_format, model::ParseLoadFormat(options.load_format));
   MOEBIUS_ASSIGN(load.moe_mode, model::ParseMoeMode(options.moe_mode));
   if (!options.routing.empty()) {

@@ -24,7 +24,8 @@ namespace moebius::frontend {
 struct OpenOptions {
   std::string model;           // a folder in the Hugging Face layout
   std::string dtype = "auto";  // of activations and KV: auto (the checkpoint's), float32, bfloat16
-  std::string load_format = "auto";  // auto, or dummy: random weights of the right shapes
+  std::string kv_cache_dtype = "auto";  // auto: as activations; fp8: MLA's latents
+  std::string load_format = "auto";     // auto, or dummy: random weights of the right shapes
   std::string routing;       // dummy only: uniform, or zipf:A; empty: what random weights give
   std::string hf_overrides;  // a JSON object merged into config.json; empty: none
   std::string moe_mode = "sparse";  // sparse, or dense: every token visits every expert

@@ -128,7 +128,7 @@ void PrepareLatents(ExecContext& ctx, const PrepareLatentsArgs& args) {
   MOEBIUS_CHECK_EQ(rope_dim % 2, 0);
   CheckLength(args.positions, rows);
   CheckF32(args.table, args.table.rows, rope_dim);
-  CheckAct(args.cache, args.cache.rows, args.x.cols);
+  CheckLatentCache(args.cache, args.latent_dim, rope_dim);
   if (rows > 0) ctx.backend->prepare_latents(ctx, args);
 }
 
@@ -142,7 +142,8 @@ void PrepareLatentsInSteps(ExecContext& ctx, const PrepareLatentsArgs& args) {
              .interleaved = args.interleaved,
              .positions = args.positions,
              .table = args.table});
-  KvWrite(ctx, {.x = args.x, .rows = args.rows, .cache = args.cache});
+  KvWrite(ctx,
+          {.x = args.x, .rows = args.rows, .cache = args.cache, .latent_dim = args.latent_dim});
 }
 
 }  // namespace moebius::kernels

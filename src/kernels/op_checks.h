@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "kernels/backend.h"
+#include "kernels/latent_row.h"
 
 namespace moebius::kernels {
 
@@ -27,6 +28,16 @@ inline void CheckAct(const Mat& m, int64_t rows, int64_t cols) {
 inline void CheckF32(const Mat& m, int64_t rows, int64_t cols) {
   CheckMat(m, rows, cols);
   MOEBIUS_CHECK(m.dtype == DType::kF32);
+}
+
+// A cache of latents and rotated keys, fp8 or as activations are.
+inline void CheckLatentCache(const Mat& cache, int64_t latent_dim, int64_t rope_dim) {
+  if (cache.dtype != DType::kF8E4M3) {
+    CheckAct(cache, cache.rows, latent_dim + rope_dim);
+    return;
+  }
+  CheckMat(cache, cache.rows, LatentRow{latent_dim, rope_dim}.bytes());
+  MOEBIUS_CHECK_EQ(cache.stride % 4, 0);
 }
 
 inline void CheckSameDType(const Mat& a, const Mat& b) { MOEBIUS_CHECK(a.dtype == b.dtype); }

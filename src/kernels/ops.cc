@@ -263,8 +263,8 @@ void WeightedReduce(ExecContext& ctx, const WeightedReduceArgs& args) {
 }
 
 void KvWrite(ExecContext& ctx, const KvWriteArgs& args) {
-  CheckAct(args.x, static_cast<int64_t>(args.rows.size()), args.cache.cols);
-  CheckAct(args.cache, args.cache.rows, args.x.cols);
+  CheckAct(args.x, static_cast<int64_t>(args.rows.size()), args.x.cols);
+  CheckLatentCache(args.cache, args.latent_dim, args.x.cols - args.latent_dim);
   for (const int64_t row : Readable(ctx, args.rows)) MOEBIUS_CHECK_LT(row, args.cache.rows);
   if (args.x.rows > 0) ctx.backend->kv_write(ctx, args);
 }
@@ -287,7 +287,7 @@ void MlaAttention(ExecContext& ctx, const MlaAttentionArgs& args) {
   const int64_t rows = args.out.rows;
   CheckAct(args.q, rows, args.num_heads * (args.latent_dim + args.rope_dim));
   CheckAct(args.out, rows, args.num_heads * args.latent_dim);
-  CheckAct(args.cache, args.cache.rows, args.latent_dim + args.rope_dim);
+  CheckLatentCache(args.cache, args.latent_dim, args.rope_dim);
   CheckBatch(ctx, args.batch, rows, args.cache.rows);
   if (rows > 0) ctx.backend->mla_attention(ctx, args);
 }
@@ -320,8 +320,9 @@ void Sample(ExecContext& ctx, const SampleArgs& args) {
 }
 
 size_t OpWorkspaceBytes(const OpLimits& limits) {
-  // Per thread: blocks of activations and sums of a matrix product (fixed), the rows of an
-  // attention tile, a row of logits with its order. Once: the task list of a grouped product.
+  // Per thread: blocks of activations and sums of a matrix product (fixed; the widened rows of an
+  // fp8 cache are fewer), the rows of an attention tile, a row of logits with its order. Once: the
+  // task list of a grouped product.
   const size_t per_thread = (size_t{3} << 19) +
                             static_cast<size_t>(limits.head_dim + limits.v_head_dim) * 256 +
                             static_cast<size_t>(std::max(limits.vocab, limits.num_slots)) * 24;

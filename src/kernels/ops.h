@@ -312,11 +312,13 @@ void WeightedReduce(ExecContext& ctx, const WeightedReduceArgs& args);
 
 // KV rows live in paged caches: a cache is a Mat [num_blocks * block_size, width]; block b holds
 // rows [b * block_size, (b + 1) * block_size). cache[rows[t]] = x[t] (converted to the cache's
-// dtype); a negative row is skipped.
+// dtype); a negative row is skipped. MLA's cache may be fp8, [rows, LatentRow::bytes()]
+// (kernels/latent_row.h); GPUs write that one in PrepareLatents alone.
 struct KvWriteArgs {
   Mat x;                          // [T, width] act
   std::span<const int64_t> rows;  // T
   Mat cache;
+  int64_t latent_dim = 0;  // of an fp8 cache: the columns of x that become e4m3
 };
 void KvWrite(ExecContext& ctx, const KvWriteArgs& args);
 
@@ -352,7 +354,7 @@ struct PrepareLatentsArgs {
   std::span<const Position> positions;  // T
   Mat table;                            // [max_position, rope_dim] float32, as for Rope
   std::span<const int64_t> rows;        // T, of the cache
-  Mat cache;                            // [cache rows, latent_dim + rope_dim]
+  Mat cache;                            // [cache rows, latent_dim + rope_dim], or fp8
 };
 void PrepareLatents(ExecContext& ctx, const PrepareLatentsArgs& args);
 void PrepareLatentsInSteps(ExecContext& ctx, const PrepareLatentsArgs& args);
@@ -393,7 +395,7 @@ void Attention(ExecContext& ctx, const AttentionArgs& args);
 struct MlaAttentionArgs {
   AttentionBatch batch;
   Mat q;      // [T, num_heads * (latent_dim + rope_dim)] act: each head latent part, then rope part
-  Mat cache;  // [rows, latent_dim + rope_dim] float32 or bfloat16
+  Mat cache;  // [rows, latent_dim + rope_dim] float32 or bfloat16; or fp8, rows as in LatentRow
   int64_t num_heads = 0;
   int64_t latent_dim = 0;
   int64_t rope_dim = 0;

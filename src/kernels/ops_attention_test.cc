@@ -120,11 +120,15 @@ TEST(OpsAttention, MlaAgreesWithRef) {
   for (const Backend* backend : VectorBackends()) {
     for (const int64_t num_heads : {1, 4, 16, 24}) {
       for (const auto& [latent, rope] : {std::pair<int64_t, int64_t>{512, 64}, {64, 16}, {40, 8}}) {
-        for (const DType dtype : kActs) {
+        for (const auto& [dtype, is_fp8] : {std::pair(DType::kF32, false),
+                                            {DType::kBF16, false},
+                                            {DType::kF32, true},
+                                            {DType::kBF16, true}}) {
           Random random(num_heads);
           const Batch batch({{3, 3}, {1, 100}, {9, 70}}, 16, random);
-          TestMat cache(dtype, batch.cache_rows, latent + rope, 4);
-          batch.FillCache(cache, random);
+          TestMat plain(dtype, batch.cache_rows, latent + rope, 4);
+          batch.FillCache(plain, random);
+          const TestMat cache = is_fp8 ? Fp8Latents(plain, latent) : plain;
           TestMat q(dtype, batch.num_rows(), num_heads * (latent + rope), 4);
           q.Fill(random);
           TestMat want(dtype, batch.num_rows(), num_heads * latent, 3);
@@ -143,10 +147,46 @@ TEST(OpsAttention, MlaAgreesWithRef) {
           args.out = got.view();
           TestContext context(backend, 2);
           MlaAttention(context.ctx(), args);
-          ExpectNear(got, want, fmt::format("{} mla {} heads", backend->name, num_heads), 3e-6f);
+          ExpectNear(
+              got, want,
+              fmt::format("{} mla {} heads{}", backend->name, num_heads, is_fp8 ? ", fp8" : ""),
+              3e-6f);
         }
       }
     }
+  }
+}
+
+// What fp8 costs: latents are off by 1/16 at most, and as the errors of a row and of positions are
+// independent, scores and sums by far less.
+TEST(OpsAttention, Fp8LatentsAreNearTheirOwn) {
+  constexpr int64_t kLatent = 512;
+  constexpr int64_t kRope = 64;
+  for (const Backend* backend : AvailableBackends()) {
+    Random random(3);
+    const Batch batch({{1, 200}, {4, 70}}, 16, random);
+    TestMat plain(DType::kBF16, batch.cache_rows, kLatent + kRope);
+    batch.FillCache(plain, random);
+    const TestMat fp8 = Fp8Latents(plain, kLatent);
+    TestMat q(DType::kBF16, batch.num_rows(), 16 * (kLatent + kRope));
+    q.Fill(random);
+    TestMat want(DType::kF32, batch.num_rows(), 16 * kLatent);
+    TestMat got(want);
+    TestContext context(backend);
+    MlaAttention(context.ctx(), {batch.view(), q.view(), plain.view(), 16, kLatent, kRope,
+                                 1.0f / 24.0f, want.view()});
+    MlaAttention(context.ctx(), {batch.view(), q.view(), fp8.view(), 16, kLatent, kRope,
+                                 1.0f / 24.0f, got.view()});
+    double difference = 0;
+    double norm = 0;
+    for (int64_t r = 0; r < batch.num_rows(); ++r) {
+      for (int64_t c = 0; c < want.view().cols; ++c) {
+        difference += std::pow(got.At(r, c) - want.At(r, c), 2);
+        norm += std::pow(want.At(r, c), 2);
+      }
+    }
+    EXPECT_LT(std::sqrt(difference / norm), 0.05) << backend->name;
+    EXPECT_GT(difference, 0) << backend->name;
   }
 }
 

@@ -241,6 +241,29 @@ TEST(OpsRows, KvWriteAgreesWithRef) {
   }
 }
 
+TEST(OpsRows, KvWriteOfFp8LatentsAgreesWithRef) {
+  constexpr LatentRow kLayout = {200, 24};
+  for (const Backend* backend : VectorBackends()) {
+    for (const DType act : kActs) {
+      Random random(3);
+      TestMat x(act, 9, 224, 2);
+      x.Fill(random);
+      const std::vector<int64_t> places = {7, -1, 19, 0, 1, 2, 13, 5, 4};
+      TestMat want(DType::kF8E4M3, 20, kLayout.bytes(), 16);
+      TestMat got(want);
+      TestContext ref(&RefBackend());
+      KvWrite(ref.ctx(), {x.view(), places, want.view(), kLayout.latent_dim});
+      TestContext context(backend, 2);
+      KvWrite(context.ctx(), {x.view(), places, got.view(), kLayout.latent_dim});
+      for (int64_t r = 0; r < 20; ++r) ExpectSameRow(got, r, want, r, "kv_write");
+      EXPECT_TRUE(got.Untouched());
+      std::vector<float> row(224);
+      LoadLatentRow(kLayout, got.view().RowBytes(19), row.data());
+      for (int64_t c = 0; c < 224; ++c) ASSERT_NEAR(row[c], x.At(2, c), 0.3f) << c;
+    }
+  }
+}
+
 TEST(OpsRows, RowsAreInvariant) {
   for (const Backend* backend : AvailableBackends()) {
     for (const DType act : kActs) {

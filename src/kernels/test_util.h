@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/latent_row.h"
 #include "kernels/ops.h"
 
 namespace moebius::kernels {
@@ -172,6 +173,24 @@ class TestContext {
   Resources& resources_;
   ExecContext ctx_;
 };
+
+// MLA's cache in fp8, of rows [latent | rope]; and its rows in float32.
+inline TestMat Fp8Latents(const TestMat& rows, int64_t latent_dim) {
+  const Mat& from = rows.view();
+  const LatentRow layout = {latent_dim, from.cols - latent_dim};
+  TestMat cache(DType::kF8E4M3, from.rows, layout.bytes());
+  for (int64_t r = 0; r < from.rows; ++r) {
+    StoreLatentRow(layout, from.RowBytes(r), from.dtype, cache.view().RowBytes(r));
+  }
+  return cache;
+}
+inline TestMat WidenedLatents(const TestMat& cache, int64_t latent_dim, int64_t rope_dim) {
+  TestMat rows(DType::kF32, cache.view().rows, latent_dim + rope_dim);
+  for (int64_t r = 0; r < rows.view().rows; ++r) {
+    LoadLatentRow({latent_dim, rope_dim}, cache.view().RowBytes(r), rows.view().Row<float>(r));
+  }
+  return rows;
+}
 
 // The back ends that are compared with the reference.
 inline std::vector<const Backend*> VectorBackends() {

@@ -24,7 +24,8 @@
 namespace moebius::model {
 
 struct DecoderOptions {
-  DType act = DType::kF32;                    // of activations and KV: float32 or bfloat16
+  DType act = DType::kF32;                    // float32 or bfloat16, and so KV, but for:
+  bool fp8_latents = false;                   // what MLA caches; no other family has it
   std::optional<moe::RoutingSpec> routing;    // instead of the router's choice
   const kernels::Backend* backend = nullptr;  // that will run it; never null
   Shard shard;                                // checked

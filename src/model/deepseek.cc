@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "kernels/latent_row.h"
 #include "model/families.h"
 #include "model/rope.h"
 
@@ -70,7 +71,10 @@ class Deepseek final : public DecoderModel {
 
  protected:
   KvLayerSpec KvSpec() const override {
-    return {.width_k = config_.attention.kv_lora_rank + config_.attention.qk_rope_head_dim};
+    const kernels::LatentRow row = {config_.attention.kv_lora_rank,
+                                    config_.attention.qk_rope_head_dim};
+    if (options_.fp8_latents) return {.width_k = row.bytes(), .dtype = DType::kF8E4M3};
+    return {.width_k = row.latent_dim + row.rope_dim, .dtype = options_.act};
   }
 
   // x += attention(norm(x)); x += mlp(norm(x)).

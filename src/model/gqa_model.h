@@ -26,7 +26,7 @@ class GqaModel : public DecoderModel {
 
   KvLayerSpec KvSpec() const override {
     const int64_t width = attention_.num_kv_heads * attention_.head_dim;
-    return {.width_k = width, .width_v = width};
+    return {.width_k = width, .width_v = width, .dtype = options_.act};
   }
   void ReserveAttention(Arena& arena, int64_t rows) const override {
     ReserveGqa(arena, rows, options_.act, attention_, config_.attention.num_heads);

@@ -67,8 +67,7 @@ Result<Inspection> InspectModel(const LoadOptions& options) {
   inspection.active_params = ActiveParams(inspection);
   inspection.packed_bytes = open.plan->packed_bytes();
   for (const KvLayerSpec& layer : open.model->KvLayers()) {
-    inspection.kv_bytes_per_token +=
-        (layer.width_k + layer.width_v) * static_cast<int64_t>(SizeOf(inspection.activations));
+    inspection.kv_bytes_per_token += layer.bytes();
   }
   if (open.checkpoint == nullptr) return inspection;
   AddFiles(*open.checkpoint, inspection);

@@ -91,6 +91,12 @@ Result<DTypeChoice> ParseDTypeChoice(const std::string& name) {
   return ParseNamed("--dtype", name, kNames);
 }
 
+Result<KvCacheDType> ParseKvCacheDType(const std::string& name) {
+  static constexpr Named<KvCacheDType> kNames[] = {{"auto", KvCacheDType::kAuto},
+                                                   {"fp8", KvCacheDType::kFp8}};
+  return ParseNamed("--kv-cache-dtype", name, kNames);
+}
+
 Result<LoadFormat> ParseLoadFormat(const std::string& name) {
   static constexpr Named<LoadFormat> kNames[] = {{"auto", LoadFormat::kAuto},
                                                  {"dummy", LoadFormat::kDummy}};
@@ -111,6 +117,14 @@ DType ActivationsOf(DTypeChoice choice, const ModelConfig& config) {
 
 Result<ModelConfig> LoadConfig(const LoadOptions& options) {
   MOEBIUS_ASSIGN(ModelConfig config, LoadModelConfig(options.folder, options.hf_overrides));
+  if (options.kv_cache_dtype == KvCacheDType::kFp8 &&
+      config.attention.kind != AttentionKind::kMla) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "--kv-cache-dtype is 'fp8', expected auto for a model of kind {}: only MLA's "
+                     "latents are kept in fp8, the keys and values of heads have the dtype of "
+                     "activations (--dtype)",
+                     config.model_type);
+  }
   if (options.moe_mode == MoeMode::kDense) {
     config.moe.top_k = config.moe.num_experts;
     config.moe.num_top_groups = config.moe.num_groups;
@@ -154,6 +168,7 @@ Result<OpenModel> OpenModel::Open(const LoadOptions& options) {
   }
   DecoderOptions decoder;
   decoder.act = ActivationsOf(options.dtype, config);
+  decoder.fp8_latents = options.kv_cache_dtype == KvCacheDType::kFp8;
   MOEBIUS_ASSIGN(decoder.shard, CheckShard(config, options.shard));
   decoder.routing = options.routing;
   decoder.backend = options.backend != nullptr ? options.backend : &kernels::RefBackend();

@@ -22,6 +22,10 @@ enum class DTypeChoice {
   kFloat32,
   kBFloat16,
 };
+enum class KvCacheDType {
+  kAuto,  // as activations
+  kFp8,   // e4m3 latents with scales (kernels/latent_row.h): MLA alone
+};
 enum class LoadFormat {
   kAuto,   // the folder's safetensors
   kDummy,  // random weights of the right shapes: the folder needs config.json alone
@@ -38,6 +42,7 @@ enum class MoeMode {
 struct LoadOptions {
   std::string folder;
   DTypeChoice dtype = DTypeChoice::kAuto;  // of activations and KV
+  KvCacheDType kv_cache_dtype = KvCacheDType::kAuto;
   LoadFormat load_format = LoadFormat::kAuto;
   std::optional<moe::RoutingSpec> routing;  // kDummy only: experts are drawn from a distribution
   std::string hf_overrides;                 // a JSON object merged into config.json
@@ -49,9 +54,10 @@ struct LoadOptions {
   bool show_progress = true;  // base/progress.h; of many ranks one is enough
 };
 
-// The names that flags take: "auto", "float32", "bfloat16"; "auto", "dummy"; "sparse", "dense".
-// kInvalidArgument lists them.
+// The names that flags take: "auto", "float32", "bfloat16"; "auto", "fp8"; "auto", "dummy";
+// "sparse", "dense". kInvalidArgument lists them.
 Result<DTypeChoice> ParseDTypeChoice(const std::string& name);
+Result<KvCacheDType> ParseKvCacheDType(const std::string& name);
 Result<LoadFormat> ParseLoadFormat(const std::string& name);
 Result<MoeMode> ParseMoeMode(const std::string& name);
 
@@ -65,6 +71,7 @@ DType ActivationsOf(DTypeChoice choice, const ModelConfig& config);
 Result<std::unique_ptr<Model>> LoadModel(const LoadOptions& options, platform::ThreadPool& pool);
 
 // The configuration LoadModel would use, before the checkpoint's files are looked at.
+// kInvalidArgument where the KV cache that was asked for is not this model's.
 Result<ModelConfig> LoadConfig(const LoadOptions& options);
 
 }  // namespace moebius::model

@@ -97,6 +97,14 @@ TEST(LoadModel, NamesWhatIsWrong) {
   options = whole.options();
   options.routing = moe::RoutingSpec{};
   EXPECT_HAS(LoadMessage(options), "--routing needs --load-format dummy");
+  options = whole.options();
+  options.kv_cache_dtype = KvCacheDType::kFp8;
+  EXPECT_EQ(LoadMessage(options), "accepted");
+  options.folder = MOEBIUS_SOURCE_DIR "/tests/golden/qwen3_dense";
+  EXPECT_HAS(LoadMessage(options),
+             "--kv-cache-dtype is 'fp8', expected auto for a model of kind qwen3: only MLA's");
+  EXPECT_HAS(ParseKvCacheDType("int4").error().message(),
+             "--kv-cache-dtype is 'int4', expected one of auto, fp8");
   EXPECT_HAS(ParseDTypeChoice("fp4").error().message(),
              "--dtype is 'fp4', expected one of auto, float32, bfloat16");
 }

@@ -29,8 +29,11 @@ struct ModelConfig;
 
 // What one token of KV needs in one layer: one or two caches (K and V; MLA: the latent alone).
 struct KvLayerSpec {
-  int64_t width_k = 0;  // elements a token
-  int64_t width_v = 0;  // 0: none
+  int64_t width_k = 0;        // elements a token
+  int64_t width_v = 0;        // 0: none
+  DType dtype = DType::kF32;  // of both; fp8: bytes of a LatentRow (kernels/latent_row.h)
+
+  int64_t bytes() const { return (width_k + width_v) * static_cast<int64_t>(SizeOf(dtype)); }
 };
 
 // Where a forward pass spends its time: seconds, by the clock of the device thread. What is neither
@@ -118,7 +121,7 @@ class Model {
 
   virtual const ModelConfig& config() const = 0;
 
-  // The dtype of activations and KV caches: float32 or bfloat16.
+  // The dtype of activations: float32 or bfloat16.
   virtual DType activations() const { return DType::kF32; }
 
   // Whose memory and layout the weights have.
@@ -133,8 +136,7 @@ class Model {
   // This rank's layers in order, its KV heads; with an MTP layer it comes last.
   virtual std::vector<KvLayerSpec> KvLayers() const = 0;
 
-  // Caches for KvLayers(), [num_blocks * block_size, width] each, of the activation dtype; they
-  // outlive the model's use.
+  // Caches for KvLayers(), [num_blocks * block_size, width] each; they outlive the model's use.
   struct KvLayer {
     Mat k;
     Mat v;

@@ -104,6 +104,19 @@ TEST(Shard, ForcedRoutingAndTheDenseTwinToo) {
   ShardCase(options).ExpectSameBits({.tp = 2, .dp = 2});
 }
 
+// Every rank of a TP group has all latents in its cache, of the same bits.
+TEST(Shard, Fp8LatentsToo) {
+  LoadOptions options;
+  options.folder = MOEBIUS_SOURCE_DIR "/tests/golden/deepseek_v3";
+  options.backend = kernels::AvailableBackends().front();
+  options.kv_cache_dtype = KvCacheDType::kFp8;
+  const ShardCase shown(options);
+  for (const GroupLayout& layout :
+       {GroupLayout{.tp = 2}, GroupLayout{.dp = 2, .ep = true}, GroupLayout{.pp = 2}}) {
+    if (shown.Allows(layout)) shown.ExpectSameBits(layout);
+  }
+}
+
 // Bytes of what a rank would load; its peers need not be there to know.
 size_t BytesOf(LoadOptions options, const Shard& shard) {
   options.shard = shard;

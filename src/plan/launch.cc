@@ -91,7 +91,7 @@ void AddEngine(const PlanInput& input, const Estimate& estimate, Command& comman
     }
   }
   if (config.enable_dbo) command.Add("--enable-dbo");
-  if (input.kv_element_bytes == 1) command.Add("--kv-cache-dtype", "fp8");
+  if (input.kv_element_bytes < 2) command.Add("--kv-cache-dtype", "fp8");
   command.Add("--gpu-memory-utilization", fmt::format("{:g}", input.gpu_memory_utilization));
   command.Add("--max-model-len", input.isl + input.osl);
   command.Add("--max-num-seqs", estimate.requests_per_rank);
@@ -159,7 +159,11 @@ std::vector<std::string> VllmCommands(const PlanInput& input, const Estimate& es
 
 Launch LaunchCommands(const PlanInput& input, const Estimate& estimate) {
   const ParallelConfig& config = estimate.layout.config;
-  if (config.decode_context_parallel_size > 1) return {{}, VllmCommands(input, estimate)};
+  // Of an fp8 cache we have MLA's latents alone.
+  const bool refused = input.kv_element_bytes < 2 && !input.model.numbers.mla;
+  if (refused || config.decode_context_parallel_size > 1) {
+    return {{}, VllmCommands(input, estimate)};
+  }
   Command ours("moebius serve " + ServedModel(input));
   AddSizes(config, ours);
   if (estimate.layout.exchanges) ours.Add("--all2all-backend", layout::BackendName(config));

@@ -153,7 +153,7 @@ const ShareTable& ExpertsTable(const Device& device) {
 // Decoding attention reads its cache in fp8 products where the device is new enough for fp4 too:
 // Hopper's kernels widen an fp8 cache to bf16 first.
 double DecodePeak(const Device& device, double kv_element_bytes) {
-  const bool fp8 = kv_element_bytes <= 1 && device.fp4_flops > 0;
+  const bool fp8 = kv_element_bytes < 2 && device.fp4_flops > 0;
   return fp8 ? device.fp8_flops : device.bf16_flops;
 }
 

@@ -62,7 +62,7 @@ Section Head(const PlanReport& report) {
            : fmt::format("{} requests in flight",
                          report.question.concurrency.value_or(kLatencyConcurrency));
   std::string load =
-      fmt::format("load    {} of {} + {} tokens; {:.0f} % of memory; KV of {:g} byte{}", requests,
+      fmt::format("load    {} of {} + {} tokens; {:.0f} % of memory; KV of {:.3g} byte{}", requests,
                   input.isl, input.osl, input.gpu_memory_utilization * 100, input.kv_element_bytes,
                   input.kv_element_bytes == 1 ? "" : "s");
   load += Routing(input);

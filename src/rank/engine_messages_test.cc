@@ -30,6 +30,7 @@ TEST(EngineMessages, Start) {
   RankOptions& options = message.options;
   options.load.folder = "/models/a b";
   options.load.dtype = model::DTypeChoice::kFloat32;
+  options.load.kv_cache_dtype = model::KvCacheDType::kFp8;
   options.load.load_format = model::LoadFormat::kDummy;
   options.load.routing = moe::RoutingSpec{1.25};
   options.load.hf_overrides = R"({"a": 1})";
@@ -72,6 +73,7 @@ TEST(EngineMessages, Start) {
   EXPECT_EQ(back.log_level, LogLevel::kError);
   EXPECT_EQ(back.options.load.folder, options.load.folder);
   EXPECT_EQ(back.options.load.dtype, options.load.dtype);
+  EXPECT_EQ(back.options.load.kv_cache_dtype, options.load.kv_cache_dtype);
   EXPECT_EQ(back.options.load.load_format, options.load.load_format);
   ASSERT_TRUE(back.options.load.routing);
   EXPECT_EQ(back.options.load.routing->zipf_exponent, 1.25);

@@ -31,6 +31,7 @@ Status SetEnum(const char* field, Number number, Enum last, Enum* value) {
 void Put(const model::LoadOptions& from, proto::LoadOptions* to) {
   to->set_folder(from.folder);
   to->set_dtype(static_cast<int>(from.dtype));
+  to->set_kv_cache_dtype(static_cast<int>(from.kv_cache_dtype));
   to->set_load_format(static_cast<int>(from.load_format));
   if (from.routing) to->set_zipf_exponent(from.routing->zipf_exponent);
   to->set_hf_overrides(from.hf_overrides);
@@ -42,6 +43,8 @@ void Put(const model::LoadOptions& from, proto::LoadOptions* to) {
 Status Take(const proto::LoadOptions& from, model::LoadOptions* to) {
   to->folder = from.folder();
   MOEBIUS_TRY(SetEnum("dtype", from.dtype(), model::DTypeChoice::kBFloat16, &to->dtype));
+  MOEBIUS_TRY(SetEnum("kv_cache_dtype", from.kv_cache_dtype(), model::KvCacheDType::kFp8,
+                      &to->kv_cache_dtype));
   MOEBIUS_TRY(
       SetEnum("load_format", from.load_format(), model::LoadFormat::kDummy, &to->load_format));
   MOEBIUS_TRY(SetEnum("moe_mode", from.moe_mode(), model::MoeMode::kDense, &to->moe_mode));

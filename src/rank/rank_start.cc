@@ -140,8 +140,7 @@ Result<StartedRank> TryStart(Links& links, const RankOptions& options) {
     if (all[r].expert.bytes > mine.expert.bytes) mine.expert = all[r].expert;
   }
 
-  const uint64_t block_bytes =
-      engine::KvBlockBytes(model->KvLayers(), model->activations(), options.engine.block_size);
+  const uint64_t block_bytes = engine::KvBlockBytes(model->KvLayers(), options.engine.block_size);
   links.control().SetMemory(rank,
                             {.weight_bytes = static_cast<int64_t>(model->weight_bytes()),
                              .workspace_bytes = static_cast<int64_t>(plan.workspace_bytes),

@@ -60,6 +60,7 @@ Snapshot MakeSnapshot() {
   Snapshot snapshot;
   snapshot.model_name = "a \"quoted\" name";
   snapshot.model = {.dtype = "bfloat16",
+                    .kv_cache_dtype = "fp8",
                     .architecture = "DeepseekV3ForCausalLM",
                     .weight_bytes = 42,
                     .num_layers = 7,
@@ -132,7 +133,7 @@ TEST(Metrics, EngineCountersHaveTheNamesThatDashboardsKnow) {
   EXPECT_EQ(value("vllm:time_to_first_token_seconds_bucket", "le=\"0.1\""), "2");
   EXPECT_EQ(value("vllm:time_to_first_token_seconds_count"), "3");
   EXPECT_EQ(value("vllm:cache_config_info",
-                  "block_size=\"16\",num_gpu_blocks=\"200\",cache_dtype=\"bfloat16\","
+                  "block_size=\"16\",num_gpu_blocks=\"200\",cache_dtype=\"fp8\","
                   "gpu_memory_utilization=\"0.9\",enable_prefix_caching=\"True\""),
             "1");
   EXPECT_EQ(value("moebius:step_seconds_bucket", "part=\"device\",le=\"0.005\""), "1");

@@ -29,7 +29,7 @@ void AppendGauges(const Snapshot& snapshot, MetricsText& text) {
   text.Sample(1,
               {{"block_size", block_size},
                {"num_gpu_blocks", num_blocks},
-               {"cache_dtype", snapshot.model.dtype},
+               {"cache_dtype", snapshot.model.kv_cache_dtype},
                {"gpu_memory_utilization", share},
                {"enable_prefix_caching", snapshot.model.enable_prefix_caching ? "True" : "False"}});
 }

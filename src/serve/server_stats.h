@@ -18,7 +18,8 @@ namespace moebius::serve {
 
 // What the program knows of the model and its engine; the server adds nothing to it.
 struct ModelFacts {
-  std::string dtype;  // of activations and KV
+  std::string dtype;  // of activations
+  std::string kv_cache_dtype;
   std::string architecture;
   uint64_t weight_bytes = 0;  // packed
   int64_t num_layers = 0;

@@ -32,7 +32,7 @@ AttentionWorkers WorkersOf(const model::Model& model, const ModelRunnerOptions& 
   AttentionWorkers workers;
   workers.num_sms = num_sms;
   workers.shape.mla = mla;
-  workers.shape.act = options.activations;
+  workers.shape.act = model.activations();
   const int64_t parts = model.num_head_parts();
   workers.shape.num_heads = static_cast<int>(attention.num_heads / parts);
   workers.shape.num_kv_heads =
@@ -200,8 +200,8 @@ Status CudaRunner::GrowDraws(size_t num_bytes) {
 Status CudaRunner::AllocateKv() {
   const int64_t num_rows = options_.num_blocks * options_.block_size;
   const std::vector<model::KvLayerSpec> layers = model_->KvLayers();
-  MOEBIUS_ASSIGN(kv_, DeviceMemory::Allocate(KvCacheBytes(layers, options_.activations, num_rows)));
-  model_->BindKv(LayOutKv(kv_.data(), layers, options_.activations, num_rows));
+  MOEBIUS_ASSIGN(kv_, DeviceMemory::Allocate(KvCacheBytes(layers, num_rows)));
+  model_->BindKv(LayOutKv(kv_.data(), layers, num_rows));
   return {};
 }
 

@@ -5,6 +5,7 @@
 
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/latent_row.h"
 
 namespace moebius::kernels::cpu {
 namespace {
@@ -15,6 +16,7 @@ struct AttentionScratch {
   float* q;
   float* out;
   float* scores;
+  float* latents;  // a block's rows of an fp8 cache, in float32
 };
 
 // How the pairs of one key head become tiles: `queries` queries by `heads` heads.
@@ -84,6 +86,25 @@ int64_t FindRows(const AttentionArgs& args, const Pairs& pairs, int64_t begin, i
   return count;
 }
 
+// The rows of a block of an fp8 cache, in float32; `rows` point there afterwards. That cache is
+// latent attention's alone: a row is the key, its first columns the value.
+void Widen(const CpuKernels& cpu, const AttentionArgs& args, int64_t count, float* latents,
+           const void** k_rows, const void** v_rows) {
+  const LatentRow layout = {args.v_head_dim, args.head_dim - args.v_head_dim};
+  for (int64_t j = 0; j < count; ++j) {
+    auto* from = static_cast<std::byte*>(const_cast<void*>(k_rows[j]));
+    float* row = latents + j * args.head_dim;
+    for (int64_t block = 0; block < layout.num_blocks(); ++block) {
+      const int64_t begin = block * LatentRow::kBlock;
+      cpu.widen_e4m3(from + begin, std::min(LatentRow::kBlock, layout.latent_dim - begin),
+                     LoadFloat(from + layout.scales_at(), DType::kF32, block), row + begin);
+    }
+    cpu.convert({from + layout.rope_at(), DType::kBF16}, layout.rope_dim,
+                {row + layout.latent_dim, DType::kF32});
+    k_rows[j] = v_rows[j] = row;
+  }
+}
+
 void RunTile(const CpuKernels& cpu, const AttentionArgs& args, const Pairs& pairs,
              const AttentionScratch& scratch) {
   int64_t first[kAttentionRows];
@@ -110,7 +131,8 @@ void RunTile(const CpuKernels& cpu, const AttentionArgs& args, const Pairs& pair
   tile.q = scratch.q;
   tile.head_dim = args.head_dim;
   tile.v_head_dim = args.v_head_dim;
-  tile.cache_dtype = args.k_cache.dtype;
+  const bool is_fp8 = args.k_cache.dtype == DType::kF8E4M3;
+  tile.cache_dtype = is_fp8 ? DType::kF32 : args.k_cache.dtype;
   tile.first = first;
   tile.last = last;
   tile.scores = scratch.scores;
@@ -125,13 +147,16 @@ void RunTile(const CpuKernels& cpu, const AttentionArgs& args, const Pairs& pair
   tile.count = FindRows(args, pairs, tile.begin, end, k_rows[0], v_rows[0]);
   while (tile.count > 0) {
     const int64_t next = tile.begin + kAttentionBlock;
-    tile.next_count = FindRows(args, pairs, next, end, k_rows[1 - current], v_rows[1 - current]);
+    const int64_t next_count =
+        FindRows(args, pairs, next, end, k_rows[1 - current], v_rows[1 - current]);
+    if (is_fp8) Widen(cpu, args, tile.count, scratch.latents, k_rows[current], v_rows[current]);
+    tile.next_count = is_fp8 ? 0 : next_count;  // rows of bytes are nothing to ask for ahead
     tile.k_rows = k_rows[current];
     tile.v_rows = v_rows[current];
     tile.next_k_rows = k_rows[1 - current];
     cpu.attention_tile(tile);
     tile.begin = next;
-    tile.count = tile.next_count;
+    tile.count = next_count;
     current = 1 - current;
   }
   for (int64_t r = 0; r < tile.rows; ++r) {
@@ -169,6 +194,9 @@ void Attention(ExecContext& ctx, const AttentionArgs& args) {
     scratch[t].out =
         ctx.workspace->Alloc<float>(kAttentionRows * ((args.v_head_dim + 15) / 16 * 16));
     scratch[t].scores = ctx.workspace->Alloc<float>(kAttentionRows * kAttentionBlock);
+    scratch[t].latents = args.k_cache.dtype == DType::kF8E4M3
+                             ? ctx.workspace->Alloc<float>(kAttentionBlock * args.head_dim)
+                             : nullptr;
   }
   ForTasks(ctx, num_tiles * per_tile, CostNs(args), [&](int64_t task, int thread_idx) {
     const int64_t tile = num_tiles - 1 - task / per_tile;  // the last queries see the most: first
@@ -193,7 +221,8 @@ void MlaAttention(ExecContext& ctx, const MlaAttentionArgs& args) {
   plain.batch = args.batch;
   plain.q = args.q;
   plain.k_cache = args.cache;
-  plain.v_cache = args.cache.Cols(0, args.latent_dim);
+  plain.v_cache =
+      args.cache.dtype == DType::kF8E4M3 ? args.cache : args.cache.Cols(0, args.latent_dim);
   plain.num_heads = args.num_heads;
   plain.num_kv_heads = 1;
   plain.head_dim = args.latent_dim + args.rope_dim;

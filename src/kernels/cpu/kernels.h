@@ -102,6 +102,8 @@ struct CpuKernels {
   float (*exp_sum)(const float* x, int64_t n, float shift, float factor, float* out);
   void (*sigmoid)(const float* x, int64_t n, float* out);
 
+  // out = in * scale, of e4m3 codes.
+  void (*widen_e4m3)(const std::byte* in, int64_t n, float scale, float* out);
   void (*attention_tile)(const AttentionTile& tile);
   // out = in / sum.
   void (*attention_finish)(const float* in, float sum, int64_t n, Run out);

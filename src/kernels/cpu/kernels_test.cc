@@ -78,6 +78,22 @@ TEST(CpuKernels, BFloat16RoundsAsTheScalar) {
   }
 }
 
+TEST(CpuKernels, WidensEveryFp8CodeAsTheScalar) {
+  std::vector<std::byte> codes;
+  for (int i = 0; i < 256; ++i) codes.push_back(static_cast<std::byte>(i));
+  for (const Backend* backend : VectorBackends()) {
+    for (const int64_t n : {256, 250, 3}) {
+      std::vector<float> out(257, -7.0f);
+      backend->cpu->widen_e4m3(codes.data() + 256 - n, n, 0.37f, out.data());
+      for (int64_t i = 0; i < n; ++i) {
+        const float want = F8E4M3ToFloat(static_cast<uint8_t>(256 - n + i)) * 0.37f;
+        ASSERT_TRUE(out[i] == want || (std::isnan(out[i]) && std::isnan(want))) << 256 - n + i;
+      }
+      EXPECT_EQ(out[n], -7.0f);
+    }
+  }
+}
+
 TEST(CpuKernels, EveryFp8CodeIsExact) {
   for (const Backend* backend : VectorBackends()) {
     // One panel of 32 inputs: code i at output i % 16, input i / 16; the activations pick an input.

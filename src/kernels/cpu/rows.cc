@@ -1,6 +1,7 @@
 // Operations that work on one row at a time.
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/latent_row.h"
 
 namespace moebius::kernels::cpu {
 namespace {
@@ -63,6 +64,15 @@ void Rope(ExecContext& ctx, const RopeArgs& args) {
 
 void KvWrite(ExecContext& ctx, const KvWriteArgs& args) {
   const CpuKernels& cpu = *ctx.backend->cpu;
+  if (args.cache.dtype == DType::kF8E4M3) {
+    constexpr double kRoundings = 20;  // an element's, in passes over it
+    ForRows(ctx, args.x.rows, RowNs(args.x.cols, kRoundings), [&](int64_t t) {
+      if (args.rows[t] < 0) return;
+      StoreLatentRow({args.latent_dim, args.x.cols - args.latent_dim}, args.x.RowBytes(t),
+                     args.x.dtype, args.cache.RowBytes(args.rows[t]));
+    });
+    return;
+  }
   ForRows(ctx, args.x.rows, RowNs(args.x.cols), [&](int64_t t) {
     if (args.rows[t] < 0) return;
     cpu.convert(RunAt(args.x, t), args.x.cols, RunAt(args.cache, args.rows[t]));

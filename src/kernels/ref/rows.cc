@@ -2,6 +2,7 @@
 #include <cmath>
 #include <vector>
 
+#include "kernels/latent_row.h"
 #include "kernels/ref/ref.h"
 
 namespace moebius::kernels::ref {
@@ -70,6 +71,11 @@ void Rope(ExecContext& /*ctx*/, const RopeArgs& args) {
 void KvWrite(ExecContext& /*ctx*/, const KvWriteArgs& args) {
   for (int64_t t = 0; t < args.x.rows; ++t) {
     if (args.rows[t] < 0) continue;
+    if (args.cache.dtype == DType::kF8E4M3) {
+      StoreLatentRow({args.latent_dim, args.x.cols - args.latent_dim}, args.x.RowBytes(t),
+                     args.x.dtype, args.cache.RowBytes(args.rows[t]));
+      continue;
+    }
     for (int64_t c = 0; c < args.x.cols; ++c) Put(args.cache, args.rows[t], c, Get(args.x, t, c));
   }
 }

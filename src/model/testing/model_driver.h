@@ -29,7 +29,8 @@ class ModelDriver {
     const int64_t rows = num_blocks * kBlockSize;
     std::vector<Model::KvLayer> layers;
     for (const KvLayerSpec& spec : model.KvLayers()) {
-      layers.push_back({MakeCache(rows, spec.width_k), MakeCache(rows, spec.width_v)});
+      layers.push_back(
+          {MakeCache(rows, spec.width_k, spec.dtype), MakeCache(rows, spec.width_v, spec.dtype)});
     }
     model.BindKv(std::move(layers));
     MOEBIUS_CHECK(model.PreparePositions(rows, pool).has_value());
@@ -157,9 +158,8 @@ class ModelDriver {
     ForwardBatch view_;
   };
 
-  Mat MakeCache(int64_t rows, int64_t width) {
+  Mat MakeCache(int64_t rows, int64_t width, DType dtype) {
     if (width == 0) return {};
-    const DType dtype = model_.activations();
     caches_.emplace_back(static_cast<size_t>(rows * width) * SizeOf(dtype), std::byte{0x7f});
     return Mat(caches_.back().data(), dtype, rows, width);
   }

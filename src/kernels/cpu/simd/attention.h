@@ -206,7 +206,23 @@ inline void AttentionFinish(const float* in, float sum, int64_t n, Run out) {
   });
 }
 
+// The one magnitude above 448 is the code of NaN.
+inline Vec WidenFp8(Vec x, float scale) {
+  const Vec magnitude = Max(x, Sub(Zero(), x));
+  const Vec nan = WhereNotLess(magnitude, Set(1.875f), Set(__builtin_nanf("")));
+  return Add(Mul(x, Set(scale * 256)), nan);
+}
+inline void WidenE4m3(const std::byte* in, int64_t n, float scale, float* out) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) Store(out + i, WidenFp8(LoadFp8(in + i), scale));
+  if (i == n) return;
+  std::byte rest[kLanes] = {};
+  for (int64_t j = i; j < n; ++j) rest[j - i] = in[j];
+  StoreN(out + i, WidenFp8(LoadFp8(rest), scale), n - i);
+}
+
 inline void FillAttention(CpuKernels& kernels) {
+  kernels.widen_e4m3 = WidenE4m3;
   kernels.attention_tile = RunAttentionTile;
   kernels.attention_finish = AttentionFinish;
 }

@@ -102,6 +102,13 @@ inline void Fp8ToHalf(const std::byte* in, uint16_t* out) {
   _mm256_store_si256(lines + 2, _mm512_extracti64x4_epi64(half_even, 1));
   _mm256_store_si256(lines + 3, _mm512_extracti64x4_epi64(half_odd, 1));
 }
+// 16 bytes of e4m3, likewise times 2^-8.
+inline Vec LoadFp8(const std::byte* p) {
+  const __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  const __m256i half = _mm256_and_si256(_mm256_srai_epi16(_mm256_slli_epi16(wide, 8), 1),
+                                        _mm256_set1_epi16(static_cast<int16_t>(0xbf80)));
+  return _mm512_cvtph_ps(half);
+}
 
 #else
 
@@ -220,6 +227,13 @@ inline void Fp8ToHalf(const std::byte* in, uint16_t* out) {
     _mm256_store_si256(lines + 2 * line, _mm256_and_si256(_mm256_srai_epi16(even, 1), mask));
     _mm256_store_si256(lines + 2 * line + 1, _mm256_and_si256(_mm256_srai_epi16(odd, 1), mask));
   }
+}
+inline Vec LoadFp8(const std::byte* p) {
+  const __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  const __m256i half = _mm256_and_si256(_mm256_srai_epi16(_mm256_slli_epi16(wide, 8), 1),
+                                        _mm256_set1_epi16(static_cast<int16_t>(0xbf80)));
+  return {_mm256_cvtph_ps(_mm256_castsi256_si128(half)),
+          _mm256_cvtph_ps(_mm256_extracti128_si256(half, 1))};
 }
 
 #endif

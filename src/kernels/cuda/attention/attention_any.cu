@@ -1,14 +1,33 @@
 // Attention of any shape: a warp a (query, head), position after position. For tests of whole
 // models and widths that no tuned kernel takes.
+#include <cuda_fp8.h>
 #include <cuda_runtime.h>
 
 #include <type_traits>
 
 #include "kernels/cuda/attention/gqa.h"
 #include "kernels/cuda/rows/access.cuh"
+#include "kernels/latent_row.h"
 
 namespace moebius::kernels::cuda {
 namespace {
+
+// Element d of a head in a cached row. An fp8 row is latent attention's: one head, whose first
+// columns, the latents, are the value.
+template <typename Cache>
+__device__ float CachedElement(const GqaShape& /*s*/, const Cache* head, int d) {
+  return LoadElement(head + d);
+}
+__device__ float CachedElement(const GqaShape& s, const __nv_fp8_e4m3* row, int d) {
+  const LatentRow layout = {s.v_head_dim, s.head_dim - s.v_head_dim};
+  const auto* bytes = reinterpret_cast<const uint8_t*>(row);
+  if (d >= s.v_head_dim) {
+    return LoadElement(reinterpret_cast<const __nv_bfloat16*>(bytes + layout.rope_at()) + d -
+                       s.v_head_dim);
+  }
+  const auto* scales = reinterpret_cast<const float*>(bytes + layout.scales_at());
+  return static_cast<float>(row[d]) * scales[d / LatentRow::kBlock];
+}
 
 // kCount x 32 columns at most.
 template <int kCount, typename T, typename Cache>
@@ -44,7 +63,7 @@ __global__ void __launch_bounds__(128)
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
       const int d = lane + 32 * i;
-      if (d < s.head_dim) dot = fmaf(q[i], LoadElement(key + d), dot);
+      if (d < s.head_dim) dot = fmaf(q[i], CachedElement(s, key, d), dot);
     }
     const float score = WarpSum(dot) * s.scale;
     const float next = fmaxf(top, score);
@@ -57,7 +76,7 @@ __global__ void __launch_bounds__(128)
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
       const int d = lane + 32 * i;
-      if (d < s.v_head_dim) sum[i] = sum[i] * factor + weight * LoadElement(value + d);
+      if (d < s.v_head_dim) sum[i] = sum[i] * factor + weight * CachedElement(s, value, d);
     }
   }
   T* out = static_cast<T*>(s.out) + (int64_t{item.row} * s.num_heads + head) * s.v_head_dim;
@@ -77,7 +96,7 @@ int LaunchAttentionAny(const AttentionAnyArgs& args, CUstream_st* stream) {
   if (widest > 1024 || s.num_kv_heads < 1 || s.num_heads % s.num_kv_heads != 0) {
     return cudaErrorInvalidValue;
   }
-  const bool known = WithElements(args.dtype, args.cache_dtype, [&](auto* type, auto* cache) {
+  const auto launch = [&](auto* type, auto* cache) {
     using T = std::remove_pointer_t<decltype(type)>;
     using Cache = std::remove_pointer_t<decltype(cache)>;
     auto* kernel = widest <= 128   ? AnyKernel<4, T, Cache>
@@ -86,7 +105,12 @@ int LaunchAttentionAny(const AttentionAnyArgs& args, CUstream_st* stream) {
     const int64_t warps = args.num_items * s.num_heads;
     kernel<<<static_cast<unsigned>((warps + 3) / 4), 128, 0, stream>>>(s, args.items,
                                                                        args.num_items);
-  });
+  };
+  const bool known = args.cache_dtype != DType::kF8E4M3
+                         ? WithElements(args.dtype, args.cache_dtype, launch)
+                         : WithElement(args.dtype, [&](auto* type) {
+                             launch(type, static_cast<__nv_fp8_e4m3*>(nullptr));
+                           });
   return known ? cudaGetLastError() : cudaErrorInvalidValue;
 }
 

@@ -1,8 +1,8 @@
 // Grouped-query attention over paged caches, decode and prefill in one launch. Two forms: on the
 // tensor cores (bfloat16, equal head widths of 64, 128 or 256), and one for any width and dtype,
-// slow, which also serves MLA with a float32 cache. A launch allocates nothing, waits for nothing
-// and may be captured in a graph; arguments are device pointers. The device thread of a rank calls
-// it.
+// slow, which also serves MLA where its own kernel does not. A launch allocates nothing, waits for
+// nothing and may be captured in a graph; arguments are device pointers. The device thread of a
+// rank calls it.
 #pragma once
 
 #include <cstddef>
@@ -22,7 +22,7 @@ struct GqaShape {
   const void* v_cache = nullptr;  // [cache rows, num_kv_heads * v_head_dim]
   void* out = nullptr;            // [rows, num_heads * v_head_dim], the dtype of q
   int64_t q_stride = 0;           // elements between rows of q; 0: they follow each other
-  int64_t k_stride = 0;           // elements between cache rows
+  int64_t k_stride = 0;           // elements between cache rows (fp8: bytes)
   int64_t v_stride = 0;
   int num_heads = 0;
   int num_kv_heads = 0;
@@ -74,7 +74,8 @@ struct GqaArgs {
 int LaunchGqa(const GqaArgs& args, CUstream_st* stream);
 
 // Any widths up to 1024, float32 or bfloat16 (q and out one dtype, both caches one dtype); a warp a
-// (query, head).
+// (query, head). An fp8 cache (kernels/latent_row.h) is keys and values of one head, its latents
+// v_head_dim wide.
 struct AttentionAnyArgs {
   GqaShape shape;
   DType dtype = DType::kBF16;

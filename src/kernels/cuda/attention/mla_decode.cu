@@ -9,16 +9,18 @@
 //
 // so that the tensor cores have one group's product while the other group is in its softmax. Both
 // follow one chain of running maxima: m0 after tile 0 (left), m1 after tile 1 (right). A third
-// warpgroup feeds tiles: each is loaded as two groups of columns with barriers of their own, given
-// back as soon as their one last reader is done. (Measured and dropped: clusters of two blocks that
-// load each tile once by multicast lose a third, each waiting for the other's release; asking the
-// L2 cache for tiles ahead changes nothing.)
+// warpgroup feeds tiles, of an fp8 cache widened to bfloat16: each is loaded as two groups of
+// columns with barriers of their own, given back as soon as their one last reader is done.
+// (Measured and dropped: clusters of two blocks that load each tile once by multicast lose a third,
+// each waiting for the other's release; asking the L2 cache for tiles ahead changes nothing.)
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
 #include "kernels/cuda/attention/combine.h"
 #include "kernels/cuda/attention/hopper.cuh"
 #include "kernels/cuda/attention/mla_decode.h"
+#include "kernels/cuda/attention/mla_load.cuh"
+#include "kernels/cuda/attention/mla_load_fp8.cuh"
 #include "kernels/cuda/attention/tensor_map.h"
 #include "kernels/cuda/attention/wgmma.cuh"
 #include "kernels/cuda/launch.cuh"
@@ -26,9 +28,14 @@
 namespace moebius::kernels::cuda {
 namespace {
 
-constexpr int kColumn = 64 * 64 * 2;  // bytes of 64 rows x 64 columns of bfloat16
-constexpr int kColumns = 9;           // 8 latent, 1 rope
 constexpr int kThreads = 384;
+
+// How tiles come to shared memory.
+enum class Tiles {
+  kWhole,   // a box a tile and half its columns, bfloat16
+  kPieces,  // a box a block of the cache and column
+  kFp8,     // through registers
+};
 constexpr float kLog2E = 1.4426950408889634f;
 
 // Named barriers.
@@ -38,157 +45,20 @@ constexpr int kLeft = 3;
 constexpr int kRight = 4;
 constexpr int kSegmentEnd = 5;
 
-struct Shared {
-  uint8_t q[kColumns][kColumn];
-  uint8_t k[2][kColumns][kColumn];
-  uint8_t p0[kColumn];  // P1 takes the place of K1's rope column, read by then
-  float max0[64];
-  float max1[64];
-  float sum[2][2][64];  // by segment parity, by group
-  // Columns of tile 0: [0] latent 0-3 and rope, [1] latent 4-7; of tile 1: [2] latent 4-7, [3]
-  // latent 0-3 and rope.
-  uint64_t full[4];
-  uint64_t empty[4];
-  uint64_t q_full;
-  uint64_t q_empty;
-};
-static_assert(sizeof(Shared) + 1024 <= 232448);
-
-struct Params {
-  __nv_bfloat16* out;
-  float* partial;      // [slots, num_heads, 512]
-  float* partial_lse;  // [slots, num_heads], base 2
-  const AttentionSegment* segments;
-  const int32_t* worker_begin;
-  const int32_t* block_table;
-  int64_t max_blocks;
-  int32_t cache_rows;
-  int32_t num_heads;
-  int32_t block_shift;  // log2 of the block size
-  float scale_log2;
-};
-
-struct Work {
-  int begin;
-  int end;
-  int head_block;
-};
-
-__device__ Work MyWork(const Params& p) {
+__device__ MlaWork MyWork(const MlaParams& p) {
   const int head_blocks = (p.num_heads + 63) / 64;
   const int worker = blockIdx.x / head_blocks;
   return {p.worker_begin[worker], p.worker_begin[worker + 1],
           static_cast<int>(blockIdx.x) % head_blocks};
 }
 
-// ---------------------------------------------------------------- the loading warp
-
-// A warp that keeps the two tile buffers filled. Its lanes issue one copy each.
-template <bool kWholeTile>
-struct Loader {
-  Shared& sh;
-  const Params& p;
-  const CUtensorMap* q_map;
-  const CUtensorMap* kv_map;    // boxes of 4 columns (whole tiles), else 1
-  const CUtensorMap* rope_map;  // boxes of 1 column
-  int lane;
-  int32_t ids = 0;       // of 32 entries of the block table from `window` on, one a lane,
-  int32_t next_ids = 0;  // and of the 32 behind them
-  int32_t window = 0;
-  uint32_t parities = 0;  // bit b: of tile buffer b's next use
-
-  // Calls copy(map, piece, column) for the boxes of a group, each once, by one lane.
-  template <typename Copying>
-  __device__ void ForBoxes(int group, const Copying& copy) const {
-    const int first = group == 1 || group == 2 ? 4 : 0;
-    const bool rope = first == 0;
-    if constexpr (kWholeTile) {
-      if (lane == 0) copy(kv_map, 0, first);
-      if (lane == 1 && rope) copy(rope_map, 0, 8);
-    } else {
-      const int shift = 6 - p.block_shift;
-      const int count = (rope ? 5 : 4) << shift;
-      for (int i = lane; i < count; i += 32) {
-        const int column = i >> shift;
-        copy(kv_map, i & ((1 << shift) - 1), column == 4 ? 8 : first + column);
-      }
-    }
-  }
-
-  // The cache row where a tile's piece begins; beyond the context, or in a hole of the table: one
-  // that reads as zeros. Called by the whole warp, each lane with a piece of its own.
-  __device__ int RowOf(const AttentionSegment& s, int tile, int piece) const {
-    const int position = tile * 64 + (kWholeTile ? 0 : piece << p.block_shift);
-    const int at = (position >> p.block_shift) - window;
-    const int32_t here = __shfl_sync(~0u, ids, at & 31);
-    const int32_t next = __shfl_sync(~0u, next_ids, at & 31);
-    const int32_t id = at < 32 ? here : next;
-    if (position >= s.context || id < 0) return p.cache_rows;
-    return (id << p.block_shift) + (position & ((1 << p.block_shift) - 1));
-  }
-  __device__ int PieceOfLane() const { return lane & ((1 << (6 - p.block_shift)) - 1); }
-
-  __device__ int32_t ReadTable(const AttentionSegment& s, int64_t entry) const {
-    return entry << p.block_shift < s.context ? p.block_table[s.seq * p.max_blocks + entry] : -1;
-  }
-  // Moves the window so that it holds the entries of `tile`; the 32 behind are on their way.
-  __device__ void MoveWindow(const AttentionSegment& s, int tile, bool first) {
-    const int entry = tile * 64 >> p.block_shift;
-    if (first) {
-      window = entry & ~31;
-      ids = ReadTable(s, window + lane);
-      next_ids = ReadTable(s, window + 32 + lane);
-    } else if (entry >= window + 32) {
-      window += 32;
-      ids = next_ids;
-      next_ids = ReadTable(s, window + 32 + lane);
-    }
-  }
-
-  __device__ void LoadTile(const AttentionSegment& s, int tile) {
-    const int buffer = (tile - s.begin_tile) & 1;
-    const uint32_t parity = (parities >> buffer) & 1;
-    parities ^= 1u << buffer;
-    const int row = RowOf(s, tile, kWholeTile ? 0 : PieceOfLane());
-    for (int group = 2 * buffer; group < 2 * buffer + 2; ++group) {
-      const uint32_t barrier = SharedAddress(&sh.full[group]);
-      BarrierWait(SharedAddress(&sh.empty[group]), parity ^ 1);
-      if (lane == 0) BarrierExpect(barrier, (group == 0 || group == 3 ? 5 : 4) * kColumn);
-      __syncwarp();
-      ForBoxes(group, [&](const CUtensorMap* map, int piece, int column) {
-        const int at = kWholeTile ? 0 : piece << (p.block_shift + 7);
-        CopyBox3(SharedAddress(sh.k[buffer][column]) + at, map, barrier, 0, row, column);
-      });
-    }
-  }
-
-  __device__ void Run(const Work& work) {
-    const int heads = p.num_heads < 64 ? p.num_heads : 64;
-    for (int i = work.begin; i < work.end; ++i) {
-      const AttentionSegment s = p.segments[i];
-      MoveWindow(s, s.begin_tile, true);
-      BarrierWait(SharedAddress(&sh.q_empty), ((i - work.begin) & 1) ^ 1);
-      if (lane == 0) BarrierExpect(SharedAddress(&sh.q_full), kColumns * heads * 128);
-      __syncwarp();
-      if (lane < kColumns) {
-        CopyBox3(SharedAddress(sh.q[lane]), q_map, SharedAddress(&sh.q_full), 0,
-                 s.row * p.num_heads + work.head_block * 64, lane);
-      }
-      for (int tile = s.begin_tile; tile < s.end_tile; ++tile) {
-        MoveWindow(s, tile, false);
-        LoadTile(s, tile);
-      }
-    }
-  }
-};
-
 // ---------------------------------------------------------------- the two computing groups
 
 // What both groups share: rows of the thread, scores, softmax. kGroup 0 is left, 1 right.
 template <int kGroup>
 struct Group {
-  Shared& sh;
-  const Params& p;
+  MlaShared& sh;
+  const MlaParams& p;
   int thread = threadIdx.x % 128;
   int row = (threadIdx.x % 128) / 32 * 16 + threadIdx.x % 32 / 4;  // and row + 8
   float o[128];
@@ -304,7 +174,7 @@ struct Group {
 
   // o += P V, this group's half of the columns; P from registers or from shared memory.
   __device__ void AddOwn(int buffer) {
-    const uint64_t v = ColumnsDescriptor(SharedAddress(sh.k[buffer][4 * kGroup]), kColumn);
+    const uint64_t v = ColumnsDescriptor(SharedAddress(sh.k[buffer][4 * kGroup]), kMlaColumn);
     Pin(o);
     WgmmaFence();
 #pragma unroll
@@ -314,7 +184,7 @@ struct Group {
     WgmmaCommit();
   }
   __device__ void AddOther(int buffer, const uint8_t* weights) {
-    const uint64_t v = ColumnsDescriptor(SharedAddress(sh.k[buffer][4 * kGroup]), kColumn);
+    const uint64_t v = ColumnsDescriptor(SharedAddress(sh.k[buffer][4 * kGroup]), kMlaColumn);
     const uint64_t a = RowsDescriptor(SharedAddress(weights));
     Pin(o);
     WgmmaFence();
@@ -376,7 +246,7 @@ struct Group {
   }
 };
 
-__device__ void RunLeft(Shared& sh, const Params& p, const Work& work) {
+__device__ void RunLeft(MlaShared& sh, const MlaParams& p, const MlaWork& work) {
   Group<0> g{sh, p};
   for (int i = work.begin; i < work.end; ++i) {
     const AttentionSegment segment = p.segments[i];
@@ -419,7 +289,7 @@ __device__ void RunLeft(Shared& sh, const Params& p, const Work& work) {
   }
 }
 
-__device__ void RunRight(Shared& sh, const Params& p, const Work& work) {
+__device__ void RunRight(MlaShared& sh, const MlaParams& p, const MlaWork& work) {
   Group<1> g{sh, p};
   for (int i = work.begin; i < work.end; ++i) {
     const AttentionSegment segment = p.segments[i];
@@ -467,20 +337,22 @@ __device__ void RunRight(Shared& sh, const Params& p, const Work& work) {
   }
 }
 
-template <bool kWholeTile>
+template <Tiles kTiles>
 __global__ void __launch_bounds__(kThreads, 1)
     MlaDecodeKernel(const __grid_constant__ CUtensorMap q_map,
                     const __grid_constant__ CUtensorMap kv_map,
                     const __grid_constant__ CUtensorMap rope_map,
-                    const __grid_constant__ Params p) {
+                    const __grid_constant__ MlaParams p) {
   extern __shared__ uint8_t raw[];
-  Shared& sh = *reinterpret_cast<Shared*>(raw + (1024 - SharedAddress(raw) % 1024) % 1024);
+  MlaShared& sh = *reinterpret_cast<MlaShared*>(raw + (1024 - SharedAddress(raw) % 1024) % 1024);
   if (threadIdx.x == 0) {
     PrefetchMap(&q_map);
     PrefetchMap(&kv_map);
     PrefetchMap(&rope_map);
     for (int i = 0; i < 4; ++i) {
-      BarrierInit(SharedAddress(&sh.full[i]), 1);
+      // fp8: the four loading warps, and rotated keys with columns 0-3.
+      const int fills = kTiles != Tiles::kFp8 ? 1 : (i == 0 || i == 3 ? 5 : 4);
+      BarrierInit(SharedAddress(&sh.full[i]), fills);
       BarrierInit(SharedAddress(&sh.empty[i]), 4);
     }
     BarrierInit(SharedAddress(&sh.q_full), 1);
@@ -490,7 +362,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   // Rows of heads that are not there stay zero.
   if (p.num_heads < 64) {
     const int rows = 64 - p.num_heads;
-    for (int i = threadIdx.x; i < kColumns * rows * 8; i += kThreads) {
+    for (int i = threadIdx.x; i < kMlaColumns * rows * 8; i += kThreads) {
       uint8_t* at = sh.q[i / (rows * 8)] + p.num_heads * 128 + i % (rows * 8) * 16;
       *reinterpret_cast<uint4*>(at) = make_uint4(0, 0, 0, 0);
     }
@@ -499,45 +371,54 @@ __global__ void __launch_bounds__(kThreads, 1)
   __syncthreads();
 
   moebius::cuda::AwaitEarlier();
-  const Work work = MyWork(p);
+  const MlaWork work = MyWork(p);
   const int group = threadIdx.x / 128;
+  constexpr bool kIsFp8 = kTiles == Tiles::kFp8;
   if (group == 2) {
-    FewerRegisters<56>();
-    if (threadIdx.x / 32 == 8) {
-      Loader<kWholeTile> loader{sh,      p,         &q_map,
-                                &kv_map, &rope_map, static_cast<int>(threadIdx.x % 32)};
+    FewerRegisters<kIsFp8 ? 88 : 56>();
+    if constexpr (kIsFp8) {
+      MlaFp8Loader loader{sh, p, &q_map, &rope_map};
+      loader.Run(work);
+    } else if (threadIdx.x / 32 == 8) {
+      MlaLoader<kTiles == Tiles::kWhole> loader{
+          sh, p, &q_map, &kv_map, &rope_map, static_cast<int>(threadIdx.x % 32)};
       loader.Run(work);
     }
   } else if (group == 0) {
-    MoreRegisters<224>();
+    MoreRegisters<kIsFp8 ? 208 : 224>();
     RunLeft(sh, p, work);
   } else {
-    MoreRegisters<224>();
+    MoreRegisters<kIsFp8 ? 208 : 224>();
     RunRight(sh, p, work);
   }
 }
 
-template <bool kWholeTile>
-cudaError_t Launch(const MlaDecodeArgs& args, const Params& p, cudaStream_t stream) {
+template <Tiles kTiles>
+cudaError_t Launch(const MlaDecodeArgs& args, const MlaParams& p, cudaStream_t stream) {
   CUtensorMap q_map;
   CUtensorMap kv_map;
   CUtensorMap rope_map;
   const int box_heads = args.num_heads < 64 ? args.num_heads : 64;
   const int box_rows = args.block_size < 64 ? args.block_size : 64;
-  const int row_bytes = kMlaWidth * 2;
-  int error = MakeColumnsMap(args.q, args.num_rows * args.num_heads, row_bytes, kColumns, box_heads,
-                             1, &q_map);
-  if (error == 0) {
-    error = MakeColumnsMap(args.cache, args.cache_rows, row_bytes, kColumns, box_rows,
-                           kWholeTile ? 4 : 1, &kv_map);
-  }
-  if (error == 0) {
-    error =
-        MakeColumnsMap(args.cache, args.cache_rows, row_bytes, kColumns, box_rows, 1, &rope_map);
+  constexpr int kRowBytes = kMlaWidth * 2;
+  int error = MakeColumnsMap(args.q, args.num_rows * args.num_heads, kRowBytes, kMlaColumns,
+                             box_heads, 1, &q_map);
+  if (error == 0 && kTiles == Tiles::kFp8) {
+    constexpr LatentRow kLayout = MlaFp8Loader::kLayout;
+    const auto* ropes = static_cast<const uint8_t*>(args.cache) + kLayout.rope_at();
+    error = MakeColumnsMap(ropes, args.cache_rows, kLayout.bytes(), 1, box_rows, 1, &rope_map);
+    kv_map = rope_map;
+  } else if (error == 0) {
+    error = MakeColumnsMap(args.cache, args.cache_rows, kRowBytes, kMlaColumns, box_rows,
+                           kTiles == Tiles::kWhole ? 4 : 1, &kv_map);
+    if (error == 0) {
+      error = MakeColumnsMap(args.cache, args.cache_rows, kRowBytes, kMlaColumns, box_rows, 1,
+                             &rope_map);
+    }
   }
   if (error != 0) return static_cast<cudaError_t>(error);
-  auto* kernel = MlaDecodeKernel<kWholeTile>;
-  constexpr int kBytes = sizeof(Shared) + 1024;
+  auto* kernel = MlaDecodeKernel<kTiles>;
+  constexpr int kBytes = sizeof(MlaShared) + 1024;
   // Each time: threads of one process may use several devices.
   const cudaError_t allowed =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
@@ -555,19 +436,21 @@ int LaunchMlaDecode(const MlaDecodeArgs& args, CUstream_st* stream) {
   const bool blocks_fit = args.block_size >= 8 && (args.block_size & (args.block_size - 1)) == 0;
   if (!heads_fit || !blocks_fit) return cudaErrorInvalidValue;
   auto* partial = static_cast<float*>(args.workspace);
-  const Params p = {static_cast<__nv_bfloat16*>(args.out),
-                    partial,
-                    partial + args.max_slots * args.num_heads * kMlaLatent,
-                    args.segments,
-                    args.worker_begin,
-                    args.block_table,
-                    args.max_blocks,
-                    static_cast<int32_t>(args.cache_rows),
-                    args.num_heads,
-                    __builtin_ctz(args.block_size),
-                    args.scale * kLog2E};
-  const cudaError_t error =
-      args.block_size >= 64 ? Launch<true>(args, p, stream) : Launch<false>(args, p, stream);
+  const MlaParams p = {static_cast<const uint8_t*>(args.cache),
+                       static_cast<__nv_bfloat16*>(args.out),
+                       partial,
+                       partial + args.max_slots * args.num_heads * kMlaLatent,
+                       args.segments,
+                       args.worker_begin,
+                       args.block_table,
+                       args.max_blocks,
+                       static_cast<int32_t>(args.cache_rows),
+                       args.num_heads,
+                       __builtin_ctz(args.block_size),
+                       args.scale * kLog2E};
+  const cudaError_t error = args.is_fp8             ? Launch<Tiles::kFp8>(args, p, stream)
+                            : args.block_size >= 64 ? Launch<Tiles::kWhole>(args, p, stream)
+                                                    : Launch<Tiles::kPieces>(args, p, stream);
   if (error != cudaSuccess) return error;
   CombineArgs combine;
   combine.rows = args.combine;

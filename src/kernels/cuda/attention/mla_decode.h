@@ -1,7 +1,7 @@
-// Latent attention (MLA, absorbed) over a paged bfloat16 cache, on Hopper's tensor cores. A launch
-// allocates nothing, waits for nothing and may be captured in a graph; arguments are device
-// pointers. Cache rows are [512 latent | 64 rope]; q rows are heads of [512 | 64]. The device
-// thread of a rank calls it.
+// Latent attention (MLA, absorbed) over a paged cache of bfloat16 or fp8, on Hopper's tensor cores.
+// A launch allocates nothing, waits for nothing and may be captured in a graph; arguments are
+// device pointers. Cache rows are [512 latent | 64 rope], or the 656 bytes of kernels/latent_row.h;
+// q rows are heads of [512 | 64]. The device thread of a rank calls it.
 //
 // Rows are query rows: a decode step has one a sequence, a prefill chunk many of one sequence (each
 // with its own visible length), and both may be in one launch. SplitAttention
@@ -25,7 +25,8 @@ constexpr int kMlaTile = 64;
 
 struct MlaDecodeArgs {
   const void* q = nullptr;      // [num_rows, num_heads, 576] bfloat16, 16-byte aligned
-  const void* cache = nullptr;  // [cache_rows, 576] bfloat16, 16-byte aligned
+  const void* cache = nullptr;  // [cache_rows, 576] bfloat16, or of 656 bytes; 16-byte aligned
+  bool is_fp8 = false;          // the cache
   void* out = nullptr;          // [num_rows, num_heads, 512] bfloat16
   int64_t num_rows = 0;
   int64_t cache_rows = 0;

@@ -2,19 +2,46 @@
 // than the L2 cache. Prints Markdown rows. Bytes: cache rows once, queries and outputs; FLOP: 2 x
 // 1088 x heads x context a row (heads as asked, not as padded). One head of one request of each row
 // is checked.
+#include <cuda_fp8.h>
+
 #include "kernels/cuda/attention/bench_check.cuh"
 #include "kernels/cuda/attention/mla_decode.h"
 #include "kernels/cuda/benches.h"
 #include "kernels/cuda/testing.cuh"
+#include "kernels/latent_row.h"
 
 namespace moebius::kernels::cuda {
 namespace {
 
 using testing::Device;
 
+constexpr LatentRow kFp8Row = {kMlaLatent, kMlaWidth - kMlaLatent};
+
+// A block a row, a thread a latent: with scale 1/64, so that normal numbers use much of e4m3's
+// range. Into `cache` what the rows mean.
+__global__ void FillFp8(__nv_bfloat16* cache, uint8_t* rows) {
+  __nv_bfloat16* x = cache + int64_t{blockIdx.x} * kMlaWidth;
+  uint8_t* row = rows + int64_t{blockIdx.x} * kFp8Row.bytes();
+  const int c = threadIdx.x;
+  const __nv_fp8_e4m3 code(__bfloat162float(x[c]) * 64);
+  row[c] = code.__x;
+  x[c] = __float2bfloat16(static_cast<float>(code) / 64);
+  if (c < kFp8Row.num_blocks()) {
+    reinterpret_cast<float*>(row + kFp8Row.scales_at())[c] = 1.0f / 64;
+  }
+  if (c < kFp8Row.rope_dim) {
+    reinterpret_cast<__nv_bfloat16*>(row + kFp8Row.rope_at())[c] = x[kMlaLatent + c];
+  }
+}
+
 struct Pool {
-  int64_t rows = int64_t{1536} * 1024;  // 1.8 GB
+  Pool() {
+    FillFp8<<<static_cast<unsigned>(rows), kMlaLatent>>>(cache.get(), fp8.get());
+    CUDA_OK(cudaDeviceSynchronize());
+  }
+  int64_t rows = int64_t{1536} * 1024;  // 1.8 GB, and 1.0 GB in fp8
   Device<__nv_bfloat16> cache = testing::DeviceNormal(rows * kMlaWidth, 3);
+  Device<uint8_t> fp8 = Device<uint8_t>(rows * kFp8Row.bytes());
 };
 
 struct Shape {
@@ -23,6 +50,7 @@ struct Shape {
   int context;
   int block_size = 64;
   int segment_cost = 8;
+  bool is_fp8 = false;
 };
 
 struct MlaTime {
@@ -78,7 +106,8 @@ MlaTime Time(const Pool& pool, const Shape& s, int sms) {
     const int set = i % sets;
     MlaDecodeArgs args;
     args.q = q.get() + set * q_size;
-    args.cache = pool.cache.get();
+    args.cache = s.is_fp8 ? static_cast<const void*>(pool.fp8.get()) : pool.cache.get();
+    args.is_fp8 = s.is_fp8;
     args.out = out.get() + set * out_size;
     args.num_rows = s.batch;
     args.cache_rows = pool.rows;
@@ -105,8 +134,8 @@ bool Row(const Pool& pool, const Shape& s, int sms, double copy_rate, const char
   const MlaTime time = Time(pool, s, sms);
   const double us = time.us;
   const double positions = static_cast<double>(s.batch) * s.context;
-  const double bytes =
-      positions * kMlaWidth * 2 + 2.0 * s.batch * s.heads * (kMlaWidth + kMlaLatent);
+  const double row_bytes = s.is_fp8 ? kFp8Row.bytes() : kMlaWidth * 2;
+  const double bytes = positions * row_bytes + 2.0 * s.batch * s.heads * (kMlaWidth + kMlaLatent);
   const double flop = 2.0 * (kMlaWidth + kMlaLatent) * s.heads * positions;
   std::printf("| %d | %d | %d | %d | %s | %.1f | %.0f | %.0f %% | %.0f | %s |\n", s.heads, s.batch,
               s.context, s.block_size, note, us, bytes / us * 1e-3,
@@ -146,6 +175,8 @@ bool BenchMlaDecode(bool all, std::FILE* json) {
         if (!all && context != 4096) continue;
         if (static_cast<int64_t>(batch) * context > pool.rows) continue;
         right = Row(pool, {heads, batch, context}, sms, copy_rate, "", json) && right;
+        const Shape fp8 = {.heads = heads, .batch = batch, .context = context, .is_fp8 = true};
+        right = Row(pool, fp8, sms, copy_rate, "fp8", json) && right;
       }
     }
   }

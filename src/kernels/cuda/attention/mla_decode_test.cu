@@ -1,9 +1,13 @@
-// MLA decode against a double-precision product of the same bfloat16 inputs: head counts, block
-// sizes, ragged and edge lengths, holes and NaN in what must not be read, every way to split.
+// MLA decode against a double-precision product of the same bfloat16 inputs (an fp8 cache: of what
+// its rows mean): head counts, block sizes, ragged and edge lengths, holes and NaN in what must not
+// be read, every way to split.
+#include <cuda_fp8.h>
+
 #include <cstring>
 
 #include "kernels/cuda/attention/mla_decode.h"
 #include "kernels/cuda/testing.cuh"
+#include "kernels/latent_row.h"
 
 namespace moebius::kernels::cuda {
 namespace {
@@ -44,6 +48,34 @@ __global__ void Reference(const __nv_bfloat16* q, const __nv_bfloat16* cache, co
   }
 }
 
+constexpr LatentRow kLayout = {kMlaLatent, kMlaWidth - kMlaLatent};
+
+// The fp8 rows of a bfloat16 cache, which then has what they mean.
+std::vector<uint8_t> Quantize(std::vector<__nv_bfloat16>& cache) {
+  const size_t rows = cache.size() / kMlaWidth;
+  std::vector<uint8_t> out(rows * kLayout.bytes());
+  for (size_t r = 0; r < rows; ++r) {
+    __nv_bfloat16* x = &cache[r * kMlaWidth];
+    uint8_t* row = &out[r * kLayout.bytes()];
+    for (int64_t block = 0; block < kLayout.num_blocks(); ++block) {
+      const int64_t begin = block * LatentRow::kBlock;
+      float largest = 0;
+      for (int64_t c = begin; c < begin + LatentRow::kBlock; ++c) {
+        largest = std::fmax(largest, std::fabs(__bfloat162float(x[c])));
+      }
+      const float scale = std::isnan(__bfloat162float(x[begin])) ? NAN : E4m3Scale(largest);
+      std::memcpy(row + kLayout.scales_at() + 4 * block, &scale, 4);
+      for (int64_t c = begin; c < begin + LatentRow::kBlock; ++c) {
+        const __nv_fp8_e4m3 code(__bfloat162float(x[c]) / scale);
+        row[c] = code.__x;
+        x[c] = __float2bfloat16(static_cast<float>(code) * scale);
+      }
+    }
+    std::memcpy(row + kLayout.rope_at(), x + kMlaLatent, kLayout.rope_dim * 2);
+  }
+  return out;
+}
+
 struct Case {
   const char* name;
   int num_heads;
@@ -54,7 +86,8 @@ struct Case {
   float sharpness = 1.0f;
 };
 
-double Run(const Case& c, testing::Rng& rng) {
+double Run(const Case& c, bool is_fp8, testing::Rng& rng) {
+  const std::string name = std::string(c.name) + (is_fp8 ? ", fp8" : "");
   const auto rows = static_cast<int>(c.contexts.size());
   int sms = 0;
   CUDA_OK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, 0));
@@ -83,6 +116,7 @@ double Run(const Case& c, testing::Rng& rng) {
                 cache.begin() + static_cast<int64_t>(entry) * c.block_size * kMlaWidth);
     }
   }
+  const Device<uint8_t> d_fp8(is_fp8 ? Quantize(cache) : std::vector<uint8_t>(1));
   const Device<__nv_bfloat16> d_cache(cache);
   const Device<__nv_bfloat16> d_q(testing::RandomNormal<__nv_bfloat16>(
       rng, static_cast<size_t>(rows) * c.num_heads * kMlaWidth, c.sharpness));
@@ -102,7 +136,8 @@ double Run(const Case& c, testing::Rng& rng) {
 
   MlaDecodeArgs args;
   args.q = d_q.get();
-  args.cache = d_cache.get();
+  args.cache = is_fp8 ? static_cast<const void*>(d_fp8.get()) : d_cache.get();
+  args.is_fp8 = is_fp8;
   args.out = d_out.get();
   args.num_rows = rows;
   args.cache_rows = cache_rows;
@@ -131,9 +166,10 @@ double Run(const Case& c, testing::Rng& rng) {
       d_seqs.get(), c.num_heads, args.scale, scores.get(), max_context, want.get());
   CUDA_OK(cudaDeviceSynchronize());
   const testing::Error error = testing::Compare(got, want.Download());
-  testing::ExpectClose(error, 4e-3, c.name);
-  std::printf("%-34s heads %3d block %3d slots %3d: relative error %.2e, worst %.2e\n", c.name,
-              c.num_heads, c.block_size, splits.num_slots, error.relative, error.worst);
+  testing::ExpectClose(error, 4e-3, name);
+  std::printf("%-34s heads %3d block %3d slots %3d: relative error %.2e, worst %.2e\n",
+              name.c_str(), c.num_heads, c.block_size, splits.num_slots, error.relative,
+              error.worst);
 
   // The same bits again, into poisoned memory.
   d_out.Poison();
@@ -141,7 +177,7 @@ double Run(const Case& c, testing::Rng& rng) {
   CUDA_OK(LaunchMlaDecode(args, nullptr));
   const auto again = d_out.Download();
   testing::Expect(std::memcmp(got.data(), again.data(), d_out.bytes()) == 0,
-                  std::string(c.name) + ": a second launch gave other bits");
+                  name + ": a second launch gave other bits");
   return error.relative;
 }
 
@@ -178,7 +214,9 @@ int main() {
       {"one long row", 16, 64, {16384}},
   };
   double worst = 0;
-  for (const Case& c : cases) worst = std::max(worst, Run(c, rng));
+  for (const bool is_fp8 : {false, true}) {
+    for (const Case& c : cases) worst = std::max(worst, Run(c, is_fp8, rng));
+  }
   std::printf("worst relative error %.2e\n", worst);
   return testing::Finish("mla_decode_test");
 }

@@ -99,6 +99,7 @@ void MlaAttention(ExecContext& ctx, const MlaAttentionArgs& args) {
   MlaDecodeArgs mla;
   mla.q = args.q.data;
   mla.cache = args.cache.data;
+  mla.is_fp8 = args.cache.dtype == DType::kF8E4M3;
   mla.out = args.out.data;
   mla.num_rows = args.q.rows;
   mla.cache_rows = args.cache.rows;

@@ -250,6 +250,48 @@ TEST_P(CudaOps, PrepareLatents) {
   }
 }
 
+// Either side rounds for itself, and where they differ in the last bit of x, e4m3 may differ by a
+// step: a few numbers in a hundred, each by an eighth at most.
+TEST_P(CudaOps, PrepareFp8Latents) {
+  for (const auto& [latent, rope] : {std::pair<int64_t, int64_t>{512, 64}, {200, 24}}) {
+    for (const DType act : kActs) {
+      bench().Reset();
+      const LatentRow layout = {latent, rope};
+      const TestMat table = TestMat(DType::kF32, 40, rope).Fill(random_);
+      const TestMat norm = TestMat(DType::kF32, 1, latent).Fill(random_);
+      const TestMat x = TestMat(act, 11, latent + rope, 8).Fill(random_);
+      const TestMat before = TestMat(DType::kF32, 24, latent + rope).Fill(random_);
+      TestMat cache = Fp8Latents(before, latent);
+      TestMat got = cache;
+      const std::vector<Position> positions = Ints(11, 40);
+      std::vector<int64_t> places;
+      for (int r = 0; r < 11; ++r) places.push_back(r % 5 == 4 ? -1 : 2 * r + 1);
+      PrepareLatentsArgs args = {.x = bench().Put(x),
+                                 .latent_dim = latent,
+                                 .norm = bench().Put(norm),
+                                 .interleaved = true,
+                                 .positions = bench().Put(positions),
+                                 .table = bench().Put(table),
+                                 .rows = bench().Put(places),
+                                 .cache = bench().Put(cache)};
+      PrepareLatents(device(), args);
+      bench().Get(args.cache, got);
+      args.x = x.view();
+      args.norm = norm.view();
+      args.positions = positions;
+      args.table = table.view();
+      args.rows = places;
+      args.cache = cache.view();
+      PrepareLatents(host(), args);
+      for (int64_t r = 0; r < 24; r += 2) ExpectSameRow(got, r, cache, r, "a row of others");
+      ExpectClose(WidenedLatents(got, latent, rope), WidenedLatents(cache, latent, rope),
+                  act == DType::kBF16 ? 2e-2 : 5e-3,
+                  fmt::format("{} -> fp8, {} latents", DTypeName(act), latent));
+      EXPECT_EQ(layout.bytes(), got.view().cols);
+    }
+  }
+}
+
 TEST_P(CudaOps, DenseProducts) {
   struct Shape {
     int64_t rows, n, k;
@@ -503,6 +545,7 @@ struct AttentionCase {
   int heads, kv_heads;
   int64_t dim, v_dim, block_size;
   int64_t window = 0;
+  bool is_fp8 = false;  // the cache, of mla
 };
 
 constexpr AttentionCase kAttention[] = {
@@ -513,6 +556,11 @@ constexpr AttentionCase kAttention[] = {
     {"mla", DType::kBF16, true, 16, 1, 576, 512, 16},
     {"mla, blocks of 64", DType::kBF16, true, 32, 1, 576, 512, 64},
     {"mla small", DType::kF32, true, 4, 1, 24, 16, 4},
+    {"mla fp8", DType::kBF16, true, 16, 1, 576, 512, 16, 0, true},
+    {"mla fp8, blocks of 64", DType::kBF16, true, 32, 1, 576, 512, 64, 0, true},
+    {"mla fp8, 128 heads", DType::kBF16, true, 128, 1, 576, 512, 32, 0, true},
+    {"mla fp8, float32", DType::kF32, true, 4, 1, 576, 512, 16, 0, true},
+    {"mla fp8, small", DType::kBF16, true, 4, 1, 214, 200, 4, 0, true},
 };
 
 TEST_P(CudaOps, Attention) {
@@ -531,7 +579,8 @@ TEST_P(CudaOps, Attention) {
       const int64_t cache_rows = static_cast<int64_t>(table.size()) * c.block_size;
       const TestMat q =
           TestMat(c.act, starts.back(), c.heads * c.dim, c.mla ? 0 : 32).Fill(random_);
-      const TestMat k = TestMat(c.act, cache_rows, c.kv_heads * c.dim).Fill(random_);
+      const TestMat plain = TestMat(c.act, cache_rows, c.kv_heads * c.dim).Fill(random_);
+      const TestMat k = c.is_fp8 ? Fp8Latents(plain, c.v_dim) : plain;
       const TestMat v = TestMat(c.act, cache_rows, c.kv_heads * c.v_dim).Fill(random_);
       TestMat want(c.act, starts.back(), c.heads * c.v_dim);
       TestMat got = want;

@@ -14,7 +14,7 @@ namespace moebius::kernels::cuda {
 // Rows in device memory, `stride` elements apart.
 struct DeviceRows {
   void* data = nullptr;
-  DType dtype = DType::kBF16;  // float32 or bfloat16
+  DType dtype = DType::kBF16;  // float32 or bfloat16; fp8 where that is said
   int64_t stride = 0;
 };
 
@@ -98,7 +98,7 @@ struct MlaKvWriteLaunch {
   const int32_t* positions = nullptr;   // [rows]
   const float* table = nullptr;         // [max_position, rope]
   const int64_t* cache_rows = nullptr;  // [rows]
-  DeviceRows cache;                     // [cache rows, latent + rope]
+  DeviceRows cache;  // [cache rows, latent + rope], or fp8 rows (kernels/latent_row.h)
 };
 int LaunchMlaKvWrite(const MlaKvWriteLaunch& args, CUstream_st* stream);
 
