@@ -50,7 +50,6 @@ struct OpLimits {
   int64_t num_slots = 0;
   int64_t head_dim = 0;
   int64_t v_head_dim = 0;
-  bool expands_latents = false;  // MlaPrefill is called
   int64_t vocab = 0;
   // What back ends that work on all rows at once also need to know.
   DType act = DType::kF32;
@@ -60,6 +59,7 @@ struct OpLimits {
   int64_t places = 0;         // rows of a grouped product ...
   int64_t expert_inputs = 0;  // ... their width, and the width of the gated products' outputs
   int64_t expert_width = 0;
+  bool expands_latents = false;  // MlaPrefill is called
 };
 // Of the CPU back ends; Backend::workspace_bytes asks the right one.
 size_t OpWorkspaceBytes(const OpLimits& limits);
