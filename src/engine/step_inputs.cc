@@ -154,7 +154,8 @@ void StagedPlan::PlanAttention(const AttentionWorkers& workers, bool bucketed) {
          kernels::AttentionItems(plan_.query_start, plan_.context_len, INT32_MAX)) {
       if (kernels::PaysExpanded(sequence.queries, sequence.context)) expanded_.push_back(sequence);
     }
-    latents_ = kernels::PlanLatentPasses(expanded_, workers.shape.num_heads);
+    latents_ = kernels::PlanLatentPasses(
+        expanded_, {.num_heads = workers.shape.num_heads, .num_sms = workers.num_sms});
     sizes_.latent_sequences = std::ssize(latents_.sequences);
     sizes_.latent_tiles = std::ssize(latents_.tiles);
   }

@@ -1,6 +1,7 @@
 #include "kernels/tuning/latent_passes.h"
 
 #include <algorithm>
+#include <cstdint>
 
 namespace moebius::kernels {
 namespace {
@@ -20,6 +21,27 @@ int64_t HeadsThatFit(int64_t num_keys, size_t most_bytes) {
   return std::max<int64_t>(1, (room - kLatentWidth) / (kKeyWidth + kValueWidth));
 }
 
+// Of those numbers that fit the one with the fewest rounds of the multiprocessors: long contexts
+// leave room for few heads, and the last round of a group waits for its slowest. A group's start
+// counts like a round.
+int32_t HeadsAtATime(const LatentPass& pass, const LatentPassOptions& options) {
+  const auto rounds = [&](int64_t heads) {
+    return (heads * pass.num_tiles + options.num_sms - 1) / options.num_sms;
+  };
+  const int64_t all = options.num_heads;
+  int64_t best = 1;
+  int64_t least = INT64_MAX;
+  const int64_t fit = std::min(all, HeadsThatFit(pass.num_keys, options.most_bytes));
+  for (int64_t heads = 1; heads <= fit; ++heads) {
+    const int64_t cost =
+        all / heads * (rounds(heads) + 1) + (all % heads > 0 ? rounds(all % heads) + 1 : 0);
+    if (cost > least) continue;
+    least = cost;
+    best = heads;
+  }
+  return static_cast<int32_t>(best);
+}
+
 }  // namespace
 
 bool FitsExpanded(const AttentionShape& shape) {
@@ -37,8 +59,8 @@ bool PaysExpanded(int64_t queries, int64_t context) {
   return expanded < absorbed;
 }
 
-LatentPasses PlanLatentPasses(std::span<const AttentionItem> expanded, int num_heads,
-                              size_t most_bytes) {
+LatentPasses PlanLatentPasses(std::span<const AttentionItem> expanded,
+                              const LatentPassOptions& options) {
   LatentPasses plan;
   for (size_t i = 0; i < expanded.size();) {
     LatentPass pass;
@@ -48,7 +70,8 @@ LatentPasses PlanLatentPasses(std::span<const AttentionItem> expanded, int num_h
     for (; i < expanded.size(); ++i) {
       const AttentionItem& item = expanded[i];
       const int64_t num_keys = pass.num_keys + WholeTiles(item.context);
-      if (pass.num_keys > 0 && HeadsThatFit(num_keys, most_bytes) < num_heads) break;
+      if (pass.num_keys > 0 && HeadsThatFit(num_keys, options.most_bytes) < options.num_heads)
+        break;
       plan.sequences.push_back({item.seq, item.context, pass.num_keys});
       for (int32_t first = 0; first < item.queries; first += kLatentTile) {
         const auto end = std::min<int32_t>(item.queries, first + kLatentTile);
@@ -62,10 +85,7 @@ LatentPasses PlanLatentPasses(std::span<const AttentionItem> expanded, int num_h
         [](const LatentTile& a, const LatentTile& b) { return a.context > b.context; });
     pass.num_sequences = static_cast<int32_t>(plan.sequences.size()) - pass.first_sequence;
     pass.num_tiles = static_cast<int32_t>(plan.tiles.size()) - pass.first_tile;
-    // Groups of heads that are nearly alike.
-    const int64_t fit = std::min<int64_t>(num_heads, HeadsThatFit(pass.num_keys, most_bytes));
-    const int64_t groups = (num_heads + fit - 1) / fit;
-    pass.num_heads = static_cast<int32_t>((num_heads + groups - 1) / groups);
+    pass.num_heads = HeadsAtATime(pass, options);
     plan.passes.push_back(pass);
   }
   return plan;

@@ -61,9 +61,14 @@ bool FitsExpanded(const AttentionShape& shape);
 // Whether a sequence with so many rows in the step takes fewer operations expanded.
 bool PaysExpanded(int64_t queries, int64_t context);
 
-// `expanded`: whole sequences, each within kMaxExpandedContext. most_bytes: of a pass; one head of
-// one sequence is always taken.
-LatentPasses PlanLatentPasses(std::span<const AttentionItem> expanded, int num_heads,
-                              size_t most_bytes = kLatentPassBytes);
+struct LatentPassOptions {
+  int num_heads = 1;
+  int num_sms = 1;                       // each has a head's tile of queries at a time
+  size_t most_bytes = kLatentPassBytes;  // of a pass; one head of one sequence is always taken
+};
+
+// `expanded`: whole sequences, each within kMaxExpandedContext.
+LatentPasses PlanLatentPasses(std::span<const AttentionItem> expanded,
+                              const LatentPassOptions& options);
 
 }  // namespace moebius::kernels

@@ -44,12 +44,9 @@ void CheckPlan(const LatentPasses& plan, std::span<const AttentionItem> items, i
     ASSERT_GT(pass.num_sequences, 0);
     EXPECT_GE(pass.num_heads, 1);
     EXPECT_LE(pass.num_heads, num_heads);
-    if (pass.num_heads > 1) {
-      const int64_t width = 576 + int64_t{pass.num_heads} * 256;
-      EXPECT_LE(static_cast<size_t>(pass.num_keys * width * 2), most_bytes);
-    }
-    if (pass.num_sequences > 1) {
-      EXPECT_EQ(pass.num_heads, num_heads);
+    const int64_t heads = pass.num_sequences > 1 ? num_heads : pass.num_heads;
+    if (heads > 1) {
+      EXPECT_LE(static_cast<size_t>(pass.num_keys * (576 + 256 * heads) * 2), most_bytes);
     }
     int64_t rows = 0;
     int32_t end = 0;
@@ -92,22 +89,28 @@ TEST(LatentPasses, EveryRowOnceWithinTheBound) {
                                             {1096, 9, 1000, 1000}};
   for (const int num_heads : {2, 16, 128}) {
     for (const size_t bytes : {size_t{1}, size_t{10} << 20, kLatentPassBytes}) {
-      CheckPlan(PlanLatentPasses(items, num_heads, bytes), items, num_heads, bytes);
+      const LatentPassOptions options = {
+          .num_heads = num_heads, .num_sms = 132, .most_bytes = bytes};
+      CheckPlan(PlanLatentPasses(items, options), items, num_heads, bytes);
     }
   }
-  EXPECT_TRUE(PlanLatentPasses({}, 16).passes.empty());
+  EXPECT_TRUE(PlanLatentPasses({}, {}).passes.empty());
 }
 
 TEST(LatentPasses, LongContextsTakeHeadsInGroups) {
   const std::vector<AttentionItem> one = {{0, 0, 8192, 8192}};
-  const LatentPasses plan = PlanLatentPasses(one, 128);
+  const LatentPassOptions options = {.num_heads = 128, .num_sms = 132};
+  const LatentPasses plan = PlanLatentPasses(one, options);
   ASSERT_EQ(plan.passes.size(), 1u);
-  EXPECT_EQ(plan.passes[0].num_heads, 64);
+  EXPECT_EQ(plan.passes[0].num_heads, 93);  // and the other 35
   EXPECT_EQ(plan.passes[0].num_tiles, 64);
   const std::vector<AttentionItem> longest = {{0, 0, kMaxExpandedContext, 512}};
-  const LatentPass pass = PlanLatentPasses(longest, 128).passes[0];
+  const LatentPass pass = PlanLatentPasses(longest, options).passes[0];
   EXPECT_LE(static_cast<size_t>(pass.num_keys) * (576 + 256 * pass.num_heads) * 2,
             kLatentPassBytes);
+  // 9 heads of this fit: 144 tiles, of which 12 would wait for a round of their own.
+  const std::vector<AttentionItem> far = {{0, 0, 65536, 2048}};
+  EXPECT_EQ(PlanLatentPasses(far, options).passes[0].num_heads, 8);
 }
 
 }  // namespace

@@ -342,10 +342,10 @@ __global__ void __launch_bounds__(kPrefillThreads, 1)
   moebius::cuda::AwaitEarlier();
   const int group = threadIdx.x / 128;
   if (group == 2) {
-    FewerRegisters<40>();
+    FewerRegisters<56>();
     if (threadIdx.x == 256) PrefillLoader{sh, p, maps}.Run();
   } else {
-    MoreRegisters<232>();
+    MoreRegisters<224>();
     PrefillGroup{sh, p, group}.Run();
   }
 }

@@ -132,7 +132,9 @@ void Run(const Case& c, testing::Rng& rng) {
   const Queries q = {
       testing::RandomNormal<Bf16>(rng, b.rows * width),
       testing::RandomNormal<Bf16>(rng, static_cast<size_t>(b.rows) * c.heads * kCacheWidth)};
-  const LatentPasses plan = PlanLatentPasses(b.items, c.heads, c.pass_bytes);
+  int sms = c.sms;
+  if (sms == 0) CUDA_OK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, 0));
+  const LatentPasses plan = PlanLatentPasses(b.items, {c.heads, sms, c.pass_bytes});
   const Device<Bf16> d_nope(q.nope), d_whole(q.whole), d_cache(b.cache);
   const Device<int32_t> d_table(b.table);
   const Device<LatentSequence> d_sequences(plan.sequences);
@@ -140,8 +142,6 @@ void Run(const Case& c, testing::Rng& rng) {
   Device<Bf16> out(b.rows * width), again(b.rows * width);
   Device<int32_t> next(c.heads);
   std::vector<double> want(b.rows * width, 0.0);
-  int sms = c.sms;
-  if (sms == 0) CUDA_OK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, 0));
   for (const LatentPass& pass : plan.passes) {
     const Expanded e = MakeExpanded(c, b, plan, pass, rng);
     const Device<Bf16> keys(e.keys), values(e.values);

@@ -84,7 +84,8 @@ void CudaMlaPrefill::Run(const PrefillCase& c) {
   args.out = want.view();
   MlaPrefill(host_.ctx(), args);
 
-  const LatentPasses plan = PlanLatentPasses(expanded, c.heads, c.pass_bytes);
+  const LatentPasses plan = PlanLatentPasses(
+      expanded, {.num_heads = c.heads, .num_sms = bench.num_sms(), .most_bytes = c.pass_bytes});
   cuda::StagedAttention staged;
   staged.block_table = bench.Put(table).data();
   staged.max_blocks = max_blocks;

@@ -181,6 +181,10 @@ void ExpandRows(ExecContext& ctx, const Mat& rows, std::span<const PackedWeight>
   product.out = out;
   product.out_batch = product.n;
   product.batch = static_cast<int64_t>(weights.size());
+  if (!transposed && product.w_batch == product.n * product.k()) {
+    product.n *= product.batch;  // one weight of all heads
+    product.batch = 1;
+  }
   Run(ctx, product);
 }
 
