@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstdint>
 
 #include "kernels/cuda/attention/gqa.h"
 #include "kernels/cuda/attention/mla_decode.h"
@@ -98,6 +99,8 @@ StepInputs::StepInputs(Arena& rows, Arena& draws, const StepSizes& s)
       worker_begin(Take<int32_t>(rows, s.workers + 1)),
       combine(Take<kernels::AttentionRow>(rows, s.combine)),
       items(Take<kernels::AttentionItem>(rows, s.items)),
+      latent_sequences(Take<kernels::LatentSequence>(rows, s.latent_sequences)),
+      latent_tiles(Take<kernels::LatentTile>(rows, s.latent_tiles)),
       wishes(Take<DeviceSampleRow>(draws, s.samples)),
       pending(Take<int32_t>(draws, s.samples)),
       bias_tokens(Take<int32_t>(draws, s.bias)),
@@ -119,30 +122,13 @@ StepInputs::Bytes StepInputs::NumBytes(const StepSizes& sizes) {
 StagedPlan::StagedPlan(const StepPlan& plan, const AttentionWorkers& workers, int64_t bucket_rows,
                        int64_t bucket_blocks)
     : plan_(plan) {
-  // A rank without rows may be padded as those that generate are.
-  const bool decode = IsDecode(plan) || plan.num_rows() == 0;
   const bool bucketed = bucket_rows > 0;
   sizes_.rows = bucketed ? bucket_rows : plan.num_rows();
   sizes_.seqs = bucketed ? bucket_rows : plan.num_seqs();
   sizes_.max_blocks = std::max(plan.max_blocks, bucket_blocks);
   sizes_.logit_rows = bucketed ? bucket_rows : static_cast<int64_t>(plan.logit_rows.size());
 
-  max_queries_ = workers.MaxQueries(decode);
-  items_ = kernels::AttentionItems(plan.query_start, plan.context_len, max_queries_);
-  // Rows of padding see nothing: their output is zero.
-  for (int64_t row = plan.num_rows(); row < sizes_.rows; ++row) {
-    items_.push_back({.row = static_cast<int32_t>(row), .seq = 0, .context = 0, .queries = 1});
-  }
-  if (workers.form == AttentionForm::kAny) {
-    sizes_.items = static_cast<int64_t>(items_.size());
-  } else {
-    sizes_.workers = workers.Count(decode);
-    splits_ = kernels::SplitAttention(items_, {.num_workers = static_cast<int>(sizes_.workers)});
-    sizes_.segments = bucketed ? kernels::MaxAttentionSegments(sizes_.rows, sizes_.workers)
-                               : static_cast<int64_t>(splits_.segments.size());
-    sizes_.combine = bucketed ? sizes_.rows : static_cast<int64_t>(splits_.combine.size());
-  }
-
+  PlanAttention(workers, bucketed);
   sizes_.samples = bucketed ? bucket_rows : plan.num_samples();
   CountLists();
 }
@@ -169,6 +155,41 @@ void StagedPlan::CountLists() {
   }
   // Who has no penalties may have been given places for them.
   if (has_plain_draws_) sizes_.seen = sizes_.output = 0;
+}
+
+void StagedPlan::PlanAttention(const AttentionWorkers& workers, bool bucketed) {
+  // A rank without rows may be padded as those that generate are.
+  const bool decode = IsDecode(plan_) || plan_.num_rows() == 0;
+  max_queries_ = workers.MaxQueries(decode);
+  if (workers.expands_latents) {
+    for (const kernels::AttentionItem& sequence :
+         kernels::AttentionItems(plan_.query_start, plan_.context_len, INT32_MAX)) {
+      if (kernels::PaysExpanded(sequence.queries, sequence.context)) expanded_.push_back(sequence);
+    }
+    latents_ = kernels::PlanLatentPasses(
+        expanded_, {.num_heads = workers.shape.num_heads, .num_sms = workers.num_sms});
+    sizes_.latent_sequences = std::ssize(latents_.sequences);
+    sizes_.latent_tiles = std::ssize(latents_.tiles);
+  }
+  items_ = kernels::AttentionItems(plan_.query_start, plan_.context_len, max_queries_);
+  if (!expanded_.empty()) {
+    std::erase_if(items_, [&](const kernels::AttentionItem& item) {
+      return std::ranges::binary_search(expanded_, item.seq, {}, &kernels::AttentionItem::seq);
+    });
+  }
+  // Rows of padding see nothing: their output is zero.
+  for (int64_t row = plan_.num_rows(); row < sizes_.rows; ++row) {
+    items_.push_back({.row = static_cast<int32_t>(row), .seq = 0, .context = 0, .queries = 1});
+  }
+  if (workers.form == AttentionForm::kAny) {
+    sizes_.items = static_cast<int64_t>(items_.size());
+    return;
+  }
+  sizes_.workers = workers.Count(decode);
+  splits_ = kernels::SplitAttention(items_, {.num_workers = static_cast<int>(sizes_.workers)});
+  sizes_.segments = bucketed ? kernels::MaxAttentionSegments(sizes_.rows, sizes_.workers)
+                             : static_cast<int64_t>(splits_.segments.size());
+  sizes_.combine = bucketed ? sizes_.rows : static_cast<int64_t>(splits_.combine.size());
 }
 
 void StagedPlan::Write(const StepInputs& inputs) const {
@@ -207,6 +228,8 @@ void StagedPlan::WriteAttention(const StepInputs& in) const {
   copy(splits_.combine, in.combine);
   if (sizes_.workers > 0) copy(splits_.worker_begin, in.worker_begin);
   if (sizes_.items > 0) copy(items_, in.items);
+  copy(latents_.sequences, in.latent_sequences);
+  copy(latents_.tiles, in.latent_tiles);
 }
 
 void StagedPlan::WriteDraws(const StepInputs& in) const {

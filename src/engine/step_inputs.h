@@ -10,6 +10,7 @@
 #include "kernels/cuda/rows/sample.h"
 #include "kernels/tuning/attention_form.h"
 #include "kernels/tuning/attention_splits.h"
+#include "kernels/tuning/latent_passes.h"
 #include "tensor/arena.h"
 
 namespace moebius::engine {
@@ -19,6 +20,7 @@ struct AttentionWorkers {
   kernels::AttentionForm form = kernels::AttentionForm::kAny;
   kernels::AttentionShape shape;
   int num_sms = 1;
+  bool expands_latents = false;  // of prompts' chunks, where that pays (latent_passes.h)
 
   int MaxQueries(bool decode) const;  // of an item
   int Count(bool decode) const;       // workers of a launch
@@ -36,6 +38,8 @@ struct StepSizes {
   int64_t workers = 0;
   int64_t combine = 0;
   int64_t items = 0;
+  int64_t latent_sequences = 0;
+  int64_t latent_tiles = 0;
   // Of draws, in a block of their own: a graph over the rows alone does not depend on their lists.
   int64_t samples = 0;
   int64_t bias = 0;
@@ -64,6 +68,8 @@ struct StepInputs {
   std::span<int32_t> worker_begin;  // [workers + 1]
   std::span<kernels::AttentionRow> combine;
   std::span<kernels::AttentionItem> items;
+  std::span<kernels::LatentSequence> latent_sequences;
+  std::span<kernels::LatentTile> latent_tiles;
 
   std::span<kernels::cuda::DeviceSampleRow> wishes;
   std::span<int32_t> pending;  // kernels::cuda::ResolveLaunch
@@ -86,6 +92,9 @@ class StagedPlan {
 
   const StepSizes& sizes() const { return sizes_; }
   int max_queries() const { return max_queries_; }
+  // Sequences that attend expanded, and their passes: of the plan's life.
+  std::span<const kernels::AttentionItem> expanded() const { return expanded_; }
+  std::span<const kernels::LatentPass> latent_passes() const { return latents_.passes; }
   int64_t num_decodes() const { return plan_.num_decodes(); }
   bool wants_logprobs() const { return wants_logprobs_; }
   // Whether draws have no lists and ask for no log probabilities.
@@ -97,6 +106,7 @@ class StagedPlan {
   void Write(const StepInputs& inputs) const;
 
  private:
+  void PlanAttention(const AttentionWorkers& workers, bool bucketed);
   void CountLists();
   void WriteRows(const StepInputs& inputs) const;
   void WriteAttention(const StepInputs& inputs) const;
@@ -110,6 +120,8 @@ class StagedPlan {
   bool has_plain_draws_ = true;
   kernels::AttentionSplits splits_;
   std::vector<kernels::AttentionItem> items_;
+  std::vector<kernels::AttentionItem> expanded_;
+  kernels::LatentPasses latents_;
 };
 
 // Whether a plan is one that graphs are made for: every sequence has one row, and every row a draw.

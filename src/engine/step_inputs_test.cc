@@ -141,6 +141,40 @@ TEST(StepInputs, PlainDrawsHaveNoLists) {
   EXPECT_GT(draws().second, num_bytes);
 }
 
+TEST(StepInputs, ChunksThatPayAreExpanded) {
+  AttentionWorkers workers = Workers(kernels::AttentionForm::kMla);
+  workers.shape.num_kv_heads = 1;
+  workers.expands_latents = true;
+  const StepPlan plan = MakePlan({1, 1, 256, 20, 300}, {900, 7, 256, 500, 1000});
+  const StagedPlan staged(plan, workers);
+  ASSERT_EQ(staged.expanded().size(), 2u);
+  EXPECT_EQ(staged.expanded()[0].seq, 2);
+  EXPECT_EQ(staged.expanded()[0].row, 2);
+  EXPECT_EQ(staged.expanded()[1].seq, 4);
+  EXPECT_EQ(staged.expanded()[1].queries, 300);
+  ASSERT_EQ(staged.latent_passes().size(), 1u);
+  EXPECT_EQ(staged.sizes().latent_tiles, 2 + 3);
+  const Written w(staged);
+  EXPECT_EQ(w.in.latent_sequences[1].seq, 4);
+  EXPECT_EQ(w.in.latent_sequences[1].context, 1000);
+  EXPECT_EQ(w.in.latent_tiles[0].context, 1000);
+  EXPECT_EQ(w.in.latent_tiles[0].queries, 44);
+  // All others' rows are the absorbed kernel's.
+  std::vector<int32_t> rows;
+  for (const kernels::AttentionSegment& s : w.in.segments) {
+    EXPECT_NE(s.seq, 2);
+    EXPECT_NE(s.seq, 4);
+    if (s.begin_tile == 0) rows.push_back(s.row);
+  }
+  EXPECT_EQ(rows.size(), 1u + 1u + 20u);
+
+  // Steps that only decode, and engines that promise bits, know nothing of it.
+  const StepPlan decodes = MakePlan({1, 1}, {900, 7});
+  EXPECT_TRUE(StagedPlan(decodes, workers, 2, 64).expanded().empty());
+  workers.expands_latents = false;
+  EXPECT_TRUE(StagedPlan(plan, workers).expanded().empty());
+}
+
 TEST(StepInputs, AnyFormHasOneItemARow) {
   const StepPlan plan = MakePlan({2, 3}, {8, 3});
   const StagedPlan staged(plan, Workers(kernels::AttentionForm::kAny));

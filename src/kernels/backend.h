@@ -35,6 +35,7 @@ struct Backend {
   void (*kv_write)(ExecContext&, const KvWriteArgs&) = nullptr;
   void (*attention)(ExecContext&, const AttentionArgs&) = nullptr;
   void (*mla_attention)(ExecContext&, const MlaAttentionArgs&) = nullptr;
+  void (*mla_prefill)(ExecContext&, const MlaPrefillArgs&) = nullptr;  // null: none has to
   void (*sample)(ExecContext&, const SampleArgs&) = nullptr;
   void (*copy_rows)(ExecContext&, const CopyRowsArgs&) = CopyRowsOnHost;
   void (*draw_logits)(ExecContext&, const DrawLogitsArgs&) = DrawLogitsOnHost;

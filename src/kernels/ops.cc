@@ -292,6 +292,42 @@ void MlaAttention(ExecContext& ctx, const MlaAttentionArgs& args) {
   if (rows > 0) ctx.backend->mla_attention(ctx, args);
 }
 
+void MlaPrefill(ExecContext& ctx, const MlaPrefillArgs& args) {
+  if (args.batch.expanded.empty()) return;
+  MOEBIUS_CHECK(ctx.backend->mla_prefill != nullptr);
+  const int64_t rows = args.out.rows;
+  const auto num_heads = std::ssize(args.w_uk);
+  MOEBIUS_CHECK_GT(num_heads, 0);
+  MOEBIUS_CHECK_EQ(std::ssize(args.w_uv), num_heads);
+  const int64_t nope = args.w_uk[0].k;
+  const int64_t latent = args.w_uk[0].n;
+  const int64_t value = args.w_uv[0].n;
+  for (const PackedWeight& w : args.w_uk) {
+    CheckWeight(w, nope, false);
+    MOEBIUS_CHECK_EQ(w.n, latent);
+    MOEBIUS_CHECK(w.format == args.w_uk[0].format);
+  }
+  for (const PackedWeight& w : args.w_uv) {
+    CheckWeight(w, latent, false);
+    MOEBIUS_CHECK_EQ(w.n, value);
+    MOEBIUS_CHECK(w.format == args.w_uv[0].format);
+  }
+  CheckAct(args.q_nope, rows, num_heads * nope);
+  CheckAct(args.q_rope, rows, args.q_rope.cols);
+  MOEBIUS_CHECK_GE(args.q_rope.cols, (num_heads - 1) * args.q_rope_stride + args.rope_dim);
+  CheckAct(args.out, rows, num_heads * value);
+  CheckLatentCache(args.cache, latent, args.rope_dim);
+  CheckBatch(ctx, args.batch, rows, args.cache.rows);
+  int64_t end = 0;
+  for (const AttentionItem& item : args.batch.expanded) {
+    MOEBIUS_CHECK_GE(item.row, end);
+    MOEBIUS_CHECK_GE(item.context, item.queries);
+    end = item.row + item.queries;
+  }
+  MOEBIUS_CHECK_LE(end, rows);
+  ctx.backend->mla_prefill(ctx, args);
+}
+
 void Sample(ExecContext& ctx, const SampleArgs& args) {
   if (!ctx.backend->on_host) {
     MOEBIUS_CHECK(args.staged != nullptr);

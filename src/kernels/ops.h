@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "base/ids.h"
+#include "kernels/tuning/attention_splits.h"
 #include "kernels/weight.h"
 #include "platform/thread_pool.h"
 #include "tensor/arena.h"
@@ -58,6 +59,7 @@ struct OpLimits {
   int64_t places = 0;         // rows of a grouped product ...
   int64_t expert_inputs = 0;  // ... their width, and the width of the gated products' outputs
   int64_t expert_width = 0;
+  bool expands_latents = false;  // MlaPrefill is called
 };
 // Of the CPU back ends; Backend::workspace_bytes asks the right one.
 size_t OpWorkspaceBytes(const OpLimits& limits);
@@ -369,6 +371,9 @@ struct AttentionBatch {
   int64_t max_blocks = 0;
   int64_t block_size = 16;
   const cuda::StagedAttention* staged = nullptr;  // host: what a GPU reads instead of the spans
+  // Host: whole sequences, in the order of their rows, whose rows are MlaPrefill's and not
+  // MlaAttention's (kernels/tuning/latent_passes.h). Only for back ends that have it.
+  std::span<const AttentionItem> expanded = {};
 
   int64_t num_seqs() const { return static_cast<int64_t>(context_len.size()); }
 };
@@ -403,6 +408,23 @@ struct MlaAttentionArgs {
   Mat out;  // [T, num_heads * latent_dim] act
 };
 void MlaAttention(ExecContext& ctx, const MlaAttentionArgs& args);
+
+// The same attention for rows of prompts, the latents of batch.expanded's contexts expanded to each
+// head's keys and values: scores = q_nope . (c W_uk) + q_rope . r; out = sum p (W_uv c). Other rows
+// of out stay as they are. Optional: a back end may lack it.
+struct MlaPrefillArgs {
+  AttentionBatch batch;
+  Mat q_nope;  // [T, num_heads * nope] act
+  Mat q_rope;  // [T, ..] act: head h's rotated part from column h * q_rope_stride on
+  int64_t q_rope_stride = 0;
+  Mat cache;  // [rows, latent_dim + rope_dim], as above
+  int64_t rope_dim = 0;
+  std::span<const PackedWeight> w_uk;  // host, by head: [latent_dim, nope]
+  std::span<const PackedWeight> w_uv;  // host, by head: [value, latent_dim]
+  float scale = 1.0f;
+  Mat out;  // [T, num_heads * value] act
+};
+void MlaPrefill(ExecContext& ctx, const MlaPrefillArgs& args);
 
 constexpr float kGreedyTemperature = 1e-5f;
 

@@ -190,6 +190,73 @@ TEST(OpsAttention, Fp8LatentsAreNearTheirOwn) {
   }
 }
 
+// Expanded and absorbed are one function; only rounding differs, which float32 has little of.
+class ExpandedLatents : public ::testing::TestWithParam<bool> {};  // fp8
+
+TEST_P(ExpandedLatents, GiveWhatAbsorbedOnesGive) {
+  constexpr int64_t kHeads = 3;
+  constexpr int64_t kNope = 10;
+  constexpr int64_t kRope = 6;
+  constexpr int64_t kLatent = 24;
+  constexpr int64_t kValue = 14;
+  Random random(5);
+  TestContext context(&RefBackend());
+  const Batch batch({{1, 9}, {5, 5}, {7, 30}}, 4, random);
+  TestMat numbers(DType::kF32, batch.cache_rows, kLatent + kRope);
+  batch.FillCache(numbers, random);
+  const TestMat cache = GetParam() ? Fp8Latents(numbers, kLatent) : numbers;
+  const int64_t rows = batch.num_rows();
+  const TestMat q_nope = TestMat(DType::kF32, rows, kHeads * kNope).Fill(random);
+  TestMat q = TestMat(DType::kF32, rows, kHeads * (kLatent + kRope)).Fill(random);
+  std::vector<TestWeight> weights;
+  std::vector<PackedWeight> w_uk;
+  std::vector<PackedWeight> w_uv;
+  for (int64_t h = 0; h < kHeads; ++h) {
+    weights.emplace_back(WeightFormat::kF32, kLatent, kNope, false, random);
+    w_uk.push_back(weights.back().packed());
+    weights.emplace_back(WeightFormat::kF32, kValue, kLatent, false, random);
+    w_uv.push_back(weights.back().packed());
+  }
+  const float scale = 0.3f;
+  const std::vector<AttentionItem> expanded = {{1, 1, 5, 5}, {6, 2, 30, 7}};
+  AttentionBatch some = batch.view();
+  some.expanded = expanded;
+  TestMat got(DType::kF32, rows, kHeads * kValue);
+  MlaPrefill(context.ctx(), {.batch = some,
+                             .q_nope = q_nope.view(),
+                             .q_rope = q.view().Cols(kLatent, q.view().cols - kLatent),
+                             .q_rope_stride = kLatent + kRope,
+                             .cache = cache.view(),
+                             .rope_dim = kRope,
+                             .w_uk = w_uk,
+                             .w_uv = w_uv,
+                             .scale = scale,
+                             .out = got.view()});
+  EXPECT_TRUE(std::isnan(got.At(0, 0)));  // of a sequence that is not expanded
+
+  TestMat latent_out(DType::kF32, rows, kHeads * kLatent);
+  TestMat want(DType::kF32, rows, kHeads * kValue);
+  HeadGemm(context.ctx(), {.a = q_nope.view(),
+                           .a_head_stride = kNope,
+                           .weights = w_uk,
+                           .out = q.view(),
+                           .out_head_stride = kLatent + kRope});
+  MlaAttention(context.ctx(), {batch.view(), q.view(), cache.view(), kHeads, kLatent, kRope, scale,
+                               latent_out.view()});
+  HeadGemm(context.ctx(), {.a = latent_out.view(),
+                           .a_head_stride = kLatent,
+                           .weights = w_uv,
+                           .out = want.view(),
+                           .out_head_stride = kValue});
+  for (int64_t r = 1; r < rows; ++r) {
+    for (int64_t c = 0; c < want.view().cols; ++c) {
+      EXPECT_NEAR(got.At(r, c), want.At(r, c), 1e-4) << r << ", " << c;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Caches, ExpandedLatents, ::testing::Bool());
+
 // Very large scores: the maximum is subtracted before exp, across blocks too.
 TEST(OpsAttention, LargeScoresDoNotOverflow) {
   for (const Backend* backend : AvailableBackends()) {

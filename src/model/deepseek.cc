@@ -6,8 +6,9 @@
 // r: the cache holds [c | r] and nothing else. W_uk and W_uv, which would expand c to keys and
 // values, are absorbed instead: the query is taken into the latent space (q_n W_uk), attention runs
 // there, and its result leaves through W_uv. Prefill does the same as decode, so that a row's bits
-// do not depend on which of them computed it (expanding would cost fewer products for long
-// prompts).
+// do not depend on which of them computed it; only on back ends that promise no such bits, the
+// sequences that the step names (AttentionBatch::expanded) are expanded, which takes a third of the
+// operations for long prompts.
 #include <utility>
 
 #include "base/check.h"
@@ -124,6 +125,16 @@ class Deepseek final : public DecoderModel {
   float softmax_scale_;
 };
 
+// Rows [0, n) have all that attend absorbed; those behind them are of expanded sequences.
+int64_t AbsorbedRows(const kernels::AttentionBatch& batch, int64_t rows) {
+  for (size_t i = batch.expanded.size(); i > 0; --i) {
+    const kernels::AttentionItem& sequence = batch.expanded[i - 1];
+    if (sequence.row + sequence.queries != rows) break;
+    rows = sequence.row;
+  }
+  return rows;
+}
+
 void Deepseek::Attend(Step& step, const LatentAttention& attention, Mat cache) {
   if (step.rows == 0) return;
   const PartTimer timer(step.batch.times, &PartTimes::attention);
@@ -151,10 +162,12 @@ void Deepseek::Attend(Step& step, const LatentAttention& attention, Mat cache) {
                                 .cache = cache});
 
   Project(ctx, q_input, attention.q_nope, b.q_nope);
-  kernels::HeadGemm(ctx, {.a = b.q_nope,
+  // Rows of expanded sequences between others are computed in vain, and written again below.
+  const int64_t absorbed = AbsorbedRows(step.batch.attention, step.rows);
+  kernels::HeadGemm(ctx, {.a = b.q_nope.Rows(0, absorbed),
                           .a_head_stride = c.qk_nope_head_dim,
                           .weights = attention.w_uk,
-                          .out = b.q,
+                          .out = b.q.Rows(0, absorbed),
                           .out_head_stride = cache_width});
   kernels::HeadGemm(ctx, {.a = q_input,
                           .a_head_stride = 0,
@@ -172,19 +185,29 @@ void Deepseek::Attend(Step& step, const LatentAttention& attention, Mat cache) {
                       .table = rope_tables_.rope});
 
   kernels::MlaAttention(ctx, {.batch = step.batch.attention,
-                              .q = b.q,
+                              .q = b.q.Rows(0, absorbed),
                               .cache = cache,
                               .num_heads = c.num_heads,
                               .latent_dim = c.kv_lora_rank,
                               .rope_dim = c.qk_rope_head_dim,
                               .scale = softmax_scale_,
-                              .out = b.latent_out});
+                              .out = b.latent_out.Rows(0, absorbed)});
   const Mat heads = OwnColumns(ctx, attention.heads, b.heads);
-  kernels::HeadGemm(ctx, {.a = b.latent_out,
+  kernels::HeadGemm(ctx, {.a = b.latent_out.Rows(0, absorbed),
                           .a_head_stride = c.kv_lora_rank,
                           .weights = attention.w_uv,
-                          .out = heads,
+                          .out = heads.Rows(0, absorbed),
                           .out_head_stride = c.v_head_dim});
+  kernels::MlaPrefill(ctx, {.batch = step.batch.attention,
+                            .q_nope = b.q_nope,
+                            .q_rope = b.q.Cols(c.kv_lora_rank, b.q.cols - c.kv_lora_rank),
+                            .q_rope_stride = cache_width,
+                            .cache = cache,
+                            .rope_dim = c.qk_rope_head_dim,
+                            .w_uk = attention.w_uk,
+                            .w_uv = attention.w_uv,
+                            .scale = softmax_scale_,
+                            .out = heads});
   attention.heads.Gather(heads, b.heads);
   Project(ctx, b.heads, attention.output, step.delta);
   step.has_delta = true;

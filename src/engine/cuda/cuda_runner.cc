@@ -41,7 +41,12 @@ AttentionWorkers WorkersOf(const model::Model& model, const ModelRunnerOptions& 
       mla ? attention.kv_lora_rank + attention.qk_rope_head_dim : attention.head_dim;
   workers.shape.v_head_dim = mla ? attention.kv_lora_rank : attention.head_dim;
   workers.shape.block_size = options.block_size;
+  workers.shape.nope_dim = attention.qk_nope_head_dim;
+  workers.shape.value_dim = attention.v_head_dim;
   workers.form = kernels::ChooseAttentionForm(workers.shape);
+  // Rounded elsewhere than absorbed, and chosen by the length of a chunk.
+  workers.expands_latents = mla && !options.deterministic && kernels::FitsExpanded(workers.shape) &&
+                            model.backend().mla_prefill != nullptr;
   return workers;
 }
 
@@ -57,6 +62,8 @@ StepSizes MostSizes(const ModelRunnerOptions& options, const AttentionWorkers& w
   most.segments = kernels::MaxAttentionSegments(rows, most.workers);
   most.combine = rows;
   most.items = rows;
+  most.latent_sequences = rows;
+  most.latent_tiles = rows;
   most.samples = rows;
   return most;
 }
@@ -85,6 +92,9 @@ kernels::cuda::StagedAttention StageAttention(const StagedPlan& staged, const St
   attention.max_slots = kernels::MaxAttentionSlots(staged.sizes().workers);
   attention.items = in.items.data();
   attention.num_items = staged.sizes().items;
+  attention.sequences = in.latent_sequences.data();
+  attention.tiles = in.latent_tiles.data();
+  attention.passes = staged.latent_passes();
   return attention;
 }
 
@@ -343,6 +353,7 @@ Status CudaRunner::Forward(const StagedPlan& staged, const StepInputs& device,
   batch.kv_rows = device.kv_rows;
   batch.attention.block_size = options_.block_size;
   batch.attention.staged = &attention;
+  batch.attention.expanded = staged.expanded();
   batch.logit_rows = device.logit_rows;
   batch.dp_rows = peer_rows_;
   batch.moe_chunks = moe_chunks_;

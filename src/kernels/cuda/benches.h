@@ -5,6 +5,11 @@
 #pragma once
 
 #include <cstdio>
+#include <functional>
+
+#include "kernels/cuda/gemm/dense_product.h"
+
+struct CUstream_st;
 
 namespace moebius::kernels::cuda {
 
@@ -13,6 +18,9 @@ bool BenchGroupedGemm(bool all_tiles, std::FILE* json);
 // all: every batch and context.
 bool BenchMlaDecode(bool all, std::FILE* json);
 bool BenchGqa(std::FILE* json);
+// Prompts' chunks expanded, beside the same chunks absorbed. dense: queues the products of both.
+bool BenchMlaPrefill(const std::function<void(const DenseProduct&, CUstream_st*)>& dense,
+                     std::FILE* json);
 // Norms, rotation, routing, draws; nothing is checked.
 void BenchRows(std::FILE* json);
 // Dispatch, combine and all-reduce between the first so many devices, which address each other;

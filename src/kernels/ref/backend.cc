@@ -22,6 +22,7 @@ const Backend& RefBackend() {
       .kv_write = ref::KvWrite,
       .attention = ref::Attention,
       .mla_attention = ref::MlaAttention,
+      .mla_prefill = ref::MlaPrefill,
       .sample = ref::Sample,
   };
   return backend;

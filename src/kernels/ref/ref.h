@@ -26,6 +26,7 @@ void WeightedReduce(ExecContext& ctx, const WeightedReduceArgs& args);
 
 void Attention(ExecContext& ctx, const AttentionArgs& args);
 void MlaAttention(ExecContext& ctx, const MlaAttentionArgs& args);
+void MlaPrefill(ExecContext& ctx, const MlaPrefillArgs& args);
 
 void Sample(ExecContext& ctx, const SampleArgs& args);
 

@@ -22,6 +22,8 @@ struct AttentionShape {
   int64_t head_dim = 0;    // mla: latent_dim + rope_dim
   int64_t v_head_dim = 0;  // mla: latent_dim
   int64_t block_size = 16;
+  int64_t nope_dim = 0;   // mla: of an expanded head's key, without the rotated part,
+  int64_t value_dim = 0;  // and of its value
 };
 
 AttentionForm ChooseAttentionForm(const AttentionShape& shape);

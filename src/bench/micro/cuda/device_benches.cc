@@ -4,6 +4,7 @@
 #include "bench/micro/micro_bench.h"
 #include "kernels/backend.h"
 #include "kernels/cuda/benches.h"
+#include "kernels/cuda/gemm/dense_products.h"
 #include "platform/cuda/device.h"
 #include "rank/rank_device.h"
 
@@ -20,7 +21,8 @@ int MostRanks(int num_devices) {
 }  // namespace
 
 Result<bool> BenchDeviceKernels(const KernelBenchOptions& options, std::FILE* json) {
-  MOEBIUS_TRY(CheckParts(options.parts, {"gemm", "mla", "gqa", "rows", "gemm-tiles", "mla-all"}));
+  MOEBIUS_TRY(CheckParts(options.parts,
+                         {"gemm", "mla", "mla-prefill", "gqa", "rows", "gemm-tiles", "mla-all"}));
   if (options.cpu_time) {
     return MakeError(ErrorCode::kInvalidArgument, "--cpu-time is of CPUs, expected --device cpu");
   }
@@ -35,6 +37,15 @@ Result<bool> BenchDeviceKernels(const KernelBenchOptions& options, std::FILE* js
   }
   if (wanted("mla") || is_asked("mla-all")) {
     right = kernels::cuda::BenchMlaDecode(is_asked("mla-all"), json) && right;
+  }
+  if (wanted("mla-prefill")) {
+    MOEBIUS_ASSIGN(const auto products, kernels::cuda::DenseProducts::Create());
+    const char* refused = nullptr;
+    const auto dense = [&](const kernels::cuda::DenseProduct& product, CUstream_st* stream) {
+      if (const char* text = products->Run(product, stream); text != nullptr) refused = text;
+    };
+    right = kernels::cuda::BenchMlaPrefill(dense, json) && right;
+    if (refused != nullptr) return MakeError(ErrorCode::kInternal, "mla-prefill: {}", refused);
   }
   if (wanted("gqa")) right = kernels::cuda::BenchGqa(json) && right;
   if (wanted("rows")) kernels::cuda::BenchRows(json);

@@ -4,28 +4,12 @@
 // while this one is stored, so only the first waits for memory.
 #pragma once
 
-#include <cuda_fp16.h>
-
 #include "kernels/cuda/attention/mla_decode.h"
 #include "kernels/cuda/attention/mla_load.cuh"
+#include "kernels/cuda/attention/widen_fp8.cuh"
 #include "kernels/latent_row.h"
 
 namespace moebius::kernels::cuda {
-
-// Two e4m3 numbers, the first in the lower byte, times `scale`.
-__device__ __forceinline__ uint32_t ScaledBf16(uint16_t codes, float scale) {
-  uint32_t halves;
-  asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves) : "h"(codes));
-  const float2 x = __half22float2(*reinterpret_cast<const __half2*>(&halves));
-  return PackBf16(x.x * scale, x.y * scale);
-}
-// Four numbers each of two words.
-__device__ __forceinline__ uint4 ScaledBf16(uint32_t a, uint32_t b, float scale) {
-  return make_uint4(ScaledBf16(static_cast<uint16_t>(a), scale),
-                    ScaledBf16(static_cast<uint16_t>(a >> 16), scale),
-                    ScaledBf16(static_cast<uint16_t>(b), scale),
-                    ScaledBf16(static_cast<uint16_t>(b >> 16), scale));
-}
 
 // A thread has 16 latents each of 8 rows of a half tile (64 rows x 256 latents, two scales a row):
 // those of every 8th row. Eight lanes store to eight different 16-byte banks.

@@ -20,11 +20,12 @@ EncodeTiled FindEncode() {
 }  // namespace
 
 int MakeColumnsMap(const void* data, int64_t rows, int64_t row_bytes, int columns, int box_rows,
-                   int box_columns, CUtensorMap* map) {
+                   int box_columns, CUtensorMap* map, int64_t column_bytes) {
   static const EncodeTiled encode = FindEncode();
   if (encode == nullptr) return cudaErrorSymbolNotFound;
   const cuuint64_t dims[3] = {64, static_cast<cuuint64_t>(rows), static_cast<cuuint64_t>(columns)};
-  const cuuint64_t strides[2] = {static_cast<cuuint64_t>(row_bytes), 128};
+  const cuuint64_t strides[2] = {static_cast<cuuint64_t>(row_bytes),
+                                 static_cast<cuuint64_t>(column_bytes)};
   const cuuint32_t box[3] = {64, static_cast<cuuint32_t>(box_rows),
                              static_cast<cuuint32_t>(box_columns)};
   const cuuint32_t steps[3] = {1, 1, 1};

@@ -50,7 +50,8 @@ __global__ void __launch_bounds__(256) AnyGemmKernel(const __grid_constant__ Any
       const int64_t row = row0 + y + 16 * i;
       const int64_t col = col0 + y + 16 * i;
       a_tile[x][y + 16 * i] = row < end && k < p.k ? LoadElement(a + row * p.a.stride + k) : 0.0f;
-      float value = col < p.n && k < p.k ? LoadElement(w + col * p.k + k) : 0.0f;
+      const int64_t at = p.w_transposed ? k * p.n + col : col * p.k + k;
+      float value = col < p.n && k < p.k ? LoadElement(w + at) : 0.0f;
       if (p.scales != nullptr && col < p.n && k < p.k) {
         value *= p.scales[batch * p.scale_batch + col / 128 * scale_cols + k / 128];
       }

@@ -21,6 +21,7 @@ struct AnyGemmLaunch {
   const void* w = nullptr;        // [n, k]
   DType w_dtype = DType::kBF16;   // float32, bfloat16 or fp8
   int64_t w_batch = 0;            // elements
+  bool w_transposed = false;      // [k, n]
   const float* scales = nullptr;  // fp8: [n / 128, k / 128]
   int64_t scale_batch = 0;
   const float* bias = nullptr;  // [n]

@@ -83,7 +83,7 @@ struct Plan {
   bool served = false;
 };
 
-using Key = std::array<int64_t, 15>;
+using Key = std::array<int64_t, 16>;
 
 }  // namespace
 
@@ -113,14 +113,15 @@ struct DenseProducts::Impl {
     return layout;
   }
 
-  // The library's matrices are stored by columns: out^T [n, rows] = w (read as [k, n], transposed)
-  // times a^T [k, rows].
+  // The library's matrices are stored by columns: out^T [n, rows] = w (read as [k, n], transposed;
+  // if it was, as [n, k]) times a^T [k, rows].
   Plan MakePlan(const DenseProduct& p) const {
     Plan plan;
     f.desc_create(&plan.desc, CUBLAS_COMPUTE_32F, CUDA_R_32F);
-    const cublasOperation_t transposed = CUBLAS_OP_T;
-    f.desc_set(plan.desc, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof(transposed));
-    plan.w = Layout(p.dtype, p.k, p.n, p.k, p.batch, p.w_batch);
+    const cublasOperation_t w_form = p.w_transposed ? CUBLAS_OP_N : CUBLAS_OP_T;
+    f.desc_set(plan.desc, CUBLASLT_MATMUL_DESC_TRANSA, &w_form, sizeof(w_form));
+    plan.w = p.w_transposed ? Layout(p.dtype, p.n, p.k, p.n, p.batch, p.w_batch)
+                            : Layout(p.dtype, p.k, p.n, p.k, p.batch, p.w_batch);
     plan.a = Layout(p.dtype, p.k, p.rows, p.a_stride, p.batch, p.a_batch);
     plan.out = Layout(p.out_dtype, p.n, p.rows, p.out_stride, p.batch, p.out_batch);
     cublasLtMatmulPreference_t preference = nullptr;
@@ -174,7 +175,8 @@ const char* DenseProducts::Run(const DenseProduct& p, CUstream_st* stream) {
                    AlignmentOf(p.a),
                    AlignmentOf(p.w),
                    AlignmentOf(p.out),
-                   p.accumulate ? 1 : 0};
+                   p.accumulate ? 1 : 0,
+                   p.w_transposed ? 1 : 0};
   auto it = impl_->plans.find(key);
   if (it == impl_->plans.end()) it = impl_->plans.emplace(key, impl_->MakePlan(p)).first;
   const Plan& plan = it->second;

@@ -4,35 +4,14 @@
 // graph. Plain header, no CUDA.
 #pragma once
 
-#include <cstdint>
 #include <memory>
 
 #include "base/result.h"
-#include "tensor/dtype.h"
+#include "kernels/cuda/gemm/dense_product.h"
 
 struct CUstream_st;
 
 namespace moebius::kernels::cuda {
-
-// out[b] = a[b] w[b]^T (+ out[b]) for each b of a batch; a and w of one dtype, bfloat16 or float32;
-// sums in float32. Strides in elements.
-struct DenseProduct {
-  const void* a = nullptr;  // [rows, k]
-  int64_t a_stride = 0;
-  int64_t a_batch = 0;
-  const void* w = nullptr;  // [n, k], without gaps
-  int64_t w_batch = 0;
-  DType dtype = DType::kBF16;
-  void* out = nullptr;  // [rows, n]
-  int64_t out_stride = 0;
-  int64_t out_batch = 0;
-  DType out_dtype = DType::kBF16;
-  int64_t rows = 0;
-  int64_t n = 0;
-  int64_t k = 0;
-  int64_t batch = 1;
-  bool accumulate = false;
-};
 
 class DenseProducts {
  public:

@@ -1,7 +1,10 @@
 // Attention: the kernel that the shape allows (tuning/attention_form.h), on a batch that was staged
 // for that form.
+#include <algorithm>
+
 #include "kernels/cuda/attention/gqa.h"
 #include "kernels/cuda/attention/mla_decode.h"
+#include "kernels/cuda/attention/mla_prefill.h"
 #include "kernels/cuda/ops/cuda_ops.h"
 #include "kernels/cuda/ops/staged.h"
 #include "kernels/tuning/attention_form.h"
@@ -116,6 +119,83 @@ void MlaAttention(ExecContext& ctx, const MlaAttentionArgs& args) {
   mla.workspace = staged.partials;
   mla.max_slots = staged.max_slots;
   ctx.device->Check(LaunchMlaDecode(mla, ctx.device->stream), "mla_attention");
+}
+
+namespace {
+
+// The workspace of a pass: kLatentPassBytes, and a few counters.
+struct PassBuffers {
+  PassBuffers(Arena& arena, const LatentPass& pass, int num_groups)
+      : latents(arena.AllocMat(DType::kBF16, pass.num_keys, kMlaWidth)),
+        keys(arena.AllocMat(DType::kBF16, pass.num_keys, pass.num_heads * kMlaHead)),
+        values(arena.AllocMat(DType::kBF16, pass.num_keys, pass.num_heads * kMlaHead)),
+        next(arena.Alloc<int32_t>(num_groups)) {}
+  Mat latents;
+  Mat keys;
+  Mat values;
+  int32_t* next;  // by group of heads
+};
+
+void Gather(ExecContext& ctx, const MlaPrefillArgs& args, const LatentPass& pass,
+            const PassBuffers& b, int num_groups) {
+  const StagedAttention& staged = *args.batch.staged;
+  GatherLatentsLaunch gather;
+  gather.cache = args.cache.data;
+  gather.cache_stride = args.cache.stride;
+  gather.is_fp8 = args.cache.dtype == DType::kF8E4M3;
+  gather.block_table = staged.block_table;
+  gather.max_blocks = staged.max_blocks;
+  gather.block_size = staged.block_size;
+  gather.sequences = staged.sequences + pass.first_sequence;
+  gather.num_sequences = pass.num_sequences;
+  gather.num_keys = pass.num_keys;
+  gather.latents = b.latents.data;
+  gather.next = b.next;
+  gather.num_next = num_groups;
+  ctx.device->Check(LaunchGatherLatents(gather, ctx.device->stream), "mla_prefill");
+}
+
+}  // namespace
+
+void MlaPrefill(ExecContext& ctx, const MlaPrefillArgs& args) {
+  const StagedAttention& staged = *args.batch.staged;
+  const auto num_heads = static_cast<int>(args.w_uk.size());
+  for (const LatentPass& pass : staged.passes) {
+    const ArenaScope scope(*ctx.workspace);
+    const int num_groups = (num_heads + pass.num_heads - 1) / pass.num_heads;
+    const PassBuffers b(*ctx.workspace, pass, num_groups);
+    Gather(ctx, args, pass, b, num_groups);
+    MlaPrefillLaunch launch;
+    launch.q_nope = args.q_nope.data;
+    launch.q_nope_stride = args.q_nope.stride;
+    launch.q_rope = args.q_rope.data;
+    launch.q_rope_stride = args.q_rope.stride;
+    launch.q_rope_head_stride = args.q_rope_stride;
+    launch.num_rows = args.out.rows;
+    launch.latents = b.latents.data;
+    launch.keys = b.keys.data;
+    launch.values = b.values.data;
+    launch.expanded_stride = b.keys.stride;
+    launch.num_keys = pass.num_keys;
+    launch.tiles = staged.tiles + pass.first_tile;
+    launch.num_tiles = pass.num_tiles;
+    launch.num_sms = ctx.device->num_sms;
+    launch.scale = args.scale;
+    launch.out = args.out.data;
+    launch.out_stride = args.out.stride;
+    const Mat latent = b.latents.Cols(0, kMlaLatent);
+    for (int group = 0; group < num_groups; ++group) {
+      launch.first_head = group * pass.num_heads;
+      launch.num_heads = std::min(pass.num_heads, num_heads - launch.first_head);
+      launch.next = b.next + group;
+      const auto first = static_cast<size_t>(launch.first_head);
+      const auto count = static_cast<size_t>(launch.num_heads);
+      const int64_t width = count * kMlaHead;
+      ExpandRows(ctx, latent, args.w_uk.subspan(first, count), true, b.keys.Cols(0, width));
+      ExpandRows(ctx, latent, args.w_uv.subspan(first, count), false, b.values.Cols(0, width));
+      ctx.device->Check(LaunchMlaPrefill(launch, ctx.device->stream), "mla_prefill");
+    }
+  }
 }
 
 }  // namespace moebius::kernels::cuda

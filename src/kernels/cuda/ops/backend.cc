@@ -34,6 +34,7 @@ Backend MakeBackend() {
   backend.grouped_mlp = cuda::GroupedMlp;
   backend.attention = cuda::Attention;
   backend.mla_attention = cuda::MlaAttention;
+  backend.mla_prefill = cuda::MlaPrefill;
   backend.sample = cuda::Sample;
   backend.memory = &platform::cuda::DeviceMemorySpace();
   backend.on_host = false;

@@ -37,6 +37,7 @@ void WeightedReduce(ExecContext& ctx, const WeightedReduceArgs& args);
 
 void Attention(ExecContext& ctx, const AttentionArgs& args);
 void MlaAttention(ExecContext& ctx, const MlaAttentionArgs& args);
+void MlaPrefill(ExecContext& ctx, const MlaPrefillArgs& args);
 void Sample(ExecContext& ctx, const SampleArgs& args);
 
 size_t WorkspaceBytes(const OpLimits& limits);
@@ -55,6 +56,10 @@ struct GroupedProduct {
   int64_t likely_places = 0;  // GroupedGemmArgs
 };
 bool RunGroupedProduct(ExecContext& ctx, const GroupedProduct& product);
+
+// out[:, h] = rows w[h]^T for each head of one input, without gaps in out; transposed: rows w[h].
+void ExpandRows(ExecContext& ctx, const Mat& rows, std::span<const PackedWeight> weights,
+                bool transposed, const Mat& out);
 
 // Whether the product would quantise its rows; then their activation and that can be one launch:
 // `both` has gate and up side by side, and product.rows stay unwritten.

@@ -9,6 +9,7 @@
 #include "kernels/cuda/moe/moe.h"
 #include "kernels/cuda/ops/cuda_ops.h"
 #include "kernels/tuning/grouped_gemm_tiles.h"
+#include "kernels/tuning/latent_passes.h"
 
 namespace moebius::kernels::cuda {
 namespace {
@@ -353,7 +354,8 @@ void WeightedReduce(ExecContext& ctx, const WeightedReduceArgs& args) {
   ctx.device->Check(LaunchWeightedReduce(launch, ctx.device->stream), "weighted_reduce");
 }
 
-// What SwiGlu, GroupedSwiGlu and GroupBySlot take at most, and the quantised rows of fp8 products.
+// What SwiGlu, GroupedSwiGlu, GroupBySlot and MlaPrefill take at most, and the quantised rows of
+// fp8 products.
 size_t WorkspaceBytes(const OpLimits& l) {
   const auto bytes = [](int64_t count, int64_t size) {
     return static_cast<size_t>(count * size) + Arena::kAlignment;
@@ -368,7 +370,9 @@ size_t WorkspaceBytes(const OpLimits& l) {
                          quantised(l.places, std::max(l.expert_inputs, l.expert_width));
   const size_t grouping =
       l.num_slots > 0 ? GroupBySlotWorkspace(l.places, static_cast<int>(l.num_slots)) : 0;
-  return std::max({dense, experts, grouping}) + 4 * Arena::kAlignment;
+  // And counters of its groups of heads.
+  const size_t latents = l.expands_latents ? kLatentPassBytes + 4096 : 0;
+  return std::max({dense, experts, grouping, latents}) + 4 * Arena::kAlignment;
 }
 
 }  // namespace moebius::kernels::cuda

@@ -20,11 +20,15 @@ struct Batched {
   int64_t out_batch = 0;
   int64_t batch = 1;
   bool accumulate = false;
-  bool gated = false;  // w has 2 n rows; only for few rows
+  bool gated = false;         // w has 2 n rows; only for few rows
+  bool w_transposed = false;  // w is [k, n]
+  int64_t k() const { return w_transposed ? w->n : w->k; }
 };
 
 bool RunFewRows(ExecContext& ctx, const Batched& p) {
-  if (p.w->format != WeightFormat::kBF16 || p.bias != nullptr || p.accumulate) return false;
+  if (p.w->format != WeightFormat::kBF16 || p.bias != nullptr || p.accumulate || p.w_transposed) {
+    return false;
+  }
   FewRowsLaunch launch;
   launch.a = RowsOf(p.a);
   launch.a_batch = p.a_batch;
@@ -54,6 +58,7 @@ bool RunByLibrary(ExecContext& ctx, const Batched& p) {
   product.a_batch = p.a_batch;
   product.w = p.w->data;
   product.w_batch = p.w_batch;
+  product.w_transposed = p.w_transposed;
   product.dtype = element;
   product.out = p.out.data;
   product.out_stride = p.out.stride;
@@ -61,7 +66,7 @@ bool RunByLibrary(ExecContext& ctx, const Batched& p) {
   product.out_dtype = p.out.dtype;
   product.rows = p.a.rows;
   product.n = p.n;
-  product.k = p.w->k;
+  product.k = p.k();
   product.batch = p.batch;
   product.accumulate = p.accumulate;
   const char* text = ctx.device->dense->Run(product, ctx.device->stream);
@@ -72,7 +77,8 @@ bool RunByLibrary(ExecContext& ctx, const Batched& p) {
 
 // fp8 on the tensor cores: a group of all rows.
 bool RunAsOneGroup(ExecContext& ctx, const Batched& p) {
-  if (p.w->format != WeightFormat::kFp8Block || p.batch != 1 || p.bias != nullptr || p.accumulate) {
+  if (p.w->format != WeightFormat::kFp8Block || p.batch != 1 || p.bias != nullptr || p.accumulate ||
+      p.w_transposed) {
     return false;
   }
   return RunGroupedProduct(
@@ -86,13 +92,14 @@ void RunAny(ExecContext& ctx, const Batched& p) {
   launch.w = p.w->data;
   launch.w_dtype = ElementOf(p.w->format);
   launch.w_batch = p.w_batch;
+  launch.w_transposed = p.w_transposed;
   launch.scales = p.w->scales;
   launch.bias = p.bias;
   launch.out = RowsOf(p.out);
   launch.out_batch = p.out_batch;
   launch.rows = p.a.rows;
   launch.n = p.n;
-  launch.k = p.w->k;
+  launch.k = p.k();
   launch.batch = p.batch;
   launch.accumulate = p.accumulate;
   ctx.device->Check(LaunchAnyGemm(launch, ctx.device->stream), "gemm");
@@ -134,6 +141,18 @@ void Gemm(ExecContext& ctx, const GemmArgs& args) {
   Run(ctx, product);
 }
 
+namespace {
+
+// Elements from one head's weight to the next: a plan lays a group's weights at one distance.
+int64_t HeadDistance(std::span<const PackedWeight> weights) {
+  if (weights.size() < 2) return 0;
+  const int64_t bytes = static_cast<const std::byte*>(weights[1].data) -
+                        static_cast<const std::byte*>(weights[0].data);
+  return bytes / static_cast<int64_t>(SizeOf(ElementOf(weights[0].format)));
+}
+
+}  // namespace
+
 void HeadGemm(ExecContext& ctx, const HeadGemmArgs& args) {
   const PackedWeight& first = args.weights.front();
   const auto width = [](const Mat& m) { return static_cast<int64_t>(SizeOf(m.dtype)); };
@@ -142,17 +161,30 @@ void HeadGemm(ExecContext& ctx, const HeadGemmArgs& args) {
                   args.a.dtype, args.a.rows, first.k, args.a.stride);
   product.a_batch = args.a_head_stride;
   product.w = &first;
-  // A plan lays a group's weights at one distance.
-  const int64_t bytes = args.weights.size() > 1
-                            ? static_cast<const std::byte*>(args.weights[1].data) -
-                                  static_cast<const std::byte*>(first.data)
-                            : 0;
-  product.w_batch = bytes / static_cast<int64_t>(SizeOf(ElementOf(first.format)));
+  product.w_batch = HeadDistance(args.weights);
   product.n = first.n;
   product.out = Mat(static_cast<std::byte*>(args.out.data) + args.out_offset * width(args.out),
                     args.out.dtype, args.out.rows, first.n, args.out.stride);
   product.out_batch = args.out_head_stride;
   product.batch = static_cast<int64_t>(args.weights.size());
+  Run(ctx, product);
+}
+
+void ExpandRows(ExecContext& ctx, const Mat& rows, std::span<const PackedWeight> weights,
+                bool transposed, const Mat& out) {
+  Batched product;
+  product.a = rows;
+  product.w = weights.data();
+  product.w_batch = HeadDistance(weights);
+  product.w_transposed = transposed;
+  product.n = transposed ? product.w->k : product.w->n;
+  product.out = out;
+  product.out_batch = product.n;
+  product.batch = static_cast<int64_t>(weights.size());
+  if (!transposed && product.w_batch == product.n * product.k()) {
+    product.n *= product.batch;  // one weight of all heads
+    product.batch = 1;
+  }
   Run(ctx, product);
 }
 

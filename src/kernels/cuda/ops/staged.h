@@ -4,9 +4,11 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "kernels/cuda/rows/sample.h"
 #include "kernels/tuning/attention_splits.h"
+#include "kernels/tuning/latent_passes.h"
 
 namespace moebius::kernels::cuda {
 
@@ -25,6 +27,11 @@ struct StagedAttention {
   int64_t num_combine = 0;
   void* partials = nullptr;  // of pieces that are summed afterwards
   int64_t max_slots = 0;
+
+  // Of MlaPrefill: what AttentionBatch::expanded has, in passes.
+  const LatentSequence* sequences = nullptr;
+  const LatentTile* tiles = nullptr;
+  std::span<const LatentPass> passes = {};  // host
 
   // For the kernel of any shape (kAny): one query each.
   const AttentionItem* items = nullptr;
