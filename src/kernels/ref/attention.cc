@@ -24,33 +24,6 @@ int64_t FirstVisible(const AttentionArgs& args, int64_t position) {
   return first;
 }
 
-// A row of MLA's cache, of either kind.
-std::vector<double> ReadLatentRow(const Mat& cache, int64_t row, const LatentRow& layout) {
-  std::vector<double> out(layout.latent_dim + layout.rope_dim);
-  if (cache.dtype == DType::kF8E4M3) {
-    std::vector<float> whole(out.size());
-    LoadLatentRow(layout, cache.RowBytes(row), whole.data());
-    std::copy(whole.begin(), whole.end(), out.begin());
-    return out;
-  }
-  for (size_t d = 0; d < out.size(); ++d) out[d] = Get(cache, row, static_cast<int64_t>(d));
-  return out;
-}
-
-// Columns [begin, begin + count) of a cached row. Of an fp8 row, which is latent attention's alone,
-// the keys are all numbers and the values those that keys have not on top.
-std::vector<double> ReadCached(const AttentionArgs& args, const Mat& cache, int64_t row,
-                               int64_t begin, int64_t count) {
-  if (cache.dtype == DType::kF8E4M3) {
-    auto whole = ReadLatentRow(cache, row, {args.v_head_dim, args.head_dim - args.v_head_dim});
-    whole.resize(count);
-    return whole;
-  }
-  std::vector<double> out(count);
-  for (int64_t d = 0; d < count; ++d) out[d] = Get(cache, row, begin + d);
-  return out;
-}
-
 void AttendHead(const AttentionArgs& args, int64_t seq, int64_t row, int64_t position,
                 int64_t head) {
   const AttentionBatch& batch = args.batch;
@@ -59,25 +32,22 @@ void AttendHead(const AttentionArgs& args, int64_t seq, int64_t row, int64_t pos
   const int64_t first = FirstVisible(args, position);
   std::vector<double> scores;
   for (int64_t p = first; p <= position; ++p) {
-    const std::vector<double> key =
-        ReadCached(args, args.k_cache, cache_row(p), kv_head * args.head_dim, args.head_dim);
     double dot = 0;
     for (int64_t d = 0; d < args.head_dim; ++d) {
-      dot += Get(args.q, row, head * args.head_dim + d) * key[d];
+      dot += Get(args.q, row, head * args.head_dim + d) *
+             Get(args.k_cache, cache_row(p), kv_head * args.head_dim + d);
     }
     scores.push_back(dot * args.scale);
   }
   const double top = *std::max_element(scores.begin(), scores.end());
   double sum = 0;
   for (double& score : scores) sum += score = std::exp(score - top);
-  std::vector<double> out(args.v_head_dim);
-  for (int64_t p = first; p <= position; ++p) {
-    const std::vector<double> value =
-        ReadCached(args, args.v_cache, cache_row(p), kv_head * args.v_head_dim, args.v_head_dim);
-    for (int64_t d = 0; d < args.v_head_dim; ++d) out[d] += scores[p - first] * value[d];
-  }
   for (int64_t d = 0; d < args.v_head_dim; ++d) {
-    Put(args.out, row, head * args.v_head_dim + d, out[d] / sum);
+    double value = 0;
+    for (int64_t p = first; p <= position; ++p) {
+      value += scores[p - first] * Get(args.v_cache, cache_row(p), kv_head * args.v_head_dim + d);
+    }
+    Put(args.out, row, head * args.v_head_dim + d, value / sum);
   }
 }
 
@@ -89,9 +59,28 @@ struct Floats {
   Mat mat;
 };
 
+// MLA's cache as numbers, whatever its rows are.
+class LatentCache {
+ public:
+  LatentCache(const Mat& cache, const LatentRow& layout)
+      : widened_(cache.dtype == DType::kF8E4M3 ? cache.rows : 0,
+                 layout.latent_dim + layout.rope_dim),
+        mat_(cache.dtype == DType::kF8E4M3 ? widened_.mat : cache) {
+    for (int64_t row = 0; row < widened_.mat.rows; ++row) {
+      LoadLatentRow(layout, cache.RowBytes(row), widened_.mat.Row<float>(row));
+    }
+  }
+  LatentCache(const LatentCache&) = delete;
+  const Mat& mat() const { return mat_; }
+
+ private:
+  Floats widened_;
+  Mat mat_;
+};
+
 // One head's keys [nope | rope] and values of one sequence.
-void ExpandHead(const MlaPrefillArgs& args, int64_t seq, size_t head, const Mat& keys,
-                const Mat& values) {
+void ExpandHead(const MlaPrefillArgs& args, const Mat& cache, int64_t seq, size_t head,
+                const Mat& keys, const Mat& values) {
   const PackedWeight& uk = args.w_uk[head];
   const PackedWeight& uv = args.w_uv[head];
   const int64_t latent_dim = uv.k;
@@ -101,17 +90,17 @@ void ExpandHead(const MlaPrefillArgs& args, int64_t seq, size_t head, const Mat&
     for (int64_t d = 0; d < uk.k; ++d) to_key[d * latent_dim + i] = PackedAt(uk, i, d);
     for (int64_t d = 0; d < uv.n; ++d) to_value[d * latent_dim + i] = PackedAt(uv, d, i);
   }
+  std::vector<double> c(static_cast<size_t>(latent_dim));
   for (int64_t p = 0; p < keys.rows; ++p) {
-    const std::vector<double> c =
-        ReadLatentRow(args.cache, CacheRow(args.batch, seq, p), {latent_dim, args.rope_dim});
+    const int64_t row = CacheRow(args.batch, seq, p);
+    for (int64_t i = 0; i < latent_dim; ++i) c[i] = Get(cache, row, i);
     const auto dot = [&](const std::vector<double>& weights, int64_t d) {
-      return std::inner_product(c.begin(), c.begin() + latent_dim, weights.begin() + d * latent_dim,
-                                0.0);
+      return std::inner_product(c.begin(), c.end(), weights.begin() + d * latent_dim, 0.0);
     };
     for (int64_t d = 0; d < uk.k; ++d) Put(keys, p, d, dot(to_key, d));
     for (int64_t d = 0; d < uv.n; ++d) Put(values, p, d, dot(to_value, d));
     for (int64_t d = 0; d < args.rope_dim; ++d) {
-      Put(keys, p, uk.k + d, c[latent_dim + d]);
+      Put(keys, p, uk.k + d, Get(cache, row, latent_dim + d));
     }
   }
 }
@@ -135,9 +124,9 @@ void MlaAttention(ExecContext& ctx, const MlaAttentionArgs& args) {
   AttentionArgs plain;
   plain.batch = args.batch;
   plain.q = args.q;
-  plain.k_cache = args.cache;
-  plain.v_cache =
-      args.cache.dtype == DType::kF8E4M3 ? args.cache : args.cache.Cols(0, args.latent_dim);
+  const LatentCache cache(args.cache, {args.latent_dim, args.rope_dim});
+  plain.k_cache = cache.mat();
+  plain.v_cache = cache.mat().Cols(0, args.latent_dim);
   plain.num_heads = args.num_heads;
   plain.num_kv_heads = 1;
   plain.head_dim = args.latent_dim + args.rope_dim;
@@ -150,6 +139,7 @@ void MlaAttention(ExecContext& ctx, const MlaAttentionArgs& args) {
 void MlaPrefill(ExecContext& ctx, const MlaPrefillArgs& args) {
   const int64_t nope = args.w_uk[0].k;
   const int64_t value = args.w_uv[0].n;
+  const LatentCache cache(args.cache, {args.w_uv[0].k, args.rope_dim});
   for (const AttentionItem& item : args.batch.expanded) {
     Floats q(item.queries, nope + args.rope_dim);
     Floats keys(item.context, nope + args.rope_dim);
@@ -174,7 +164,7 @@ void MlaPrefill(ExecContext& ctx, const MlaPrefillArgs& args) {
     plain.scale = args.scale;
     for (size_t h = 0; h < args.w_uk.size(); ++h) {
       const auto head = static_cast<int64_t>(h);
-      ExpandHead(args, item.seq, h, keys.mat, values.mat);
+      ExpandHead(args, cache.mat(), item.seq, h, keys.mat, values.mat);
       for (int64_t i = 0; i < item.queries; ++i) {
         const int64_t row = item.row + i;
         for (int64_t d = 0; d < nope; ++d) Put(q.mat, i, d, Get(args.q_nope, row, head * nope + d));
