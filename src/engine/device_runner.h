@@ -38,7 +38,8 @@ struct DeviceRank {
   // agree on it (SharedStep::pads).
   bool pads = true;
   // Steps that only decode may run as graphs. Not where ranks share a GPU: making a graph may wait
-  // for kernels that wait for this rank.
+  // for kernels that wait for this rank. Nor where they share a process: it may wait so with a lock
+  // of the driver held, which a peer needs to queue what is waited for.
   bool graphs = true;
   // Has the logits, and somebody wants what is drawn from them.
   bool draws = true;

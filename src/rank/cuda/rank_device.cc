@@ -73,7 +73,7 @@ class CudaRankDevice final : public RankDevice {
     return {.device = device_,
             .stream = &stream_,
             .pads = !exact,
-            .graphs = num_sharers_ == 1,
+            .graphs = num_sharers_ == 1 && !shares_process_,
             // Where there is one stage everybody does, for the rows of the next step.
             .draws = links_.hears_tokens() || links_.draws(),
             .counters = &links_.control().Counters(links_.rank().value()),
@@ -133,6 +133,7 @@ class CudaRankDevice final : public RankDevice {
   const std::chrono::milliseconds wait_limit_;
   int device_ = 0;
   int num_sharers_ = 1;
+  bool shares_process_ = false;  // with other ranks
   platform::cuda::Stream stream_;
   std::vector<PeerMapping> mappings_;  // of other ranks' memory
   PeerMemory tp_memory_;
@@ -212,8 +213,9 @@ Result<DeviceGroup> CudaRankDevice::GroupOf(const char* name, const std::vector<
 Status CudaRankDevice::EnablePeers(const std::vector<Addresses>& all) {
   MOEBIUS_ASSIGN(const int num_devices, NumRankDevices());
   for (int rank = 0; rank < std::min(num_devices, links_.shape().num_ranks()); ++rank) {
-    const bool is_own = all[static_cast<size_t>(rank)].tp.process == getpid();
-    if (rank != device_ && is_own) MOEBIUS_TRY(platform::cuda::EnablePeerAccess(rank));
+    if (rank == device_ || all[static_cast<size_t>(rank)].tp.process != getpid()) continue;
+    shares_process_ = true;
+    MOEBIUS_TRY(platform::cuda::EnablePeerAccess(rank));
   }
   return {};
 }

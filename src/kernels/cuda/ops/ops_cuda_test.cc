@@ -558,7 +558,6 @@ constexpr AttentionCase kAttention[] = {
     {"mla small", DType::kF32, true, 4, 1, 24, 16, 4},
     {"mla fp8", DType::kBF16, true, 16, 1, 576, 512, 16, 0, true},
     {"mla fp8, blocks of 64", DType::kBF16, true, 32, 1, 576, 512, 64, 0, true},
-    {"mla fp8, 128 heads", DType::kBF16, true, 128, 1, 576, 512, 32, 0, true},
     {"mla fp8, float32", DType::kF32, true, 4, 1, 576, 512, 16, 0, true},
     {"mla fp8, small", DType::kBF16, true, 4, 1, 214, 200, 4, 0, true},
 };
