@@ -163,8 +163,14 @@ class CliTest : public testing::Test {
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   }
 
+  // This build's, or a bundle's (tools/cuda_bundle.sh).
+  static std::string ProgramPath() {
+    const char* root = std::getenv("MOEBIUS_ROOT");
+    return root != nullptr ? std::string(root) + "/bin/moebius" : MOEBIUS_PROGRAM;
+  }
+
   std::string folder_;
-  std::string program_ = MOEBIUS_PROGRAM;
+  std::string program_ = ProgramPath();
   std::string out_path_;  // where standard output goes, unread; empty: into Finished::out
 };
 

@@ -19,6 +19,12 @@ using nlohmann::json;
 
 namespace {
 
+// Where models lie: in the repository, or in a bundle.
+std::string ModelRoot() {
+  const char* root = std::getenv("MOEBIUS_ROOT");
+  return root != nullptr ? root : MOEBIUS_SOURCE_DIR;
+}
+
 milliseconds Slow(milliseconds time) { return time * NumberOf("MOEBIUS_SLOW", 1); }
 
 const milliseconds kToError = milliseconds(2000);  // of whoever waits for an answer
@@ -101,13 +107,12 @@ void FailureTest::StartServer(const Cell& cell) {
   url_ = fmt::format("http://127.0.0.1:{}", port_);
   Write("stdin", "");
   const TestModel& model = *cell.layout->model;
-  server_ =
-      Start(Args{"serve", std::string(MOEBIUS_SOURCE_DIR) + model.folder, "--host", "127.0.0.1",
-                 "--port", std::to_string(port_), "--max-num-seqs", "8", "--max-model-len",
-                 std::to_string(model.max_model_len), "--max-num-batched-tokens", "16",
-                 "--kv-cache-memory-bytes", "32M", "--device", cell.layout->device} +
-                cell.layout->flags,
-            "server_", {mark_});
+  server_ = Start(Args{"serve", ModelRoot() + model.folder, "--host", "127.0.0.1", "--port",
+                       std::to_string(port_), "--max-num-seqs", "8", "--max-model-len",
+                       std::to_string(model.max_model_len), "--max-num-batched-tokens", "16",
+                       "--kv-cache-memory-bytes", "32M", "--device", cell.layout->device} +
+                      cell.layout->flags,
+                  "server_", {mark_});
   ASSERT_NE(server_, 0);
 }
 
@@ -245,8 +250,8 @@ void FailureTest::ExpectNoWrongToken(const Cell& cell, const Calls& calls) const
         {"prompt_ids", PromptOf(cell, i)}, {"max_tokens", kMaxTokens}, {"ignore_eos", true}};
     requests += request.dump() + "\n";
   }
-  const Finished one = Run({"run", std::string(MOEBIUS_SOURCE_DIR) + cell.layout->model->folder,
-                            "--input-file", Write("requests.jsonl", requests), "--temperature", "0",
+  const Finished one = Run({"run", ModelRoot() + cell.layout->model->folder, "--input-file",
+                            Write("requests.jsonl", requests), "--temperature", "0",
                             "--deterministic", "--device", cell.layout->device});
   ASSERT_EQ(one.exit_code, 0) << one.err;
   std::istringstream answers(one.out);

@@ -23,7 +23,7 @@ nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
 step "operations" bin/kernels_test --gtest_filter='*Cuda*' --gtest_brief=1
 for program in bin/*_test; do
   case $program in
-    bin/kernels_test | bin/comm_test | bin/model_test | bin/device_test | bin/engine_test | bin/exchange_test | bin/all_reduce_test) ;;
+    bin/kernels_test | bin/comm_test | bin/model_test | bin/device_test | bin/engine_test | bin/exchange_test | bin/all_reduce_test | bin/failure_test) ;;
     *) step "$program" "$program" ;;
   esac
 done

@@ -51,6 +51,7 @@ latency() {
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
 if [[ $parts == *" tests "* ]]; then
   step device_ranks 200 bin/device_ranks_test --gtest_brief=1
+  step failures 90 bin/failure_test --gtest_filter='*OnGpus*' --gtest_brief=1
   step exchange_test 100 bin/exchange_test --repeats 1
   step all_reduce_test 60 bin/all_reduce_test
   step gathers 60 bin/comm_test --gtest_filter='Members*' --gtest_brief=1
@@ -65,7 +66,7 @@ if [[ $parts == *" layouts "* ]]; then
   declare -A layers=([r1]=8 [qwen3]=16 [maverick]=8)
   for model in r1 qwen3 maverick; do
     for batch in 1 16 128 1024; do
-      for layout in "tp-ep -tp $gpus -ep" "dp-ep -dp $gpus -ep" "tp -tp $gpus"; do
+      for layout in "tp-ep -tp $gpus -ep" "dp-ep -dp $gpus -ep" "tp -tp $gpus" "pp-tp -pp 2 -tp $((gpus / 2))"; do
         read -r name flags <<<"$layout"
         # shellcheck disable=SC2086  # flags are words
         latency "layout-$model-$name-$batch" 60 "${models[$model]}" "$batch" $flags --block-size 64 \
