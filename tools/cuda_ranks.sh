@@ -84,7 +84,7 @@ if [[ $parts == *" slices "* ]]; then
       --hf-overrides "{\"num_hidden_layers\":61,\"n_routed_experts\":$((256 * gpus / ep)),\"n_group\":1,\"topk_group\":1}"
   }
   input=2048 slice 64 256 uniform uniform2k 180
-  for batch in 256 64; do
+  for batch in 256 64 512 8 1; do
     for ep in 8 32 64 16; do
       slice $ep $batch uniform uniform
       slice $ep $batch zipf:0.5 zipf0.5
