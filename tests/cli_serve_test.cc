@@ -222,7 +222,7 @@ TEST_F(ServeTest, WhatCannotBeServedIsSaid) {
       {{"--request-timeout", "soon"}, 2, "--request-timeout"},
       {{"--override-generation-config", "[]"}, 2, "JSON object"},
       {{"--all2all-backend", "x"}, 2, "allgather_reducescatter"},
-      {{"--kv-cache-dtype", "int3"}, 2, "expected one of auto, fp8"},
+      {{"--kv-cache-dtype", "int3"}, 2, "expected one of auto, bfloat16, fp8"},
       {{"--quantization", "awq"}, 2, "auto none fp8"},
       {{"--chat-template", "/no/such/file"}, 1, "--chat-template"},
       {{"--step-log", "/no/such/folder/x"}, 1, "/no/such/folder/x"},

@@ -56,7 +56,7 @@ void AddLoadOptions(CLI::App* app, frontend::OpenOptions& open) {
         }
         return text == "float" ? "float32" : text;  // vLLM's other name
       });
-  AddChoice(app, "--kv-cache-dtype", open.kv_cache_dtype, {"auto", "fp8"},
+  AddChoice(app, "--kv-cache-dtype", open.kv_cache_dtype, {"auto", "bfloat16", "fp8"},
             "auto: as activations; fp8: what MLA caches, with a scale for each 128 numbers")
       ->group(kModel)
       ->transform([](const std::string& text) { return text == "fp8_e4m3" ? "fp8" : text; });

@@ -129,7 +129,8 @@ StagedPlan::StagedPlan(const StepPlan& plan, const AttentionWorkers& workers, in
   sizes_.logit_rows = bucketed ? bucket_rows : static_cast<int64_t>(plan.logit_rows.size());
 
   PlanAttention(workers, bucketed);
-  sizes_.samples = bucketed ? bucket_rows : plan.num_samples();
+  // A rank without rows draws nothing: what the step before drew is still wanted.
+  sizes_.samples = bucketed && plan.num_rows() > 0 ? bucket_rows : plan.num_samples();
   CountLists();
 }
 

@@ -175,6 +175,16 @@ TEST(StepInputs, ChunksThatPayAreExpanded) {
   EXPECT_TRUE(StagedPlan(plan, workers).expanded().empty());
 }
 
+// Its rows are padded where the peers must know them, but it draws nothing.
+TEST(StepInputs, WithoutRowsNothingIsDrawn) {
+  const StagedPlan staged(MakePlan({}, {}), Workers(kernels::AttentionForm::kGqa), 8, 8);
+  EXPECT_EQ(staged.sizes().rows, 8);
+  EXPECT_EQ(staged.sizes().logit_rows, 8);
+  EXPECT_EQ(staged.sizes().samples, 0);
+  const Written w(staged);
+  EXPECT_TRUE(std::ranges::all_of(w.in.tokens, [](TokenId t) { return t == kPaddingToken; }));
+}
+
 TEST(StepInputs, AnyFormHasOneItemARow) {
   const StepPlan plan = MakePlan({2, 3}, {8, 3});
   const StagedPlan staged(plan, Workers(kernels::AttentionForm::kAny));

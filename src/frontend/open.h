@@ -23,7 +23,7 @@ namespace moebius::frontend {
 // What decides how a model is loaded and run; the names are those of the flags.
 struct OpenOptions {
   std::string model;           // a folder in the Hugging Face layout
-  std::string dtype = "auto";  // of activations and KV: auto (the checkpoint's), float32, bfloat16
+  std::string dtype = "auto";  // of activations: auto (the checkpoint's), float32, bfloat16
   std::string kv_cache_dtype = "auto";  // auto: as activations; fp8: MLA's latents
   std::string load_format = "auto";     // auto, or dummy: random weights of the right shapes
   std::string routing;       // dummy only: uniform, or zipf:A; empty: what random weights give

@@ -93,6 +93,7 @@ Result<DTypeChoice> ParseDTypeChoice(const std::string& name) {
 
 Result<KvCacheDType> ParseKvCacheDType(const std::string& name) {
   static constexpr Named<KvCacheDType> kNames[] = {{"auto", KvCacheDType::kAuto},
+                                                   {"bfloat16", KvCacheDType::kBFloat16},
                                                    {"fp8", KvCacheDType::kFp8}};
   return ParseNamed("--kv-cache-dtype", name, kNames);
 }
@@ -124,6 +125,12 @@ Result<ModelConfig> LoadConfig(const LoadOptions& options) {
                      "latents are kept in fp8, the keys and values of heads have the dtype of "
                      "activations (--dtype)",
                      config.model_type);
+  }
+  if (options.kv_cache_dtype == KvCacheDType::kBFloat16 &&
+      ActivationsOf(options.dtype, config) != DType::kBF16) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "--kv-cache-dtype is 'bfloat16', expected auto where activations are float32 "
+                     "(--dtype)");
   }
   if (options.moe_mode == MoeMode::kDense) {
     config.moe.top_k = config.moe.num_experts;

@@ -23,8 +23,9 @@ enum class DTypeChoice {
   kBFloat16,
 };
 enum class KvCacheDType {
-  kAuto,  // as activations
-  kFp8,   // e4m3 latents with scales (kernels/latent_row.h): MLA alone
+  kAuto,      // as activations
+  kBFloat16,  // the same, said: an error where activations are float32
+  kFp8,       // e4m3 latents with scales (kernels/latent_row.h): MLA alone
 };
 enum class LoadFormat {
   kAuto,   // the folder's safetensors
@@ -41,7 +42,7 @@ enum class MoeMode {
 
 struct LoadOptions {
   std::string folder;
-  DTypeChoice dtype = DTypeChoice::kAuto;  // of activations and KV
+  DTypeChoice dtype = DTypeChoice::kAuto;  // of activations
   KvCacheDType kv_cache_dtype = KvCacheDType::kAuto;
   LoadFormat load_format = LoadFormat::kAuto;
   std::optional<moe::RoutingSpec> routing;  // kDummy only: experts are drawn from a distribution
@@ -61,7 +62,7 @@ Result<KvCacheDType> ParseKvCacheDType(const std::string& name);
 Result<LoadFormat> ParseLoadFormat(const std::string& name);
 Result<MoeMode> ParseMoeMode(const std::string& name);
 
-// The dtype of activations and KV that a choice means: exchanges between ranks are made before the
+// The dtype of activations that a choice means: exchanges between ranks are made before the
 // model.
 DType ActivationsOf(DTypeChoice choice, const ModelConfig& config);
 

@@ -146,9 +146,11 @@ Section NoLayout(const PlanReport& report) {
   }
   if (largest != nullptr) {
     section.lines.push_back(fmt::format(
-        "The largest cache is that of {}: {} requests of {} + {} tokens. More GPUs, a KV cache of "
-        "1 byte (--kv-cache-dtype fp8), fewer requests in flight or shorter ones would do.",
-        largest->layout, largest->requests, report.input.isl, report.input.osl));
+        "The largest cache is that of {}: {} requests of {} + {} tokens. More GPUs, {}fewer "
+        "requests "
+        "in flight or shorter ones would do.",
+        largest->layout, largest->requests, report.input.isl, report.input.osl,
+        report.input.kv_element_bytes < 2 ? "" : "a KV cache in fp8 (--kv-cache-dtype), "));
   }
   return section;
 }
@@ -310,7 +312,10 @@ Section Commands(const PlanReport& report) {
     for (const std::string& command : *commands) section.code.push_back(command);
   }
   if (report.launch->moebius.empty()) {
-    section.lines.emplace_back("moebius serve has no decode context parallelism.");
+    const auto& config = report.decision.ranked.front().layout.config;
+    section.lines.emplace_back(config.decode_context_parallel_size > 1
+                                   ? "moebius serve has no decode context parallelism."
+                                   : "moebius serve keeps MLA's latents alone in fp8.");
   } else {
     section.lines.emplace_back(kWhatRuns);
     section.lines.emplace_back("--dry-run shows what these flags need.");

@@ -118,7 +118,9 @@ Status Follow(Links& links, engine::DeviceFollower& follower, const engine::Plan
   const auto settle = [&]() -> Status {
     while (true) {
       MOEBIUS_ASSIGN(const bool is_busy, follower.Settle());
-      if (!is_busy || links.receiver()->HasBlock()) return {};
+      // Else nobody waits for what it has drawn.
+      const bool tells = links.output_sender() != nullptr;
+      if (!is_busy || !tells || links.receiver()->HasBlock()) return {};
       std::this_thread::sleep_for(kDeviceRest);
     }
   };

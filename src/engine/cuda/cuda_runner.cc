@@ -268,6 +268,7 @@ Status CudaRunner::Queue(const StepPlan& plan, Slot& slot, QueueTimes& times) {
                       (IsDecode(plan) || plan.num_rows() == 0);
   const int64_t own_rows = plan.num_rows() == 0 ? 0 : RowBucket(plan.num_rows());
   GraphKey key = {.rows = rank_.pads ? own_rows : peer_rows,
+                  .is_idle = plan.num_rows() == 0,
                   .blocks = BlockBucket(plan.max_blocks),
                   .peer_rows = peer_rows};
   const StagedPlan staged(plan, workers_, decode ? key.rows : 0, decode ? key.blocks : 0);
@@ -439,7 +440,9 @@ Status CudaRunner::QueueOutputs(const StagedPlan& staged, const Slot& slot) {
   Arena to_arena = ArenaOf(slot.outputs);
   const Drawn from(from_arena, sizes_.draws);
   const Drawn to(to_arena, sizes_.draws);
-  const auto count = static_cast<size_t>(staged.sizes().samples);
+  // Where log probabilities are wanted no graph needs all of its bucket.
+  const auto count = static_cast<size_t>(staged.wants_logprobs() ? slot.plan->num_samples()
+                                                                 : staged.sizes().samples);
   const auto copy = [&](auto to_list, auto from_list, size_t length) {
     return CopyAsync(to_list.data(), from_list.data(), from_list.first(length).size_bytes(),
                      stream());

@@ -103,6 +103,7 @@ class CudaRunner final : public StepRunner {
   };
   struct GraphKey {
     int64_t rows = 0;
+    bool is_idle = false;   // all of them are padding
     int64_t blocks = 0;     // of a block table's row
     int64_t peer_rows = 0;  // of the fullest data-parallel rank
     int64_t slot = -1;      // whose copies are inside; negative: the forward pass alone is

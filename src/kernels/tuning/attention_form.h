@@ -16,7 +16,7 @@ enum class AttentionForm {
 
 struct AttentionShape {
   bool mla = false;
-  DType act = DType::kBF16;  // of queries and caches
+  DType act = DType::kBF16;  // of queries
   int num_heads = 0;
   int num_kv_heads = 0;    // mla: 1
   int64_t head_dim = 0;    // mla: latent_dim + rope_dim

@@ -36,6 +36,7 @@ constexpr size_t kMailBytes = size_t{32} << 20;
 
 // What a rank tells the others: where its parts of the groups' memory are.
 struct Addresses {
+  int64_t failed = 0;  // it could not make any
   PeerAddress tp;
   PeerAddress experts;
   PeerAddress pipeline;
@@ -135,7 +136,6 @@ class CudaRankDevice final : public RankDevice {
   int num_sharers_ = 1;
   bool shares_process_ = false;  // with other ranks
   platform::cuda::Stream stream_;
-  std::vector<PeerMapping> mappings_;  // of other ranks' memory
   PeerMemory tp_memory_;
   PeerMemory experts_memory_;
   PeerMemory pipeline_memory_;
@@ -148,6 +148,7 @@ class CudaRankDevice final : public RankDevice {
   std::unique_ptr<moe::DeviceCopies> copies_;
   platform::cuda::DeviceMemory mail_memory_;
   MailMemory mail_;
+  std::vector<PeerMapping> mappings_;  // of other ranks' memory; goes before what is this rank's
 };
 
 Status CudaRankDevice::Select(platform::ThreadPool& pool) {
@@ -258,9 +259,11 @@ Status CudaRankDevice::Connect(const std::vector<Addresses>& all) {
 }
 
 Status CudaRankDevice::Open(platform::ThreadPool& pool) {
-  MOEBIUS_TRY(Select(pool));
-  MOEBIUS_TRY(Allocate());
-  const Addresses mine = {.tp = comm::AddressOf(tp_memory_.data()),
+  Status status = Select(pool);
+  if (status) status = Allocate();
+  // Also after an error: the others come here, too.
+  const Addresses mine = {.failed = status ? 0 : 1,
+                          .tp = comm::AddressOf(tp_memory_.data()),
                           .experts = comm::AddressOf(experts_memory_.data()),
                           .pipeline = comm::AddressOf(pipeline_memory_.data()),
                           .exchange = comm::AddressOf(exchange_memory_.data()),
@@ -268,7 +271,12 @@ Status CudaRankDevice::Open(platform::ThreadPool& pool) {
   std::vector<Addresses> all(static_cast<size_t>(links_.shape().num_ranks()));
   links_.world().AllGather(std::as_bytes(std::span(&mine, 1)),
                            std::as_writable_bytes(std::span(all)));
+  MOEBIUS_TRY(status);
   MOEBIUS_TRY(links_.world().status());
+  const auto first = std::ranges::find_if(all, [](const Addresses& of) { return of.failed != 0; });
+  if (first != all.end()) {
+    return MakeError(ErrorCode::kUnavailable, "rank {} could not start", first - all.begin());
+  }
   MOEBIUS_TRY(EnablePeers(all));
   return Connect(all);
 }
