@@ -177,7 +177,8 @@ TEST(StepInputs, ChunksThatPayAreExpanded) {
 
 // Its rows are padded where the peers must know them, but it draws nothing.
 TEST(StepInputs, WithoutRowsNothingIsDrawn) {
-  const StagedPlan staged(MakePlan({}, {}), Workers(kernels::AttentionForm::kGqa), 8, 8);
+  const StepPlan plan = MakePlan({}, {});
+  const StagedPlan staged(plan, Workers(kernels::AttentionForm::kGqa), 8, 8);
   EXPECT_EQ(staged.sizes().rows, 8);
   EXPECT_EQ(staged.sizes().logit_rows, 8);
   EXPECT_EQ(staged.sizes().samples, 0);
