@@ -11,6 +11,7 @@
 #include <random>
 #include <tuple>
 
+#include "checkpoints.h"
 #include "engine/inproc_engine_client.h"
 #include "engine/token_stream.h"
 #include "kernels/backend.h"
@@ -28,21 +29,6 @@ using engine::EngineClient;
 using engine::TokenChunk;
 
 constexpr std::chrono::milliseconds kLong{120000};
-
-// Where the repository lies, or a copy of what is needed of it.
-std::string Root() {
-  const char* root = std::getenv("MOEBIUS_ROOT");
-  return root != nullptr ? root : MOEBIUS_SOURCE_DIR;
-}
-
-std::vector<std::string> Folders() {
-  std::vector<std::string> folders = {Root() + "/models/demo"};
-  for (const auto& entry : std::filesystem::directory_iterator(Root() + "/tests/golden")) {
-    if (std::filesystem::exists(entry.path() / "golden.json")) folders.push_back(entry.path());
-  }
-  std::sort(folders.begin(), folders.end());
-  return folders;
-}
 
 struct Layout {
   const char* name;
@@ -325,7 +311,7 @@ TEST_P(DeviceRanks, ExpertsInFp8) {
 
 INSTANTIATE_TEST_SUITE_P(
     All, DeviceRanks,
-    ::testing::Combine(::testing::ValuesIn(Folders()), ::testing::ValuesIn(kLayouts)),
+    ::testing::Combine(::testing::ValuesIn(Checkpoints()), ::testing::ValuesIn(kLayouts)),
     [](const auto& info) {
       return std::filesystem::path(std::get<0>(info.param)).filename().string() + "_" +
              std::get<1>(info.param).name;

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
+#include "checkpoints.h"
 #include "engine/inproc_engine_client.h"
 #include "engine/token_stream.h"
 #include "kernels/backend.h"
@@ -19,21 +20,6 @@ namespace moebius::engine {
 namespace {
 
 constexpr std::chrono::milliseconds kLong{120000};
-
-// Where the repository lies, or a copy of what is needed of it.
-std::string Root() {
-  const char* root = std::getenv("MOEBIUS_ROOT");
-  return root != nullptr ? root : MOEBIUS_SOURCE_DIR;
-}
-
-std::vector<std::string> Folders() {
-  std::vector<std::string> folders = {Root() + "/models/demo"};
-  for (const auto& entry : std::filesystem::directory_iterator(Root() + "/tests/golden")) {
-    if (std::filesystem::exists(entry.path() / "golden.json")) folders.push_back(entry.path());
-  }
-  std::sort(folders.begin(), folders.end());
-  return folders;
-}
 
 struct Place {
   const kernels::Backend* backend;
@@ -283,7 +269,7 @@ TEST_P(Device, GreedyTokensAreTheGoldenOnes) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Folders, Device, ::testing::ValuesIn(Folders()), [](const auto& info) {
+INSTANTIATE_TEST_SUITE_P(Folders, Device, ::testing::ValuesIn(Checkpoints()), [](const auto& info) {
   return std::filesystem::path(info.param).filename().string();
 });
 

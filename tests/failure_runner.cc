@@ -13,17 +13,13 @@
 #include <span>
 #include <thread>
 
+#include "checkpoints.h"
+
 namespace moebius {
 
 using nlohmann::json;
 
 namespace {
-
-// Where models lie: in the repository, or in a bundle.
-std::string ModelRoot() {
-  const char* root = std::getenv("MOEBIUS_ROOT");
-  return root != nullptr ? root : MOEBIUS_SOURCE_DIR;
-}
 
 milliseconds Slow(milliseconds time) { return time * NumberOf("MOEBIUS_SLOW", 1); }
 
@@ -107,7 +103,7 @@ void FailureTest::StartServer(const Cell& cell) {
   url_ = fmt::format("http://127.0.0.1:{}", port_);
   Write("stdin", "");
   const TestModel& model = *cell.layout->model;
-  server_ = Start(Args{"serve", ModelRoot() + model.folder, "--host", "127.0.0.1", "--port",
+  server_ = Start(Args{"serve", Root() + model.folder, "--host", "127.0.0.1", "--port",
                        std::to_string(port_), "--max-num-seqs", "8", "--max-model-len",
                        std::to_string(model.max_model_len), "--max-num-batched-tokens", "16",
                        "--kv-cache-memory-bytes", "32M", "--device", cell.layout->device} +
@@ -250,7 +246,7 @@ void FailureTest::ExpectNoWrongToken(const Cell& cell, const Calls& calls) const
         {"prompt_ids", PromptOf(cell, i)}, {"max_tokens", kMaxTokens}, {"ignore_eos", true}};
     requests += request.dump() + "\n";
   }
-  const Finished one = Run({"run", ModelRoot() + cell.layout->model->folder, "--input-file",
+  const Finished one = Run({"run", Root() + cell.layout->model->folder, "--input-file",
                             Write("requests.jsonl", requests), "--temperature", "0",
                             "--deterministic", "--device", cell.layout->device});
   ASSERT_EQ(one.exit_code, 0) << one.err;
