@@ -3,10 +3,11 @@
 # tables, all within the time it is given; what no longer fits is named. Figures are JSON in OUT, which
 # bench/gpu_rows.py makes into tables.
 #   cuda_ranks.sh OUT [SECONDS]     (600 s unless told)
-#   GPUS=2   so many of the host's GPUs (default: all)       PARTS="tests exchange layouts slices balance"   some of it
+#   GPUS=2   so many of the host's GPUs (default: all)       BATCHES="256 8"   slices of so many requests a GPU
+#   PARTS="tests exchange layouts slices long balance"       some of it
 set -uo pipefail
 if (($# < 1)); then
-  sed -n '2,6s/^# \?//p' "${BASH_SOURCE[0]}"
+  sed -n '2,7s/^# \?//p' "${BASH_SOURCE[0]}"
   exit 2
 fi
 out=$1
@@ -18,7 +19,7 @@ export MOEBIUS_ROOT=$PWD
 gpus=${GPUS:-$(nvidia-smi --query-gpu=index --format=csv,noheader | wc -l)}
 CUDA_VISIBLE_DEVICES=$(seq -s, 0 $((gpus - 1)))
 export CUDA_VISIBLE_DEVICES
-parts=" ${PARTS:-tests exchange layouts slices balance} "
+parts=" ${PARTS:-tests exchange layouts slices long balance} "
 
 failed=0
 # step NAME MOST_SECONDS COMMAND...: its output goes to a file of that name; what has no time left is not begun.
@@ -75,19 +76,21 @@ if [[ $parts == *" layouts "* ]]; then
     done
   done
 fi
-if [[ $parts == *" slices "* ]]; then
-  # Of DeepSeek-V3 over EP ranks: each GPU has as many experts, and their rows, as one of EP would.
-  slice() {
-    local ep=$1 batch=$2 routing=$3 name=$4
-    latency "slice-ep$ep-$batch-$name" "${5:-60}" deepseek-ai/DeepSeek-V3 $((batch * gpus)) -dp "$gpus" -ep \
-      --block-size 64 --routing "$routing" \
-      --hf-overrides "{\"num_hidden_layers\":61,\"n_routed_experts\":$((256 * gpus / ep)),\"n_group\":1,\"topk_group\":1}"
-  }
+# Of DeepSeek-V3 over EP ranks: each GPU has as many experts, and their rows, as one of EP would.
+slice() {
+  local ep=$1 batch=$2 routing=$3 name=$4
+  latency "slice-ep$ep-$batch-$name" "${5:-60}" deepseek-ai/DeepSeek-V3 $((batch * gpus)) -dp "$gpus" -ep \
+    --block-size 64 --routing "$routing" \
+    --hf-overrides "{\"num_hidden_layers\":61,\"n_routed_experts\":$((256 * gpus / ep)),\"n_group\":1,\"topk_group\":1}"
+}
+if [[ $parts == *" long "* ]]; then
   input=2048 slice 64 256 uniform uniform2k 180
-  for batch in 256 64 512 8 1; do
+fi
+if [[ $parts == *" slices "* ]]; then
+  for batch in ${BATCHES:-256 64 512 8 1}; do
     for ep in 8 32 64 16; do
-      slice $ep $batch uniform uniform
-      slice $ep $batch zipf:0.5 zipf0.5
+      slice "$ep" "$batch" uniform uniform
+      slice "$ep" "$batch" zipf:0.5 zipf0.5
     done
   done
 fi
