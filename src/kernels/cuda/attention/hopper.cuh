@@ -29,6 +29,7 @@ __device__ __forceinline__ void BarrierArrive(uint32_t barrier) {
 // Waits until the phase of this parity is complete. The bound (seconds) turns a lost partner into
 // an error of the launch: nothing hangs.
 __device__ __forceinline__ void BarrierWait(uint32_t barrier, uint32_t parity) {
+#pragma unroll 1
   for (uint32_t tries = 0; tries < (1u << 26); ++tries) {
     uint32_t done;
     asm volatile(
@@ -74,6 +75,11 @@ __device__ __forceinline__ void CopyBox3(uint32_t to, const CUtensorMap* map, ui
       "[%0], [%1, {%3, %4, %5}], [%2];" ::"r"(to),
       "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2)
       : "memory");
+}
+
+// Asks for bytes of global memory to come to the L2 cache; address and size in units of 16.
+__device__ __forceinline__ void PrefetchBulk(const void* from, uint32_t bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
 }
 
 __device__ __forceinline__ float Exp2(float x) {

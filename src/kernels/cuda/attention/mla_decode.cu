@@ -91,12 +91,14 @@ struct Group {
     bool accumulate = false;
     Pin(s);
     BarrierWait(SharedAddress(&sh.full[2 * kGroup]), phase[kGroup]);
+    if (p.announce & 2) FenceAsync();
     WgmmaFence();
 #pragma unroll
     for (int c = kFirst; c < kFirst + 4; ++c) ScoreColumns(kGroup, c, 1, accumulate);
     if (kGroup == 0) ScoreColumns(kGroup, 8, 1, accumulate);
     WgmmaCommit();
     BarrierWait(SharedAddress(&sh.full[2 * kGroup + 1]), phase[kGroup]);
+    if (p.announce & 2) FenceAsync();
 #pragma unroll
     for (int c = 4 - kFirst; c < 8 - kFirst; ++c) ScoreColumns(kGroup, c, 1, accumulate);
     if (kGroup == 1) ScoreColumns(kGroup, 8, 1, accumulate);
@@ -280,6 +282,7 @@ __device__ void RunLeft(MlaShared& sh, const MlaParams& p, const MlaWork& work) 
       g.MoveMax(top, factor);
       g.RescaleOutput(factor);
       BarrierWait(SharedAddress(&sh.full[3]), g.phase[1]);
+      if (p.announce & 2) FenceAsync();
       g.phase[1] ^= 1;
       g.AddOther(1, sh.k[1][8]);
       g.FinishAdd();
@@ -311,6 +314,7 @@ __device__ void RunRight(MlaShared& sh, const MlaParams& p, const MlaWork& work)
       g.MoveMax(first, factor);
       g.RescaleOutput(factor);
       BarrierWait(SharedAddress(&sh.full[1]), g.phase[0]);
+      if (p.announce & 2) FenceAsync();
       g.phase[0] ^= 1;
       g.AddOther(0, sh.p0);
       if (pair) {
@@ -372,10 +376,10 @@ __global__ void __launch_bounds__(kThreads, 1)
 
   moebius::cuda::AwaitEarlier();
   const MlaWork work = MyWork(p);
-  const int group = threadIdx.x / 128;
+  const int group = __shfl_sync(~0u, threadIdx.x / 128, 0);  // seen to be one in a warp
   constexpr bool kIsFp8 = kTiles == Tiles::kFp8;
   if (group == 2) {
-    FewerRegisters<kIsFp8 ? 88 : 56>();
+    FewerRegisters<kIsFp8 ? 104 : 56>();
     if constexpr (kIsFp8) {
       MlaFp8Loader loader{sh, p, &q_map, &rope_map};
       loader.Run(work);
@@ -385,7 +389,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       loader.Run(work);
     }
   } else if (group == 0) {
-    MoreRegisters<kIsFp8 ? 208 : 224>();
+    MoreRegisters<kIsFp8 ? 192 : 224>();
     RunLeft(sh, p, work);
   } else {
     MoreRegisters<kIsFp8 ? 208 : 224>();
@@ -447,7 +451,8 @@ int LaunchMlaDecode(const MlaDecodeArgs& args, CUstream_st* stream) {
                        static_cast<int32_t>(args.cache_rows),
                        args.num_heads,
                        __builtin_ctz(args.block_size),
-                       args.scale * kLog2E};
+                       args.scale * kLog2E,
+                       args.announce};
   const cudaError_t error = args.is_fp8             ? Launch<Tiles::kFp8>(args, p, stream)
                             : args.block_size >= 64 ? Launch<Tiles::kWhole>(args, p, stream)
                                                     : Launch<Tiles::kPieces>(args, p, stream);

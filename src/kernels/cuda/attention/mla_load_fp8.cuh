@@ -1,7 +1,7 @@
 // The loading warpgroup of the MLA kernel where the cache is fp8 (kernels/latent_row.h): rows come
 // to registers, are multiplied by their scales and stored as the bfloat16 tiles that the tensor
-// cores read; the rotated keys come by the copy engine. What the next half tile needs is asked for
-// while this one is stored, so only the first waits for memory.
+// cores read; the rotated keys come by the copy engine. Registers hold a whole tile: while one half
+// is stored the other is on its way, and the tile behind both on its way to the L2 cache.
 #pragma once
 
 #include "kernels/cuda/attention/mla_decode.h"
@@ -15,56 +15,91 @@ namespace moebius::kernels::cuda {
 // those of every 8th row. Eight lanes store to eight different 16-byte banks.
 struct MlaFp8Loader {
   static constexpr LatentRow kLayout = {kMlaLatent, kMlaWidth - kMlaLatent};
+  static constexpr uint32_t kRowBytes = kLayout.bytes();
   static constexpr int kPasses = 8;
+
+  // What a thread holds of a half tile.
+  struct Half {
+    uint4 codes[kPasses];
+    float scales[2];  // of the rows of passes `unit` and 4 + `unit`
+  };
 
   MlaShared& sh;
   const MlaParams& p;
   const CUtensorMap* q_map;
   const CUtensorMap* rope_map;
-  int warp = threadIdx.x % 128 / 32;
+  int warp = Uniform(threadIdx.x % 128 / 32);
   int lane = threadIdx.x % 32;
   int row = 2 * warp + lane / 4 % 2;  // of 8
   int column = lane / 8;              // of a half tile's four
   int unit = lane % 4;                // 16 of a column's 64 latents
-  uint4 codes[kPasses];
-  float scales[kPasses];
-  uint32_t parities = 0;  // bit b: of tile buffer b's next use
+  uint32_t parities = 0;              // bit b: of tile buffer b's next use
 
-  // Lane 8 k + i: the cache row where rows [8 i, 8 i + 8) of a tile begin; -1: they read as zeros.
-  __device__ int32_t RowsOf(const AttentionSegment& s, int tile) const {
+  static __device__ int Uniform(int x) { return __shfl_sync(~0u, x, 0); }
+
+  // Lane 8 k + i has to do with rows [8 i, 8 i + 8) of a tile. Its entry of the block table: the
+  // last one that there is, where it is beyond the context.
+  __device__ int32_t EntryOf(const AttentionSegment& s, int tile) const {
+    const int position = max(min(tile * 64 + lane % 8 * 8, s.context - 1), 0);
+    return p.block_table[s.seq * p.max_blocks + (position >> p.block_shift)];
+  }
+  // The cache row where they begin; -1: they read as zeros.
+  __device__ int32_t RowsOf(const AttentionSegment& s, int tile, int32_t entry) const {
     const int position = tile * 64 + lane % 8 * 8;
-    if (position >= s.context) return -1;
-    const int32_t id = p.block_table[s.seq * p.max_blocks + (position >> p.block_shift)];
-    return id < 0 ? -1 : (id << p.block_shift) + (position & ((1 << p.block_shift) - 1));
+    const int32_t begin = (entry << p.block_shift) + (position & ((1 << p.block_shift) - 1));
+    return position >= s.context || entry < 0 ? -1 : begin;
   }
 
   // Of a segment's first tile.
   __device__ int32_t FirstRowsOf(const MlaWork& work, int segment) const {
     if (segment >= work.end) return -1;
     const AttentionSegment s = p.segments[segment];
-    return RowsOf(s, s.begin_tile);
+    return RowsOf(s, s.begin_tile, EntryOf(s, s.begin_tile));
   }
 
-  // rows: of all lanes, from RowsOf. first: the half's first column.
-  __device__ void Fetch(int32_t rows, int first, int pass) {
-    const int32_t base = __shfl_sync(~0u, rows, pass);
-    if (base < 0) {
-      codes[pass] = make_uint4(0, 0, 0, 0);
-      scales[pass] = 0;
-      return;
+  // rows: of all lanes, from RowsOf. first: the half's first column. Loads are unconditional: the
+  // warp would wait for a value that depends on a condition.
+  __device__ void Fetch(int32_t rows, int first, Half& to) const {
+    const uint32_t there = max(rows, 0);
+    const uint8_t* const codes = p.cache + row * kRowBytes + (first + column) * 64 + unit * 16;
+#pragma unroll
+    for (int pass = 0; pass < kPasses; ++pass) {
+      const uint64_t base = __shfl_sync(~0u, there, pass);
+      to.codes[pass] = *reinterpret_cast<const uint4*>(codes + base * kRowBytes);
     }
-    const uint8_t* from = p.cache + int64_t{base + row} * kLayout.bytes();
-    const int latent = (first + column) * 64 + unit * 16;
-    codes[pass] = *reinterpret_cast<const uint4*>(from + latent);
-    scales[pass] =
-        reinterpret_cast<const float*>(from + kLayout.scales_at())[latent / LatentRow::kBlock];
+    const int block = (first + column) * 64 / LatentRow::kBlock;
+    const uint8_t* const scales = p.cache + row * kRowBytes + kLayout.scales_at() + block * 4;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const uint64_t base = __shfl_sync(~0u, there, unit + 4 * i);
+      to.scales[i] = *reinterpret_cast<const float*>(scales + base * kRowBytes);
+    }
   }
-  __device__ void Store(int buffer, int first, int pass) const {
-    uint8_t* to = sh.k[buffer][first + column] + (pass * 8 + row) * 128;
-    const uint4 x = codes[pass];
-    *reinterpret_cast<uint4*>(to + (((2 * unit) ^ row) << 4)) = ScaledBf16(x.x, x.y, scales[pass]);
-    *reinterpret_cast<uint4*>(to + (((2 * unit + 1) ^ row) << 4)) =
-        ScaledBf16(x.z, x.w, scales[pass]);
+  // What was fetched for rows that are not there becomes zeros.
+  __device__ void Blank(int32_t rows, Half& half) const {
+#pragma unroll
+    for (int pass = 0; pass < kPasses; ++pass) {
+      if (__shfl_sync(~0u, rows, pass) < 0) half.codes[pass] = make_uint4(0, 0, 0, 0);
+    }
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      if (__shfl_sync(~0u, rows, unit + 4 * i) < 0) half.scales[i] = 0;
+    }
+  }
+  // Of a pass's row and the thread's column.
+  __device__ float ScaleOf(const Half& half, int pass) const {
+    return __shfl_sync(~0u, half.scales[pass / 4], pass % 4, 4);
+  }
+  __device__ void Store(const Half& from, float first_scale, int buffer, int first) const {
+    uint8_t* const to = sh.k[buffer][first + column] + row * 128;
+#pragma unroll
+    for (int pass = 0; pass < kPasses; ++pass) {
+      const uint4 x = from.codes[pass];
+      const float by = pass == 0 ? first_scale : ScaleOf(from, pass);
+      uint8_t* const at = to + pass * 1024;
+      *reinterpret_cast<uint4*>(at + (((2 * unit) ^ row) << 4)) = ScaledBf16(x.x, x.y, by);
+      *reinterpret_cast<uint4*>(at + (((2 * unit + 1) ^ row) << 4)) = ScaledBf16(x.z, x.w, by);
+    }
   }
 
   // The rotated keys of a tile, a box a block of the cache; by one warp.
@@ -77,48 +112,60 @@ struct MlaFp8Loader {
                begin < 0 ? p.cache_rows : begin, 0);
     }
   }
+  // Asks for a tile to come to the L2 cache; by one warp.
+  __device__ void Announce(int32_t rows) const {
+    if (lane < 8 && rows >= 0)
+      PrefetchBulk(p.cache + uint64_t{uint32_t(rows)} * kRowBytes, 8 * kRowBytes);
+  }
 
-  // The first of the columns that barrier `group` of MlaShared stands for.
-  static __device__ int FirstColumn(int group) { return group == 1 || group == 2 ? 4 : 0; }
+  // Where the columns begin that half 0 or 1 of a tile buffer has.
+  static __device__ int FirstColumn(int buffer, int half) { return buffer == half ? 0 : 4; }
 
-  // Stores what was fetched as columns `group` of a tile and fetches what follows it.
-  __device__ void Half(int group, int32_t rows, int32_t next_rows, int next_group) {
-    const int buffer = group / 2;
-    const int first = FirstColumn(group);
-    const int next_first = FirstColumn(next_group);
-    const uint32_t barrier = SharedAddress(&sh.full[group]);
-    BarrierWait(SharedAddress(&sh.empty[group]), (parities >> buffer & 1) ^ 1);
-    if (first == 0 && warp == 0) LoadRope(buffer, rows, barrier);
-#pragma unroll
-    for (int pass = 0; pass < kPasses; ++pass) {
-      Store(buffer, first, pass);
-      Fetch(next_rows, next_first, pass);
+  // Stores half `half` of a tile.
+  __device__ void Pass(int half, Half& held, int buffer, int32_t rows, Half& other, int next_first,
+                       int32_t next_rows) {
+    const int first = FirstColumn(buffer, half);
+    const uint32_t barrier = SharedAddress(&sh.full[2 * buffer + half]);
+    float first_scale = ScaleOf(held, 0);
+    if (__any_sync(~0u, rows < 0)) {
+      Blank(rows, held);
+      first_scale = ScaleOf(held, 0);
     }
-    FenceAsync();
+    Fetch(next_rows, next_first, other);
+    BarrierWait(SharedAddress(&sh.empty[2 * buffer + half]), (parities >> buffer & 1) ^ 1);
+    if (first == 0 && warp == 0) LoadRope(buffer, rows, barrier);
+    Store(held, first_scale, buffer, first);
+    if (!(p.announce & 2)) FenceAsync();
     __syncwarp();
     if (lane == 0) BarrierArrive(barrier);
   }
 
-  __device__ void Run(const MlaWork& work) {
+  __device__ void Run(const MlaWork& given) {
+    const MlaWork work = {Uniform(given.begin), Uniform(given.end), given.head_block};
+    Half halves[2];
     int32_t rows = FirstRowsOf(work, work.begin);
-#pragma unroll
-    for (int pass = 0; pass < kPasses; ++pass) Fetch(rows, 0, pass);
+    Fetch(rows, 0, halves[0]);
     for (int i = work.begin; i < work.end; ++i) {
-      const AttentionSegment s = p.segments[i];
+      AttentionSegment s = p.segments[i];
+      s.begin_tile = Uniform(s.begin_tile);
+      s.end_tile = Uniform(s.end_tile);
       const int32_t rows_after = FirstRowsOf(work, i + 1);
+      int32_t next_rows = rows_after;
+      if (s.begin_tile + 1 < s.end_tile) {
+        next_rows = RowsOf(s, s.begin_tile + 1, EntryOf(s, s.begin_tile + 1));
+      }
       if (warp == 0) LoadMlaQueries(sh, p, q_map, s.row, work.head_block, (i - work.begin) & 1);
       int buffer = 0;
       for (int tile = s.begin_tile; tile < s.end_tile; ++tile) {
-        const bool last = tile + 1 == s.end_tile;
-        const int32_t next_rows = last ? rows_after : RowsOf(s, tile + 1);
-#pragma unroll 1  // twice the code wants more registers than there are
-        for (int half = 0; half < 2; ++half) {
-          const int next = half == 0 ? 2 * buffer + 1 : (last ? 0 : 2 * (buffer ^ 1));
-          Half(2 * buffer + half, rows, half == 0 ? rows : next_rows, next);
-        }
+        const int next_buffer = tile + 1 < s.end_tile ? buffer ^ 1 : 0;
+        const int32_t entry = EntryOf(s, tile + 2);
+        Pass(0, halves[0], buffer, rows, halves[1], FirstColumn(buffer, 1), rows);
+        Pass(1, halves[1], buffer, rows, halves[0], FirstColumn(next_buffer, 0), next_rows);
         parities ^= 1u << buffer;
-        buffer ^= 1;
+        buffer = next_buffer;
         rows = next_rows;
+        next_rows = tile + 2 < s.end_tile ? RowsOf(s, tile + 2, entry) : rows_after;
+        if ((p.announce & 1) && warp == 3) Announce(next_rows);
       }
     }
   }
