@@ -57,6 +57,13 @@ DecoderModel::DecoderModel(const ModelConfig& config, const DecoderOptions& opti
   PrepareMoe();
 }
 
+moe::RoutedExperts RoutedExpertsOf(const ModelConfig& config, const Shard& shard) {
+  return {.num_layers = static_cast<int>(config.num_moe_layers() + config.num_mtp_layers),
+          .num_experts = static_cast<int>(config.moe.num_experts),
+          .top_k = static_cast<int>(config.moe.top_k),
+          .num_ranks = shard.cut_experts ? 1 : shard.experts.size};
+}
+
 void DecoderModel::PrepareMoe() {
   const Shard& shard = options_.shard;
   const int num_experts = static_cast<int>(config_.moe.num_experts);
@@ -75,7 +82,7 @@ void DecoderModel::PrepareMoe() {
   moe_.outer = SplitOf(group, config_.hidden_size);
   moe_.stats = moe::ExpertStats(num_experts > 0 ? num_moe_layers : 0, num_experts);
   if (options_.routing && num_experts > 0) {
-    forced_routing_.emplace(*options_.routing, num_moe_layers, num_experts);
+    forced_routing_.emplace(*options_.routing, RoutedExpertsOf(config_, shard));
     moe_.forced_routing = forced_routing_->log_probabilities();
   }
 }

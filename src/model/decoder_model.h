@@ -31,6 +31,9 @@ struct DecoderOptions {
   Shard shard;                                // checked
 };
 
+// Whom a forced routing is for.
+moe::RoutedExperts RoutedExpertsOf(const ModelConfig& config, const Shard& shard);
+
 class DecoderModel : public Model {
  public:
   // Declares what is common in `plan`.

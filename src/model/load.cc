@@ -178,6 +178,9 @@ Result<OpenModel> OpenModel::Open(const LoadOptions& options) {
   decoder.fp8_latents = options.kv_cache_dtype == KvCacheDType::kFp8;
   MOEBIUS_ASSIGN(decoder.shard, CheckShard(config, options.shard));
   decoder.routing = options.routing;
+  if (options.routing) {
+    MOEBIUS_TRY(moe::CheckRouting(*options.routing, RoutedExpertsOf(config, decoder.shard)));
+  }
   decoder.backend = options.backend != nullptr ? options.backend : &kernels::RefBackend();
   open.plan =
       std::make_unique<WeightPlan>(*open.source, decoder.act, decoder.backend->weight_layout);

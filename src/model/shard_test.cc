@@ -92,7 +92,7 @@ TEST(Shard, SixtyFourRanksGiveTheBitsOfOne) {
 TEST(Shard, ForcedRoutingAndTheDenseTwinToo) {
   const TempFolder folder;
   LoadOptions options = Dummy(folder, kManyExperts);
-  options.routing = moe::RoutingSpec{1.0};
+  options.routing = moe::RoutingSpec{.zipf_exponent = 1};
   for (const GroupLayout& layout :
        {GroupLayout{.tp = 2, .dp = 3, .ep = true}, GroupLayout{.tp = 2, .dp = 3},
         GroupLayout{.tp = 4, .pp = 2, .ep = true}}) {
