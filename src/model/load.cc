@@ -178,9 +178,6 @@ Result<OpenModel> OpenModel::Open(const LoadOptions& options) {
   decoder.fp8_latents = options.kv_cache_dtype == KvCacheDType::kFp8;
   MOEBIUS_ASSIGN(decoder.shard, CheckShard(config, options.shard));
   decoder.routing = options.routing;
-  if (options.routing) {
-    MOEBIUS_TRY(moe::CheckRouting(*options.routing, RoutedExpertsOf(config, decoder.shard)));
-  }
   decoder.backend = options.backend != nullptr ? options.backend : &kernels::RefBackend();
   open.plan =
       std::make_unique<WeightPlan>(*open.source, decoder.act, decoder.backend->weight_layout);
@@ -194,6 +191,10 @@ Result<OpenModel> OpenModel::Open(const LoadOptions& options) {
 Result<std::unique_ptr<Model>> LoadModel(const LoadOptions& options, platform::ThreadPool& pool) {
   MOEBIUS_ASSIGN(OpenModel open, OpenModel::Open(options));
   MOEBIUS_TRY(CheckPeers(open.model->config(), options.shard));
+  if (options.routing) {
+    const moe::RoutedExperts experts = RoutedExpertsOf(open.model->config(), options.shard);
+    MOEBIUS_TRY(moe::CheckRouting(*options.routing, experts));
+  }
   MOEBIUS_TRY(CheckMemory(options, open));
   MOEBIUS_TRY(open.model->Load(*open.plan, pool));
   if (options.shard.num_staging > 0 && open.model->config().moe.num_experts > 0) {

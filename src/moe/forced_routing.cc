@@ -36,7 +36,7 @@ double HotDraws(const RoutingSpec& spec, const RoutedExperts& experts) {
 // the mean where (1 - h / n)^(1 / w) = 1 - (k - h) / (N - n) (Wallenius' distribution: Manly,
 // 1974).
 double HotWeight(const RoutingSpec& spec, const RoutedExperts& experts) {
-  if (spec.hot_factor == 1) return 1;
+  if (spec.hot_factor == 1 || experts.num_ranks == 1) return 1;
   const double hot = HotDraws(spec, experts);
   const double num_hot = static_cast<double>(experts.num_experts) / experts.num_ranks;
   const double num_others = experts.num_experts - num_hot;

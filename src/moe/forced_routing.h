@@ -39,7 +39,8 @@ Status CheckRouting(const RoutingSpec& spec, const RoutedExperts& experts);
 
 class ForcedRouting {
  public:
-  // A spec and experts that CheckRouting accepts.
+  // A spec that CheckRouting accepts; a model of one rank that only describes itself has no hot
+  // one.
   ForcedRouting(const RoutingSpec& spec, const RoutedExperts& experts);
 
   // Of all layers, one after the other [layers, experts].
