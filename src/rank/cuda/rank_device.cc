@@ -111,8 +111,8 @@ class CudaRankDevice final : public RankDevice {
     shape.num_ranks = links_.shape().parallel.expert_group();
     return shape;
   }
-  comm::DeviceStaging GatherStaging() const {
-    return {.gather = std::max(kStagingBytes, links_.shape().chunk_bytes)};
+  comm::DeviceStaging GroupStaging() const {
+    return {.gather = std::max(kStagingBytes, links_.shape().chunk_bytes), .reduces = true};
   }
   // A step's rows are one message: so a stage is as far ahead of the next one as on CPUs.
   comm::DeviceStaging StageStaging() const {
@@ -171,10 +171,10 @@ Status CudaRankDevice::Allocate() {
     MOEBIUS_ASSIGN(mail_memory_, platform::cuda::DeviceMemory::Allocate(kMailBytes));
   }
   if (links_.tp() != nullptr) {
-    MOEBIUS_ASSIGN(tp_memory_, DeviceCommunicator::Allocate(GatherStaging()));
+    MOEBIUS_ASSIGN(tp_memory_, DeviceCommunicator::Allocate(GroupStaging()));
   }
   if (links_.shape().cuts_experts()) {
-    MOEBIUS_ASSIGN(experts_memory_, DeviceCommunicator::Allocate(GatherStaging()));
+    MOEBIUS_ASSIGN(experts_memory_, DeviceCommunicator::Allocate(GroupStaging()));
   }
   if (links_.num_stages() > 1) {
     MOEBIUS_ASSIGN(pipeline_memory_, DeviceCommunicator::Allocate(StageStaging()));
@@ -228,12 +228,12 @@ Status CudaRankDevice::Connect(const std::vector<Addresses>& all) {
     MOEBIUS_ASSIGN(DeviceGroup group,
                    GroupOf("tensor parallelism", layout::TpGroup(parallel, links_.rank()), all,
                            &Addresses::tp));
-    tp_ = std::make_unique<DeviceCommunicator>(std::move(group), &tp_memory_, GatherStaging());
+    tp_ = std::make_unique<DeviceCommunicator>(std::move(group), &tp_memory_, GroupStaging());
   }
   if (experts_memory_.data() != nullptr) {
     MOEBIUS_ASSIGN(DeviceGroup group, GroupOf("cut experts", experts, all, &Addresses::experts));
     experts_ =
-        std::make_unique<DeviceCommunicator>(std::move(group), &experts_memory_, GatherStaging());
+        std::make_unique<DeviceCommunicator>(std::move(group), &experts_memory_, GroupStaging());
   }
   if (pipeline_memory_.data() != nullptr) {
     MOEBIUS_ASSIGN(DeviceGroup group,
