@@ -105,6 +105,7 @@ Result<StartedRank> TryStart(Links& links, const RankOptions& options) {
     model::LoadOptions part = options.load;
     part.shard = links.Shard();
     if (!links.shape().exchanges()) part.shard.max_moe_rows = options.max_num_tokens;
+    part.shard.sums = !backend->on_host && !options.deterministic;
     part.show_progress = rank == 0;
     MOEBIUS_ASSIGN(model, model::LoadModel(part, *pool));
     return MakeHostPool(links, *model);
