@@ -104,6 +104,7 @@ class CudaRankDevice final : public RankDevice {
     ask(exchange_.get());
     return first;
   }
+  void LeavePeers() override { mappings_.clear(); }
 
  private:
   moe::ExchangeShape ExchangeShape() const {
