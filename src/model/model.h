@@ -130,6 +130,9 @@ class Model {
   // Ranks that the attention heads are cut over.
   virtual int num_head_parts() const { return 1; }
 
+  // Whether this rank gives logits: of pipeline stages the last one alone.
+  virtual bool has_head() const { return true; }
+
   // Memory that weights and tables of this rank take.
   virtual size_t weight_bytes() const { return 0; }
 
@@ -150,8 +153,10 @@ class Model {
   }
 
   // Workspace that Forward takes at most for this many rows and logit rows of a piece, with what
-  // sampling in take_logits needs. No data-parallel rank may have more rows.
-  virtual size_t WorkspaceBytes(int64_t max_rows, int64_t max_logit_rows) const = 0;
+  // sampling in take_logits needs. No data-parallel rank may have more rows. expands_latents: there
+  // are chunks of prompts that attend so (kernels/tuning/latent_passes.h).
+  virtual size_t WorkspaceBytes(int64_t max_rows, int64_t max_logit_rows,
+                                bool expands_latents) const = 0;
 
   // logits [logit_rows.size(), vocab] float32, or less with take_logits. hidden (data may be null):
   // [T, H] float32, the hidden state after the final norm, which the MTP layer takes.

@@ -100,5 +100,17 @@ TEST(LinksLeave, AFailureEndsTheWait) {
   EXPECT_NE(ranks.control().Read(1).state, RankState::kEnding);
 }
 
+TEST(LinksShape, ALetterHoldsAStepOfAGpuWithItsPadding) {
+  RankOptions options = testing::GoldenOptions(testing::Parallel(1, 1, 2, false));
+  options.engine.max_num_batched_tokens = 250;
+  options.engine.max_num_seqs = 250;
+  const auto on_cpu = ShapeOf(options);
+  ASSERT_TRUE(on_cpu) << on_cpu.error().message();
+  kernels::Backend backend = *options.load.backend;
+  backend.on_host = false;
+  options.load.backend = &backend;
+  EXPECT_EQ(ShapeOf(options)->stage_bytes, on_cpu->stage_bytes / 250 * 256);
+}
+
 }  // namespace
 }  // namespace moebius::rank

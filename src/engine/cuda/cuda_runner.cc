@@ -111,11 +111,15 @@ CudaRunner::Sizes CudaRunner::SizesOf(const model::Model& model, const ModelRunn
                                       int num_sms) {
   const AttentionWorkers workers = WorkersOf(model, options, num_sms);
   Sizes sizes;
-  const int64_t bucket = RowBucket(options.max_samples);
-  sizes.rows = std::max(options.max_rows, bucket);
-  sizes.logit_rows = std::max(bucket, std::min(options.max_rows, kMinLogitRows));
+  sizes.rows = MaxStepRows(options.max_rows, options.max_samples);
+  if (model.has_head()) {
+    sizes.logit_rows =
+        std::min(sizes.rows, std::max(RowBucket(options.max_samples), kMinLogitRows));
+  }
   sizes.draws = sizes.rows;
-  sizes.workspace_bytes = model.WorkspaceBytes(sizes.rows, sizes.logit_rows) + Arena::kAlignment;
+  sizes.workspace_bytes =
+      model.WorkspaceBytes(sizes.rows, sizes.logit_rows, workers.expands_latents) +
+      Arena::kAlignment;
   sizes.logits_bytes = static_cast<size_t>(sizes.logit_rows * options.vocab_size) * sizeof(float);
   const StepInputs::Bytes inputs =
       StepInputs::NumBytes(MostSizes(options, workers, sizes.rows, sizes.rows));
