@@ -22,6 +22,11 @@ using platform::cuda::TraceRange;
 
 namespace {
 
+const char* NameOfQueueing(const StepPlan& plan) {
+  if (plan.num_rows() == 0) return "queue peers' step";
+  return IsDecode(plan) ? "queue decode step" : "queue step with prompts";
+}
+
 Arena ArenaOf(const auto& memory) { return Arena(memory.data(), memory.size()); }
 
 // In the device's memory: pointers are followed there alone.
@@ -154,7 +159,7 @@ void CudaRunner::SetShared(const SharedStep* shared) {
 }
 
 Status CudaRunner::Queue(const StepPlan& plan, Slot& slot, QueueTimes& times) {
-  const TraceRange range(IsDecode(plan) ? "queue decode step" : "queue step with prompts");
+  const TraceRange range(NameOfQueueing(plan));
   auto since = std::chrono::steady_clock::now();
   const auto lap = [&] {
     const auto begin = std::exchange(since, std::chrono::steady_clock::now());
@@ -238,6 +243,9 @@ Status CudaRunner::Forward(const StagedPlan& staged, const StepInputs& device,
   batch.dp_rows = peer_rows_;
   batch.moe_chunks = moe_chunks_;
   batch.counts_experts = options_.expert_statistics;
+  model::PartTimes parts;  // of the queueing alone; the names are for profilers
+  parts.mark = platform::cuda::MarkTraceRange;
+  batch.times = &parts;
   // A graph's rows are all of requests that generate, however many of its bucket a plan fills.
   batch.num_decodes =
       samples_inside ? staged.num_decodes() : static_cast<int64_t>(device.tokens.size());
