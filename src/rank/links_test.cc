@@ -15,6 +15,9 @@ namespace {
 
 using comm::Clock;
 
+// Well below what a rank that does not come is waited for.
+constexpr auto kNoWait = std::chrono::milliseconds(1500);
+
 // The links of all ranks, and those that leave, each on a thread of its own.
 class LeavingRanks {
  public:
@@ -64,7 +67,7 @@ TEST(LinksLeave, NobodyGoesBeforeTheLastOneHasCome) {
   const auto begin = Clock::now();
   ranks.Leave(2);
   ranks.Join();
-  EXPECT_LT(Clock::now() - begin, std::chrono::seconds(1));
+  EXPECT_LT(Clock::now() - begin, kNoWait);
 }
 
 TEST(LinksLeave, RanksThatShareNothingAreNotWaitedFor) {
@@ -74,7 +77,7 @@ TEST(LinksLeave, RanksThatShareNothingAreNotWaitedFor) {
   const auto begin = Clock::now();
   for (const int rank : {2, 3}) ranks.Leave(rank);
   ranks.Join();
-  EXPECT_LT(Clock::now() - begin, std::chrono::seconds(1));
+  EXPECT_LT(Clock::now() - begin, kNoWait);
 }
 
 TEST(LinksLeave, OneThatDoesNotComeHoldsUpTheEndForAWhile) {
@@ -83,7 +86,7 @@ TEST(LinksLeave, OneThatDoesNotComeHoldsUpTheEndForAWhile) {
   for (const int rank : {0, 1, 2}) ranks.Leave(rank);
   ranks.Join();
   EXPECT_GT(Clock::now() - begin, std::chrono::seconds(1));
-  EXPECT_LT(Clock::now() - begin, std::chrono::seconds(4));
+  EXPECT_LT(Clock::now() - begin, std::chrono::seconds(30));
 }
 
 TEST(LinksLeave, AFailureEndsTheWait) {
@@ -96,7 +99,7 @@ TEST(LinksLeave, AFailureEndsTheWait) {
   ranks.Join();
   ranks.Leave(1);
   ranks.Join();
-  EXPECT_LT(Clock::now() - begin, std::chrono::seconds(1));
+  EXPECT_LT(Clock::now() - begin, kNoWait);
   EXPECT_NE(ranks.control().Read(1).state, RankState::kEnding);
 }
 
