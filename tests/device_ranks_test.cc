@@ -12,6 +12,7 @@
 #include <random>
 #include <tuple>
 
+#include "base/testing/slow.h"
 #include "checkpoints.h"
 #include "engine/inproc_engine_client.h"
 #include "engine/token_stream.h"
@@ -29,7 +30,7 @@ namespace {
 using engine::EngineClient;
 using engine::TokenChunk;
 
-constexpr std::chrono::milliseconds kLong{120000};
+const std::chrono::milliseconds kLong = moebius::testing::Slow(std::chrono::minutes(2));
 
 struct Layout {
   const char* name;
@@ -77,7 +78,7 @@ RankOptions OptionsOf(const std::string& folder, const Mode& mode,
   options.engine.device_graphs = mode.graphs;
   options.engine.deterministic = mode.deterministic;
   options.deterministic = mode.deterministic;
-  options.step_timeout = std::chrono::seconds(20);
+  options.step_timeout = moebius::testing::Slow(std::chrono::seconds(20));
   return options;
 }
 

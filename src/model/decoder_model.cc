@@ -4,7 +4,6 @@
 
 #include "base/check.h"
 #include "base/math.h"
-#include "kernels/tuning/latent_passes.h"
 #include "model/rope.h"
 
 namespace moebius::model {
@@ -360,7 +359,8 @@ void DecoderModel::BindKv(std::vector<KvLayer> layers) {
   kv_ = std::move(layers);
 }
 
-size_t DecoderModel::WorkspaceBytes(int64_t max_rows, int64_t max_logit_rows) const {
+size_t DecoderModel::WorkspaceBytes(int64_t max_rows, int64_t max_logit_rows,
+                                    bool expands_latents) const {
   // An arena that only counts: nothing is ever written to what it gives.
   Arena arena(reinterpret_cast<void*>(Arena::kAlignment), SIZE_MAX / 2);
   const int64_t hidden = config_.hidden_size;
@@ -385,16 +385,7 @@ size_t DecoderModel::WorkspaceBytes(int64_t max_rows, int64_t max_logit_rows) co
   limits.num_slots = std::max(moe_.num_slots, config_.moe.num_experts);
   limits.head_dim = mla ? attention.kv_lora_rank + attention.qk_rope_head_dim : attention.head_dim;
   limits.v_head_dim = mla ? attention.kv_lora_rank : attention.head_dim;
-  limits.expands_latents =
-      mla && options_.backend->mla_prefill != nullptr &&
-      kernels::FitsExpanded({.mla = true,
-                             .act = options_.act,
-                             .num_heads = static_cast<int>(attention_.num_heads),
-                             .num_kv_heads = 1,
-                             .head_dim = limits.head_dim,
-                             .v_head_dim = limits.v_head_dim,
-                             .nope_dim = attention.qk_nope_head_dim,
-                             .value_dim = attention.v_head_dim});
+  limits.expands_latents = expands_latents;
   limits.vocab = config_.vocab_size;
   limits.act = options_.act;
   limits.rows = max_rows;

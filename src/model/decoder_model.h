@@ -49,10 +49,12 @@ class DecoderModel : public Model {
   size_t weight_bytes() const override;
   const kernels::Backend& backend() const override { return *options_.backend; }
   int num_head_parts() const override { return options_.shard.tp.size; }
+  bool has_head() const override { return options_.shard.is_last_stage(); }
   std::vector<KvLayerSpec> KvLayers() const override;
   void BindKv(std::vector<KvLayer> layers) override;
   Status PreparePositions(int64_t num_positions, platform::ThreadPool& pool) override;
-  size_t WorkspaceBytes(int64_t max_rows, int64_t max_logit_rows) const override;
+  size_t WorkspaceBytes(int64_t max_rows, int64_t max_logit_rows,
+                        bool expands_latents) const override;
   void Forward(kernels::ExecContext& ctx, const ForwardBatch& batch, Mat logits,
                Mat hidden) override;
   void ForwardMtp(kernels::ExecContext& ctx, const ForwardBatch& batch, Mat hidden,

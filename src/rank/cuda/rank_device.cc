@@ -31,6 +31,8 @@ using comm::PeerMemory;
 // Of a piece that a rank brings into one all-gather: more go one after the other.
 constexpr size_t kStagingBytes = size_t{16} << 20;
 
+constexpr size_t kLeastMessage = 16;
+
 // Of a piece of an expert that travels: the movers' threads sleep and wake some times for each.
 constexpr size_t kMailBytes = size_t{32} << 20;
 
@@ -104,6 +106,7 @@ class CudaRankDevice final : public RankDevice {
     ask(exchange_.get());
     return first;
   }
+  void LeavePeers() override { mappings_.clear(); }
 
  private:
   moe::ExchangeShape ExchangeShape() const {
@@ -116,7 +119,11 @@ class CudaRankDevice final : public RankDevice {
   }
   // A step's rows are one message: so a stage is as far ahead of the next one as on CPUs.
   comm::DeviceStaging StageStaging() const {
-    return {.message = RoundUp(links_.shape().stage_bytes, size_t{16})};
+    return {.message = RoundUp(links_.shape().stage_bytes, kLeastMessage)};
+  }
+  // Nobody writes to the first stage: it has the counts before its letters alone.
+  comm::DeviceStaging OwnStageStaging() const {
+    return links_.place().pp > 0 ? StageStaging() : comm::DeviceStaging{.message = kLeastMessage};
   }
   Status Select(platform::ThreadPool& pool);
   Status Allocate();
@@ -177,7 +184,7 @@ Status CudaRankDevice::Allocate() {
     MOEBIUS_ASSIGN(experts_memory_, DeviceCommunicator::Allocate(GroupStaging()));
   }
   if (links_.num_stages() > 1) {
-    MOEBIUS_ASSIGN(pipeline_memory_, DeviceCommunicator::Allocate(StageStaging()));
+    MOEBIUS_ASSIGN(pipeline_memory_, DeviceCommunicator::Allocate(OwnStageStaging()));
   }
   if (links_.shape().exchanges()) {
     MOEBIUS_ASSIGN(exchange_memory_, moe::DeviceExchange::Allocate(ExchangeShape()));
