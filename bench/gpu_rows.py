@@ -73,6 +73,21 @@ def slices(cells):
     for (ep, batch, routing), rate in sorted(user.items()):
         if ep == "ep32" and ("ep8", batch, routing) in user:
             print(f"EP32 / EP8 at {batch} requests a GPU, {routing}: {rate / user['ep8', batch, routing]:.2f}\n")
+    found = curves(cells)
+    for routing in sorted({routing for _, routing in found}):
+        if (8, routing) not in found or (32, routing) not in found:
+            continue
+        ratios = [f"{1e3 / speed:.1f} ms: {rate_at(found[32, routing], speed) / gpu:.2f}"
+                  for speed, gpu in found[8, routing] if rate_at(found[32, routing], speed)]
+        print(f"EP32 / EP8 at equal time per token, {routing} (between points of EP32, straight lines): {', '.join(ratios)}\n")
+
+
+def rate_at(points, speed):
+    """tokens/s/GPU where a user has `speed` tokens/s, on straight lines between points; None outside of them."""
+    for (fast, low), (slow, high) in zip(points, points[1:]):
+        if slow <= speed <= fast:
+            return low + (high - low) * (fast - speed) / (fast - slow)
+    return None
 
 
 def curves(cells):
@@ -101,8 +116,10 @@ def draw(found):
         out.append(f'<text x="{x(user):.1f}" y="{height - bottom + 18}" text-anchor="middle" fill="#333">{user}</text>')
     out.append(f'<text x="{(left + width - right) / 2}" y="{height - 12}" text-anchor="middle" fill="#333">tokens/s a user</text>')
     out.append(f'<text transform="translate(18 {height / 2}) rotate(-90)" text-anchor="middle" fill="#333">tokens/s a GPU</text>')
+    dashes = dict(zip(sorted({routing for _, routing in found} - {"uniform"}), ("5 4", "1 4", "9 3 2 3")))
     for i, ((ep, routing), points) in enumerate(found.items()):
-        style = f'stroke="{colours[ep]}" stroke-width="2"' + ("" if routing == "uniform" else ' stroke-dasharray="5 4"')
+        dash = f' stroke-dasharray="{dashes[routing]}"' if routing in dashes else ""
+        style = f'stroke="{colours[ep]}" stroke-width="2"{dash}'
         line = " ".join(f"{x(user):.1f},{y(gpu):.1f}" for user, gpu in points)
         out.append(f'<polyline points="{line}" fill="none" {style}/>')
         at, row = left + 8 + i % 4 * 200, 16 + i // 4 * 18

@@ -55,6 +55,7 @@ TEST_F(RanksTest, TensorRtLlmsFileIsTaken) {
                                  "kv_cache_config:\n"
                                  "  enable_block_reuse: false\n"
                                  "  dtype: fp8\n"
+                                 "  host_cache_size: 1024\n"
                                  "cuda_graph_config: {enable_padding: true}\n"
                                  "moe_config:\n"
                                  "  backend: WIDEEP\n"
@@ -65,7 +66,7 @@ TEST_F(RanksTest, TensorRtLlmsFileIsTaken) {
   ASSERT_EQ(finished.exit_code, 0) << finished.err;
   for (const char* note :
        {"moe_config.backend WIDEEP: experts run as Moebius's grouped products for ",
-        "and tokens travel by its exchange", "kv_cache_config.dtype is ignored",
+        "and tokens travel by its exchange", "kv_cache_config.host_cache_size is ignored",
         "--cuda-graph-config is ignored"}) {
     EXPECT_TRUE(Contains(finished.err, note)) << note << "\n" << finished.err;
   }

@@ -1,6 +1,7 @@
 // The engine on several GPUs, or on several virtual ranks of one, against the engine on one GPU:
 // the same bits in deterministic mode, whatever the placement of experts and while it changes, and
 // the same within rounding otherwise. Skipped without a GPU.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -11,6 +12,7 @@
 #include <random>
 #include <tuple>
 
+#include "base/testing/slow.h"
 #include "checkpoints.h"
 #include "engine/inproc_engine_client.h"
 #include "engine/token_stream.h"
@@ -28,7 +30,7 @@ namespace {
 using engine::EngineClient;
 using engine::TokenChunk;
 
-constexpr std::chrono::milliseconds kLong{120000};
+const std::chrono::milliseconds kLong = moebius::testing::Slow(std::chrono::minutes(2));
 
 struct Layout {
   const char* name;
@@ -52,7 +54,7 @@ struct Mode {
   bool copies = false;  // more slots than experts
   bool moves = false;   // between them, at random
   bool processes = false;
-  bool fp8_experts = false;  // random weights, whose experts are whole blocks
+  int expert_width = 0;  // > 0: of experts, in random weights
 };
 
 RankOptions OptionsOf(const std::string& folder, const Mode& mode,
@@ -61,9 +63,10 @@ RankOptions OptionsOf(const std::string& folder, const Mode& mode,
   options.load.folder = folder;
   options.load.dtype = mode.dtype;
   options.load.mtp = false;
-  if (mode.fp8_experts) {
+  if (mode.expert_width > 0) {
     options.load.load_format = model::LoadFormat::kDummy;
-    options.load.hf_overrides = R"({"moe_intermediate_size": 128})";
+    options.load.hf_overrides =
+        fmt::format(R"({{"moe_intermediate_size": {}}})", mode.expert_width);
   }
   options.load.backend = backend;
   options.engine.block_size = 8;
@@ -75,7 +78,7 @@ RankOptions OptionsOf(const std::string& folder, const Mode& mode,
   options.engine.device_graphs = mode.graphs;
   options.engine.deterministic = mode.deterministic;
   options.deterministic = mode.deterministic;
-  options.step_timeout = std::chrono::seconds(20);
+  options.step_timeout = moebius::testing::Slow(std::chrono::seconds(20));
   return options;
 }
 
@@ -180,9 +183,9 @@ class DeviceRanks : public ::testing::TestWithParam<std::tuple<std::string, Layo
 
   // Of one GPU, kept for all layouts.
   const std::vector<TokenChunk>& Expected(const Mode& mode) {
-    static std::map<std::tuple<std::string, int, bool, bool>, std::vector<TokenChunk>> known;
+    static std::map<std::tuple<std::string, int, bool, int>, std::vector<TokenChunk>> known;
     std::vector<TokenChunk>& chunks =
-        known[{folder(), static_cast<int>(mode.dtype), mode.deterministic, mode.fp8_experts}];
+        known[{folder(), static_cast<int>(mode.dtype), mode.deterministic, mode.expert_width}];
     if (chunks.empty()) {
       const auto client = StartOne(OptionsOf(folder(), mode, cuda_));
       if (client != nullptr) chunks = Ask(*client, Inputs(15, client->limits().vocab_size));
@@ -293,7 +296,8 @@ TEST_P(DeviceRanks, ProcessesGiveTheSameBits) {
   if (layout().ep) ExpectTheSameBits({.copies = true, .moves = true, .processes = true});
 }
 
-// Sums of a rank's experts come home as one, and products may sum in another order.
+// Sums of a rank's experts come home as one, products may sum in another order, and under TP each
+// rank sums a part of their inputs.
 TEST_P(DeviceRanks, DefaultModeDiffersByRounding) {
   EXPECT_GE(ExpectNearlyTheSame({.deterministic = false}, 1e-3), 12u);
 }
@@ -301,10 +305,27 @@ TEST_P(DeviceRanks, DefaultModeDiffersByRounding) {
 // Rows go to them in fp8, but for deterministic mode.
 TEST_P(DeviceRanks, ExpertsInFp8) {
   if (!layout().ep || !folder().ends_with("/demo")) GTEST_SKIP() << "one model serves";
-  Mode mode = {.dtype = model::DTypeChoice::kBFloat16, .fp8_experts = true};
+  Mode mode = {.dtype = model::DTypeChoice::kBFloat16, .expert_width = 128};
   ExpectTheSameBits(mode);
   if (layout().num_ranks() > NumRankDevices().value_or(0)) return;
   mode.deterministic = false;
+  mode.processes = true;  // with graphs
+  ExpectNearlyTheSame(mode, 0.4);
+}
+
+// Experts of two blocks, and so of a block a rank: their inputs are cut, where the checkpoints'
+// experts are too narrow for it.
+TEST_P(DeviceRanks, CutExpertsAreSummed) {
+  if (layout().ep || layout().tp * layout().dp != 2 || !folder().ends_with("/demo")) {
+    GTEST_SKIP() << "one model serves";
+  }
+  Mode mode = {.expert_width = 256};
+  ExpectTheSameBits(mode);
+  mode.deterministic = false;
+  EXPECT_GE(ExpectNearlyTheSame(mode, 1e-3), 12u);
+  mode.dtype = model::DTypeChoice::kBFloat16;
+  ExpectNearlyTheSame(mode, 0.4);
+  if (layout().num_ranks() > NumRankDevices().value_or(0)) return;
   mode.processes = true;  // with graphs
   ExpectNearlyTheSame(mode, 0.4);
 }

@@ -13,6 +13,7 @@
 #include <span>
 #include <thread>
 
+#include "base/testing/slow.h"
 #include "checkpoints.h"
 
 namespace moebius {
@@ -21,7 +22,7 @@ using nlohmann::json;
 
 namespace {
 
-milliseconds Slow(milliseconds time) { return time * NumberOf("MOEBIUS_SLOW", 1); }
+using testing::Slow;
 
 const milliseconds kToError = milliseconds(2000);  // of whoever waits for an answer
 const milliseconds kToExit = milliseconds(6000);   // of the program: it says why for three seconds

@@ -3,11 +3,12 @@
 # tables, all within the time it is given; what no longer fits is named. Figures are JSON in OUT, which
 # bench/gpu_rows.py makes into tables.
 #   cuda_ranks.sh OUT [SECONDS]     (600 s unless told)
-#   GPUS=2   so many of the host's GPUs (default: all)       BATCHES="256 8"   slices of so many requests a GPU
+#   GPUS=2   so many of the host's GPUs (default: all)
+#   BATCHES="256 8" ROUTINGS="uniform hot:1.8"               slices of so many requests a GPU, so routed
 #   PARTS="tests exchange layouts slices long balance"       some of it
 set -uo pipefail
 if (($# < 1)); then
-  sed -n '2,7s/^# \?//p' "${BASH_SOURCE[0]}"
+  sed -n '2,8s/^# \?//p' "${BASH_SOURCE[0]}"
   exit 2
 fi
 out=$1
@@ -89,8 +90,10 @@ fi
 if [[ $parts == *" slices "* ]]; then
   for batch in ${BATCHES:-256 64 512 8 1}; do
     for ep in 8 32 64 16; do
-      slice "$ep" "$batch" uniform uniform
-      slice "$ep" "$batch" zipf:0.5 zipf0.5
+      # Evenly, and as the rank with most to do of a deployment without balancing has it.
+      for routing in ${ROUTINGS:-uniform hot:1.8}; do
+        slice "$ep" "$batch" "$routing" "${routing/:/}"
+      done
     done
   done
 fi

@@ -107,7 +107,8 @@ void AddStepTimeout(CLI::App* app, engine::EngineOptions& engine) {
 // How the model is run, but for the device, whose flag says more where a server is planned.
 void AddEngineOptions(CLI::App* app, frontend::OpenOptions& open) {
   engine::EngineOptions& engine = open.engine;
-  AddText(app, "--routing", open.routing, "Of dummy weights: uniform or zipf:A")->group(kModel);
+  AddText(app, "--routing", open.routing, "Of dummy weights: uniform, zipf:A or hot:F")
+      ->group(kModel);
   AddChoice(app, "--moe-mode", open.moe_mode, {"sparse", "dense"},
             "dense: every token visits every expert")
       ->group(kModel);

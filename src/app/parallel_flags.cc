@@ -232,19 +232,24 @@ void AddTrtllmFlags(CLI::App* app, ParallelOptions& options, frontend::OpenOptio
     MOEBIUS_ASSIGN(options.moe_config, ParseMoeConfig(text));
     return {};
   })->group("");
-  AddValue(app, "--kv-cache-config", "", [&engine, &notes](const std::string& text) -> Status {
-    MOEBIUS_ASSIGN(const KvCacheConfig config, ParseKvCacheConfig(text));
-    engine.memory_fraction = config.free_gpu_memory_fraction.value_or(engine.memory_fraction);
-    engine.enable_prefix_caching = config.enable_block_reuse.value_or(engine.enable_prefix_caching);
-    engine.block_size = config.tokens_per_block.value_or(engine.block_size);
-    for (const std::string& key : config.ignored) {
-      notes.push_back(fmt::format(
-          "kv_cache_config.{} is ignored: the KV cache lies in memory, in the dtype that "
-          "--kv-cache-dtype says (--num-kv-blocks, --kv-cache-memory-bytes)",
-          key));
-    }
-    return {};
-  })->group("");
+  AddValue(app, "--kv-cache-config", "",
+           [&engine, &open, &notes](const std::string& text) -> Status {
+             MOEBIUS_ASSIGN(const KvCacheConfig config, ParseKvCacheConfig(text));
+             engine.memory_fraction =
+                 config.free_gpu_memory_fraction.value_or(engine.memory_fraction);
+             engine.enable_prefix_caching =
+                 config.enable_block_reuse.value_or(engine.enable_prefix_caching);
+             engine.block_size = config.tokens_per_block.value_or(engine.block_size);
+             open.kv_cache_dtype = config.dtype.value_or(open.kv_cache_dtype);
+             for (const std::string& key : config.ignored) {
+               notes.push_back(
+                   fmt::format("kv_cache_config.{} is ignored: the KV cache lies in memory "
+                               "(--num-kv-blocks, --kv-cache-memory-bytes)",
+                               key));
+             }
+             return {};
+           })
+      ->group("");
 }
 
 Status SettleSizes(ParallelOptions& options) {

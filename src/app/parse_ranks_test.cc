@@ -147,7 +147,8 @@ TEST(ParseRanks, TensorRtLlmsBlocks) {
   const RunOptions run = ParsedRun(
       {"M", "-p", "x", "-dp", "8", "-ep", "--moe-config",
        R"({"max_num_tokens": 9216, "load_balancer": {"num_slots": 288}})", "--kv-cache-config",
-       R"({"enable_block_reuse": false, "free_gpu_memory_fraction": 0.6, "tokens_per_block": 64})",
+       R"({"enable_block_reuse": false, "free_gpu_memory_fraction": 0.6, "tokens_per_block": 64,
+          "dtype": "bf16"})",
        "--max-batch-size", "7", "--max-num-tokens", "99", "--max-seq-len", "300",
        "--disable-overlap-scheduler"});
   EXPECT_EQ(run.open.max_moe_tokens, 9216);
@@ -156,6 +157,7 @@ TEST(ParseRanks, TensorRtLlmsBlocks) {
   EXPECT_FALSE(run.open.engine.enable_prefix_caching);
   EXPECT_EQ(run.open.engine.memory_fraction, 0.6);
   EXPECT_EQ(run.open.engine.block_size, 64);
+  EXPECT_EQ(run.open.kv_cache_dtype, "bfloat16");
   EXPECT_EQ(run.open.engine.max_num_seqs, 7);
   EXPECT_EQ(run.open.engine.max_num_batched_tokens, 99);
   EXPECT_EQ(run.open.engine.max_model_len, 300);
@@ -164,6 +166,10 @@ TEST(ParseRanks, TensorRtLlmsBlocks) {
   EXPECT_EQ(ParsedRun({"M", "-p", "x", "--max-num-seqs", "9", "--max-batch-size", "7"})
                 .open.engine.max_num_seqs,
             9);
+  EXPECT_EQ(ParsedRun({"M", "-p", "x", "--kv-cache-dtype", "fp8", "--kv-cache-config",
+                       R"({"dtype": "auto"})"})
+                .open.kv_cache_dtype,
+            "fp8");
   for (const auto& [config, says] :
        {std::pair(R"({"backend": "MAGIC"})", "one of AUTO, WIDEEP"),
         std::pair(R"({"max_num_tokens": 0})", "a whole number from 1"),
@@ -175,9 +181,13 @@ TEST(ParseRanks, TensorRtLlmsBlocks) {
               std::string::npos)
         << config << ": " << ParseError({"run", "M", "-p", "x", "--moe-config", config});
   }
-  EXPECT_NE(ParseError({"run", "M", "-p", "x", "--kv-cache-config", R"({"enable_block_reuse": 3})"})
-                .find("true or false"),
-            std::string::npos);
+  for (const auto& [config, says] :
+       {std::pair(R"({"enable_block_reuse": 3})", "true or false"),
+        std::pair(R"({"dtype": "nvfp4"})",
+                  "kv_cache_config.dtype is \"nvfp4\", expected auto, bfloat16 or fp8")}) {
+    const std::string error = ParseError({"run", "M", "-p", "x", "--kv-cache-config", config});
+    EXPECT_NE(error.find(says), std::string::npos) << error;
+  }
 }
 
 TEST(ParseRanks, AKeyOfTheConfigFileStandsThereOnce) {

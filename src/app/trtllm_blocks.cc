@@ -79,6 +79,13 @@ Result<bool> BoolOf(const std::string& key, const json& value) {
   return tl::unexpected(Wrong(key, value, "true or false"));
 }
 
+// As --kv-cache-dtype has it.
+Result<std::string> DTypeOf(const std::string& key, const json& value) {
+  if (value == "auto" || value == "bfloat16" || value == "fp8") return value.get<std::string>();
+  if (value == "bf16") return std::string("bfloat16");
+  return tl::unexpected(Wrong(key, value, "auto, bfloat16 or fp8"));
+}
+
 Status ReadBalancer(const json& value, MoeConfig* config) {
   constexpr const char* kKey = "moe_config.load_balancer";
   if (value.is_null()) return {};
@@ -147,7 +154,9 @@ Result<KvCacheConfig> ParseKvCacheConfig(const std::string& text) {
       config.free_gpu_memory_fraction = value.get<double>();
     } else if (key == "tokens_per_block") {
       MOEBIUS_ASSIGN(config.tokens_per_block, WholeOf(name, value, 1, kMostTokens));
-    } else if (key != "dtype" || value != "auto") {
+    } else if (key == "dtype") {
+      MOEBIUS_ASSIGN(config.dtype, DTypeOf(name, value));
+    } else {
       config.ignored.push_back(key);
     }
   }

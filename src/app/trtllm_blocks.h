@@ -27,6 +27,7 @@ struct KvCacheConfig {
   std::optional<double> free_gpu_memory_fraction;
   std::optional<bool> enable_block_reuse;
   std::optional<int64_t> tokens_per_block;
+  std::optional<std::string> dtype;  // as --kv-cache-dtype has it
   std::vector<std::string> ignored;  // keys without a meaning here
 };
 

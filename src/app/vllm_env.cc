@@ -21,7 +21,7 @@ constexpr const char* kNoTransfer = "prefill and decoding share one KV cache";
 constexpr const char* kNoDownload = "models are local folders, nothing is downloaded";
 constexpr const char* kLog = "--log-level says what is logged";
 constexpr const char* kNoReport = "nothing is ever reported to anybody";
-constexpr const char* kDummy = "--load-format dummy takes --routing uniform or zipf:A";
+constexpr const char* kDummy = "--load-format dummy takes --routing uniform, zipf:A or hot:F";
 
 constexpr const char* kStepTimeout = "--step-timeout says how long a step may take";
 

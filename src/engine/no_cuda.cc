@@ -1,4 +1,4 @@
-// The twin of cuda/cuda_runner.cc in a build without CUDA.
+// The twin of cuda/ in a build without CUDA.
 #include "engine/device_runner.h"
 
 namespace moebius::engine {

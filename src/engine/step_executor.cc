@@ -35,8 +35,9 @@ size_t ArenaBytes(const model::Model& model, const ModelRunnerOptions& options, 
   kernels::OpLimits limits;
   limits.num_threads = num_threads;
   limits.vocab = options.vocab_size;
-  return std::max(model.WorkspaceBytes(options.max_rows, LogitRows(options)),
-                  kernels::OpWorkspaceBytes(limits)) +
+  return std::max(
+             model.WorkspaceBytes(options.max_rows, LogitRows(options), /*expands_latents=*/false),
+             kernels::OpWorkspaceBytes(limits)) +
          Arena::kAlignment;
 }
 

@@ -301,6 +301,10 @@ int64_t RowBucket(int64_t rows) {
   return (rows + step - 1) / step * step;
 }
 
+int64_t MaxStepRows(int64_t max_rows, int64_t max_seqs) {
+  return std::max(max_rows, RowBucket(max_seqs));
+}
+
 int64_t BlockBucket(int64_t blocks) {
   return std::max<int64_t>(8, static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(blocks))));
 }

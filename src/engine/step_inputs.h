@@ -129,6 +129,9 @@ bool IsDecode(const StepPlan& plan);
 
 // The bucket of `rows`: powers of two to 8, then steps of 8 to 64, of 32 to 256, of 64 above.
 int64_t RowBucket(int64_t rows);
+// Rows of a step at most: a plan has max_rows; one that only decodes, of max_seqs sequences at
+// most, is padded to its bucket.
+int64_t MaxStepRows(int64_t max_rows, int64_t max_seqs);
 // Of a block table's row: the next power of two, at least 8.
 int64_t BlockBucket(int64_t blocks);
 

@@ -248,6 +248,9 @@ TEST(StepInputs, Buckets) {
   EXPECT_EQ(RowBucket(9), 16);
   EXPECT_EQ(RowBucket(65), 96);
   EXPECT_EQ(RowBucket(257), 320);
+  EXPECT_EQ(MaxStepRows(8192, 256), 8192);
+  EXPECT_EQ(MaxStepRows(200, 200), 224) << "a decode step of 200 rows is padded";
+  EXPECT_EQ(MaxStepRows(250, 4), 250);
   EXPECT_EQ(BlockBucket(0), 8);
   EXPECT_EQ(BlockBucket(9), 16);
 }

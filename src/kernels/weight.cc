@@ -241,6 +241,10 @@ WeightSource WeightSource::Rows(int64_t begin, int64_t count) const {
   return part;
 }
 
+WeightSource WeightSource::Columns(int64_t begin, int64_t count) const {
+  return Transposed().Rows(begin, count).Transposed();
+}
+
 WeightSource WeightSource::Transposed() const {
   WeightSource result = *this;
   std::swap(result.n, result.k);

@@ -51,8 +51,9 @@ struct WeightSource {
   bool has_scales() const { return scales.data != nullptr; }
   // The value as float32, scale applied.
   float At(int64_t i, int64_t j) const;
-  // Rows [begin, begin + count) of this part.
+  // Rows [begin, begin + count) of this part; columns likewise.
   WeightSource Rows(int64_t begin, int64_t count) const;
+  WeightSource Columns(int64_t begin, int64_t count) const;
   WeightSource Transposed() const;
 };
 

@@ -4,7 +4,6 @@
 
 #include "base/check.h"
 #include "base/math.h"
-#include "kernels/tuning/latent_passes.h"
 #include "model/rope.h"
 
 namespace moebius::model {
@@ -25,6 +24,15 @@ AttentionConfig HeadsOf(AttentionConfig attention, int tp) {
   attention.num_heads /= tp;
   attention.num_kv_heads = std::max<int64_t>(1, attention.num_kv_heads / tp);
   return attention;
+}
+
+// This rank's part of either half of a gated MLP's first matrix, and of a second one.
+Matrix FirstOf(const Matrix& matrix, const SplitPair& pair) {
+  return RowsOf(matrix, pair.cut.first(), pair.cut.count());
+}
+Matrix SecondOf(const Matrix& matrix, const SplitPair& pair) {
+  return pair.sums ? ColumnsOf(matrix, pair.cut.first(), pair.cut.count())
+                   : RowsOf(matrix, pair.outer.first(), pair.outer.count());
 }
 
 // MoE layers among the first `count`.
@@ -57,6 +65,13 @@ DecoderModel::DecoderModel(const ModelConfig& config, const DecoderOptions& opti
   PrepareMoe();
 }
 
+moe::RoutedExperts RoutedExpertsOf(const ModelConfig& config, const Shard& shard) {
+  return {.num_layers = static_cast<int>(config.num_moe_layers() + config.num_mtp_layers),
+          .num_experts = static_cast<int>(config.moe.num_experts),
+          .top_k = static_cast<int>(config.moe.top_k),
+          .num_ranks = shard.cut_experts ? 1 : shard.experts.size};
+}
+
 void DecoderModel::PrepareMoe() {
   const Shard& shard = options_.shard;
   const int num_experts = static_cast<int>(config_.moe.num_experts);
@@ -71,11 +86,17 @@ void DecoderModel::PrepareMoe() {
   }
   moe_.exchange = cut || shard.exchange == nullptr ? &local_exchange_ : shard.exchange;
   const GroupPlace group = cut ? shard.experts : GroupPlace();
-  moe_.inner = SplitOf(group, config_.moe.intermediate_size);
-  moe_.outer = SplitOf(group, config_.hidden_size);
+  const Split routed = SplitOf(group, config_.moe.intermediate_size);
+  const Split shared = SplitOf(group, config_.moe.shared_intermediate_size);
+  const Split outer = SplitOf(group, config_.hidden_size);
+  // Their rows on a rank are added up before it meets the others.
+  const bool sums = shard.sums && CanSum(routed, SplitUnit()) &&
+                    (shared.columns() == 0 || CanSum(shared, SplitUnit()));
+  moe_.experts = PairOf(routed, outer, sums);
+  moe_.shared_expert = PairOf(shared, outer, sums);
   moe_.stats = moe::ExpertStats(num_experts > 0 ? num_moe_layers : 0, num_experts);
   if (options_.routing && num_experts > 0) {
-    forced_routing_.emplace(*options_.routing, num_moe_layers, num_experts);
+    forced_routing_.emplace(*options_.routing, RoutedExpertsOf(config_, shard));
     moe_.forced_routing = forced_routing_->log_probabilities();
   }
 }
@@ -90,10 +111,13 @@ void DecoderModel::DeclareNorm(WeightPlan& plan, const std::string& name, int64_
   plan.Vector(Part::kNorms, name, n, 1.0f, &norm->weight);
 }
 
-// Panels stay whole, and with them the block scales of fp8; a GPU keeps fp8 only by whole blocks.
-Split DecoderModel::SplitOf(const GroupPlace& group, int64_t outputs) const {
+int64_t DecoderModel::SplitUnit() const {
   const bool blocks = options_.backend->weight_layout == kernels::WeightLayout::kRows;
-  return SplitOver(group, outputs, blocks ? kernels::kScaleBlock : kernels::kPanelRows);
+  return blocks ? kernels::kScaleBlock : kernels::kPanelRows;
+}
+
+Split DecoderModel::SplitOf(const GroupPlace& group, int64_t outputs) const {
+  return SplitOver(group, outputs, SplitUnit());
 }
 
 void DecoderModel::DeclareSplit(WeightPlan& plan, Part part, const Matrix& matrix,
@@ -111,23 +135,45 @@ void DecoderModel::DeclareEmbedding(WeightPlan& plan, Part part, const std::stri
              &table->table);
 }
 
+SplitPair DecoderModel::AttentionPair() const {
+  const AttentionConfig& attention = config_.attention;
+  const int64_t head_dim =
+      attention.kind == AttentionKind::kMla ? attention.v_head_dim : attention.head_dim;
+  return TpPair(SplitOver(options_.shard.tp, attention.num_heads * head_dim,
+                          attention_.num_heads * head_dim));
+}
+
+SplitPair DecoderModel::DensePair() const {
+  return TpPair(SplitOf(options_.shard.tp, config_.intermediate_size));
+}
+
+SplitPair DecoderModel::TpPair(const Split& cut) const {
+  return PairOf(cut, SplitOf(cut.group, config_.hidden_size),
+                options_.shard.sums && CanSum(cut, SplitUnit()));
+}
+
+void DecoderModel::DeclareSecond(WeightPlan& plan, Part part, const Matrix& matrix,
+                                 const SplitPair& pair, Split* inner, SplitWeight* weight) {
+  *inner = pair.inner;
+  weight->split = pair.outer;
+  plan.Packed(part, SecondOf(matrix, pair), &weight->weight);
+}
+
 void DecoderModel::DeclareMlp(WeightPlan& plan, Part part, const std::string& prefix,
-                              int64_t intermediate, const GroupPlace& group, Mlp* mlp) {
+                              const SplitPair& pair, Mlp* mlp) {
   const int64_t hidden = config_.hidden_size;
-  const Split inner = SplitOf(group, intermediate);
-  mlp->gate_up.split = inner;
+  const int64_t intermediate = pair.cut.columns();
   const auto slice = [&](const char* name) {
-    return RowsOf(WholeMatrix(prefix + name, intermediate, hidden), inner.first(), inner.count());
+    return FirstOf(WholeMatrix(prefix + name, intermediate, hidden), pair);
   };
   plan.Gated(part, slice("gate_proj.weight"), slice("up_proj.weight"), &mlp->gate_up.weight);
-  DeclareSplit(plan, part, WholeMatrix(prefix + "down_proj.weight", hidden, intermediate), group,
-               &mlp->down);
+  DeclareSecond(plan, part, WholeMatrix(prefix + "down_proj.weight", hidden, intermediate), pair,
+                &mlp->gate_up.split, &mlp->down);
 }
 
 void DecoderModel::DeclareSharedExpert(WeightPlan& plan, const std::string& prefix,
                                        MoeLayer* layer) {
-  DeclareMlp(plan, Part::kSharedExperts, prefix, config_.moe.shared_intermediate_size,
-             moe_.inner.group, &layer->shared.emplace());
+  DeclareMlp(plan, Part::kSharedExperts, prefix, moe_.shared_expert, &layer->shared.emplace());
 }
 
 void DecoderModel::DeclareExperts(WeightPlan& plan, const std::string& prefix,
@@ -162,11 +208,6 @@ void DecoderModel::DeclareExpertMatrices(
   layer->first_slot = layer->slots.first_slot();
   layer->replicas = layer->slots.replicas();
   moe_layers_.push_back({layer, matrices_of});
-  const auto add = [](const Matrix& matrix, const Split& split, bool held,
-                      std::vector<Matrix>& list) {
-    list.push_back(RowsOf(matrix, split.first(), split.count()));
-    list.back().held = held;
-  };
   std::vector<Matrix> gates;
   std::vector<Matrix> ups;
   std::vector<Matrix> downs;
@@ -175,9 +216,10 @@ void DecoderModel::DeclareExpertMatrices(
     if (expert.value() < 0) continue;
     const bool held = shard.cut_experts || slot / slots_a_rank == shard.experts.rank;
     const ExpertMatrices matrices = matrices_of(expert.value());
-    add(matrices.gate, moe_.inner, held, gates);
-    add(matrices.up, moe_.inner, held, ups);
-    add(matrices.down, moe_.outer, held, downs);
+    gates.push_back(FirstOf(matrices.gate, moe_.experts));
+    ups.push_back(FirstOf(matrices.up, moe_.experts));
+    downs.push_back(SecondOf(matrices.down, moe_.experts));
+    for (std::vector<Matrix>* list : {&gates, &ups, &downs}) list->back().held = held;
   }
   const size_t bytes_before = plan.packed_bytes();
   layer->gate_up_format = plan.GatedGroup(Part::kRoutedExperts, gates, ups, &layer->gate_up);
@@ -317,7 +359,8 @@ void DecoderModel::BindKv(std::vector<KvLayer> layers) {
   kv_ = std::move(layers);
 }
 
-size_t DecoderModel::WorkspaceBytes(int64_t max_rows, int64_t max_logit_rows) const {
+size_t DecoderModel::WorkspaceBytes(int64_t max_rows, int64_t max_logit_rows,
+                                    bool expands_latents) const {
   // An arena that only counts: nothing is ever written to what it gives.
   Arena arena(reinterpret_cast<void*>(Arena::kAlignment), SIZE_MAX / 2);
   const int64_t hidden = config_.hidden_size;
@@ -327,7 +370,7 @@ size_t DecoderModel::WorkspaceBytes(int64_t max_rows, int64_t max_logit_rows) co
     reserve();
   };
   block([&] { ReserveAttention(arena, max_rows); });
-  block([&] { ReserveMlp(arena, max_rows, options_.act, config_.intermediate_size); });
+  block([&] { ReserveMlp(arena, max_rows, options_.act, DensePair().inner.columns()); });
   if (config_.moe.num_experts > 0) {
     block([&] { ReserveMoe(arena, max_rows, options_.act, hidden, moe_); });
   }
@@ -342,16 +385,7 @@ size_t DecoderModel::WorkspaceBytes(int64_t max_rows, int64_t max_logit_rows) co
   limits.num_slots = std::max(moe_.num_slots, config_.moe.num_experts);
   limits.head_dim = mla ? attention.kv_lora_rank + attention.qk_rope_head_dim : attention.head_dim;
   limits.v_head_dim = mla ? attention.kv_lora_rank : attention.head_dim;
-  limits.expands_latents =
-      mla && options_.backend->mla_prefill != nullptr &&
-      kernels::FitsExpanded({.mla = true,
-                             .act = options_.act,
-                             .num_heads = static_cast<int>(attention_.num_heads),
-                             .num_kv_heads = 1,
-                             .head_dim = limits.head_dim,
-                             .v_head_dim = limits.v_head_dim,
-                             .nope_dim = attention.qk_nope_head_dim,
-                             .value_dim = attention.v_head_dim});
+  limits.expands_latents = expands_latents;
   limits.vocab = config_.vocab_size;
   limits.act = options_.act;
   limits.rows = max_rows;
@@ -419,7 +453,7 @@ void DecoderModel::EmbedTokens(ExecContext& ctx, const ForwardBatch& batch, cons
     kernels::Embed(ctx,
                    {.tokens = batch.tokens, .table = table.table, .out = table.split.Mine(out)});
   }
-  table.split.Gather(out);
+  table.split.Complete(out);
 }
 
 void DecoderModel::Forward(ExecContext& ctx, const ForwardBatch& batch, Mat logits, Mat hidden) {

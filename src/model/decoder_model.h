@@ -31,6 +31,9 @@ struct DecoderOptions {
   Shard shard;                                // checked
 };
 
+// Whom a forced routing is for.
+moe::RoutedExperts RoutedExpertsOf(const ModelConfig& config, const Shard& shard);
+
 class DecoderModel : public Model {
  public:
   // Declares what is common in `plan`.
@@ -46,10 +49,12 @@ class DecoderModel : public Model {
   size_t weight_bytes() const override;
   const kernels::Backend& backend() const override { return *options_.backend; }
   int num_head_parts() const override { return options_.shard.tp.size; }
+  bool has_head() const override { return options_.shard.is_last_stage(); }
   std::vector<KvLayerSpec> KvLayers() const override;
   void BindKv(std::vector<KvLayer> layers) override;
   Status PreparePositions(int64_t num_positions, platform::ThreadPool& pool) override;
-  size_t WorkspaceBytes(int64_t max_rows, int64_t max_logit_rows) const override;
+  size_t WorkspaceBytes(int64_t max_rows, int64_t max_logit_rows,
+                        bool expands_latents) const override;
   void Forward(kernels::ExecContext& ctx, const ForwardBatch& batch, Mat logits,
                Mat hidden) override;
   void ForwardMtp(kernels::ExecContext& ctx, const ForwardBatch& batch, Mat hidden,
@@ -77,8 +82,14 @@ class DecoderModel : public Model {
   Split SplitOf(const GroupPlace& group, int64_t outputs) const;
   void DeclareSplit(WeightPlan& plan, Part part, const Matrix& matrix, const GroupPlace& group,
                     SplitWeight* weight);
-  void DeclareMlp(WeightPlan& plan, Part part, const std::string& prefix, int64_t intermediate,
-                  const GroupPlace& group, Mlp* mlp);
+  // How the TP group shares attention's heads and its output, and a dense MLP.
+  SplitPair AttentionPair() const;
+  SplitPair DensePair() const;
+  // The second matrix of a pair, and which columns it reads.
+  void DeclareSecond(WeightPlan& plan, Part part, const Matrix& matrix, const SplitPair& pair,
+                     Split* inner, SplitWeight* weight);
+  void DeclareMlp(WeightPlan& plan, Part part, const std::string& prefix, const SplitPair& pair,
+                  Mlp* mlp);
   // Cut where routed experts are, else whole on every rank.
   void DeclareSharedExpert(WeightPlan& plan, const std::string& prefix, MoeLayer* layer);
   // An embedding table: each rank has some columns.
@@ -124,6 +135,9 @@ class DecoderModel : public Model {
   std::vector<KvLayer> kv_;
 
  private:
+  // Panels stay whole, and with them the block scales of fp8; a GPU keeps fp8 only by whole blocks.
+  int64_t SplitUnit() const;
+  SplitPair TpPair(const Split& cut) const;
   void PrepareMoe();
   size_t OwnColumnsBytes(int64_t max_rows, int64_t max_logit_rows) const;
   moe::SlotTableBlock TableBlock() const;

@@ -32,7 +32,7 @@ struct LatentAttention {
   std::vector<kernels::PackedWeight> q_rope;  // each head's reads the same input
   std::vector<kernels::PackedWeight> w_uk;    // each [kv_lora_rank, qk_nope]
   std::vector<kernels::PackedWeight> w_uv;    // each [v, kv_lora_rank]
-  Split heads;                                // the columns of all heads
+  Split heads;                                // the columns of the heads that `output` reads
   SplitWeight output;
 };
 
@@ -96,22 +96,22 @@ class Deepseek final : public DecoderModel {
 
   void Attend(Step& step, const LatentAttention& attention, Mat cache);
   void ReserveAttention(Arena& arena, int64_t rows) const override {
-    Buffers(arena, rows, options_.act, attention_, config_.attention.num_heads);
+    Buffers(arena, rows, options_.act, attention_, AttentionPair().inner.columns());
   }
 
  private:
   struct Buffers {
-    Buffers(Arena& arena, int64_t rows, DType act, const AttentionConfig& c, int64_t all_heads)
+    Buffers(Arena& arena, int64_t rows, DType act, const AttentionConfig& c, int64_t head_columns)
         : down(arena.AllocMat(act, rows, c.q_lora_rank + c.kv_lora_rank + c.qk_rope_head_dim)),
           q_nope(arena.AllocMat(act, rows, c.num_heads * c.qk_nope_head_dim)),
           q(arena.AllocMat(act, rows, c.num_heads * (c.kv_lora_rank + c.qk_rope_head_dim))),
           latent_out(arena.AllocMat(act, rows, c.num_heads * c.kv_lora_rank)),
-          heads(arena.AllocMat(act, rows, all_heads * c.v_head_dim)) {}
+          heads(arena.AllocMat(act, rows, head_columns)) {}
     Mat down;
     Mat q_nope;
     Mat q;  // each head: latent part, then rotated part
     Mat latent_out;
-    Mat heads;  // of all ranks
+    Mat heads;  // that the output reads
   };
 
   void DeclareLayer(WeightPlan& plan, const std::string& prefix, bool moe, Layer* layer);
@@ -142,7 +142,7 @@ void Deepseek::Attend(Step& step, const LatentAttention& attention, Mat cache) {
   kernels::ExecContext& ctx = step.ctx;
   const AttentionConfig& c = attention_;
   const int64_t cache_width = c.kv_lora_rank + c.qk_rope_head_dim;
-  const Buffers b(step.arena(), step.rows, step.act, c, config_.attention.num_heads);
+  const Buffers b(step.arena(), step.rows, step.act, c, attention.output.weight.k);
 
   Project(ctx, step.normed, attention.down, b.down);
   const Mat kv = b.down.Cols(c.q_lora_rank, cache_width);
@@ -208,7 +208,7 @@ void Deepseek::Attend(Step& step, const LatentAttention& attention, Mat cache) {
                             .w_uv = attention.w_uv,
                             .scale = softmax_scale_,
                             .out = heads});
-  attention.heads.Gather(heads, b.heads);
+  attention.heads.Complete(heads, b.heads);
   Project(ctx, b.heads, attention.output, step.delta);
   step.has_delta = true;
 }
@@ -282,9 +282,8 @@ void Deepseek::DeclareAttention(WeightPlan& plan, const std::string& prefix,
   plan.Heads(Part::kAttention, w_uk, &attention->w_uk);
   plan.Heads(Part::kAttention, w_uv, &attention->w_uv);
   const int64_t width = c.num_heads * c.v_head_dim;
-  attention->heads = SplitOver(tp, width, attention_.num_heads * c.v_head_dim);
-  DeclareSplit(plan, Part::kAttention, WholeMatrix(prefix + "o_proj.weight", hidden, width), tp,
-               &attention->output);
+  DeclareSecond(plan, Part::kAttention, WholeMatrix(prefix + "o_proj.weight", hidden, width),
+                AttentionPair(), &attention->heads, &attention->output);
 }
 
 void Deepseek::DeclareLayer(WeightPlan& plan, const std::string& prefix, bool moe, Layer* layer) {
@@ -295,8 +294,7 @@ void Deepseek::DeclareLayer(WeightPlan& plan, const std::string& prefix, bool mo
   DeclareNorm(plan, prefix + "post_attention_layernorm.weight", config_.hidden_size, eps,
               &layer->mlp_norm);
   if (!moe) {
-    DeclareMlp(plan, Part::kDenseMlp, prefix + "mlp.", config_.intermediate_size, options_.shard.tp,
-               &layer->mlp);
+    DeclareMlp(plan, Part::kDenseMlp, prefix + "mlp.", DensePair(), &layer->mlp);
     return;
   }
   layer->moe.emplace();

@@ -29,7 +29,7 @@ class GqaModel : public DecoderModel {
     return {.width_k = width, .width_v = width, .dtype = options_.act};
   }
   void ReserveAttention(Arena& arena, int64_t rows) const override {
-    ReserveGqa(arena, rows, options_.act, attention_, config_.attention.num_heads);
+    ReserveGqa(arena, rows, options_.act, attention_, AttentionPair().inner.columns());
   }
 
   // x += attention(norm(x)); x += mlp(norm(x)).
@@ -59,7 +59,6 @@ class GqaModel : public DecoderModel {
                 &layer.attention_norm);
     // This rank's queries, and the KV heads that they read.
     const GroupPlace& tp = options_.shard.tp;
-    layer.attention.heads = SplitOver(tp, q_width, attention_.num_heads * attention_.head_dim);
     const int64_t first_kv = attention.num_kv_heads * tp.rank / tp.size;
     const auto heads = [&](const char* name, int64_t width, int64_t first, int64_t count) {
       return RowsOf(WholeMatrix(prefix + name, width, hidden), first * attention.head_dim,
@@ -71,9 +70,9 @@ class GqaModel : public DecoderModel {
                   heads("self_attn.k_proj.weight", kv_width, first_kv, attention_.num_kv_heads),
                   heads("self_attn.v_proj.weight", kv_width, first_kv, attention_.num_kv_heads)},
                  &layer.attention.qkv);
-    DeclareSplit(plan, Part::kAttention,
-                 WholeMatrix(prefix + "self_attn.o_proj.weight", hidden, q_width), tp,
-                 &layer.attention.output);
+    DeclareSecond(plan, Part::kAttention,
+                  WholeMatrix(prefix + "self_attn.o_proj.weight", hidden, q_width), AttentionPair(),
+                  &layer.attention.heads, &layer.attention.output);
     DeclareNorm(plan, prefix + "post_attention_layernorm.weight", hidden, config_.rms_norm_eps,
                 &layer.mlp_norm);
   }

@@ -64,13 +64,13 @@ void Project(ExecContext& ctx, Mat a, const SplitWeight& weight, Mat out) {
   const ArenaScope scope(*ctx.workspace);
   const Mat mine = OwnColumns(ctx, weight.split, out);
   Project(ctx, a, weight.weight, mine);
-  weight.split.Gather(mine, out);
+  weight.split.Complete(mine, out);
 }
 
 void ReserveGqa(Arena& arena, int64_t rows, DType act, const AttentionConfig& config,
-                int64_t all_heads) {
+                int64_t head_columns) {
   arena.AllocMat(act, rows, (config.num_heads + 2 * config.num_kv_heads) * config.head_dim);
-  arena.AllocMat(act, rows, all_heads * config.head_dim);
+  arena.AllocMat(act, rows, head_columns);
 }
 
 namespace {
@@ -157,13 +157,13 @@ void RunGqa(Step& step, const AttentionConfig& config, const RopeTables& tables,
                            .window = attention.layer.window,
                            .chunk = attention.layer.chunk,
                            .out = heads});
-  attention.heads.Gather(heads, all_heads);
+  attention.heads.Complete(heads, all_heads);
   Project(ctx, all_heads, attention.output, step.delta);
   step.has_delta = true;
 }
 
-void ReserveMlp(Arena& arena, int64_t rows, DType act, int64_t intermediate_size) {
-  arena.AllocMat(act, rows, intermediate_size);
+void ReserveMlp(Arena& arena, int64_t rows, DType act, int64_t inner) {
+  arena.AllocMat(act, rows, inner);
 }
 
 void RunMlpSlice(Step& step, const Mlp& mlp, Mat in, Mat mine) {
@@ -176,7 +176,7 @@ void RunMlpSlice(Step& step, const Mlp& mlp, Mat in, Mat mine) {
     return;
   }
   if (mlp.gate_up.weight.n > 0) kernels::SwiGlu(step.ctx, first);
-  mlp.gate_up.split.Gather(hidden);
+  mlp.gate_up.split.Complete(hidden);
   Project(step.ctx, hidden, mlp.down.weight, mine);
 }
 
@@ -184,7 +184,7 @@ void RunMlp(Step& step, const Mlp& mlp, Mat in, Mat out) {
   const ArenaScope scope(step.arena());
   const Mat mine = OwnColumns(step.ctx, mlp.down.split, out);
   RunMlpSlice(step, mlp, in, mine);
-  mlp.down.split.Gather(mine, out);
+  mlp.down.split.Complete(mine, out);
   step.has_delta = true;
 }
 

@@ -57,10 +57,10 @@ void NormRows(kernels::ExecContext& ctx, Mat x, const Norm& norm, Mat out, int64
 void Project(kernels::ExecContext& ctx, Mat a, const kernels::PackedWeight& weight, Mat out);
 void Project(kernels::ExecContext& ctx, Mat a, const Linear& linear, Mat out);
 
-// A weight of which each rank of a group holds some outputs.
+// A weight of which each rank of a group holds some outputs, or some inputs of all.
 struct SplitWeight {
   kernels::PackedWeight weight;  // this rank's
-  Split split;
+  Split split;                   // of the outputs
 };
 // The same, whole on every rank afterwards. Collective.
 void Project(kernels::ExecContext& ctx, Mat a, const SplitWeight& weight, Mat out);
@@ -78,7 +78,7 @@ struct RopeTables {
 // Grouped-query attention with its projections: this rank's heads.
 struct GqaAttention {
   Linear qkv;   // queries, keys, values
-  Split heads;  // the columns of all heads
+  Split heads;  // the columns of the heads that `output` reads
   SplitWeight output;
   Norm q_norm;  // per head, where config.qk_norm says so
   Norm k_norm;
@@ -87,9 +87,9 @@ struct GqaAttention {
 // config: of this rank's heads.
 void RunGqa(Step& step, const AttentionConfig& config, const RopeTables& tables,
             const GqaAttention& attention, const Model::KvLayer& cache);
-// all_heads: of all ranks together.
+// head_columns: those that its output reads.
 void ReserveGqa(Arena& arena, int64_t rows, DType act, const AttentionConfig& config,
-                int64_t all_heads);
+                int64_t head_columns);
 
 struct Mlp {
   SplitWeight gate_up;
@@ -97,9 +97,10 @@ struct Mlp {
 };
 // out = down(silu(gate(in)) * up(in)), row by row.
 void RunMlp(Step& step, const Mlp& mlp, Mat in, Mat out);
-// The same; `mine` are this rank's columns of it, and nobody's are gathered.
+// The same; `mine` is what this rank has of it, and nothing is gathered or added.
 void RunMlpSlice(Step& step, const Mlp& mlp, Mat in, Mat mine);
-void ReserveMlp(Arena& arena, int64_t rows, DType act, int64_t intermediate_size);
+// inner: the columns that its second half reads.
+void ReserveMlp(Arena& arena, int64_t rows, DType act, int64_t inner);
 
 // What all MoE layers of a model share.
 struct MoeShared {
@@ -110,9 +111,9 @@ struct MoeShared {
   // Where not the router decides: log probabilities [MoE layers, E], in the back end's memory.
   std::span<const float> forced_routing;
   moe::ExpertStats stats;
-  // Of experts that are cut: the columns of their hidden rows and of their results.
-  Split inner;
-  Split outer;
+  // How experts are cut, and the shared one beside them: into columns, or both into parts of a sum.
+  SplitPair experts;
+  SplitPair shared_expert;
   // In the back end's memory: [2, MoE layers, E], what `stats` counts.
   std::span<int64_t> counts;
 };

@@ -11,8 +11,8 @@ class Llama final : public GqaModel {
       : GqaModel(config, options, plan) {
     for (int64_t i = options_.shard.first_layer; i < options_.shard.end_layer; ++i) {
       DeclareAttention(plan, i);
-      DeclareMlp(plan, Part::kDenseMlp, LayerPrefix(i) + "mlp.", config_.intermediate_size,
-                 options_.shard.tp, &layers_[static_cast<size_t>(i)].mlp);
+      DeclareMlp(plan, Part::kDenseMlp, LayerPrefix(i) + "mlp.", DensePair(),
+                 &layers_[static_cast<size_t>(i)].mlp);
     }
   }
 };

@@ -19,8 +19,7 @@ class Llama4 final : public GqaModel {
       layer.attention.q_norm.eps = static_cast<float>(config_.rms_norm_eps);
       layer.attention.k_norm.eps = layer.attention.q_norm.eps;
       if (!layer.attention.layer.moe) {
-        DeclareMlp(plan, Part::kDenseMlp, prefix, config_.intermediate_size, options_.shard.tp,
-                   &layer.mlp);
+        DeclareMlp(plan, Part::kDenseMlp, prefix, DensePair(), &layer.mlp);
         continue;
       }
       DeclareFusedExperts(plan, prefix, &layer.moe.emplace());

@@ -191,6 +191,10 @@ Result<OpenModel> OpenModel::Open(const LoadOptions& options) {
 Result<std::unique_ptr<Model>> LoadModel(const LoadOptions& options, platform::ThreadPool& pool) {
   MOEBIUS_ASSIGN(OpenModel open, OpenModel::Open(options));
   MOEBIUS_TRY(CheckPeers(open.model->config(), options.shard));
+  if (options.routing) {
+    const moe::RoutedExperts experts = RoutedExpertsOf(open.model->config(), options.shard);
+    MOEBIUS_TRY(moe::CheckRouting(*options.routing, experts));
+  }
   MOEBIUS_TRY(CheckMemory(options, open));
   MOEBIUS_TRY(open.model->Load(*open.plan, pool));
   if (options.shard.num_staging > 0 && open.model->config().moe.num_experts > 0) {

@@ -300,7 +300,7 @@ TEST_P(RandomModelTest, RoutingFollowsTheWishedDistribution) {
     return;
   }
   LoadOptions options = Options();
-  options.routing = moe::RoutingSpec{1.5};
+  options.routing = moe::RoutingSpec{.zipf_exponent = 1.5};
   const auto model = Must(options);
   ASSERT_NE(model, nullptr);
   const ModelConfig& config = model->config();

@@ -3,8 +3,6 @@
 // host nothing and keeps no state between calls but the KV caches bound to it.
 #pragma once
 
-#include <atomic>
-#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -15,6 +13,7 @@
 #include "base/trace.h"
 #include "kernels/backend.h"
 #include "kernels/ops.h"
+#include "model/part_timer.h"
 #include "moe/expert_stats.h"
 #include "tensor/view.h"
 
@@ -34,51 +33,6 @@ struct KvLayerSpec {
   DType dtype = DType::kF32;  // of both; fp8: bytes of a LatentRow (kernels/latent_row.h)
 
   int64_t bytes() const { return (width_k + width_v) * static_cast<int64_t>(SizeOf(dtype)); }
-};
-
-// Where a forward pass spends its time: seconds, by the clock of the device thread. What is neither
-// (embedding, dense layers, norms) is not counted here, nor is what waits for other ranks.
-struct PartTimes {
-  double attention = 0;
-  double dispatch = 0;  // to experts; of experts that are cut: gathering rows
-  double experts = 0;   // routing, expert products, the shared expert
-  double combine = 0;   // and sharing the results out
-  double head = 0;      // logits
-  // What the rank's waits add to (comm::GroupInfo); null: there is nobody to wait for.
-  const std::atomic<int64_t>* waited_ns = nullptr;
-};
-
-// Adds the time of its life to one part after the other; nothing and no clock where nobody wants to
-// know.
-class PartTimer {
- public:
-  PartTimer(PartTimes* times, double PartTimes::* part) : times_(times), part_(part) {
-    if (times_ != nullptr) begin_ = Now();
-  }
-  ~PartTimer() { Next(part_); }
-  PartTimer(const PartTimer&) = delete;
-  PartTimer& operator=(const PartTimer&) = delete;
-
-  // What follows is another part.
-  void Next(double PartTimes::* part) {
-    if (times_ == nullptr) return;
-    const std::chrono::nanoseconds now = Now();
-    times_->*part_ += std::chrono::duration<double>(now - begin_).count();
-    begin_ = now;
-    part_ = part;
-  }
-
- private:
-  // A clock that stands still while the rank waits for others.
-  std::chrono::nanoseconds Now() const {
-    const std::chrono::nanoseconds now = std::chrono::steady_clock::now().time_since_epoch();
-    if (times_->waited_ns == nullptr) return now;
-    return now - std::chrono::nanoseconds(times_->waited_ns->load(std::memory_order_relaxed));
-  }
-
-  PartTimes* times_;
-  double PartTimes::* part_;
-  std::chrono::nanoseconds begin_{};
 };
 
 // The rows of one step. Rows of a sequence are adjacent and in order. Spans are in the memory of
@@ -130,6 +84,9 @@ class Model {
   // Ranks that the attention heads are cut over.
   virtual int num_head_parts() const { return 1; }
 
+  // Whether this rank gives logits: of pipeline stages the last one alone.
+  virtual bool has_head() const { return true; }
+
   // Memory that weights and tables of this rank take.
   virtual size_t weight_bytes() const { return 0; }
 
@@ -150,8 +107,10 @@ class Model {
   }
 
   // Workspace that Forward takes at most for this many rows and logit rows of a piece, with what
-  // sampling in take_logits needs. No data-parallel rank may have more rows.
-  virtual size_t WorkspaceBytes(int64_t max_rows, int64_t max_logit_rows) const = 0;
+  // sampling in take_logits needs. No data-parallel rank may have more rows. expands_latents: there
+  // are chunks of prompts that attend so (kernels/tuning/latent_passes.h).
+  virtual size_t WorkspaceBytes(int64_t max_rows, int64_t max_logit_rows,
+                                bool expands_latents) const = 0;
 
   // logits [logit_rows.size(), vocab] float32, or less with take_logits. hidden (data may be null):
   // [T, H] float32, the hidden state after the final norm, which the MTP layer takes.

@@ -1,5 +1,6 @@
 // The MoE block: route, dispatch, experts, combine. Of many ranks, those of a TP group each bring
-// their part of the rows, and share the results out afterwards.
+// their part of the rows, and share the results out afterwards; or, of experts that are cut, each
+// has a part of every row's results.
 #include <algorithm>
 
 #include "base/check.h"
@@ -28,7 +29,7 @@ struct Routed {
   std::span<int32_t> slots;
 };
 
-// The results of the expert products, by place; `out` of this rank's columns.
+// The results of the expert products, by place; `out` of this rank's columns, or parts of sums.
 struct ExpertRows {
   ExpertRows(Arena& arena, int64_t places, DType act, int64_t inner, int64_t outer)
       : hidden(arena.AllocMat(act, places, inner)), out(arena.AllocMat(act, places, outer)) {}
@@ -165,13 +166,14 @@ void RunExperts(Step& step, const MoeShared& shared, const MoeLayer& layer,
   if (ScalesInput(shared.config) && !ScalesBefore(shared)) first.row_scale = work.weights;
   first.likely_places = work.likely_places;
   first.weights = layer.gate_up;
-  first.out = shared.inner.Mine(buffers.hidden);
-  if (shared.inner.group.size == 1) {
+  const Split& inner = shared.experts.inner;
+  first.out = inner.Mine(buffers.hidden);
+  if (inner.group.size == 1) {
     kernels::GroupedMlp(step.ctx, {.first = first, .down = layer.down, .out = buffers.out});
     return;
   }
-  if (shared.inner.count() > 0) kernels::GroupedSwiGlu(step.ctx, first);
-  shared.inner.Gather(buffers.hidden);
+  if (inner.count() > 0) kernels::GroupedSwiGlu(step.ctx, first);
+  inner.Complete(buffers.hidden);
   if (buffers.out.cols == 0) return;
   kernels::GroupedGemm(step.ctx, {.a = buffers.hidden,
                                   .offsets = first.offsets,
@@ -238,10 +240,10 @@ std::vector<int64_t> GatheredBegin(const Step& step, const Shard& shard, int64_t
   return begin;
 }
 
-// This rank's columns of what all experts give for `rows`, which every rank of the group has, with
-// their slots and weights; then `out` has all columns.
+// What this rank has of what all experts give for `rows`, which every rank of the group has, with
+// their slots and weights: its columns, or its part of the sum.
 void RunCutExperts(Step& step, MoeShared& shared, const MoeLayer& layer, Mat rows,
-                   std::span<const int32_t> slots, std::span<const float> weights, Mat out,
+                   std::span<const int32_t> slots, std::span<const float> weights, Mat mine,
                    PartTimer& timer) {
   const MoeConfig& config = shared.config;
   const moe::DispatchedRows work = shared.exchange->Dispatch(step.ctx,
@@ -252,25 +254,27 @@ void RunCutExperts(Step& step, MoeShared& shared, const MoeLayer& layer, Mat row
                                                               .num_slots = shared.num_slots},
                                                              step.arena());
   timer.Next(&PartTimes::experts);
-  const int64_t width = shared.outer.count();
-  const ExpertRows buffers(step.arena(), work.max_places, step.act, config.intermediate_size,
-                           width);
+  const ExpertRows buffers(step.arena(), work.max_places, step.act, shared.experts.inner.columns(),
+                           mine.cols);
   RunExperts(step, shared, layer, work, buffers);
   moe::CombineArgs combine;
   combine.expert_rows = buffers.out;
   combine.weighted = !ScalesInput(config);
   if (layer.shared) {
-    combine.shared = step.arena().AllocMat(step.act, rows.rows, width);
+    combine.shared = step.arena().AllocMat(step.act, rows.rows, mine.cols);
     RunMlpSlice(step, *layer.shared, rows, combine.shared);
   }
-  combine.out = shared.outer.Mine(out);
+  combine.out = mine;
   timer.Next(&PartTimes::combine);
-  if (width > 0) shared.exchange->Combine(step.ctx, combine);
-  shared.outer.Gather(out);
+  if (mine.cols > 0) shared.exchange->Combine(step.ctx, combine);
 }
 
 // On a GPU, where a collective costs more than routing: the ranks of one TP group have the same
-// rows, so each routes all of them.
+// rows, so each routes all of them. (Shards that sum are for GPUs, wherever tests run them.)
+bool RoutesAllRows(const Step& step, const Shard& shard) {
+  return shard.data_parallel_size() == 1 && (shard.sums || !step.ctx.backend->on_host);
+}
+
 void RunCutRows(Step& step, MoeShared& shared, const MoeLayer& layer, const RowRange& range,
                 PartTimer& timer) {
   const ArenaScope scope(step.arena());
@@ -283,8 +287,11 @@ void RunCutRows(Step& step, MoeShared& shared, const MoeLayer& layer, const RowR
   }
   Route(step, shared, layer, range, routed);
   shared.counts = counts;
+  const Split& outer = shared.experts.outer;
+  const Mat out = step.delta.Rows(range.begin, range.count);
   RunCutExperts(step, shared, layer, step.normed.Rows(range.begin, range.count), routed.slots,
-                routed.weights, step.delta.Rows(range.begin, range.count), timer);
+                routed.weights, outer.Mine(out), timer);
+  outer.Complete(out);
   timer.Next(&PartTimes::experts);
 }
 
@@ -313,9 +320,15 @@ void RunCutChunk(Step& step, MoeShared& shared, const MoeLayer& layer, int64_t c
   if (step.ctx.backend->on_host && !comm.status()) {
     std::fill_n(all.slots.Row<int32_t>(0), num_pairs, -1);
   }
+  const Split& outer = shared.experts.outer;
   RunCutExperts(step, shared, layer, all.rows, {all.slots.Row<int32_t>(0), num_pairs},
-                {all.weights.Row<float>(0), num_pairs}, all.out, timer);
-
+                {all.weights.Row<float>(0), num_pairs}, outer.Mine(all.out), timer);
+  if (outer.adds != nullptr && shard.tp.size == 1) {
+    outer.adds->ReduceScatter(all.out, step.delta.Rows(mine.begin, mine.count), row_begin);
+    timer.Next(&PartTimes::experts);
+    return;
+  }
+  outer.Complete(all.out);
   // The rows of this data-parallel rank are on each of its TP ranks.
   const auto first = static_cast<size_t>(shard.experts.rank - shard.tp.rank);
   for (int peer = 0; peer < shard.tp.size; ++peer) {
@@ -343,8 +356,7 @@ void RunMoe(Step& step, MoeShared& shared, const MoeLayer& layer) {
       step.batch.moe_chunks > 0 ? step.batch.moe_chunks : NumMoeChunks(shared, most);
   const GroupPlace& tp = shared.shard.tp;
   for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-    if (shared.shard.cut_experts && shared.shard.data_parallel_size() == 1 &&
-        !step.ctx.backend->on_host) {
+    if (shared.shard.cut_experts && RoutesAllRows(step, shared.shard)) {
       RunCutRows(step, shared, layer, PieceOf(step.rows, chunks, chunk), timer);
     } else if (shared.shard.cut_experts) {
       RunCutChunk(step, shared, layer, chunks, chunk, timer);
@@ -382,11 +394,11 @@ void ReserveMoe(Arena& arena, int64_t rows, DType act, int64_t hidden_size,
   }
   if (ScalesBefore(shared)) arena.AllocMat(act, chunk, hidden_size);
   arena.Alloc(shared.exchange->ArenaBytes(chunk, config.top_k, shared.num_slots));
-  const int64_t width = cut ? shared.outer.count() : hidden_size;
-  ExpertRows(arena, MoePlaces(shared, rows), act, config.intermediate_size, width);
+  const int64_t width = shared.experts.outer.count();
+  ExpertRows(arena, MoePlaces(shared, rows), act, shared.experts.inner.columns(), width);
   if (config.shared_intermediate_size == 0) return;
   arena.AllocMat(act, chunk, width);
-  ReserveMlp(arena, chunk, act, config.shared_intermediate_size);
+  ReserveMlp(arena, chunk, act, shared.shared_expert.inner.columns());
 }
 
 }  // namespace moebius::model

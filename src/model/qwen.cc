@@ -22,8 +22,7 @@ class Qwen final : public GqaModel {
       if (layer.attention.layer.moe) {
         DeclareExperts(plan, prefix + "mlp.", {}, &layer.moe.emplace());
       } else {
-        DeclareMlp(plan, Part::kDenseMlp, prefix + "mlp.", config_.intermediate_size,
-                   options_.shard.tp, &layer.mlp);
+        DeclareMlp(plan, Part::kDenseMlp, prefix + "mlp.", DensePair(), &layer.mlp);
       }
     }
   }

@@ -152,7 +152,23 @@ moe::ExchangeShape ShapeOfExchange(const ModelConfig& config, DType act, const S
 }
 
 Split SplitOver(const GroupPlace& group, int64_t columns, int64_t unit) {
-  return {group, comm::SplitEvenly(columns, group.size, unit)};
+  return {.group = group, .begin = comm::SplitEvenly(columns, group.size, unit)};
+}
+
+bool CanSum(const Split& cut, int64_t unit) {
+  for (size_t r = 0; r + 1 < cut.begin.size(); ++r) {
+    const int64_t count = cut.begin[r + 1] - cut.begin[r];
+    if (count == 0 || count % unit != 0) return false;
+  }
+  return cut.group.size > 1;
+}
+
+SplitPair PairOf(const Split& cut, const Split& outer, bool sums) {
+  if (!sums) return {.cut = cut, .inner = cut, .outer = outer};
+  return {.cut = cut,
+          .sums = true,
+          .inner = {.group = {}, .begin = {0, cut.count()}},
+          .outer = {.group = {}, .begin = {0, outer.columns()}, .adds = cut.group.comm}};
 }
 
 }  // namespace moebius::model

@@ -2,7 +2,9 @@
 // before loading; what they point to outlives the model. The default is one rank with everything.
 //
 // Tensor parallelism cuts every matrix by outputs and gathers columns: no sum is cut, so a row's
-// bits are those of one rank, and two gathers move what one all-reduce does.
+// bits are those of one rank, and two gathers move what one all-reduce does. Where bits need not be
+// the same (`sums`), that all-reduce takes their place: of two matrices one after the other the
+// second is cut by inputs, and every rank has a part of each sum.
 #pragma once
 
 #include <cstdint>
@@ -33,7 +35,7 @@ struct Shard {
 
   // Routed experts are spread over the flattened group: rank f = dp * tp.size + tp.rank. Either
   // whole ones, reached through the exchange (null: LocalExchange, where the group is one rank), or
-  // all of them, each cut by outputs: then rows are gathered through experts.comm.
+  // all of them, each cut: then rows are gathered through experts.comm.
   GroupPlace experts;
   bool cut_experts = false;
   moe::Exchange* exchange = nullptr;
@@ -46,6 +48,11 @@ struct Shard {
   // Rows that a rank brings into one chunk of a MoE layer at most; what the exchange was made for.
   // 0: as many as keep a chunk of all ranks as large as one of a rank alone.
   int64_t max_moe_rows = 0;
+
+  // Results may differ from one rank's in rounding: partial sums of inputs that are cut are added
+  // by one all-reduce, where CanSum. For GPUs, where a call costs more than its bytes at decode.
+  // The same on every rank.
+  bool sums = false;
 
   // Pipeline stages in order; this one runs layers [first_layer, end_layer). Negative: to the last.
   GroupPlace pipeline;
@@ -79,20 +86,37 @@ moe::ExchangeShape ShapeOfExchange(const ModelConfig& config, DType act, const S
 struct Split {
   GroupPlace group;
   std::vector<int64_t> begin = {0, 0};
+  // Not null: its members have all columns each, as parts of a sum. (`group` is this rank alone.)
+  comm::Communicator* adds = nullptr;
 
+  int64_t columns() const { return begin.back(); }
   int64_t first() const { return begin[static_cast<size_t>(group.rank)]; }
   int64_t count() const { return begin[static_cast<size_t>(group.rank) + 1] - first(); }
   // This rank's columns of a matrix that has room for all.
   Mat Mine(Mat all) const { return group.size == 1 ? all : all.Cols(first(), count()); }
-  // Fills in the others'. Collective.
-  void Gather(Mat all) const { Gather(Mine(all), all); }
+  // Fills in the others', or adds them. Collective.
+  void Complete(Mat all) const { Complete(Mine(all), all); }
   // The same with this rank's columns from `mine`.
-  void Gather(Mat mine, Mat all) const {
+  void Complete(Mat mine, Mat all) const {
+    if (adds != nullptr) adds->AllReduce(all);
     if (group.size > 1) group.comm->AllGatherColumns(mine, all, begin);
   }
 };
 // In multiples of `unit`, as even as that allows.
 Split SplitOver(const GroupPlace& group, int64_t columns, int64_t unit);
+
+// Two matrices one after the other: attention's heads and the product that ends it, or both halves
+// of an MLP.
+struct SplitPair {
+  Split cut;          // the columns between them whose weights each rank has
+  bool sums = false;  // the second is cut by these columns, its inputs; else by its outputs
+  Split inner;        // the columns between them that the second reads: this rank's, or all
+  Split outer;        // what the second gives: parts of sums, or columns
+};
+// Whether the second may be cut by inputs: each member has some, in whole units.
+bool CanSum(const Split& cut, int64_t unit);
+// outer: of the second's outputs, for the case that it is cut by them.
+SplitPair PairOf(const Split& cut, const Split& outer, bool sums);
 
 // Rows [begin, begin + count) of `rows`: piece `part` of `parts`, as comm::SplitEvenly has it.
 struct RowRange {

@@ -75,6 +75,20 @@ TEST_P(ShardTest, RanksGiveTheBitsOfOne) {
   EXPECT_GE(num_run, 3);
 }
 
+// Where results may differ in rounding: matrices whose inputs can be cut are, others as above.
+TEST_P(ShardTest, RanksThatSumGiveTheResultsOfOne) {
+  LoadOptions options = Options();
+  options.dtype = DTypeChoice::kFloat32;
+  const ShardCase shown(options);
+  for (const GroupLayout& layout : kLayouts) {
+    if (layout.tp * layout.dp == 1 || !shown.Allows(layout)) continue;
+    GroupLayout sums = layout;
+    sums.sums = true;
+    shown.ExpectWithin(sums, 1e-4f);
+    if (HasFailure()) return;
+  }
+}
+
 constexpr const char* kManyExperts =
     R"({"model_type":"qwen3_moe","vocab_size":96,"hidden_size":64,"num_hidden_layers":2,
         "num_attention_heads":8,"num_key_value_heads":4,"head_dim":16,"intermediate_size":96,
@@ -92,7 +106,7 @@ TEST(Shard, SixtyFourRanksGiveTheBitsOfOne) {
 TEST(Shard, ForcedRoutingAndTheDenseTwinToo) {
   const TempFolder folder;
   LoadOptions options = Dummy(folder, kManyExperts);
-  options.routing = moe::RoutingSpec{1.0};
+  options.routing = moe::RoutingSpec{.zipf_exponent = 1};
   for (const GroupLayout& layout :
        {GroupLayout{.tp = 2, .dp = 3, .ep = true}, GroupLayout{.tp = 2, .dp = 3},
         GroupLayout{.tp = 4, .pp = 2, .ep = true}}) {
@@ -115,6 +129,72 @@ TEST(Shard, Fp8LatentsToo) {
        {GroupLayout{.tp = 2}, GroupLayout{.dp = 2, .ep = true}, GroupLayout{.pp = 2}}) {
     if (shown.Allows(layout)) shown.ExpectSameBits(layout);
   }
+}
+
+// A dense layer, two with experts, a shared one beside: all inputs can be cut by two.
+constexpr const char* kWholeUnits =
+    R"({"model_type":"deepseek_v3","vocab_size":96,"hidden_size":64,"num_hidden_layers":3,
+        "num_attention_heads":4,"intermediate_size":96,"max_position_embeddings":64,
+        "q_lora_rank":32,"kv_lora_rank":32,"qk_nope_head_dim":16,"qk_rope_head_dim":16,
+        "v_head_dim":16,"n_routed_experts":8,"n_shared_experts":2,"num_experts_per_tok":3,
+        "moe_intermediate_size":32,"n_group":1,"topk_group":1,"first_k_dense_replace":1})";
+
+TEST(Shard, TwoSumsALayerAndNoGathersInBetween) {
+  const TempFolder folder;
+  LoadOptions options = Dummy(folder, kWholeUnits);
+  options.dtype = DTypeChoice::kFloat32;
+  const ShardCase shown(options);
+  int64_t rows = 0;
+  for (const StepRows& step : Steps(1, 96)) rows += std::ssize(step[0]);
+  const comm::CommBytes cut = shown.ExpectWithin({.tp = 2, .sums = true}, 1e-4f);
+  EXPECT_EQ(cut.reduce, rows * 3 * 2 * 64 * 4);
+  EXPECT_EQ(cut.gather, rows * (64 + 96) / 2 * 4);  // of the embedding and the vocabulary
+  // Whole experts: only attention and the dense layer.
+  const comm::CommBytes whole = shown.ExpectWithin({.tp = 2, .ep = true, .sums = true}, 1e-4f);
+  EXPECT_EQ(whole.reduce, rows * 4 * 64 * 4);
+  shown.ExpectWithin({.dp = 2, .sums = true}, 1e-4f);
+  shown.ExpectWithin({.tp = 2, .dp = 2, .max_moe_rows = 2, .sums = true}, 1e-4f);
+  // A rank alone cuts nothing.
+  EXPECT_EQ(shown.ExpectWithin({.dp = 2, .ep = true, .sums = true}, 1e-6f).reduce, 0);
+}
+
+TEST(Shard, SumsInBFloat16) {
+  LoadOptions options;
+  options.folder = MOEBIUS_SOURCE_DIR "/tests/golden/llama3";
+  options.backend = kernels::AvailableBackends().front();
+  options.dtype = DTypeChoice::kBFloat16;
+  EXPECT_GT(ShardCase(options).ExpectWithin({.tp = 2, .sums = true}, 0.1f).reduce, 0);
+}
+
+TEST(Shard, InputsAreCutInWholeUnitsThatEveryRankHas) {
+  const auto can = [](int ranks, int64_t columns, int64_t split_unit, int64_t unit) {
+    return CanSum(SplitOver({.rank = 0, .size = ranks}, columns, split_unit), unit);
+  };
+  EXPECT_TRUE(can(2, 256, 128, 128));
+  EXPECT_TRUE(can(4, 768, 128, 128));   // 2, 2, 1 and 1 blocks
+  EXPECT_FALSE(can(8, 768, 128, 128));  // two would have none
+  EXPECT_FALSE(can(2, 10944, 128, 128));
+  EXPECT_FALSE(can(2, 208, 128, 128));
+  EXPECT_TRUE(can(2, 208, 16, 16));
+  EXPECT_FALSE(can(2, 40, 16, 16));
+  EXPECT_FALSE(can(2, 96, 48, 128));  // heads of 48
+  EXPECT_FALSE(can(2, 0, 16, 16));
+  EXPECT_FALSE(can(1, 256, 128, 128));
+}
+
+TEST(Shard, OfAPairThatSumsEachHasWholeRows) {
+  const GroupPlace group = {.rank = 1, .size = 2};
+  const Split cut = SplitOver(group, 96, 16);
+  const SplitPair gathers = PairOf(cut, SplitOver(group, 64, 16), false);
+  EXPECT_EQ(gathers.inner.columns(), 96);
+  EXPECT_EQ(gathers.outer.first(), 32);
+  EXPECT_EQ(gathers.outer.count(), 32);
+  const SplitPair sums = PairOf(cut, SplitOver(group, 64, 16), true);
+  EXPECT_EQ(sums.cut.first(), 48);
+  EXPECT_EQ(sums.inner.columns(), 48);
+  EXPECT_EQ(sums.inner.group.size, 1);
+  EXPECT_EQ(sums.outer.first(), 0);
+  EXPECT_EQ(sums.outer.count(), 64);
 }
 
 // Bytes of what a rank would load; its peers need not be there to know.

@@ -127,7 +127,7 @@ void WeightPlan::FillTable(const Piece& piece, std::byte* dst) {
 kernels::WeightSource WeightPlan::PieceOf(const Piece& piece, int64_t half, Scratch& scratch) {
   const Source& source = piece.entry->sources[static_cast<size_t>(piece.source + half)];
   if (source.tensor.file != nullptr) return source.matrix.Rows(piece.begin, piece.count);
-  kernels::WeightSource part = source.matrix;
+  kernels::WeightSource part = source.whole;
   part.n = piece.count;
   part.row0 += piece.begin;
   // A row's numbers depend on where it lies in its tensor, not on how ranks cut that: parts of one
@@ -136,7 +136,7 @@ kernels::WeightSource WeightPlan::PieceOf(const Piece& piece, int64_t half, Scra
       part.transposed ? static_cast<uint64_t>(part.col0) + 1 : static_cast<uint64_t>(part.col0);
   Randomise(source.tensor.seed + 0x632be59bd9b4e019ull * begin, part.row0, part,
             scratch.random[half]);
-  return part;
+  return part.Columns(source.matrix.col0 - source.whole.col0, source.matrix.k);
 }
 
 void WeightPlan::FillPacked(const Piece& piece, std::byte* region, Scratch& scratch) {

@@ -41,9 +41,8 @@ Matrix RowsOf(Matrix matrix, int64_t begin, int64_t count) {
 }
 
 Matrix ColumnsOf(Matrix matrix, int64_t begin, int64_t count) {
-  matrix.select = [=, select = std::move(matrix.select)](const kernels::WeightSource& whole) {
-    return (select ? select(whole) : whole).Transposed().Rows(begin, count).Transposed();
-  };
+  matrix.first_input = begin;
+  matrix.num_inputs = count;
   return matrix;
 }
 
@@ -58,8 +57,11 @@ Result<WeightPlan::Source> WeightPlan::Find(Part part, const Matrix& matrix) {
                         tensor.matrix.has_scales() ? 2 : 1});
     it = found_.emplace(matrix.name, tensor).first;
   }
-  Source source{it->second, it->second.matrix};
-  if (matrix.select) source.matrix = matrix.select(source.matrix);
+  Source source{it->second, it->second.matrix, it->second.matrix};
+  if (matrix.select) source.whole = matrix.select(source.whole);
+  source.matrix = matrix.num_inputs < 0
+                      ? source.whole
+                      : source.whole.Columns(matrix.first_input, matrix.num_inputs);
   return source;
 }
 

@@ -47,9 +47,12 @@ struct Matrix {
   // False: another rank's. It is checked and has its say in the format of its group, which so is
   // the same on every rank, but takes no memory and no place in what is loaded.
   bool held = true;
+  // Of the inputs of what `select` takes; negative: all.
+  int64_t first_input = 0;
+  int64_t num_inputs = -1;
 };
 Matrix WholeMatrix(std::string name, int64_t n, int64_t k, bool quantizable = true);
-// Outputs [begin, begin + count) of what `matrix` is; columns (inputs) likewise.
+// Outputs [begin, begin + count) of what `matrix` is; columns (inputs) likewise, of all of them.
 Matrix RowsOf(Matrix matrix, int64_t begin, int64_t count);
 Matrix ColumnsOf(Matrix matrix, int64_t begin, int64_t count);
 
@@ -121,6 +124,7 @@ class WeightPlan {
   struct Source {
     SourceTensor tensor;
     kernels::WeightSource matrix;  // selected
+    kernels::WeightSource whole;   // the same with all inputs
   };
   enum class Kind { kVector, kTable, kPacked };
   struct Entry {

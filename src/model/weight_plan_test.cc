@@ -254,6 +254,44 @@ TEST(WeightPlan, InRows) {
   EXPECT_EQ(vector.Row<float>(0)[2], 9.0f);
 }
 
+// Inputs [begin, begin + count) of `matrix` are those of the whole, whatever holds them.
+void ExpectCut(const TensorSource& source, const Matrix& matrix, int64_t begin, int64_t count,
+               WeightFormat format) {
+  WeightPlan plan(source, DType::kF32);
+  PackedWeight whole;
+  PackedWeight cut;
+  plan.Packed(Part::kAttention, matrix, &whole);
+  plan.Packed(Part::kAttention, ColumnsOf(matrix, begin, count), &cut);
+  const auto region = plan.Load(LoadingPool());
+  ASSERT_TRUE(region) << region.error().message();
+  EXPECT_EQ(cut.format, format);
+  EXPECT_EQ(cut.n, whole.n);
+  ASSERT_EQ(cut.k, count);
+  for (int64_t i = 0; i < cut.n; i += 3) {
+    for (int64_t j = 0; j < count; ++j) {
+      ASSERT_EQ(PackedAt(cut, i, j), PackedAt(whole, i, begin + j)) << i << ", " << j;
+    }
+  }
+}
+
+TEST(WeightPlan, CutsInputs) {
+  const Opened opened({{"a", MakeTensor({144, 400}, Random(144, 400, 1), DType::kF8E4M3)},
+                       {"a_scale_inv", Scales(144, 400, DType::kF32)}},
+                      true);
+  const Matrix a = WholeMatrix("a", 144, 400);
+  ExpectCut(*opened.source, a, 128, 256, WeightFormat::kFp8Block);
+  ExpectCut(*opened.source, a, 64, 100, WeightFormat::kF32);  // blocks begin elsewhere
+  ExpectCut(*opened.source, RowsOf(a, 32, 64), 128, 272, WeightFormat::kFp8Block);
+  ModelConfig config;
+  config.dtype = DType::kBF16;
+  ExpectCut(*RandomSource(config), a, 48, 100, WeightFormat::kBF16);
+  Matrix turned = a;
+  turned.select = [](const kernels::WeightSource& all) { return all.Rows(16, 96).Transposed(); };
+  ExpectCut(*RandomSource(config), turned, 32, 48, WeightFormat::kBF16);
+  config.fp8_blocks = true;
+  ExpectCut(*RandomSource(config), a, 128, 256, WeightFormat::kFp8Block);
+}
+
 std::string Message(const Opened& opened, int64_t n, int64_t k, bool quantizable = true) {
   WeightPlan plan(*opened.source, DType::kF32);
   PackedWeight packed;

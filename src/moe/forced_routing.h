@@ -3,7 +3,9 @@
 //
 // Each token draws its k experts without replacement from fixed probabilities
 // (kernels::DrawLogits). Uniform: all experts alike. Zipf(a): the r-th most popular expert of a
-// layer has a probability proportional to r^-a; which expert that is differs by layer.
+// layer has a probability proportional to r^-a; which expert that is differs by layer. Hot(f): the
+// experts of the first rank are chosen f times as often as even shares would have it, alike among
+// themselves as the others are: what the rank with most to do has in a deployment of more ranks.
 #pragma once
 
 #include <cstdint>
@@ -15,16 +17,31 @@
 
 namespace moebius::moe {
 
-// exponent 0 is uniform.
+// Exponent 0 and factor 1 are uniform; one of them is.
 struct RoutingSpec {
   double zipf_exponent = 0;
+  double hot_factor = 1;
+
+  bool operator==(const RoutingSpec&) const = default;
 };
-// "uniform" or "zipf:A" with A in [0, 10].
+// "uniform", "zipf:A" with A in [0, 10] or "hot:F" with F in [1, 64].
 Result<RoutingSpec> ParseRouting(const std::string& text);
+
+// Whom a distribution is for. Ranks have equal numbers of experts, in order.
+struct RoutedExperts {
+  int num_layers = 0;
+  int num_experts = 0;
+  int top_k = 1;
+  int num_ranks = 1;
+};
+// kInvalidArgument: no k different experts of each token could make the first rank so hot.
+Status CheckRouting(const RoutingSpec& spec, const RoutedExperts& experts);
 
 class ForcedRouting {
  public:
-  ForcedRouting(const RoutingSpec& spec, int num_layers, int num_experts);
+  // A spec that CheckRouting accepts; a model of one rank that only describes itself has no hot
+  // one.
+  ForcedRouting(const RoutingSpec& spec, const RoutedExperts& experts);
 
   // Of all layers, one after the other [layers, experts].
   std::span<const float> log_probabilities() const { return log_probabilities_; }

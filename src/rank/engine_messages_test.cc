@@ -32,7 +32,7 @@ TEST(EngineMessages, Start) {
   options.load.dtype = model::DTypeChoice::kFloat32;
   options.load.kv_cache_dtype = model::KvCacheDType::kFp8;
   options.load.load_format = model::LoadFormat::kDummy;
-  options.load.routing = moe::RoutingSpec{1.25};
+  options.load.routing = moe::RoutingSpec{.zipf_exponent = 1.25, .hot_factor = 2};
   options.load.hf_overrides = R"({"a": 1})";
   options.load.moe_mode = model::MoeMode::kDense;
   options.load.mtp = false;
@@ -76,7 +76,7 @@ TEST(EngineMessages, Start) {
   EXPECT_EQ(back.options.load.kv_cache_dtype, options.load.kv_cache_dtype);
   EXPECT_EQ(back.options.load.load_format, options.load.load_format);
   ASSERT_TRUE(back.options.load.routing);
-  EXPECT_EQ(back.options.load.routing->zipf_exponent, 1.25);
+  EXPECT_EQ(*back.options.load.routing, *options.load.routing);
   EXPECT_EQ(back.options.load.hf_overrides, options.load.hf_overrides);
   EXPECT_EQ(back.options.load.moe_mode, options.load.moe_mode);
   EXPECT_FALSE(back.options.load.mtp);

@@ -33,7 +33,10 @@ void Put(const model::LoadOptions& from, proto::LoadOptions* to) {
   to->set_dtype(static_cast<int>(from.dtype));
   to->set_kv_cache_dtype(static_cast<int>(from.kv_cache_dtype));
   to->set_load_format(static_cast<int>(from.load_format));
-  if (from.routing) to->set_zipf_exponent(from.routing->zipf_exponent);
+  if (from.routing) {
+    to->mutable_routing()->set_zipf_exponent(from.routing->zipf_exponent);
+    to->mutable_routing()->set_hot_factor(from.routing->hot_factor);
+  }
   to->set_hf_overrides(from.hf_overrides);
   to->set_moe_mode(static_cast<int>(from.moe_mode));
   to->set_mtp(from.mtp);
@@ -48,7 +51,10 @@ Status Take(const proto::LoadOptions& from, model::LoadOptions* to) {
   MOEBIUS_TRY(
       SetEnum("load_format", from.load_format(), model::LoadFormat::kDummy, &to->load_format));
   MOEBIUS_TRY(SetEnum("moe_mode", from.moe_mode(), model::MoeMode::kDense, &to->moe_mode));
-  if (from.has_zipf_exponent()) to->routing = moe::RoutingSpec{from.zipf_exponent()};
+  if (from.has_routing()) {
+    to->routing = moe::RoutingSpec{.zipf_exponent = from.routing().zipf_exponent(),
+                                   .hot_factor = from.routing().hot_factor()};
+  }
   to->hf_overrides = from.hf_overrides();
   to->mtp = from.mtp();
   if (from.backend().empty()) return {};

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/log.h"
 #include "base/math.h"
 #include "moe/exchange/all_gather_exchange.h"
 #include "moe/exchange/group_exchange.h"
@@ -16,6 +17,9 @@ namespace {
 constexpr size_t kLine = 64;
 constexpr size_t kWorldChunk = 4096;
 constexpr size_t kOutputSlot = size_t{64} << 10;
+
+// Ranks end together, but for what freeing their memory takes.
+constexpr auto kLongestLeave = std::chrono::seconds(2);
 
 std::vector<int> Values(const std::vector<RankId>& ranks) {
   std::vector<int> values;
@@ -336,6 +340,18 @@ Status Links::status() const {
   return MakeError(ErrorCode::kUnavailable, "the step was given up: rank {} saw a failure{}",
                    abort.seen_by(),
                    abort.culprit() < 0 ? "" : fmt::format(" of rank {}", abort.culprit()));
+}
+
+void Links::Leave() {
+  if (control_.abort().is_set()) return;
+  if (device_ != nullptr) device_->LeavePeers();
+  std::vector<int> others;
+  for (int rank = 0; rank < shape_.num_ranks(); ++rank) {
+    const bool is_of_group = layout::PlaceOf(shape_.parallel, RankId(rank)).dp == place_.dp;
+    if (is_of_group || shape_.steps_together()) others.push_back(rank);
+  }
+  const bool all = control_.MeetAtEnd(rank_.value(), others, comm::Clock::now() + kLongestLeave);
+  LogDebug("rank {} ends {}", rank_.value(), all ? "with the others" : "before all others have");
 }
 
 }  // namespace moebius::rank

@@ -126,6 +126,11 @@ class Links {
   // others to have work, is no such wait.)
   const std::atomic<int64_t>& waited_ns() const { return waited_ns_; }
 
+  // The end of a rank that is a process, in order: its threads and its queued work are over. It
+  // gives up the others' memory, and returns when those that map this rank's have done so, too: it
+  // must not go while they live. After a failure, and for one that does not come, nobody waits.
+  void Leave();
+
  private:
   struct Places;
   static Places Carve(const DeploymentShape& shape, RankId rank, std::span<std::byte> memory);

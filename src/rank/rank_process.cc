@@ -32,6 +32,15 @@ std::optional<int> NumberOf(const std::string& text) {
   return number;
 }
 
+// Until the deployment ends: then nothing of the rank is left but its links.
+Status Work(FrameSocket& socket, Links& links, StartedRank rank) {
+  if (rank.engine != nullptr) return ServeEngine(socket, std::move(rank.engine));
+  if (rank.device_follower != nullptr) {
+    return Follow(links, *rank.device_follower, rank.limits, rank.balance.get());
+  }
+  return Follow(links, *rank.executor, rank.limits, rank.balance.get());
+}
+
 Status Run(FrameSocket& socket, std::span<std::byte> memory, StartMessage& start) {
   RankOptions& options = start.options;
   if (start.observes_steps) {
@@ -43,11 +52,9 @@ Status Run(FrameSocket& socket, std::span<std::byte> memory, StartMessage& start
   MOEBIUS_ASSIGN(const std::unique_ptr<Links> links,
                  Links::Open(shape, RankId(start.rank), memory));
   MOEBIUS_ASSIGN(StartedRank rank, StartRank(*links, options));
-  if (rank.engine != nullptr) return ServeEngine(socket, std::move(rank.engine));
-  if (rank.device_follower != nullptr) {
-    return Follow(*links, *rank.device_follower, rank.limits, rank.balance.get());
-  }
-  return Follow(*links, *rank.executor, rank.limits, rank.balance.get());
+  MOEBIUS_TRY(Work(socket, *links, std::move(rank)));
+  links->Leave();
+  return {};
 }
 
 Status RunRank(int rank) {

@@ -16,9 +16,15 @@ int MostWaitingBlocks(int num_sharers) {
 
 namespace {
 
-// The abort word is in it, also where nothing is gathered; letters come behind.
+// The abort word is in it, also where nothing is gathered; letters come behind, then channels.
 size_t GatherPart(const DeviceStaging& staging) {
   return exchange::GatherBytes(static_cast<int64_t>(staging.gather));
+}
+
+size_t ChannelsOffset(const DeviceStaging& staging) {
+  const size_t letters =
+      staging.message > 0 ? exchange::LettersBytes(static_cast<int64_t>(staging.message)) : 0;
+  return GatherPart(staging) + letters;
 }
 
 }  // namespace
@@ -31,9 +37,8 @@ struct DeviceCommunicator::Rows {
 };
 
 Result<PeerMemory> DeviceCommunicator::Allocate(const DeviceStaging& staging) {
-  const size_t letters =
-      staging.message > 0 ? exchange::LettersBytes(static_cast<int64_t>(staging.message)) : 0;
-  return PeerMemory::Allocate(GatherPart(staging) + letters, exchange::GatherAbortOffset());
+  const size_t channels = staging.reduces ? exchange::ReduceBytes() : 0;
+  return PeerMemory::Allocate(ChannelsOffset(staging) + channels, exchange::GatherAbortOffset());
 }
 
 DeviceCommunicator::DeviceCommunicator(DeviceGroup group, PeerMemory* memory,
@@ -131,6 +136,43 @@ void DeviceCommunicator::AllGatherColumns(Mat mine, Mat all,
     rows.widths.push_back((column_begin[r + 1] - column_begin[r]) * element);
   }
   Gather(rows, mine, all);
+}
+
+void DeviceCommunicator::Reduce(Mat data, Mat out, std::span<const int64_t> begin) {
+  const char* const call = begin.empty() ? "all-reduce" : "reduce-scatter";
+  if (!status_) return;
+  if (!staging_.reduces) return Refuse("a sum");
+  MOEBIUS_CHECK(data.dtype == DType::kBF16 || data.dtype == DType::kF32);
+  MOEBIUS_CHECK(out.dtype == data.dtype && out.cols == data.cols);
+  MOEBIUS_CHECK(data.rows <= 1 || data.stride == data.cols);
+  MOEBIUS_CHECK(out.rows <= 1 || out.stride == out.cols);
+  exchange::ReduceGroup group;
+  group.num_ranks = size();
+  group.rank = rank();
+  std::ranges::copy(group_.bases, group.bases);
+  group.abort_offset = static_cast<int64_t>(exchange::GatherAbortOffset());
+  group.channels_offset = static_cast<int64_t>(ChannelsOffset(staging_));
+  group.host_abort = memory_->host_abort();
+  group.wait_nanoseconds = static_cast<uint64_t>(group_.wait_limit.count());
+  const exchange::Reduction reduction = {.in = data.data,
+                                         .out = out.data,
+                                         .is_float32 = data.dtype == DType::kF32,
+                                         .num_blocks = MostWaitingBlocks(group_.num_sharers),
+                                         .lets_next_in = group_.num_sharers == 1};
+  const int64_t elements = data.rows * data.cols;
+  Keep(begin.empty() ? exchange::LaunchAllReduce(group, reduction, elements, group_.stream)
+                     : exchange::LaunchReduceScatter(group, reduction, begin.data(), group_.stream),
+       call);
+  bytes_.reduce += elements * static_cast<int64_t>(SizeOf(data.dtype));
+}
+
+void DeviceCommunicator::AllReduce(Mat data) { Reduce(data, data, {}); }
+
+void DeviceCommunicator::ReduceScatter(Mat data, Mat out, std::span<const int64_t> row_begin) {
+  MOEBIUS_CHECK_EQ(row_begin.size(), static_cast<size_t>(size()) + 1);
+  std::vector<int64_t> begin(row_begin.begin(), row_begin.end());
+  for (int64_t& row : begin) row *= data.cols;
+  Reduce(data, out, begin);
 }
 
 // In as many messages as it takes: the same number on both sides.

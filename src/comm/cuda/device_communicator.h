@@ -1,8 +1,7 @@
 // The collectives of a forward pass between GPUs that map each other's memory, on the stream of a
 // rank's steps: calls queue a kernel and return, graphs may hold them. All data is device memory.
-// Messages go from a member to the next one. What only training needs (sums) is not here, and a
-// group has memory for what it was allocated for: another call is an error that sticks. The rank's
-// device thread calls.
+// Messages go from a member to the next one. A group has memory for what it was allocated for:
+// another call is an error that sticks. The rank's device thread calls.
 #pragma once
 
 #include <chrono>
@@ -28,10 +27,12 @@ struct DeviceGroup {
 // Blocks that a waiting kernel may have where `num_sharers` ranks use one GPU; 0: as many as serve.
 int MostWaitingBlocks(int num_sharers);
 
-// Bytes that go at once, the same for all members: more go one after the other. 0: no such calls.
+// What calls go through, the same for all members. Bytes that go at once: more go one after the
+// other. 0: no such calls.
 struct DeviceStaging {
-  size_t gather = 0;   // of a member's piece, at least the widest row
-  size_t message = 0;  // a multiple of 16; two wait for their receiver at most
+  size_t gather = 0;     // of a member's piece, at least the widest row
+  size_t message = 0;    // a multiple of 16; two wait for their receiver at most
+  bool reduces = false;  // sums of any size, through 17 MB
 };
 
 class DeviceCommunicator final : public Communicator {
@@ -51,10 +52,9 @@ class DeviceCommunicator final : public Communicator {
   void AllGatherRows(Mat mine, Mat all, std::span<const int64_t> row_begin) override;
   void AllGatherColumns(Mat mine, Mat all, std::span<const int64_t> column_begin) override;
   void Barrier() override { Refuse("a barrier"); }
-  void AllReduce(Mat /*data*/) override { Refuse("an all-reduce"); }
-  void ReduceScatter(Mat /*data*/, Mat /*out*/, std::span<const int64_t> /*row_begin*/) override {
-    Refuse("a reduce-scatter");
-  }
+  // Rows without gaps between them; `out` of a reduce-scatter is not in `data`.
+  void AllReduce(Mat data) override;
+  void ReduceScatter(Mat data, Mat out, std::span<const int64_t> row_begin) override;
   void Broadcast(int /*root*/, std::span<std::byte> /*data*/) override { Refuse("a broadcast"); }
   // To the next member; from the one before. Data begins at a multiple of 16 bytes.
   void Send(int peer, std::span<const std::byte> data) override;
@@ -65,6 +65,8 @@ class DeviceCommunicator final : public Communicator {
  private:
   struct Rows;  // what each member brings
   void Gather(const Rows& rows, Mat mine, Mat all);
+  // begin: of the elements that each member gets; none: all get all.
+  void Reduce(Mat data, Mat out, std::span<const int64_t> begin);
   void Pass(bool sends, int peer, std::span<std::byte> data);
   void Keep(const char* error, const char* call);
   void Refuse(const char* call);

@@ -21,6 +21,8 @@ const char* PhaseName(Phase phase) {
       return "combine";
     case Phase::kAllReduce:
       return "all-reduce";
+    case Phase::kReduceScatter:
+      return "reduce-scatter";
     case Phase::kAllGather:
       return "all-gather";
     case Phase::kSend:

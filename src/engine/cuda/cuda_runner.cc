@@ -7,7 +7,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "engine/kv_memory.h"
-#include "kernels/cuda/rows/sample.h"
+#include "kernels/cuda/ops/staged.h"
 #include "model/model_config.h"
 #include "moe/exchange/exchange.h"
 #include "platform/cuda/device.h"
@@ -22,55 +22,9 @@ using platform::cuda::TraceRange;
 
 namespace {
 
-// Logits come in pieces of so many rows where prompt tokens are scored.
-constexpr int64_t kMinLogitRows = 32;
-
-AttentionWorkers WorkersOf(const model::Model& model, const ModelRunnerOptions& options,
-                           int num_sms) {
-  const model::AttentionConfig& attention = model.config().attention;
-  const bool mla = attention.kind == model::AttentionKind::kMla;
-  AttentionWorkers workers;
-  workers.num_sms = num_sms;
-  workers.shape.mla = mla;
-  workers.shape.act = model.activations();
-  const int64_t parts = model.num_head_parts();
-  workers.shape.num_heads = static_cast<int>(attention.num_heads / parts);
-  workers.shape.num_kv_heads =
-      mla ? 1 : static_cast<int>(std::max<int64_t>(1, attention.num_kv_heads / parts));
-  workers.shape.head_dim =
-      mla ? attention.kv_lora_rank + attention.qk_rope_head_dim : attention.head_dim;
-  workers.shape.v_head_dim = mla ? attention.kv_lora_rank : attention.head_dim;
-  workers.shape.block_size = options.block_size;
-  workers.shape.nope_dim = attention.qk_nope_head_dim;
-  workers.shape.value_dim = attention.v_head_dim;
-  workers.form = kernels::ChooseAttentionForm(workers.shape);
-  // Rounded elsewhere than absorbed, and chosen by the length of a chunk.
-  workers.expands_latents = mla && !options.deterministic && kernels::FitsExpanded(workers.shape) &&
-                            model.backend().mla_prefill != nullptr;
-  return workers;
-}
-
-StepSizes MostSizes(const ModelRunnerOptions& options, const AttentionWorkers& workers,
-                    int64_t rows, int64_t seqs) {
-  StepSizes most;
-  most.rows = rows;
-  most.seqs = seqs;
-  most.max_blocks =
-      BlockBucket((options.max_model_len + options.block_size - 1) / options.block_size);
-  most.logit_rows = rows;
-  most.workers = std::max(workers.Count(true), workers.Count(false));
-  most.segments = kernels::MaxAttentionSegments(rows, most.workers);
-  most.combine = rows;
-  most.items = rows;
-  most.latent_sequences = rows;
-  most.latent_tiles = rows;
-  most.samples = rows;
-  return most;
-}
-
-template <typename T>
-std::span<T> Take(Arena& arena, int64_t count) {
-  return {arena.Alloc<T>(count), static_cast<size_t>(count)};
+const char* NameOfQueueing(const StepPlan& plan) {
+  if (plan.num_rows() == 0) return "queue peers' step";
+  return IsDecode(plan) ? "queue decode step" : "queue step with prompts";
 }
 
 Arena ArenaOf(const auto& memory) { return Arena(memory.data(), memory.size()); }
@@ -100,33 +54,6 @@ kernels::cuda::StagedAttention StageAttention(const StagedPlan& staged, const St
 
 }  // namespace
 
-CudaRunner::Drawn::Drawn(Arena& arena, int64_t draws)
-    : tokens(Take<int32_t>(arena, draws)),
-      logprobs(Take<float>(arena, draws)),
-      ranks(Take<int32_t>(arena, draws)),
-      top_tokens(Take<int32_t>(arena, draws * kernels::cuda::kMaxLogprobs)),
-      top_logprobs(Take<float>(arena, draws * kernels::cuda::kMaxLogprobs)) {}
-
-CudaRunner::Sizes CudaRunner::SizesOf(const model::Model& model, const ModelRunnerOptions& options,
-                                      int num_sms) {
-  const AttentionWorkers workers = WorkersOf(model, options, num_sms);
-  Sizes sizes;
-  const int64_t bucket = RowBucket(options.max_samples);
-  sizes.rows = std::max(options.max_rows, bucket);
-  sizes.logit_rows = std::max(bucket, std::min(options.max_rows, kMinLogitRows));
-  sizes.draws = sizes.rows;
-  sizes.workspace_bytes = model.WorkspaceBytes(sizes.rows, sizes.logit_rows) + Arena::kAlignment;
-  sizes.logits_bytes = static_cast<size_t>(sizes.logit_rows * options.vocab_size) * sizeof(float);
-  const StepInputs::Bytes inputs =
-      StepInputs::NumBytes(MostSizes(options, workers, sizes.rows, sizes.rows));
-  sizes.input_bytes = inputs.rows + Arena::kAlignment + inputs.draws;
-  sizes.partial_bytes = workers.PartialBytes();
-  Arena counting(reinterpret_cast<void*>(Arena::kAlignment), SIZE_MAX / 2);
-  Drawn(counting, sizes.draws);
-  sizes.output_bytes = counting.used();
-  return sizes;
-}
-
 CudaRunner::CudaRunner(std::unique_ptr<model::Model> model,
                        std::unique_ptr<platform::ThreadPool> pool,
                        const ModelRunnerOptions& options, DeviceRank rank)
@@ -139,20 +66,23 @@ CudaRunner::CudaRunner(std::unique_ptr<model::Model> model,
 CudaRunner::~CudaRunner() {
   // Nothing is freed that the device still uses; what it has to say about it no longer matters.
   if (stream().get() != nullptr) (void)stream().Synchronize();
-  if (num_replays_ == 0) return;
-  const auto us = [&](double seconds) { return seconds / static_cast<double>(num_replays_) * 1e6; };
+  if (graphs_.num_replays() == 0) return;
+  const auto us = [&](double seconds) {
+    return seconds / static_cast<double>(graphs_.num_replays()) * 1e6;
+  };
   const QueueTimes& t = replay_times_;
   LogDebug(
       "{} of {} steps were replays of {} graphs, each queued in {:.0f} us of the host: staging "
       "{:.1f}, copies in {:.1f}, graph {:.1f}, draws and copies out {:.1f}",
-      num_replays_, num_launched_, graphs_.size(), us(t.staging + t.inputs + t.graph + t.outputs),
-      us(t.staging), us(t.inputs), us(t.graph), us(t.outputs));
+      graphs_.num_replays(), num_launched_, graphs_.size(),
+      us(t.staging + t.inputs + t.graph + t.outputs), us(t.staging), us(t.inputs), us(t.graph),
+      us(t.outputs));
 }
 
 Status CudaRunner::Allocate() {
   MOEBIUS_ASSIGN(const platform::cuda::DeviceInfo info, platform::cuda::CurrentDevice());
   workers_ = WorkersOf(*model_, options_, info.num_multiprocessors);
-  sizes_ = SizesOf(*model_, options_, info.num_multiprocessors);
+  sizes_ = SizesOf(*model_, options_, workers_);
   if (rank_.stream == nullptr) {
     MOEBIUS_ASSIGN(own_stream_, platform::cuda::Stream::Create());
   }
@@ -170,41 +100,18 @@ Status CudaRunner::Allocate() {
   workspace_ = ArenaOf(workspace_memory_);
   context_ = {&model_->backend(), pool_.get(), &workspace_, &device_};
   MOEBIUS_ASSIGN(logits_, DeviceMemory::Allocate(sizes_.logits_bytes));
-  MOEBIUS_ASSIGN(raw_logits_, DeviceMemory::Allocate(sizes_.logits_bytes));
-  MOEBIUS_ASSIGN(rows_, DeviceMemory::Allocate(sizes_.input_bytes));
   MOEBIUS_ASSIGN(partials_, DeviceMemory::Allocate(sizes_.partial_bytes));
-  MOEBIUS_ASSIGN(outputs_, DeviceMemory::Allocate(sizes_.output_bytes));
-  // The first step may read what a step before it would have drawn.
-  MOEBIUS_TRY(platform::cuda::FillAsync(outputs_.data(), 0, sizes_.output_bytes, stream()));
-  MOEBIUS_TRY(AllocateSlots());
-  MOEBIUS_TRY(GrowDraws(size_t{1} << 20));
-  MOEBIUS_TRY(model_->PreparePositions(options_.max_model_len, *pool_));
-  return AllocateKv();
-}
-
-Status CudaRunner::AllocateSlots() {
+  MOEBIUS_TRY(draws_.Allocate(sizes_.draws, sizes_.logits_bytes, rank_.draws, stream()));
+  MOEBIUS_TRY(blocks_.Allocate(sizes_.input_bytes, stream()));
   const size_t count_bytes = model_->expert_stats().counts().size_bytes();
   for (Slot& slot : slots_) {
-    MOEBIUS_ASSIGN(slot.rows, PinnedMemory::Allocate(sizes_.input_bytes));
-    MOEBIUS_ASSIGN(slot.outputs, PinnedMemory::Allocate(sizes_.output_bytes));
+    MOEBIUS_ASSIGN(slot.drawn, PinnedMemory::Allocate(sizes_.draw_bytes));
     MOEBIUS_ASSIGN(slot.counts, PinnedMemory::Allocate(options_.counts_experts ? count_bytes : 0));
     MOEBIUS_ASSIGN(slot.begin, platform::cuda::Event::Create(/*timing=*/true));
     MOEBIUS_ASSIGN(slot.end, platform::cuda::Event::Create(/*timing=*/true));
   }
-  return {};
-}
-
-// Lists of penalties and masks have no bound worth reserving for: the blocks grow when they must,
-// and only then a step waits.
-Status CudaRunner::GrowDraws(size_t num_bytes) {
-  if (num_bytes <= draws_.size()) return {};
-  MOEBIUS_TRY(stream().Synchronize());
-  const size_t room = std::max(num_bytes, 2 * draws_.size());
-  MOEBIUS_ASSIGN(draws_, DeviceMemory::Allocate(room));
-  for (Slot& slot : slots_) {
-    MOEBIUS_ASSIGN(slot.draws, PinnedMemory::Allocate(room));
-  }
-  return {};
+  MOEBIUS_TRY(model_->PreparePositions(options_.max_model_len, *pool_));
+  return AllocateKv();
 }
 
 Status CudaRunner::AllocateKv() {
@@ -224,12 +131,12 @@ StepHandle CudaRunner::Launch(const StepPlan& plan, const SharedStep* shared) {
   slot.step = shared != nullptr ? shared->step : plan.step_id;
   slot.dp_rows = shared != nullptr ? shared->dp_rows : std::vector<int64_t>();
   slot.epoch = shared != nullptr ? shared->epoch : 0;
-  const int64_t num_replays = num_replays_;
+  const int64_t num_replays = graphs_.num_replays();
   QueueTimes times;
   SetShared(shared);
   slot.queued = Queue(plan, slot, times);
   if (slot.queued) slot.queued = device_.TakeError();
-  if (num_replays_ > num_replays) replay_times_.Add(times);
+  if (graphs_.num_replays() > num_replays) replay_times_.Add(times);
   ++num_launched_;
   if (plan.num_rows() > 0) last_step_ = plan.step_id;  // a peer's is nobody's previous one
   return {plan.step_id};
@@ -252,7 +159,7 @@ void CudaRunner::SetShared(const SharedStep* shared) {
 }
 
 Status CudaRunner::Queue(const StepPlan& plan, Slot& slot, QueueTimes& times) {
-  const TraceRange range(IsDecode(plan) ? "queue decode step" : "queue step with prompts");
+  const TraceRange range(NameOfQueueing(plan));
   auto since = std::chrono::steady_clock::now();
   const auto lap = [&] {
     const auto begin = std::exchange(since, std::chrono::steady_clock::now());
@@ -272,25 +179,16 @@ Status CudaRunner::Queue(const StepPlan& plan, Slot& slot, QueueTimes& times) {
                   .blocks = BlockBucket(plan.max_blocks),
                   .peer_rows = peer_rows};
   const StagedPlan staged(plan, workers_, decode ? key.rows : 0, decode ? key.blocks : 0);
-  const StepInputs::Bytes bytes = StepInputs::NumBytes(staged.sizes());
-  MOEBIUS_CHECK_LE(bytes.rows, rows_.size());
-  // Draws without lists fit behind the rows, and one copy takes both.
-  const bool together = bytes.rows + Arena::kAlignment + bytes.draws <= rows_.size();
-  if (!together) MOEBIUS_TRY(GrowDraws(bytes.draws));
-  const bool is_whole = decode && together && staged.has_plain_draws();
-  if (is_whole) key.slot = num_launched_ % kMaxStepsInFlight;
-  Arena host_rows = ArenaOf(slot.rows);
-  Arena host_draws = ArenaOf(slot.draws);
-  staged.Write(StepInputs(host_rows, together ? host_rows : host_draws, staged.sizes()));
-  Arena rows = ArenaOf(rows_);
-  Arena draws = ArenaOf(draws_);
-  const StepInputs device(rows, together ? rows : draws, staged.sizes());
+  const int64_t slot_index = num_launched_ % kMaxStepsInFlight;
+  MOEBIUS_ASSIGN(const StepBlocks::Written written, blocks_.Write(staged, slot_index));
+  const StepInputs& device = written.device;
+  const bool is_whole = decode && written.is_one && staged.has_plain_draws();
+  if (is_whole) key.slot = slot_index;
   times.staging = lap();
 
   const auto inputs = [&]() -> Status {
-    MOEBIUS_TRY(CopyAsync(rows_.data(), slot.rows.data(), rows.used(), stream()));
-    MOEBIUS_TRY(CopyAsync(draws_.data(), slot.draws.data(), draws.used(), stream()));
-    return QueueResolve(staged, device);
+    MOEBIUS_TRY(blocks_.QueueCopy(written, slot_index));
+    return draws_.QueueResolve(staged, device);
   };
   const auto forward = [&]() -> Status {
     MOEBIUS_TRY(Forward(staged, device, /*samples_inside=*/!decode));
@@ -299,10 +197,13 @@ Status CudaRunner::Queue(const StepPlan& plan, Slot& slot, QueueTimes& times) {
   };
   const auto outputs = [&]() -> Status {
     if (decode) {
-      Draw(staged, device, 0,
-           Mat(logits_.data(), DType::kF32, staged.sizes().samples, options_.vocab_size));
+      draws_.Draw(context_, device, 0,
+                  Mat(logits_.data(), DType::kF32, staged.sizes().samples, options_.vocab_size));
     }
-    return QueueOutputs(staged, slot);
+    MOEBIUS_TRY(draws_.QueueCopy(staged, plan.num_samples(), slot.drawn));
+    if (slot.counts.size() == 0) return {};
+    const std::span<const int64_t> counts = model_->expert_counts();
+    return CopyAsync(slot.counts.data(), counts.data(), counts.size_bytes(), stream());
   };
   const auto whole = [&]() -> Status {
     MOEBIUS_TRY(inputs());
@@ -311,12 +212,12 @@ Status CudaRunner::Queue(const StepPlan& plan, Slot& slot, QueueTimes& times) {
   };
   MOEBIUS_TRY(slot.begin.Record(stream()));
   if (is_whole) {
-    MOEBIUS_TRY(RunGraph(key, whole, slot));
+    MOEBIUS_TRY(graphs_.Run(key, stream(), whole, &slot.mode));
     times.graph = lap();
   } else if (decode) {
     MOEBIUS_TRY(inputs());
     times.inputs = lap();
-    MOEBIUS_TRY(RunGraph(key, forward, slot));
+    MOEBIUS_TRY(graphs_.Run(key, stream(), forward, &slot.mode));
     times.graph = lap();
     MOEBIUS_TRY(outputs());
   } else {
@@ -325,23 +226,6 @@ Status CudaRunner::Queue(const StepPlan& plan, Slot& slot, QueueTimes& times) {
   MOEBIUS_TRY(slot.end.Record(stream()));
   times.outputs = lap();
   return {};
-}
-
-Status CudaRunner::QueueResolve(const StagedPlan& staged, const StepInputs& device) {
-  Arena arena = ArenaOf(outputs_);
-  const Drawn drawn(arena, sizes_.draws);
-  kernels::cuda::ResolveLaunch resolve;
-  resolve.tokens = device.tokens.data();
-  resolve.rows = staged.sizes().rows;
-  resolve.sampled = drawn.tokens.data();
-  resolve.pending = device.pending.data();
-  resolve.samples = staged.has_open_lists() ? staged.sizes().samples : 0;
-  resolve.wishes = device.wishes.data();
-  resolve.seen_tokens = device.seen_tokens.data();
-  resolve.output_tokens = device.output_tokens.data();
-  resolve.output_counts = device.output_counts.data();
-  return platform::cuda::ToStatus(kernels::cuda::LaunchResolve(resolve, stream().get()),
-                                  "putting drawn tokens in place");
 }
 
 Status CudaRunner::Forward(const StagedPlan& staged, const StepInputs& device,
@@ -359,35 +243,23 @@ Status CudaRunner::Forward(const StagedPlan& staged, const StepInputs& device,
   batch.dp_rows = peer_rows_;
   batch.moe_chunks = moe_chunks_;
   batch.counts_experts = options_.expert_statistics;
+  model::PartTimes parts;  // of the queueing alone; the names are for profilers
+  parts.mark = platform::cuda::MarkTraceRange;
+  batch.times = &parts;
   // A graph's rows are all of requests that generate, however many of its bucket a plan fills.
   batch.num_decodes =
       samples_inside ? staged.num_decodes() : static_cast<int64_t>(device.tokens.size());
   int64_t logit_rows = static_cast<int64_t>(device.logit_rows.size());
   if (samples_inside) {
     logit_rows = std::min(logit_rows, sizes_.logit_rows);
-    batch.take_logits = [&](int64_t first, Mat logits) { Draw(staged, device, first, logits); };
+    batch.take_logits = [&](int64_t first, Mat logits) {
+      draws_.Draw(context_, device, first, logits);
+    };
   }
   const ArenaScope scope(workspace_);
   model_->Forward(context_, batch,
                   Mat(logits_.data(), DType::kF32, logit_rows, options_.vocab_size), Mat());
   return device_.TakeError();
-}
-
-Status CudaRunner::RunGraph(const GraphKey& key, const std::function<Status()>& work, Slot& slot) {
-  if (const auto it = graphs_.find(key); it != graphs_.end()) {
-    const TraceRange range("replay graph");
-    ++num_replays_;
-    slot.mode = it->second.mode;
-    return it->second.graph.Launch(stream());
-  }
-  // The first time kernels are loaded, which a capture does not allow.
-  GraphKey of_any_slot = key;
-  of_any_slot.slot = -1;
-  if (seen_keys_.insert(of_any_slot).second) return work();
-  const TraceRange range("capture graph");
-  MOEBIUS_ASSIGN(platform::cuda::Graph graph, platform::cuda::Graph::Capture(stream(), work));
-  const auto made = graphs_.emplace(key, Captured{std::move(graph), slot.mode}).first;
-  return made->second.graph.Launch(stream());
 }
 
 moe::ExchangeMode CudaRunner::ModeOfPass() const {
@@ -406,57 +278,6 @@ void CudaRunner::Count(const Slot& slot, double seconds) {
                  .last_step = slot.step,
                  .seconds = seconds,
                  .parts = {.other = seconds}});
-}
-
-void CudaRunner::Draw(const StagedPlan& staged, const StepInputs& device, int64_t first,
-                      Mat logits) {
-  if (!rank_.draws) return;
-  Arena arena = ArenaOf(outputs_);
-  const Drawn drawn(arena, sizes_.draws);
-  kernels::cuda::StagedSample sample;
-  sample.launch.wishes = device.wishes.data() + first;
-  sample.launch.bias_tokens = device.bias_tokens.data();
-  sample.launch.bias_values = device.bias_values.data();
-  sample.launch.seen_tokens = device.seen_tokens.data();
-  sample.launch.output_tokens = device.output_tokens.data();
-  sample.launch.output_counts = device.output_counts.data();
-  sample.launch.banned_tokens = device.banned_tokens.data();
-  sample.launch.allowed_masks = device.allowed_masks.data();
-  sample.launch.raw = reinterpret_cast<float*>(raw_logits_.data());
-  sample.launch.tokens = drawn.tokens.data() + first;
-  sample.launch.logprobs = drawn.logprobs.data() + first;
-  sample.launch.ranks = drawn.ranks.data() + first;
-  sample.launch.top_tokens = drawn.top_tokens.data() + first * kernels::cuda::kMaxLogprobs;
-  sample.launch.top_logprobs = drawn.top_logprobs.data() + first * kernels::cuda::kMaxLogprobs;
-  sample.launch.top_stride = kernels::cuda::kMaxLogprobs;
-  kernels::SampleArgs args;
-  args.logits = logits;
-  args.staged = &sample;
-  kernels::Sample(context_, args);
-}
-
-Status CudaRunner::QueueOutputs(const StagedPlan& staged, const Slot& slot) {
-  Arena from_arena = ArenaOf(outputs_);
-  Arena to_arena = ArenaOf(slot.outputs);
-  const Drawn from(from_arena, sizes_.draws);
-  const Drawn to(to_arena, sizes_.draws);
-  // Where log probabilities are wanted no graph needs all of its bucket.
-  const auto count = static_cast<size_t>(staged.wants_logprobs() ? slot.plan->num_samples()
-                                                                 : staged.sizes().samples);
-  const auto copy = [&](auto to_list, auto from_list, size_t length) {
-    return CopyAsync(to_list.data(), from_list.data(), from_list.first(length).size_bytes(),
-                     stream());
-  };
-  if (rank_.draws) MOEBIUS_TRY(copy(to.tokens, from.tokens, count));
-  if (rank_.draws && staged.wants_logprobs()) {
-    MOEBIUS_TRY(copy(to.logprobs, from.logprobs, count));
-    MOEBIUS_TRY(copy(to.ranks, from.ranks, count));
-    MOEBIUS_TRY(copy(to.top_tokens, from.top_tokens, count * kernels::cuda::kMaxLogprobs));
-    MOEBIUS_TRY(copy(to.top_logprobs, from.top_logprobs, count * kernels::cuda::kMaxLogprobs));
-  }
-  const std::span<const int64_t> counts = model_->expert_counts();
-  if (slot.counts.size() == 0) return {};
-  return CopyAsync(slot.counts.data(), counts.data(), counts.size_bytes(), stream());
 }
 
 Result<StepOutput> CudaRunner::Wait(StepHandle step, std::chrono::milliseconds timeout) {
@@ -513,24 +334,7 @@ Result<StepOutput> CudaRunner::Read(const Slot& slot) {
   output.exchange_mode = slot.mode;
   output.dp_rows = slot.dp_rows;
   output.epoch = slot.epoch;
-  Arena arena = ArenaOf(slot.outputs);
-  const Drawn drawn(arena, sizes_.draws);
-  for (size_t i = 0; rank_.draws && i < plan.samples.size(); ++i) {
-    const int32_t num_logprobs = plan.samples[i].row.num_logprobs;
-    SampledToken token;
-    token.token = drawn.tokens[i];
-    if (num_logprobs >= 0) {
-      token.logprob = drawn.logprobs[i];
-      token.rank = drawn.ranks[i];
-      token.top_begin = static_cast<int64_t>(output.top_tokens.size());
-      token.num_top = num_logprobs;
-      for (size_t j = 0; j < static_cast<size_t>(num_logprobs); ++j) {
-        output.top_tokens.push_back(drawn.top_tokens[i * kernels::cuda::kMaxLogprobs + j]);
-        output.top_logprobs.push_back(drawn.top_logprobs[i * kernels::cuda::kMaxLogprobs + j]);
-      }
-    }
-    output.sampled.push_back(token);
-  }
+  draws_.Read(plan, slot.drawn, &output);
   if (options_.counts_experts) {
     // A stream's parts are not told apart: all of it counts as one.
     output.parts.other = output.device_seconds;
@@ -550,11 +354,6 @@ Result<StepOutput> CudaRunner::Read(const Slot& slot) {
 moe::ExpertStats CudaRunner::ExpertLoad() const {
   const std::lock_guard lock(stats_mutex_);
   return model_->expert_stats();
-}
-
-uint64_t DeviceWorkspaceBytes(const model::Model& model, const ModelRunnerOptions& options) {
-  const auto info = platform::cuda::CurrentDevice();
-  return CudaRunner::SizesOf(model, options, info ? info->num_multiprocessors : 1).Total();
 }
 
 Result<std::unique_ptr<StepRunner>> MakeDeviceRunner(std::unique_ptr<model::Model> model,

@@ -9,21 +9,20 @@
 #include <array>
 #include <chrono>
 #include <cstdint>
-#include <functional>
-#include <map>
 #include <memory>
 #include <mutex>
-#include <set>
 #include <utility>
 #include <vector>
 
+#include "engine/cuda/runner_sizes.h"
+#include "engine/cuda/step_blocks.h"
+#include "engine/cuda/step_draws.h"
+#include "engine/cuda/step_graphs.h"
 #include "engine/device_runner.h"
 #include "engine/step_inputs.h"
 #include "kernels/cuda/gemm/dense_products.h"
 #include "kernels/cuda/ops/device_context.h"
-#include "kernels/cuda/ops/staged.h"
 #include "moe/exchange/mode.h"
-#include "platform/cuda/graph.h"
 #include "platform/cuda/memory.h"
 #include "platform/cuda/stream.h"
 
@@ -48,32 +47,7 @@ class CudaRunner final : public StepRunner {
   moe::ExpertStats ExpertLoad() const override;
   RankLoad Load() const override { return counters_.Read(); }
 
-  // What Allocate takes, for the memory plan.
-  struct Sizes {
-    int64_t rows = 0;        // of a step, padding included
-    int64_t logit_rows = 0;  // of one piece
-    int64_t draws = 0;       // of a step
-    size_t workspace_bytes = 0;
-    size_t logits_bytes = 0;
-    size_t input_bytes = 0;
-    size_t partial_bytes = 0;
-    size_t output_bytes = 0;
-    size_t Total() const {
-      return workspace_bytes + 2 * logits_bytes + input_bytes + partial_bytes + output_bytes;
-    }
-  };
-  static Sizes SizesOf(const model::Model& model, const ModelRunnerOptions& options, int num_sms);
-
  private:
-  // Where a step's draws lie: the same places on the device and in pinned memory.
-  struct Drawn {
-    Drawn(Arena& arena, int64_t draws);
-    std::span<int32_t> tokens;
-    std::span<float> logprobs;
-    std::span<int32_t> ranks;
-    std::span<int32_t> top_tokens;  // [draws, kMaxLogprobs]
-    std::span<float> top_logprobs;
-  };
   struct Slot {
     const StepPlan* plan = nullptr;
     int64_t step = -1;             // of all ranks
@@ -81,9 +55,7 @@ class CudaRunner final : public StepRunner {
     int64_t epoch = 0;             // of the placement
     moe::ExchangeMode mode = moe::ExchangeMode::kAuto;
     Status queued;
-    platform::cuda::PinnedMemory rows;
-    platform::cuda::PinnedMemory draws;
-    platform::cuda::PinnedMemory outputs;
+    platform::cuda::PinnedMemory drawn;
     platform::cuda::PinnedMemory counts;
     platform::cuda::Event begin;
     platform::cuda::Event end;
@@ -101,38 +73,17 @@ class CudaRunner final : public StepRunner {
       outputs += other.outputs;
     }
   };
-  struct GraphKey {
-    int64_t rows = 0;
-    bool is_idle = false;   // all of them are padding
-    int64_t blocks = 0;     // of a block table's row
-    int64_t peer_rows = 0;  // of the fullest data-parallel rank
-    int64_t slot = -1;      // whose copies are inside; negative: the forward pass alone is
-    auto operator<=>(const GraphKey&) const = default;
-  };
-
-  // A pass that was captured, and how its exchange was dealt.
-  struct Captured {
-    platform::cuda::Graph graph;
-    moe::ExchangeMode mode = moe::ExchangeMode::kAuto;
-  };
 
   const platform::cuda::Stream& stream() const {
     return rank_.stream != nullptr ? *rank_.stream : own_stream_;
   }
   void SetShared(const SharedStep* shared);
-  Status AllocateSlots();
   Status AllocateKv();
-  Status GrowDraws(size_t num_bytes);
   Status Queue(const StepPlan& plan, Slot& slot, QueueTimes& times);
-  Status QueueResolve(const StagedPlan& staged, const StepInputs& device);
-  Status QueueOutputs(const StagedPlan& staged, const Slot& slot);
   Status Forward(const StagedPlan& staged, const StepInputs& device, bool samples_inside);
-  // `work`, queued or replayed.
-  Status RunGraph(const GraphKey& key, const std::function<Status()>& work, Slot& slot);
   // Of the pass that was queued last.
   moe::ExchangeMode ModeOfPass() const;
   void Count(const Slot& slot, double seconds);
-  void Draw(const StagedPlan& staged, const StepInputs& device, int64_t first, Mat logits);
   Result<StepOutput> Read(const Slot& slot);
   Slot& SlotAt(int64_t index) { return slots_[static_cast<size_t>(index % kMaxStepsInFlight)]; }
 
@@ -140,24 +91,21 @@ class CudaRunner final : public StepRunner {
   const DeviceRank rank_;
   std::unique_ptr<platform::ThreadPool> pool_;
   AttentionWorkers workers_;
-  Sizes sizes_;
+  RunnerSizes sizes_;
   platform::cuda::Stream own_stream_;
   std::unique_ptr<kernels::cuda::DenseProducts> dense_;
   kernels::cuda::DeviceContext device_;
   platform::cuda::DeviceMemory kv_;
   platform::cuda::DeviceMemory workspace_memory_;
   platform::cuda::DeviceMemory logits_;
-  platform::cuda::DeviceMemory raw_logits_;  // of rows whose log probabilities are wanted
-  platform::cuda::DeviceMemory rows_;
-  platform::cuda::DeviceMemory draws_;
   platform::cuda::DeviceMemory partials_;
-  platform::cuda::DeviceMemory outputs_;
+  StepBlocks blocks_;
+  StepDraws draws_;
   Arena workspace_;
   kernels::ExecContext context_;
   std::unique_ptr<model::Model> model_;
   std::array<Slot, kMaxStepsInFlight> slots_;
-  std::map<GraphKey, Captured> graphs_;
-  std::set<GraphKey> seen_keys_;
+  StepGraphs graphs_;
   // Of the step that is queued.
   std::vector<int64_t> peer_rows_;  // by data-parallel rank
   bool pads_ = true;
@@ -167,8 +115,7 @@ class CudaRunner final : public StepRunner {
   int64_t num_skipped_ = 0;  // steps before this one came before a known fault
   int64_t last_step_ = -1;
   std::vector<int64_t> last_counts_;
-  int64_t num_replays_ = 0;  // steps that ran as a graph
-  QueueTimes replay_times_;  // of all of them
+  QueueTimes replay_times_;  // of all steps that ran as a graph
   RankCounters own_counters_;
   RankCounters& counters_;
   mutable std::mutex stats_mutex_;  // the model's counts, which any thread may ask for

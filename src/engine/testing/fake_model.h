@@ -33,7 +33,7 @@ class FakeModel : public model::Model {
   const model::ModelConfig& config() const override { return config_; }
   std::vector<model::KvLayerSpec> KvLayers() const override { return {{1, 0}, {kPieces, 1}}; }
   void BindKv(std::vector<KvLayer> layers) override { layers_ = std::move(layers); }
-  size_t WorkspaceBytes(int64_t, int64_t) const override { return 1024; }
+  size_t WorkspaceBytes(int64_t, int64_t, bool) const override { return 1024; }
   void ForwardMtp(kernels::ExecContext&, const model::ForwardBatch&, Mat, Mat) override {}
   moe::ExpertStats& expert_stats() override { return stats_; }
 

@@ -26,10 +26,11 @@ struct GroupLayout {
   bool ep = false;
   int64_t max_moe_rows = 0;        // Shard's
   moe::SlotAssignment slots = {};  // likewise
+  bool sums = false;               // likewise
 
   int size() const { return tp * dp * pp; }
   std::string Name() const {
-    return fmt::format("TP{}_DP{}_PP{}{}{}{}", tp, dp, pp, ep ? "_EP" : "",
+    return fmt::format("TP{}_DP{}_PP{}{}{}{}{}", tp, dp, pp, ep ? "_EP" : "", sums ? "_sums" : "",
                        max_moe_rows > 0 ? fmt::format("_chunks_of_{}", max_moe_rows) : "",
                        slots.num_slots > 0 ? fmt::format("_{}_slots", slots.num_slots) : "");
   }
@@ -100,6 +101,7 @@ class RankGroup {
     shard.exchange = own.exchange.get();
     shard.max_moe_rows = layout_.max_moe_rows;
     shard.slots = layout_.slots;
+    shard.sums = layout_.sums;
     shard.pipeline = {StageOf(rank), layout_.pp, own.pipeline.get()};
     shard.first_layer = num_layers_ * shard.pipeline.rank / layout_.pp;
     shard.end_layer = num_layers_ * (shard.pipeline.rank + 1) / layout_.pp;
@@ -115,6 +117,17 @@ class RankGroup {
       if (comm != nullptr) comm->BeginStep(step, deadline);
     }
     if (own.exchange != nullptr) own.exchange->BeginStep(step, deadline);
+  }
+  // What it sent in collectives of its TP group and of the experts' group.
+  comm::CommBytes BytesOf(int rank) const {
+    const Rank& own = ranks_[static_cast<size_t>(rank)];
+    comm::CommBytes sum;
+    for (const auto* comm : {own.tp.get(), own.experts.get()}) {
+      if (comm == nullptr) continue;
+      sum.gather += comm->bytes().gather;
+      sum.reduce += comm->bytes().reduce;
+    }
+    return sum;
   }
   // The first failure that the rank saw.
   Status StatusOf(int rank) const {

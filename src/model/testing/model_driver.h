@@ -167,9 +167,10 @@ class ModelDriver {
   // Exactly what the model asked for, poisoned.
   void TakeWorkspace(int64_t rows) {
     for (const int64_t others : dp_rows_) rows = std::max(rows, others);
-    workspace_.assign(model_.WorkspaceBytes(rows, rows) + 64, std::byte{0x7f});
+    const size_t num_bytes = model_.WorkspaceBytes(rows, rows, /*expands_latents=*/false);
+    workspace_.assign(num_bytes + 64, std::byte{0x7f});
     const auto begin = (reinterpret_cast<uintptr_t>(workspace_.data()) + 63) / 64 * 64;
-    arena_ = Arena(reinterpret_cast<void*>(begin), model_.WorkspaceBytes(rows, rows));
+    arena_ = Arena(reinterpret_cast<void*>(begin), num_bytes);
     ctx_.workspace = &arena_;
   }
 

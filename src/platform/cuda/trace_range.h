@@ -13,4 +13,7 @@ class TraceRange {
   TraceRange& operator=(const TraceRange&) = delete;
 };
 
+// The same as calls: a range of this name begins; null: the last one ends.
+void MarkTraceRange(const char* name);
+
 }  // namespace moebius::platform::cuda

@@ -31,6 +31,8 @@ using comm::PeerMemory;
 // Of a piece that a rank brings into one all-gather: more go one after the other.
 constexpr size_t kStagingBytes = size_t{16} << 20;
 
+constexpr size_t kLeastMessage = 16;
+
 // Of a piece of an expert that travels: the movers' threads sleep and wake some times for each.
 constexpr size_t kMailBytes = size_t{32} << 20;
 
@@ -104,6 +106,7 @@ class CudaRankDevice final : public RankDevice {
     ask(exchange_.get());
     return first;
   }
+  void LeavePeers() override { mappings_.clear(); }
 
  private:
   moe::ExchangeShape ExchangeShape() const {
@@ -111,12 +114,16 @@ class CudaRankDevice final : public RankDevice {
     shape.num_ranks = links_.shape().parallel.expert_group();
     return shape;
   }
-  comm::DeviceStaging GatherStaging() const {
-    return {.gather = std::max(kStagingBytes, links_.shape().chunk_bytes)};
+  comm::DeviceStaging GroupStaging() const {
+    return {.gather = std::max(kStagingBytes, links_.shape().chunk_bytes), .reduces = true};
   }
   // A step's rows are one message: so a stage is as far ahead of the next one as on CPUs.
   comm::DeviceStaging StageStaging() const {
-    return {.message = RoundUp(links_.shape().stage_bytes, size_t{16})};
+    return {.message = RoundUp(links_.shape().stage_bytes, kLeastMessage)};
+  }
+  // Nobody writes to the first stage: it has the counts before its letters alone.
+  comm::DeviceStaging OwnStageStaging() const {
+    return links_.place().pp > 0 ? StageStaging() : comm::DeviceStaging{.message = kLeastMessage};
   }
   Status Select(platform::ThreadPool& pool);
   Status Allocate();
@@ -171,13 +178,13 @@ Status CudaRankDevice::Allocate() {
     MOEBIUS_ASSIGN(mail_memory_, platform::cuda::DeviceMemory::Allocate(kMailBytes));
   }
   if (links_.tp() != nullptr) {
-    MOEBIUS_ASSIGN(tp_memory_, DeviceCommunicator::Allocate(GatherStaging()));
+    MOEBIUS_ASSIGN(tp_memory_, DeviceCommunicator::Allocate(GroupStaging()));
   }
   if (links_.shape().cuts_experts()) {
-    MOEBIUS_ASSIGN(experts_memory_, DeviceCommunicator::Allocate(GatherStaging()));
+    MOEBIUS_ASSIGN(experts_memory_, DeviceCommunicator::Allocate(GroupStaging()));
   }
   if (links_.num_stages() > 1) {
-    MOEBIUS_ASSIGN(pipeline_memory_, DeviceCommunicator::Allocate(StageStaging()));
+    MOEBIUS_ASSIGN(pipeline_memory_, DeviceCommunicator::Allocate(OwnStageStaging()));
   }
   if (links_.shape().exchanges()) {
     MOEBIUS_ASSIGN(exchange_memory_, moe::DeviceExchange::Allocate(ExchangeShape()));
@@ -228,12 +235,12 @@ Status CudaRankDevice::Connect(const std::vector<Addresses>& all) {
     MOEBIUS_ASSIGN(DeviceGroup group,
                    GroupOf("tensor parallelism", layout::TpGroup(parallel, links_.rank()), all,
                            &Addresses::tp));
-    tp_ = std::make_unique<DeviceCommunicator>(std::move(group), &tp_memory_, GatherStaging());
+    tp_ = std::make_unique<DeviceCommunicator>(std::move(group), &tp_memory_, GroupStaging());
   }
   if (experts_memory_.data() != nullptr) {
     MOEBIUS_ASSIGN(DeviceGroup group, GroupOf("cut experts", experts, all, &Addresses::experts));
     experts_ =
-        std::make_unique<DeviceCommunicator>(std::move(group), &experts_memory_, GatherStaging());
+        std::make_unique<DeviceCommunicator>(std::move(group), &experts_memory_, GroupStaging());
   }
   if (pipeline_memory_.data() != nullptr) {
     MOEBIUS_ASSIGN(DeviceGroup group,

@@ -2,6 +2,8 @@
 // of this kind and what is aimed at (microseconds; 0: none).
 #pragma once
 
+#include <algorithm>
+#include <cstdio>
 #include <string>
 #include <vector>
 
@@ -134,13 +136,44 @@ inline std::vector<BenchCase> BenchCases(int num_ranks) {
 }
 
 struct ReduceCase {
-  int rows;
-  double peer;  // NCCL 2.28, graph replay
-  double target;
+  int rows = 0;
+  double peer = 0;  // NCCL 2.28, graph replay
+  double target = 0;
+  int num_blocks = 0;  // 0: the default
 };
 inline std::vector<ReduceCase> ReduceCases(int num_ranks) {
-  if (num_ranks == 2) return {{1, 11.4, 6}, {8, 10.5, 6}, {32, 13.0, 7}, {128, 29.2, 14}};
-  return {{1, 0, 0}, {8, 0, 0}, {32, 0, 0}, {128, 0, 0}};
+  std::vector<ReduceCase> cases = {
+      {1, 11.4, 6},     {8, 10.5, 6},         {32, 13.0, 7},
+      {128, 29.2, 14},  {512, 44.2, 0},       {2048, 126.5, 126.5},
+      {8192, 0, 0},     {128, 29.2, 14, 128}, {2048, 126.5, 126.5, 128},
+      {8192, 0, 0, 128}};
+  for (ReduceCase& c : cases) {
+    if (num_ranks != 2) c.peer = c.target = 0;
+  }
+  return cases;
 }
 
+// Of all_reduce_bench.cu: prints its rows; true when all sums were right.
+namespace testing {
+
+bool BenchAllReduce(const std::vector<int>& devices, std::FILE* json);
+
+constexpr int kHidden = 7168;
+constexpr double kLinkGbs = 356;           // all-to-all stores, measured on such cards
+constexpr int64_t kColdBytes = 160 << 20;  // of inputs that take turns
+
+inline double Median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values.empty() ? 0 : values[values.size() / 2];
+}
+
+// A figure, and ours over it.
+inline std::string Ratio(double ours, double other) {
+  if (other <= 0) return "-";
+  char text[48];
+  std::snprintf(text, sizeof(text), "%.1f (%.2f)", other, ours / other);
+  return text;
+}
+
+}  // namespace testing
 }  // namespace moebius::cuda::exchange

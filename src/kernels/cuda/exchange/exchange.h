@@ -1,5 +1,5 @@
-// Dispatch and combine between GPUs that map each other's memory, each in two halves; a one-shot
-// all-reduce, an all-gather and messages. The protocol is docs' exchange: every rank flags every
+// Dispatch and combine between GPUs that map each other's memory, each in two halves; sums over
+// ranks, an all-gather and messages. The protocol is docs' exchange: every rank flags every
 // rank in both halves of every call, also with no rows, and no call starts before the last one's
 // combine has come home; that alone makes the regions safe to reuse. Calls that overlap
 // (micro-batches) need a set of allocations each. Rows have a flag each, so a half that receives
@@ -103,26 +103,35 @@ struct CombineReceive {
 const char* LaunchCombineReceive(const Group& group, const Sequence& sequence, const Grid& grid,
                                  const CombineReceive& args, CUstream_st* stream);
 
-// One-shot all-reduce: every rank stages its rows in its own memory, raises flags block by block,
-// and reads its peers' rows. Sums in float32 in rank order: the same bits on every rank.
+// Sums over ranks: every rank stages its data in its own memory chunk by chunk, raises flags, and
+// reads its peers' chunks. Added in float32 in rank order and rounded once: the same bits on every
+// rank. Any size goes through the same memory. Blocks count their chunks on the device, so any
+// number of calls may be in a graph.
 struct ReduceGroup {
   int num_ranks = 1;
   int rank = 0;
-  std::byte* bases[kMaxRanks] = {};  // allocations of ReduceBytes, as for Group
+  std::byte* bases[kMaxRanks] = {};  // of each rank's allocation, zeroed as for Group
+  int64_t abort_offset = 0;          // there: the abort word
+  int64_t channels_offset = 0;       // there: ReduceBytes, at a multiple of 1024
   uint32_t* host_abort = nullptr;
   uint64_t wait_nanoseconds = 1000000000;
-  int64_t max_elements = 0;  // of one call; the same on all ranks
+  uint32_t test_delay = 0;  // as for Group
 };
-size_t ReduceBytes(int64_t max_elements);
-struct AllReduce {
-  const void* in = nullptr;  // bf16 [elements], 16-byte aligned; may be `out`
+size_t ReduceBytes();
+struct Reduction {
+  const void* in = nullptr;  // bf16, or float32
   void* out = nullptr;
-  int64_t elements = 0;  // a multiple of 8, the same on all ranks
-  bool early_launch = false;
-  int num_blocks = 0;  // at most, the same on all ranks; 0: as many as serve, up to 128
+  bool is_float32 = false;
+  int num_blocks = 0;        // at most, the same on all ranks; 0: as many as serve, up to 256
+  bool lets_next_in = true;  // as for AllGather
 };
-const char* LaunchAllReduce(const ReduceGroup& group, const Sequence& sequence,
-                            const AllReduce& args, CUstream_st* stream);
+// out[elements], which may be `in`. After an abort part of it is left as it was.
+const char* LaunchAllReduce(const ReduceGroup& group, const Reduction& args, int64_t elements,
+                            CUstream_st* stream);
+// out = elements [begin[rank], begin[rank + 1]) of the sum: apart from `in`, or where they are in
+// it. begin: num_ranks + 1 entries.
+const char* LaunchReduceScatter(const ReduceGroup& group, const Reduction& args,
+                                const int64_t* begin, CUstream_st* stream);
 
 // All-gather: every rank stages its piece in its own memory, raises flags block by block, and reads
 // its peers' pieces. Calls count themselves on the device, so any number of them may be in a graph.

@@ -1,5 +1,5 @@
-// Dispatch, combine and all-reduce between the GPUs of one host, in graph replay, one host thread a
-// GPU; results checked in the same run. Two ranks on one GPU give no figures that count.
+// Dispatch and combine between the GPUs of one host, in graph replay, one host thread a GPU;
+// results checked in the same run. Two ranks on one GPU give no figures that count.
 #include <atomic>
 #include <barrier>
 #include <chrono>
@@ -15,15 +15,7 @@
 namespace moebius::cuda::exchange::testing {
 namespace {
 
-constexpr int kHidden = 7168;
-constexpr double kLinkGbs = 356;           // all-to-all stores, measured on such cards
-constexpr uint32_t kCallsPerStep = 64;     // at least the calls of any graph
-constexpr int64_t kColdBytes = 160 << 20;  // of inputs that take turns
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values.empty() ? 0 : values[values.size() / 2];
-}
+constexpr uint32_t kCallsPerStep = 64;  // at least the calls of any graph
 
 // Inputs of one call of one rank.
 struct InputSet {
@@ -314,13 +306,6 @@ class Bench {
   std::vector<Device<Bf16>> out_;
 };
 
-std::string Ratio(double ours, double other) {
-  if (other <= 0) return "-";
-  char text[48];
-  std::snprintf(text, sizeof(text), "%.1f (%.2f)", other, ours / other);
-  return text;
-}
-
 bool RunCase(const BenchCase& c, const std::vector<int>& devices, FILE* json) {
   Bench bench(c, devices);
   const Times t = bench.Run();
@@ -365,111 +350,10 @@ bool RunCase(const BenchCase& c, const std::vector<int>& devices, FILE* json) {
   return correct;
 }
 
-constexpr int kReduceRounds = 32;
-
-// Microseconds of an all-reduce on rank r, in graphs that take the inputs in turn.
-double TimeReduce(const World& world, int r, const std::vector<Device<Bf16>>& in,
-                  const Device<Bf16>& out, bool early, std::barrier<>& barrier) {
-  const auto elements = static_cast<int64_t>(out.size());
-  // Ranks of one GPU must fit it together.
-  const int most_blocks = world[0].device == world[world.size() - 1].device ? 60 : 0;
-  world.Select(r);
-  const cudaStream_t stream = world[r].stream;
-  ReduceGroup group = world.MakeGroup<ReduceGroup>(r);
-  group.max_elements = elements;
-  cudaGraph_t graph;
-  cudaGraphExec_t exec;
-  CUDA_OK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  LAUNCH_OK(LaunchAdvanceStep(world[r].step, stream));
-  for (uint32_t i = 0; i < kReduceRounds; ++i) {
-    LAUNCH_OK(LaunchAllReduce(group, {world[r].step, kReduceRounds, i},
-                              {in[i].get(), out.get(), elements, early, most_blocks}, stream));
-  }
-  CUDA_OK(cudaStreamEndCapture(stream, &graph));
-  CUDA_OK(cudaGraphInstantiate(&exec, graph, 0));
-  CUDA_OK(cudaGraphUpload(exec, stream));
-  CUDA_OK(cudaStreamSynchronize(stream));
-  cudaEvent_t begin, end;
-  CUDA_OK(cudaEventCreate(&begin));
-  CUDA_OK(cudaEventCreate(&end));
-  std::vector<double> all;
-  for (int repeat = 0; repeat < 15; ++repeat) {
-    barrier.arrive_and_wait();
-    CUDA_OK(cudaGraphLaunch(exec, stream));
-    CUDA_OK(cudaEventRecord(begin, stream));
-    for (int i = 0; i < 3; ++i) CUDA_OK(cudaGraphLaunch(exec, stream));
-    CUDA_OK(cudaEventRecord(end, stream));
-    CUDA_OK(cudaStreamSynchronize(stream));
-    float ms = 0;
-    CUDA_OK(cudaEventElapsedTime(&ms, begin, end));
-    all.push_back(ms * 1e3 / (3 * kReduceRounds));
-  }
-  CUDA_OK(cudaGraphExecDestroy(exec));
-  CUDA_OK(cudaGraphDestroy(graph));
-  return Median(all);
-}
-
-bool RunReduce(const ReduceCase& c, bool early, const std::vector<int>& devices, FILE* json) {
-  const int ranks = static_cast<int>(devices.size());
-  const int64_t elements = int64_t{c.rows} * kHidden;
-  World world(devices, ReduceBytes(elements));
-  std::vector<std::vector<Device<Bf16>>> in(ranks);
-  std::vector<Device<Bf16>> out;
-  for (int r = 0; r < ranks; ++r) {
-    world.Select(r);
-    for (int i = 0; i < kReduceRounds; ++i) {
-      in[r].push_back(moebius::kernels::cuda::testing::DeviceNormal(elements, 100 * r + i + 7));
-    }
-    out.emplace_back(elements);
-    CUDA_OK(cudaDeviceSynchronize());
-  }
-  std::barrier<> barrier(ranks);
-  std::vector<double> times(ranks);
-  const auto run = [&](int r) { times[r] = TimeReduce(world, r, in[r], out[r], early, barrier); };
-  std::vector<std::thread> threads;
-  for (int r = 0; r < ranks; ++r) threads.emplace_back(run, r);
-  for (std::thread& t : threads) t.join();
-  bool correct = true;
-  std::vector<std::vector<Bf16>> last;
-  for (int r = 0; r < ranks; ++r) last.push_back(in[r][kReduceRounds - 1].Download());
-  for (int r = 0; r < ranks; ++r) {
-    correct = correct && *world[r].host_abort == 0;
-    const auto got = out[r].Download();
-    for (int64_t i = 0; i < elements; ++i) {
-      float sum = 0;
-      for (int s = 0; s < ranks; ++s) sum += __bfloat162float(last[s][i]);
-      correct = correct && __bfloat162float(got[i]) == __bfloat162float(__float2bfloat16(sum));
-    }
-  }
-  const double us = *std::max_element(times.begin(), times.end());
-  const double link = elements * 2.0 * (ranks - 1) / kLinkGbs / 1e3;
-  std::printf("| %d x %d%s | %.2f | %s | %s | %.2f | %s |\n", c.rows, kHidden,
-              early ? ", early launch" : "", us, Ratio(us, c.peer).c_str(),
-              Ratio(us, c.target).c_str(), link, correct ? "yes" : "NO");
-  std::fflush(stdout);
-  if (json != nullptr) {
-    std::fprintf(json,
-                 "{\"case\":\"all_reduce\",\"ranks\":%d,\"rows\":%d,\"early_launch\":%s,"
-                 "\"us\":%.2f,\"peer_us\":%.1f,\"target_us\":%.1f,\"link_us\":%.2f,"
-                 "\"correct\":%s}\n",
-                 ranks, c.rows, early ? "true" : "false", us, c.peer, c.target, link,
-                 correct ? "true" : "false");
-    std::fflush(json);
-  }
-  return correct;
-}
-
 bool RunAll(int num_ranks, bool on_one, FILE* json) {
   std::vector<int> devices(static_cast<size_t>(num_ranks));
   if (!on_one) std::iota(devices.begin(), devices.end(), 0);
-  bool correct = true;
-  std::printf("all-reduce: us; peer NCCL, target (ours / it); link at %.0f GB/s\n", kLinkGbs);
-  std::printf("| rows | ours | peer | target | link | correct |\n");
-  for (const ReduceCase& c : ReduceCases(num_ranks)) {
-    for (const bool early : {false, true}) {
-      correct = RunReduce(c, early, devices, json) && correct;
-    }
-  }
+  bool correct = BenchAllReduce(devices, json);
   std::printf(
       "\nexchange: us; halves send + receive, together; peer, target, link: figure (ours / it)\n");
   std::printf(

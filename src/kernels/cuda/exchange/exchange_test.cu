@@ -6,6 +6,7 @@
 #include <mutex>
 #include <thread>
 
+#include "base/testing/slow.h"
 #include "kernels/cuda/exchange/reference.h"
 #include "kernels/cuda/exchange/world.cuh"
 
@@ -120,7 +121,8 @@ class Test {
 
   Group MakeGroup(int r) {
     Group group = world_.MakeGroup(case_.shape, r);
-    group.wait_nanoseconds = 3000000000;
+    group.wait_nanoseconds = static_cast<uint64_t>(
+        std::chrono::nanoseconds(moebius::testing::Slow(std::chrono::seconds(3))).count());
     group.test_delay = case_.delays ? static_cast<uint32_t>(rng_() | 1) : 0;
     return group;
   }

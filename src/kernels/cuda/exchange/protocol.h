@@ -1,8 +1,8 @@
 // The exchange's arithmetic: flag words, pair codes, routes, the abort word, and where each region
 // lies in a rank's allocation. Plain functions, the same on host and device; no state.
 //
-// A call is one dispatch and one combine of one layer, or one all-reduce. Its sequence number comes
-// from the agreed step, and is compared for equality. (The flag of a token that was there exactly
+// A call is one dispatch and one combine of one layer. Its sequence number comes from the agreed
+// step, and is compared for equality. (The flag of a token that was there exactly
 // 2^32 calls ago and in no call since would be taken for new.)
 #pragma once
 
@@ -25,7 +25,16 @@ enum class RowFormat : uint8_t {
 };
 
 // What a wait was for.
-enum class Phase : uint8_t { kNone, kDispatch, kCombine, kAllReduce, kAllGather, kSend, kReceive };
+enum class Phase : uint8_t {
+  kNone,
+  kDispatch,
+  kCombine,
+  kAllReduce,
+  kReduceScatter,
+  kAllGather,
+  kSend,
+  kReceive
+};
 
 // Words that peers write carry their call. A flag is raised by one release store when what it
 // stands for has been written: a token's row (with the row's position), a result, a combine begun.

@@ -9,6 +9,7 @@
 #include <memory>
 #include <vector>
 
+#include "base/testing/slow.h"
 #include "kernels/cuda/ops/device_test_util.h"
 
 namespace moebius::moe {
@@ -117,7 +118,7 @@ class DeviceExchangeTest : public ::testing::Test {
     group.info.name = "a test";
     group.info.abort = &abort_;
     group.info.world_ranks = {0, 1};
-    group.wait_limit = std::chrono::seconds(5);
+    group.wait_limit = moebius::testing::Slow(std::chrono::seconds(5));
     group.num_sharers = kVirtualRanks;
     for (const auto& rank : ranks_) {
       rank->memory = *DeviceExchange::Allocate(shape);
