@@ -43,7 +43,7 @@ constexpr int kP0Ready = 1;
 constexpr int kP1Ready = 2;
 constexpr int kLeft = 3;
 constexpr int kRight = 4;
-constexpr int kSegmentEnd = 5;
+constexpr int kSegmentEnd = 5;  // and 3 more: by segment parity, by the group that arrives
 
 __device__ MlaWork MyWork(const MlaParams& p) {
   const int head_blocks = (p.num_heads + 63) / 64;
@@ -91,14 +91,12 @@ struct Group {
     bool accumulate = false;
     Pin(s);
     BarrierWait(SharedAddress(&sh.full[2 * kGroup]), phase[kGroup]);
-    if (p.announce & 2) FenceAsync();
     WgmmaFence();
 #pragma unroll
     for (int c = kFirst; c < kFirst + 4; ++c) ScoreColumns(kGroup, c, 1, accumulate);
     if (kGroup == 0) ScoreColumns(kGroup, 8, 1, accumulate);
     WgmmaCommit();
     BarrierWait(SharedAddress(&sh.full[2 * kGroup + 1]), phase[kGroup]);
-    if (p.announce & 2) FenceAsync();
 #pragma unroll
     for (int c = 4 - kFirst; c < 8 - kFirst; ++c) ScoreColumns(kGroup, c, 1, accumulate);
     if (kGroup == 1) ScoreColumns(kGroup, 8, 1, accumulate);
@@ -220,7 +218,10 @@ struct Group {
       sum[r] += __shfl_xor_sync(~0u, sum[r], 2);
       if (thread % 4 == 0) sh.sum[parity][kGroup][row + 8 * r] = sum[r];
     }
-    NamedSync(kSegmentEnd, 256);
+    // A barrier each way: groups that both waited for one would do so at two places of the program,
+    // which bar.sync does not allow.
+    NamedArrive(kSegmentEnd + 2 * parity + kGroup, 256);
+    NamedSync(kSegmentEnd + 2 * parity + (kGroup ^ 1), 256);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const float total = sh.sum[parity][0][row + 8 * r] + sh.sum[parity][1][row + 8 * r];
@@ -282,7 +283,6 @@ __device__ void RunLeft(MlaShared& sh, const MlaParams& p, const MlaWork& work) 
       g.MoveMax(top, factor);
       g.RescaleOutput(factor);
       BarrierWait(SharedAddress(&sh.full[3]), g.phase[1]);
-      if (p.announce & 2) FenceAsync();
       g.phase[1] ^= 1;
       g.AddOther(1, sh.k[1][8]);
       g.FinishAdd();
@@ -314,7 +314,6 @@ __device__ void RunRight(MlaShared& sh, const MlaParams& p, const MlaWork& work)
       g.MoveMax(first, factor);
       g.RescaleOutput(factor);
       BarrierWait(SharedAddress(&sh.full[1]), g.phase[0]);
-      if (p.announce & 2) FenceAsync();
       g.phase[0] ^= 1;
       g.AddOther(0, sh.p0);
       if (pair) {
@@ -451,8 +450,7 @@ int LaunchMlaDecode(const MlaDecodeArgs& args, CUstream_st* stream) {
                        static_cast<int32_t>(args.cache_rows),
                        args.num_heads,
                        __builtin_ctz(args.block_size),
-                       args.scale * kLog2E,
-                       args.announce};
+                       args.scale * kLog2E};
   const cudaError_t error = args.is_fp8             ? Launch<Tiles::kFp8>(args, p, stream)
                             : args.block_size >= 64 ? Launch<Tiles::kWhole>(args, p, stream)
                                                     : Launch<Tiles::kPieces>(args, p, stream);

@@ -35,7 +35,6 @@ struct MlaDecodeArgs {
 
   const int32_t* block_table = nullptr;  // [seqs, max_blocks]; a negative entry reads as zeros
   int64_t max_blocks = 0;
-  int announce = 1;
   int block_size = 64;  // a power of two, at least 8
 
   const AttentionSegment* segments = nullptr;

@@ -51,7 +51,6 @@ struct Shape {
   int block_size = 64;
   int segment_cost = 8;
   bool is_fp8 = false;
-  int announce = 0;
 };
 
 struct MlaTime {
@@ -109,7 +108,6 @@ MlaTime Time(const Pool& pool, const Shape& s, int sms) {
     args.q = q.get() + set * q_size;
     args.cache = s.is_fp8 ? static_cast<const void*>(pool.fp8.get()) : pool.cache.get();
     args.is_fp8 = s.is_fp8;
-    args.announce = s.announce;
     args.out = out.get() + set * out_size;
     args.num_rows = s.batch;
     args.cache_rows = pool.rows;
@@ -177,12 +175,8 @@ bool BenchMlaDecode(bool all, std::FILE* json) {
         if (!all && context != 4096) continue;
         if (static_cast<int64_t>(batch) * context > pool.rows) continue;
         right = Row(pool, {heads, batch, context}, sms, copy_rate, "", json) && right;
-        for (int v = 0; v < 4; ++v) {
-          const Shape fp8 = {
-              .heads = heads, .batch = batch, .context = context, .is_fp8 = true, .announce = v};
-          right =
-              Row(pool, fp8, sms, copy_rate, ("fp8 v" + std::to_string(v)).c_str(), json) && right;
-        }
+        const Shape fp8 = {.heads = heads, .batch = batch, .context = context, .is_fp8 = true};
+        right = Row(pool, fp8, sms, copy_rate, "fp8", json) && right;
       }
     }
   }

@@ -76,11 +76,13 @@ struct MlaFp8Loader {
     }
   }
   // What was fetched for rows that are not there becomes zeros.
-  __device__ void Blank(int32_t rows, Half& half) const {
+  __device__ void BlankCodes(int32_t rows, Half& half) const {
 #pragma unroll
     for (int pass = 0; pass < kPasses; ++pass) {
       if (__shfl_sync(~0u, rows, pass) < 0) half.codes[pass] = make_uint4(0, 0, 0, 0);
     }
+  }
+  __device__ void BlankScales(int32_t rows, Half& half) const {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       if (__shfl_sync(~0u, rows, unit + 4 * i) < 0) half.scales[i] = 0;
@@ -126,16 +128,18 @@ struct MlaFp8Loader {
                        int32_t next_rows) {
     const int first = FirstColumn(buffer, half);
     const uint32_t barrier = SharedAddress(&sh.full[2 * buffer + half]);
+    const bool holes = __any_sync(~0u, rows < 0);
+    if (holes) BlankCodes(rows, held);
     float first_scale = ScaleOf(held, 0);
-    if (__any_sync(~0u, rows < 0)) {
-      Blank(rows, held);
+    if (holes) {
+      BlankScales(rows, held);
       first_scale = ScaleOf(held, 0);
     }
     Fetch(next_rows, next_first, other);
     BarrierWait(SharedAddress(&sh.empty[2 * buffer + half]), (parities >> buffer & 1) ^ 1);
     if (first == 0 && warp == 0) LoadRope(buffer, rows, barrier);
     Store(held, first_scale, buffer, first);
-    if (!(p.announce & 2)) FenceAsync();
+    FenceAsync();
     __syncwarp();
     if (lane == 0) BarrierArrive(barrier);
   }
@@ -165,7 +169,7 @@ struct MlaFp8Loader {
         buffer = next_buffer;
         rows = next_rows;
         next_rows = tile + 2 < s.end_tile ? RowsOf(s, tile + 2, entry) : rows_after;
-        if ((p.announce & 1) && warp == 3) Announce(next_rows);
+        if (warp == 3) Announce(next_rows);
       }
     }
   }

@@ -43,7 +43,6 @@ struct MlaParams {
   int32_t num_heads;
   int32_t block_shift;  // log2 of the block size
   float scale_log2;
-  int announce;
 };
 
 struct MlaWork {
