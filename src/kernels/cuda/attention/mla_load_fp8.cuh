@@ -11,17 +11,16 @@
 
 namespace moebius::kernels::cuda {
 
-// A thread has 16 latents each of 8 rows of a half tile (64 rows x 256 latents, two scales a row):
-// those of every 8th row. Eight lanes store to eight different 16-byte banks.
+// A thread has 16 latents of each of four columns, of two rows of a half tile (64 rows x 256
+// latents, two scales a row). Eight lanes store to eight different 16-byte banks.
 struct MlaFp8Loader {
   static constexpr LatentRow kLayout = {kMlaLatent, kMlaWidth - kMlaLatent};
   static constexpr uint32_t kRowBytes = kLayout.bytes();
-  static constexpr int kPasses = 8;
 
-  // What a thread holds of a half tile.
+  // What a thread holds of a half tile: of its row, and of the row 32 behind.
   struct Half {
-    uint4 codes[kPasses];
-    float scales[2];  // of the rows of passes `unit` and 4 + `unit`
+    uint4 codes[2][4];
+    float scale;  // of row `unit` / 2, columns from 2 (`unit` % 2) on
   };
 
   MlaShared& sh;
@@ -30,10 +29,9 @@ struct MlaFp8Loader {
   const CUtensorMap* rope_map;
   int warp = Uniform(threadIdx.x % 128 / 32);
   int lane = threadIdx.x % 32;
-  int row = 2 * warp + lane / 4 % 2;  // of 8
-  int column = lane / 8;              // of a half tile's four
-  int unit = lane % 4;                // 16 of a column's 64 latents
-  uint32_t parities = 0;              // bit b: of tile buffer b's next use
+  int row = lane / 4;     // of the 8 from 8 `warp` on
+  int unit = lane % 4;    // 16 of a column's 64 latents
+  uint32_t parities = 0;  // bit b: of tile buffer b's next use
 
   static __device__ int Uniform(int x) { return __shfl_sync(~0u, x, 0); }
 
@@ -60,55 +58,65 @@ struct MlaFp8Loader {
   // rows: of all lanes, from RowsOf. first: the half's first column. Loads are unconditional: the
   // warp would wait for a value that depends on a condition.
   __device__ void Fetch(int32_t rows, int first, Half& to) const {
-    const uint32_t there = max(rows, 0);
-    const uint8_t* const codes = p.cache + row * kRowBytes + (first + column) * 64 + unit * 16;
-#pragma unroll
-    for (int pass = 0; pass < kPasses; ++pass) {
-      const uint64_t base = __shfl_sync(~0u, there, pass);
-      to.codes[pass] = *reinterpret_cast<const uint4*>(codes + base * kRowBytes);
-    }
-    const int block = (first + column) * 64 / LatentRow::kBlock;
-    const uint8_t* const scales = p.cache + row * kRowBytes + kLayout.scales_at() + block * 4;
+    const uint8_t* from[2];
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const uint64_t base = __shfl_sync(~0u, there, unit + 4 * i);
-      to.scales[i] = *reinterpret_cast<const float*>(scales + base * kRowBytes);
+      const uint32_t at = max(__shfl_sync(~0u, rows, warp + 4 * i), 0) + row;
+      from[i] = p.cache + uint64_t{at} * kRowBytes;
+    }
+    const int block = first * 64 / LatentRow::kBlock + unit % 2;
+    to.scale = *reinterpret_cast<const float*>((unit < 2 ? from[0] : from[1]) +
+                                               kLayout.scales_at() + block * 4);
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+#pragma unroll
+      for (int column = 0; column < 4; ++column) {
+        to.codes[i][column] =
+            *reinterpret_cast<const uint4*>(from[i] + (first + column) * 64 + unit * 16);
+      }
     }
   }
   // What was fetched for rows that are not there becomes zeros.
   __device__ void BlankCodes(int32_t rows, Half& half) const {
 #pragma unroll
-    for (int pass = 0; pass < kPasses; ++pass) {
-      if (__shfl_sync(~0u, rows, pass) < 0) half.codes[pass] = make_uint4(0, 0, 0, 0);
+    for (int i = 0; i < 2; ++i) {
+      if (__shfl_sync(~0u, rows, warp + 4 * i) >= 0) continue;
+#pragma unroll
+      for (int column = 0; column < 4; ++column) half.codes[i][column] = make_uint4(0, 0, 0, 0);
     }
   }
-  __device__ void BlankScales(int32_t rows, Half& half) const {
+  __device__ void BlankScales(int32_t rows, float (&scales)[2][2]) const {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      if (__shfl_sync(~0u, rows, unit + 4 * i) < 0) half.scales[i] = 0;
+      if (__shfl_sync(~0u, rows, warp + 4 * i) < 0) scales[i][0] = scales[i][1] = 0;
     }
   }
-  // Of a pass's row and the thread's column.
-  __device__ float ScaleOf(const Half& half, int pass) const {
-    return __shfl_sync(~0u, half.scales[pass / 4], pass % 4, 4);
-  }
-  __device__ void Store(const Half& from, float first_scale, int buffer, int first) const {
-    uint8_t* const to = sh.k[buffer][first + column] + row * 128;
+  __device__ void Store(const Half& from, const float (&scales)[2][2], int buffer,
+                        int first) const {
 #pragma unroll
-    for (int pass = 0; pass < kPasses; ++pass) {
-      const uint4 x = from.codes[pass];
-      const float by = pass == 0 ? first_scale : ScaleOf(from, pass);
-      uint8_t* const at = to + pass * 1024;
-      *reinterpret_cast<uint4*>(at + (((2 * unit) ^ row) << 4)) = ScaledBf16(x.x, x.y, by);
-      *reinterpret_cast<uint4*>(at + (((2 * unit + 1) ^ row) << 4)) = ScaledBf16(x.z, x.w, by);
+    for (int i = 0; i < 2; ++i) {
+#pragma unroll
+      for (int column = 0; column < 4; ++column) {
+        const uint4 x = from.codes[i][column];
+        const float by = scales[i][column / 2];
+        uint8_t* const to = sh.k[buffer][first + column] + (32 * i + 8 * warp + row) * 128;
+        *reinterpret_cast<uint4*>(to + (((2 * unit) ^ row) << 4)) = ScaledBf16(x.x, x.y, by);
+        *reinterpret_cast<uint4*>(to + (((2 * unit + 1) ^ row) << 4)) = ScaledBf16(x.z, x.w, by);
+      }
     }
   }
 
-  // The rotated keys of a tile, a box a block of the cache; by one warp.
+  // A tile comes in pieces that lie together: those of a block of the cache. Their number's log2.
+  __device__ int PieceShift() const { return p.block_shift < 6 ? 6 - p.block_shift : 0; }
+  // Where the lane's piece begins.
+  __device__ int32_t PieceOf(int32_t rows) const {
+    return __shfl_sync(~0u, rows, (lane << 3 >> PieceShift()) & 7);
+  }
+  // The rotated keys of a tile, a box a piece; by one warp.
   __device__ void LoadRope(int buffer, int32_t rows, uint32_t barrier) const {
-    const int shift = p.block_shift < 6 ? 6 - p.block_shift : 0;  // log2 of the boxes
+    const int shift = PieceShift();
     if (lane == 0) BarrierExpect(barrier, kMlaColumn);
-    const int32_t begin = __shfl_sync(~0u, rows, (lane << 3 >> shift) & 7);
+    const int32_t begin = PieceOf(rows);
     if (lane < 1 << shift) {
       CopyBox3(SharedAddress(sh.k[buffer][8]) + (lane << (13 - shift)), rope_map, barrier, 0,
                begin < 0 ? p.cache_rows : begin, 0);
@@ -116,29 +124,33 @@ struct MlaFp8Loader {
   }
   // Asks for a tile to come to the L2 cache; by one warp.
   __device__ void Announce(int32_t rows) const {
-    if (lane < 8 && rows >= 0)
-      PrefetchBulk(p.cache + uint64_t{uint32_t(rows)} * kRowBytes, 8 * kRowBytes);
+    const int shift = PieceShift();
+    const int32_t begin = PieceOf(rows);
+    if (lane < 1 << shift && begin >= 0) {
+      PrefetchBulk(p.cache + uint64_t{uint32_t(begin)} * kRowBytes, (64 >> shift) * kRowBytes);
+    }
   }
 
   // Where the columns begin that half 0 or 1 of a tile buffer has.
   static __device__ int FirstColumn(int buffer, int half) { return buffer == half ? 0 : 4; }
 
-  // Stores half `half` of a tile.
+  // Stores half `half` of a tile, and asks for the half behind it. The shuffle of the scales waits
+  // for what `held` asked for, and stands between two branches so that the compiler leaves it
+  // there: moved before or behind, it would wait for what has only just been asked for.
   __device__ void Pass(int half, Half& held, int buffer, int32_t rows, Half& other, int next_first,
                        int32_t next_rows) {
     const int first = FirstColumn(buffer, half);
     const uint32_t barrier = SharedAddress(&sh.full[2 * buffer + half]);
     const bool holes = __any_sync(~0u, rows < 0);
     if (holes) BlankCodes(rows, held);
-    float first_scale = ScaleOf(held, 0);
-    if (holes) {
-      BlankScales(rows, held);
-      first_scale = ScaleOf(held, 0);
-    }
+    float scales[2][2];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) scales[i / 2][i % 2] = __shfl_sync(~0u, held.scale, i, 4);
+    if (holes) BlankScales(rows, scales);
     Fetch(next_rows, next_first, other);
     BarrierWait(SharedAddress(&sh.empty[2 * buffer + half]), (parities >> buffer & 1) ^ 1);
     if (first == 0 && warp == 0) LoadRope(buffer, rows, barrier);
-    Store(held, first_scale, buffer, first);
+    Store(held, scales, buffer, first);
     FenceAsync();
     __syncwarp();
     if (lane == 0) BarrierArrive(barrier);
