@@ -48,6 +48,8 @@ __device__ __forceinline__ void BarrierWait(uint32_t barrier, uint32_t parity) {
 __device__ __forceinline__ void FenceAsync() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
+// A barrier of `threads`, some of which may only arrive. Those that wait for one use of it must do
+// so at one place of the program, or compute-sanitizer's synccheck calls them divergent.
 __device__ __forceinline__ void NamedSync(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }

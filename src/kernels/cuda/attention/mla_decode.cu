@@ -12,7 +12,8 @@
 // warpgroup feeds tiles, of an fp8 cache widened to bfloat16: each is loaded as two groups of
 // columns with barriers of their own, given back as soon as their one last reader is done.
 // (Measured and dropped: clusters of two blocks that load each tile once by multicast lose a third,
-// each waiting for the other's release; asking the L2 cache for tiles ahead changes nothing.)
+// each waiting for the other's release; asking the L2 cache for tiles ahead changes nothing
+// where the copy engine loads them.)
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
@@ -218,8 +219,8 @@ struct Group {
       sum[r] += __shfl_xor_sync(~0u, sum[r], 2);
       if (thread % 4 == 0) sh.sum[parity][kGroup][row + 8 * r] = sum[r];
     }
-    // A barrier each way: groups that both waited for one would do so at two places of the program,
-    // which bar.sync does not allow.
+    // A barrier each way: both groups waiting for one would be two places of the program
+    // (NamedSync).
     NamedArrive(kSegmentEnd + 2 * parity + kGroup, 256);
     NamedSync(kSegmentEnd + 2 * parity + (kGroup ^ 1), 256);
 #pragma unroll

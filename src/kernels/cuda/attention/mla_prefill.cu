@@ -315,6 +315,7 @@ struct PrefillGroup {
     for (;; q_parity ^= 1) {
       BarrierWait(SharedAddress(&sh.q_full), q_parity);
       const PrefillWork work = sh.work;
+      __syncwarp();  // all have read it before one lane gives it back, with the queries
       if (work.head < 0) break;
       Attend(work);
     }
