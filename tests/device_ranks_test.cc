@@ -212,15 +212,12 @@ class DeviceRanks : public ::testing::TestWithParam<std::tuple<std::string, Layo
     }
   }
 
-  // Nine of ten log probabilities of the prompts within the limit; how many requests are equal.
-  size_t ExpectNearlyTheSame(const Mode& mode, double limit) {
-    const std::vector<TokenChunk>& want = Expected(mode);
-    const std::vector<TokenChunk> got = Got(mode);
+  // What nine of ten log probabilities of the prompts differ by at most.
+  static double MostOfTheDistance(const std::vector<TokenChunk>& got,
+                                  const std::vector<TokenChunk>& want) {
     EXPECT_EQ(got.size(), want.size());
-    size_t num_equal = 0;
     std::vector<double> differences;
     for (size_t i = 0; i < std::min(got.size(), want.size()); ++i) {
-      num_equal += got[i].tokens == want[i].tokens ? 1 : 0;
       EXPECT_EQ(got[i].prompt_logprobs.size(), want[i].prompt_logprobs.size());
       const size_t count = std::min(got[i].prompt_logprobs.size(), want[i].prompt_logprobs.size());
       for (size_t j = 0; j < count; ++j) {
@@ -230,11 +227,22 @@ class DeviceRanks : public ::testing::TestWithParam<std::tuple<std::string, Layo
     }
     std::sort(differences.begin(), differences.end());
     EXPECT_FALSE(differences.empty());
-    if (differences.empty()) return 0;
-    const double most = differences[differences.size() * 9 / 10];
+    return differences.empty() ? 0 : differences[differences.size() * 9 / 10];
+  }
+
+  // That distance below the limit; how many requests are equal.
+  size_t ExpectNearlyTheSame(const Mode& mode, double limit) {
+    const std::vector<TokenChunk>& want = Expected(mode);
+    const std::vector<TokenChunk> got = Got(mode);
+    const double most = MostOfTheDistance(got, want);
     EXPECT_LT(most, limit);
-    std::printf("%zu of 15 requests equal, prompt log probabilities within %.1e, most %.1e\n",
-                num_equal, differences.back(), most);
+    size_t num_equal = 0;
+    for (size_t i = 0; i < std::min(got.size(), want.size()); ++i) {
+      num_equal += got[i].tokens == want[i].tokens ? 1 : 0;
+    }
+    std::printf(
+        "%zu of 15 requests equal, most prompt log probabilities within %.1e (limit %.1e)\n",
+        num_equal, most, limit);
     return num_equal;
   }
 
@@ -323,11 +331,15 @@ TEST_P(DeviceRanks, CutExpertsAreSummed) {
   ExpectTheSameBits(mode);
   mode.deterministic = false;
   EXPECT_GE(ExpectNearlyTheSame(mode, 1e-3), 12u);
-  mode.dtype = model::DTypeChoice::kBFloat16;
-  ExpectNearlyTheSame(mode, 0.4);
   if (layout().num_ranks() > NumRankDevices().value_or(0)) return;
+  // Threads could hold each other up where kernels of bfloat16 are loaded. How much rounding counts
+  // in these random weights the deterministic mode shows, which rounds elsewhere.
+  mode.dtype = model::DTypeChoice::kBFloat16;
+  Mode rounded = mode;
+  rounded.deterministic = true;
+  const double noise = MostOfTheDistance(Expected(mode), Expected(rounded));
   mode.processes = true;  // with graphs
-  ExpectNearlyTheSame(mode, 0.4);
+  ExpectNearlyTheSame(mode, 1.5 * noise);
 }
 
 INSTANTIATE_TEST_SUITE_P(

@@ -364,6 +364,14 @@ Status SettleParallel(const ParallelOptions& options, frontend::OpenOptions& ope
   open.parallel = parallel;
   open.deterministic = options.deterministic;
   NoteExchange(options, parallel.expert_parallel_active(), open, notes);
+  // Fast kernels are loaded when they are first needed, under a lock of the driver, which a thread
+  // may wait for while its peer's GPU waits for this one's.
+  if (open.ranks_are_threads && open.device != "cpu" && !open.deterministic) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "--all2all-backend is inproc with --device {}, expected --deterministic with "
+                     "it, or another one: threads that use several GPUs can hold each other up",
+                     open.device);
+  }
   if (options.moe_config) {
     const MoeConfig& config = *options.moe_config;
     NoteMoeConfig(config, open, parallel.expert_parallel_active(), notes);

@@ -76,7 +76,7 @@ TEST(ParseRanks, ABackendsNameChoosesExchangeAndMode) {
             ExchangeMode::kThroughput);
 }
 
-// On GPUs ranks are threads and have one exchange, whatever its name; modes are as on CPUs.
+// On GPUs there is one exchange, whatever its name; modes are as on CPUs.
 TEST(ParseRanks, OnGpus) {
   const struct {
     const char* name;
@@ -92,7 +92,8 @@ TEST(ParseRanks, OnGpus) {
     for (const Args& command : {Args{"run", "M", "-p", "x"}, Args{"chat", "M"}, Args{"serve", "M"},
                                 Args{"bench", "latency", "M"}}) {
       Args args = command;
-      args.insert(args.end(), {"--device", "cuda", "-dp", "2", "-ep", "--all2all-backend", name});
+      args.insert(args.end(), {"--device", "cuda", "-dp", "2", "-ep", "--all2all-backend", name,
+                               "--deterministic"});
       const auto line = ParseCommandLine(args);
       ASSERT_TRUE(line) << line.error().message();
       const auto* open = [&]() -> const frontend::OpenOptions* {
@@ -111,6 +112,11 @@ TEST(ParseRanks, OnGpus) {
       }
     }
   }
+  // Threads only where no kernel is loaded late.
+  EXPECT_NE(ParseError({"run", "M", "-p", "x", "--device", "cuda", "-tp", "2", "--all2all-backend",
+                        "inproc"})
+                .find("expected --deterministic"),
+            std::string::npos);
 }
 
 TEST(ParseRanks, TensorRtLlmsSizes) {

@@ -34,7 +34,8 @@ Result<PeerMapping> PeerMapping::Open(const PeerAddress& peer, int peer_rank) {
   if (peer.has_handle == 0) {
     return MakeError(ErrorCode::kUnsupported,
                      "the GPU memory of rank {} (process {}) has no IPC handle, expected a driver "
-                     "that shares memory between processes, or --all2all-backend inproc",
+                     "that shares memory between processes, or --all2all-backend inproc "
+                     "--deterministic",
                      peer_rank, peer.process);
   }
   cudaIpcMemHandle_t handle;

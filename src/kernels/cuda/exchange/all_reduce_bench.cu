@@ -28,10 +28,8 @@ double TimeReduce(const World& world, int r, const ReduceCase& c,
   cudaGraphExec_t exec;
   CUDA_OK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
   for (const Device<Bf16>& data : in) {
-    const Reduction reduction = {.in = data.get(),
-                                 .out = out.get(),
-                                 .num_blocks = on_one ? 60 : c.num_blocks,
-                                 .lets_next_in = early};
+    const Reduction reduction = {
+        .in = data.get(), .out = out.get(), .num_blocks = on_one ? 60 : 0, .lets_next_in = early};
     LAUNCH_OK(LaunchAllReduce(group, reduction, static_cast<int64_t>(out.size()), stream));
   }
   CUDA_OK(cudaStreamEndCapture(stream, &graph));
@@ -103,18 +101,16 @@ bool RunReduce(const ReduceCase& c, bool early, const std::vector<int>& devices,
   const bool correct = SumsCorrect(world, in, out);
   const double us = *std::max_element(times.begin(), times.end());
   const double link = elements * 2.0 * 2 * (ranks - 1) / ranks / kLinkGbs / 1e3;
-  const std::string blocks =
-      c.num_blocks > 0 ? ", " + std::to_string(c.num_blocks) + " blocks" : "";
-  std::printf("| %d x %d%s%s | %.2f | %s | %s | %s | %s |\n", c.rows, kHidden, blocks.c_str(),
+  std::printf("| %d x %d%s | %.2f | %s | %s | %s | %s |\n", c.rows, kHidden,
               early ? ", early launch" : "", us, Ratio(us, c.peer).c_str(),
               Ratio(us, c.target).c_str(), Ratio(us, link).c_str(), correct ? "yes" : "NO");
   std::fflush(stdout);
   if (json != nullptr) {
     std::fprintf(json,
-                 "{\"case\":\"all_reduce\",\"ranks\":%d,\"rows\":%d,\"num_blocks\":%d,"
+                 "{\"case\":\"all_reduce\",\"ranks\":%d,\"rows\":%d,"
                  "\"early_launch\":%s,\"us\":%.2f,\"peer_us\":%.1f,\"target_us\":%.1f,"
                  "\"link_us\":%.2f,\"correct\":%s}\n",
-                 ranks, c.rows, c.num_blocks, early ? "true" : "false", us, c.peer, c.target, link,
+                 ranks, c.rows, early ? "true" : "false", us, c.peer, c.target, link,
                  correct ? "true" : "false");
     std::fflush(json);
   }

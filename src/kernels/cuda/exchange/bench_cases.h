@@ -139,14 +139,11 @@ struct ReduceCase {
   int rows = 0;
   double peer = 0;  // NCCL 2.28, graph replay
   double target = 0;
-  int num_blocks = 0;  // 0: the default
 };
 inline std::vector<ReduceCase> ReduceCases(int num_ranks) {
-  std::vector<ReduceCase> cases = {
-      {1, 11.4, 6},     {8, 10.5, 6},         {32, 13.0, 7},
-      {128, 29.2, 14},  {512, 44.2, 0},       {2048, 126.5, 126.5},
-      {8192, 0, 0},     {128, 29.2, 14, 128}, {2048, 126.5, 126.5, 128},
-      {8192, 0, 0, 128}};
+  std::vector<ReduceCase> cases = {{1, 11.4, 6},    {8, 10.5, 6},   {32, 13.0, 7},
+                                   {128, 29.2, 14}, {512, 44.2, 0}, {2048, 126.5, 126.5},
+                                   {8192, 0, 0}};
   for (ReduceCase& c : cases) {
     if (num_ranks != 2) c.peer = c.target = 0;
   }
