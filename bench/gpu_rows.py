@@ -79,7 +79,8 @@ def slices(cells):
             continue
         ratios = [f"{1e3 / speed:.1f} ms: {rate_at(found[32, routing], speed) / gpu:.2f}"
                   for speed, gpu in found[8, routing] if rate_at(found[32, routing], speed)]
-        print(f"EP32 / EP8 at equal time per token, {routing} (between points of EP32, straight lines): {', '.join(ratios)}\n")
+        if ratios:
+            print(f"EP32 / EP8 at equal time per token, {routing} (between points of EP32, straight lines): {', '.join(ratios)}\n")
 
 
 def rate_at(points, speed):
@@ -122,6 +123,9 @@ def draw(found):
         style = f'stroke="{colours[ep]}" stroke-width="2"{dash}'
         line = " ".join(f"{x(user):.1f},{y(gpu):.1f}" for user, gpu in points)
         out.append(f'<polyline points="{line}" fill="none" {style}/>')
+        for user, gpu in points:
+            fill = colours[ep] if routing == "uniform" else "#fff"
+            out.append(f'<circle cx="{x(user):.1f}" cy="{y(gpu):.1f}" r="3.5" fill="{fill}" stroke="{colours[ep]}"/>')
         at, row = left + 8 + i % 4 * 200, 16 + i // 4 * 18
         out.append(f'<line x1="{at}" x2="{at + 26}" y1="{row}" y2="{row}" {style}/>')
         out.append(f'<text x="{at + 33}" y="{row + 5}" fill="#111">EP{ep}, {routing}</text>')

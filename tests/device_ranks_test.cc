@@ -42,10 +42,11 @@ struct Layout {
   int num_ranks() const { return tp * dp * pp; }
 };
 void PrintTo(const Layout& layout, std::ostream* out) { *out << layout.name; }
-constexpr Layout kLayouts[] = {
-    {"Tp2", 2, 1, false},     {"Dp2Ep", 1, 2, true},          {"Tp2Ep", 2, 1, true},
-    {"Dp2Tp2Ep", 2, 2, true}, {"Dp2CutExperts", 1, 2, false}, {"Dp4Ep", 1, 4, true},
-    {"Pp2", 1, 1, false, 2},  {"Pp2Tp2", 2, 1, false, 2},     {"Pp2Dp2Ep", 1, 2, true, 2}};
+constexpr Layout kLayouts[] = {{"Tp2", 2, 1, false},           {"Dp2Ep", 1, 2, true},
+                               {"Tp2Ep", 2, 1, true},          {"Dp2Tp2Ep", 2, 2, true},
+                               {"Dp2CutExperts", 1, 2, false}, {"Dp4Ep", 1, 4, true},
+                               {"Dp2Tp2", 2, 2, false},        {"Pp2", 1, 1, false, 2},
+                               {"Pp2Tp2", 2, 1, false, 2},     {"Pp2Dp2Ep", 1, 2, true, 2}};
 
 struct Mode {
   model::DTypeChoice dtype = model::DTypeChoice::kFloat32;

@@ -91,7 +91,9 @@ if [[ $parts == *" slices "* ]]; then
   for batch in ${BATCHES:-256 64 512 8 1}; do
     for ep in 8 32 64 16; do
       # Evenly, and as the rank with most to do of a deployment without balancing has it.
+      # (Where a token has all experts of a GPU, none can have more.)
       for routing in ${ROUTINGS:-uniform hot:1.8}; do
+        [[ $routing == hot:* ]] && ((144 / gpus >= 2560 / ep)) && continue
         slice "$ep" "$batch" "$routing" "${routing/:/}"
       done
     done

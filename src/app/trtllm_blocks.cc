@@ -83,7 +83,7 @@ Result<bool> BoolOf(const std::string& key, const json& value) {
 Result<std::string> DTypeOf(const std::string& key, const json& value) {
   if (value == "auto" || value == "bfloat16" || value == "fp8") return value.get<std::string>();
   if (value == "bf16") return std::string("bfloat16");
-  return tl::unexpected(Wrong(key, value, "auto, bfloat16 or fp8"));
+  return tl::unexpected(Wrong(key, value, "auto, bfloat16 (bf16) or fp8"));
 }
 
 Status ReadBalancer(const json& value, MoeConfig* config) {

@@ -26,7 +26,7 @@ struct OpenOptions {
   std::string dtype = "auto";  // of activations: auto (the checkpoint's), float32, bfloat16
   std::string kv_cache_dtype = "auto";  // auto: as activations; fp8: MLA's latents
   std::string load_format = "auto";     // auto, or dummy: random weights of the right shapes
-  std::string routing;       // dummy only: uniform, or zipf:A; empty: what random weights give
+  std::string routing;       // dummy only: uniform, zipf:A, hot:F; empty: what random weights give
   std::string hf_overrides;  // a JSON object merged into config.json; empty: none
   std::string moe_mode = "sparse";  // sparse, or dense: every token visits every expert
   std::string chat_template;        // a file instead of the folder's template; empty: the folder's

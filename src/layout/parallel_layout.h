@@ -58,7 +58,7 @@ struct ParallelConfig {
   bool enable_dbo = false;  // two-batch overlap
   PartPlacement dense_ffn = PartPlacement::kAuto;
   PartPlacement lm_head = PartPlacement::kAuto;
-  // As Moebius's own ranks run a layout (model/shard.h), not as the large GPU stacks do: no sum is
+  // As Moebius's own ranks on CPUs run a layout (model/shard.h), not as GPU stacks do: no sum is
   // cut, so matrices are cut by their outputs and columns are gathered; whole experts are reached
   // through the exchange under TP alone, too; shared experts go with the routed ones, whole or cut.
   bool own_ranks = false;

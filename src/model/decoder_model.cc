@@ -409,8 +409,12 @@ size_t DecoderModel::OwnColumnsBytes(int64_t max_rows, int64_t max_logit_rows) c
   const AttentionConfig& attention = config_.attention;
   const int64_t head =
       attention.kind == AttentionKind::kMla ? attention.v_head_dim : attention.head_dim;
-  const int64_t widest =
-      std::max({config_.hidden_size, attention.num_heads * head, config_.intermediate_size});
+  // Pairs whose results are added have none.
+  int64_t widest = 0;
+  if (!AttentionPair().sums) widest = std::max(config_.hidden_size, attention.num_heads * head);
+  if (!DensePair().sums) {
+    widest = std::max({widest, config_.hidden_size, config_.intermediate_size});
+  }
   const auto logits = static_cast<size_t>(max_logit_rows * config_.vocab_size);
   return std::max(static_cast<size_t>(max_rows * widest), logits) * sizeof(float) +
          2 * Arena::kAlignment;

@@ -121,7 +121,8 @@ Result<ModelConfig> LoadConfig(const LoadOptions& options) {
   if (options.kv_cache_dtype == KvCacheDType::kFp8 &&
       config.attention.kind != AttentionKind::kMla) {
     return MakeError(ErrorCode::kInvalidArgument,
-                     "--kv-cache-dtype is 'fp8', expected auto for a model of kind {}: only MLA's "
+                     "--kv-cache-dtype (kv_cache_config.dtype) is 'fp8', expected auto for a model "
+                     "of kind {}: only MLA's "
                      "latents are kept in fp8, the keys and values of heads have the dtype of "
                      "activations (--dtype)",
                      config.model_type);
@@ -129,7 +130,8 @@ Result<ModelConfig> LoadConfig(const LoadOptions& options) {
   if (options.kv_cache_dtype == KvCacheDType::kBFloat16 &&
       ActivationsOf(options.dtype, config) != DType::kBF16) {
     return MakeError(ErrorCode::kInvalidArgument,
-                     "--kv-cache-dtype is 'bfloat16', expected auto where activations are float32 "
+                     "--kv-cache-dtype (kv_cache_config.dtype) is 'bfloat16', expected auto where "
+                     "activations are float32 "
                      "(--dtype)");
   }
   if (options.moe_mode == MoeMode::kDense) {

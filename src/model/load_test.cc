@@ -102,13 +102,15 @@ TEST(LoadModel, NamesWhatIsWrong) {
   EXPECT_EQ(LoadMessage(options), "accepted");
   options.folder = MOEBIUS_SOURCE_DIR "/tests/golden/qwen3_dense";
   EXPECT_HAS(LoadMessage(options),
-             "--kv-cache-dtype is 'fp8', expected auto for a model of kind qwen3: only MLA's");
+             "--kv-cache-dtype (kv_cache_config.dtype) is 'fp8', expected auto for a model of kind "
+             "qwen3: only MLA's");
   EXPECT_HAS(ParseKvCacheDType("int4").error().message(),
              "--kv-cache-dtype is 'int4', expected one of auto, bfloat16, fp8");
   options.kv_cache_dtype = KvCacheDType::kBFloat16;
   options.dtype = DTypeChoice::kFloat32;
   EXPECT_HAS(LoadConfig(options).error().message(),
-             "--kv-cache-dtype is 'bfloat16', expected auto where activations are float32");
+             "--kv-cache-dtype (kv_cache_config.dtype) is 'bfloat16', expected auto where "
+             "activations are float32");
   options.dtype = DTypeChoice::kBFloat16;
   EXPECT_TRUE(LoadConfig(options));
   EXPECT_HAS(ParseDTypeChoice("fp4").error().message(),

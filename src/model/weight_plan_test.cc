@@ -292,6 +292,32 @@ TEST(WeightPlan, CutsInputs) {
   ExpectCut(*RandomSource(config), a, 128, 256, WeightFormat::kFp8Block);
 }
 
+// As GPUs have them: rows of bytes, and scales of their own.
+TEST(WeightPlan, CutsInputsInRows) {
+  const Opened opened({{"a", MakeTensor({256, 512}, Random(256, 512, 1), DType::kF8E4M3)},
+                       {"a_scale_inv", Scales(256, 512, DType::kF32)}},
+                      true);
+  const Matrix a = WholeMatrix("a", 256, 512);
+  WeightPlan plan(*opened.source, DType::kBF16, kernels::WeightLayout::kRows);
+  PackedWeight whole;
+  PackedWeight cut;
+  plan.Packed(Part::kAttention, a, &whole);
+  plan.Packed(Part::kAttention, ColumnsOf(a, 128, 256), &cut);
+  const auto region = plan.Load(LoadingPool());
+  ASSERT_TRUE(region) << region.error().message();
+  ASSERT_EQ(cut.format, WeightFormat::kFp8Block);
+  ASSERT_EQ(cut.k, 256);
+  const auto* const all = static_cast<const std::byte*>(whole.data);
+  const auto* const some = static_cast<const std::byte*>(cut.data);
+  for (int64_t row = 0; row < 256; ++row) {
+    EXPECT_TRUE(std::equal(some + row * 256, some + (row + 1) * 256, all + row * 512 + 128)) << row;
+  }
+  for (int64_t block = 0; block < 4; ++block) {
+    EXPECT_EQ(cut.scales[block], whole.scales[block / 2 * 4 + 1 + block % 2]) << block;
+  }
+  EXPECT_NE(cut.scales[0], cut.scales[1]);
+}
+
 std::string Message(const Opened& opened, int64_t n, int64_t k, bool quantizable = true) {
   WeightPlan plan(*opened.source, DType::kF32);
   PackedWeight packed;

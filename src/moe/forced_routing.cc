@@ -65,7 +65,8 @@ Result<RoutingSpec> ParseRouting(const std::string& text) {
 Status CheckRouting(const RoutingSpec& spec, const RoutedExperts& experts) {
   if (spec.hot_factor == 1 || experts.num_experts == 0) return {};
   const int of_rank = experts.num_experts / experts.num_ranks;
-  if (experts.num_ranks > 1 && HotDraws(spec, experts) < std::min(of_rank, experts.top_k)) {
+  if (experts.num_ranks > 1 && experts.num_experts % experts.num_ranks == 0 &&
+      HotDraws(spec, experts) < std::min(of_rank, experts.top_k)) {
     return {};
   }
   return MakeError(

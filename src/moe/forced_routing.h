@@ -27,14 +27,15 @@ struct RoutingSpec {
 // "uniform", "zipf:A" with A in [0, 10] or "hot:F" with F in [1, 64].
 Result<RoutingSpec> ParseRouting(const std::string& text);
 
-// Whom a distribution is for. Ranks have equal numbers of experts, in order.
+// Whom a distribution is for. The first rank's experts are the first ones, an equal part of them.
 struct RoutedExperts {
   int num_layers = 0;
   int num_experts = 0;
   int top_k = 1;
   int num_ranks = 1;
 };
-// kInvalidArgument: no k different experts of each token could make the first rank so hot.
+// kInvalidArgument: no k different experts of each token could make the first rank so hot, or ranks
+// have no equal parts.
 Status CheckRouting(const RoutingSpec& spec, const RoutedExperts& experts);
 
 class ForcedRouting {

@@ -127,6 +127,8 @@ TEST(ForcedRouting, NoRankIsHotterThanItsExpertsAllow) {
   ASSERT_FALSE(status);
   EXPECT_NE(status.error().message().find("2 with 8 experts"), std::string::npos);
   EXPECT_FALSE(CheckRouting({.hot_factor = 1.5}, {.num_layers = 1, .num_experts = 16}));
+  EXPECT_FALSE(
+      CheckRouting({.hot_factor = 1.5}, {.num_layers = 1, .num_experts = 16, .num_ranks = 3}));
   EXPECT_TRUE(CheckRouting({.zipf_exponent = 2}, {.num_layers = 1, .num_experts = 16}));
 }
 

@@ -128,7 +128,7 @@ class Links {
 
   // The end of a rank that is a process, in order: its threads and its queued work are over. It
   // gives up the others' memory, and returns when those that map this rank's have done so, too: it
-  // must not go while they live. After a failure, and for one that does not come, nobody waits.
+  // must not go while they live. Two seconds at most, and after a failure nobody waits.
   void Leave();
 
  private:

@@ -49,12 +49,18 @@ Status Run(FrameSocket& socket, std::span<std::byte> memory, StartMessage& start
     };
   }
   MOEBIUS_ASSIGN(const DeploymentShape shape, ShapeOf(options));
-  MOEBIUS_ASSIGN(const std::unique_ptr<Links> links,
-                 Links::Open(shape, RankId(start.rank), memory));
+  MOEBIUS_ASSIGN(std::unique_ptr<Links> links, Links::Open(shape, RankId(start.rank), memory));
   MOEBIUS_ASSIGN(StartedRank rank, StartRank(*links, options));
-  MOEBIUS_TRY(Work(socket, *links, std::move(rank)));
-  links->Leave();
-  return {};
+  const Status status = Work(socket, *links, std::move(rank));
+  if (status) {
+    links->Leave();
+    return {};
+  }
+  // Peers may be about to use this rank's memory: they hear of it first, and it goes with the
+  // process.
+  links->control().abort().Set(start.rank, start.rank);
+  [[maybe_unused]] static const Links* const kept = links.release();
+  return status;
 }
 
 Status RunRank(int rank) {
