@@ -190,7 +190,7 @@ TEST(ParseRanks, TensorRtLlmsBlocks) {
   for (const auto& [config, says] :
        {std::pair(R"({"enable_block_reuse": 3})", "true or false"),
         std::pair(R"({"dtype": "nvfp4"})",
-                  "kv_cache_config.dtype is \"nvfp4\", expected auto, bfloat16 or fp8")}) {
+                  "kv_cache_config.dtype is \"nvfp4\", expected auto, bfloat16 (bf16) or fp8")}) {
     const std::string error = ParseError({"run", "M", "-p", "x", "--kv-cache-config", config});
     EXPECT_NE(error.find(says), std::string::npos) << error;
   }
