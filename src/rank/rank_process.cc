@@ -51,7 +51,7 @@ Status Run(FrameSocket& socket, std::span<std::byte> memory, StartMessage& start
   MOEBIUS_ASSIGN(const DeploymentShape shape, ShapeOf(options));
   MOEBIUS_ASSIGN(std::unique_ptr<Links> links, Links::Open(shape, RankId(start.rank), memory));
   MOEBIUS_ASSIGN(StartedRank rank, StartRank(*links, options));
-  const Status status = Work(socket, *links, std::move(rank));
+  Status status = Work(socket, *links, std::move(rank));
   if (status) {
     links->Leave();
     return {};
