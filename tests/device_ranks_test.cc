@@ -333,8 +333,8 @@ TEST_P(DeviceRanks, CutExpertsAreSummed) {
   mode.deterministic = false;
   EXPECT_GE(ExpectNearlyTheSame(mode, 1e-3), 12u);
   if (layout().num_ranks() > NumRankDevices().value_or(0)) return;
-  // Threads could hold each other up where kernels of bfloat16 are loaded. How much rounding counts
-  // in these random weights the deterministic mode shows, which rounds elsewhere.
+  // Threads hung here in bfloat16 (app/parallel_flags.cc), processes do not. How much rounding
+  // counts in these random weights the deterministic mode shows, which rounds elsewhere.
   mode.dtype = model::DTypeChoice::kBFloat16;
   Mode rounded = mode;
   rounded.deterministic = true;

@@ -364,8 +364,8 @@ Status SettleParallel(const ParallelOptions& options, frontend::OpenOptions& ope
   open.parallel = parallel;
   open.deterministic = options.deterministic;
   NoteExchange(options, parallel.expert_parallel_active(), open, notes);
-  // Fast kernels are loaded when they are first needed, under a lock of the driver, which a thread
-  // may wait for while its peer's GPU waits for this one's.
+  // Seen: threads with fast kernels of bfloat16 hung until a wait's limit, processes and
+  // --deterministic never. A lock of the driver, held while a kernel is loaded, would explain it.
   if (open.ranks_are_threads && open.device != "cpu" && !open.deterministic) {
     return MakeError(ErrorCode::kInvalidArgument,
                      "--all2all-backend is inproc with --device {}, expected --deterministic with "

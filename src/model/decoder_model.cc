@@ -74,15 +74,13 @@ moe::RoutedExperts RoutedExpertsOf(const ModelConfig& config, const Shard& shard
 
 void DecoderModel::PrepareMoe() {
   const Shard& shard = options_.shard;
-  const int num_experts = static_cast<int>(config_.moe.num_experts);
-  const int num_moe_layers = static_cast<int>(config_.num_moe_layers() + config_.num_mtp_layers);
+  const moe::RoutedExperts experts = RoutedExpertsOf(config_, shard);
   const bool cut = shard.cut_experts;
   moe_.config = config_.moe;
   moe_.shard = shard;
-  const int num_ranks = cut ? 1 : shard.experts.size;
-  if (num_experts > 0) {
+  if (experts.num_experts > 0) {
     const int64_t num_slots = std::max(shard.slots.num_slots, config_.moe.num_experts);
-    moe_.num_slots = CeilDiv(num_slots, num_ranks) * num_ranks;
+    moe_.num_slots = CeilDiv(num_slots, experts.num_ranks) * experts.num_ranks;
   }
   moe_.exchange = cut || shard.exchange == nullptr ? &local_exchange_ : shard.exchange;
   const GroupPlace group = cut ? shard.experts : GroupPlace();
@@ -94,9 +92,10 @@ void DecoderModel::PrepareMoe() {
                     (shared.columns() == 0 || CanSum(shared, SplitUnit()));
   moe_.experts = PairOf(routed, outer, sums);
   moe_.shared_expert = PairOf(shared, outer, sums);
-  moe_.stats = moe::ExpertStats(num_experts > 0 ? num_moe_layers : 0, num_experts);
-  if (options_.routing && num_experts > 0) {
-    forced_routing_.emplace(*options_.routing, RoutedExpertsOf(config_, shard));
+  moe_.stats =
+      moe::ExpertStats(experts.num_experts > 0 ? experts.num_layers : 0, experts.num_experts);
+  if (options_.routing && experts.num_experts > 0) {
+    forced_routing_.emplace(*options_.routing, experts);
     moe_.forced_routing = forced_routing_->log_probabilities();
   }
 }
@@ -389,10 +388,8 @@ size_t DecoderModel::WorkspaceBytes(int64_t max_rows, int64_t max_logit_rows,
   limits.vocab = config_.vocab_size;
   limits.act = options_.act;
   limits.rows = max_rows;
-  limits.inputs =
-      std::max({hidden, config_.intermediate_size, attention.q_lora_rank,
-                config_.moe.shared_intermediate_size,
-                attention.num_heads * (mla ? attention.v_head_dim : attention.head_dim)});
+  limits.inputs = std::max({hidden, config_.intermediate_size, attention.q_lora_rank,
+                            config_.moe.shared_intermediate_size, AttentionPair().cut.columns()});
   limits.gated_width = std::max(config_.intermediate_size, config_.moe.shared_intermediate_size);
   if (config_.moe.num_experts > 0) {
     limits.places = MoePlaces(moe_, max_rows);
@@ -406,14 +403,10 @@ size_t DecoderModel::WorkspaceBytes(int64_t max_rows, int64_t max_logit_rows,
 // The widest columns that a rank of several computes beside the matrix that they are gathered in.
 size_t DecoderModel::OwnColumnsBytes(int64_t max_rows, int64_t max_logit_rows) const {
   if (options_.shard.tp.size == 1 || options_.backend->on_host) return 0;
-  const AttentionConfig& attention = config_.attention;
-  const int64_t head =
-      attention.kind == AttentionKind::kMla ? attention.v_head_dim : attention.head_dim;
-  // Pairs whose results are added have none.
   int64_t widest = 0;
-  if (!AttentionPair().sums) widest = std::max(config_.hidden_size, attention.num_heads * head);
-  if (!DensePair().sums) {
-    widest = std::max({widest, config_.hidden_size, config_.intermediate_size});
+  for (const SplitPair& pair : {AttentionPair(), DensePair()}) {
+    // Where results are added, a rank has whole rows.
+    if (!pair.sums) widest = std::max({widest, config_.hidden_size, pair.cut.columns()});
   }
   const auto logits = static_cast<size_t>(max_logit_rows * config_.vocab_size);
   return std::max(static_cast<size_t>(max_rows * widest), logits) * sizeof(float) +

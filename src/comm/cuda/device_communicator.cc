@@ -67,6 +67,17 @@ void DeviceCommunicator::Keep(const char* error, const char* call) {
   status_ = MakeError(ErrorCode::kInternal, "CUDA: {} of {}: {}", call, group_.info.name, error);
 }
 
+template <typename Group>
+Group DeviceCommunicator::MakeGroup() const {
+  Group group;
+  group.num_ranks = size();
+  group.rank = rank();
+  std::ranges::copy(group_.bases, group.bases);
+  group.host_abort = memory_->host_abort();
+  group.wait_nanoseconds = static_cast<uint64_t>(group_.wait_limit.count());
+  return group;
+}
+
 // In as many calls as the staging memory wants: the same number on every member.
 void DeviceCommunicator::Gather(const Rows& rows, Mat mine, Mat all) {
   if (!status_) return;
@@ -76,12 +87,7 @@ void DeviceCommunicator::Gather(const Rows& rows, Mat mine, Mat all) {
   const auto staging_bytes = static_cast<int64_t>(staging_.gather);
   if (staging_bytes == 0) return Refuse("an all-gather");
   MOEBIUS_CHECK_LE(width, staging_bytes);
-  exchange::GatherGroup group;
-  group.num_ranks = size();
-  group.rank = rank();
-  std::ranges::copy(group_.bases, group.bases);
-  group.host_abort = memory_->host_abort();
-  group.wait_nanoseconds = static_cast<uint64_t>(group_.wait_limit.count());
+  auto group = MakeGroup<exchange::GatherGroup>();
   group.staging_bytes = staging_bytes;
   exchange::AllGather call;
   call.mine_stride = mine.stride * static_cast<int64_t>(SizeOf(mine.dtype));
@@ -146,14 +152,9 @@ void DeviceCommunicator::Reduce(Mat data, Mat out, std::span<const int64_t> begi
   MOEBIUS_CHECK(out.dtype == data.dtype && out.cols == data.cols);
   MOEBIUS_CHECK(data.rows <= 1 || data.stride == data.cols);
   MOEBIUS_CHECK(out.rows <= 1 || out.stride == out.cols);
-  exchange::ReduceGroup group;
-  group.num_ranks = size();
-  group.rank = rank();
-  std::ranges::copy(group_.bases, group.bases);
+  auto group = MakeGroup<exchange::ReduceGroup>();
   group.abort_offset = static_cast<int64_t>(exchange::GatherAbortOffset());
   group.channels_offset = static_cast<int64_t>(ChannelsOffset(staging_));
-  group.host_abort = memory_->host_abort();
-  group.wait_nanoseconds = static_cast<uint64_t>(group_.wait_limit.count());
   const exchange::Reduction reduction = {.in = data.data,
                                          .out = out.data,
                                          .is_float32 = data.dtype == DType::kF32,
@@ -179,15 +180,10 @@ void DeviceCommunicator::ReduceScatter(Mat data, Mat out, std::span<const int64_
 void DeviceCommunicator::Pass(bool sends, int peer, std::span<std::byte> data) {
   if (!status_) return;
   if (staging_.message == 0 || peer != rank() + (sends ? 1 : -1)) return Refuse("a message");
-  exchange::PassGroup group;
-  group.num_ranks = size();
-  group.rank = rank();
-  std::ranges::copy(group_.bases, group.bases);
+  auto group = MakeGroup<exchange::PassGroup>();
   group.abort_offset = static_cast<int64_t>(exchange::GatherAbortOffset());
   group.letters_offset = static_cast<int64_t>(GatherPart(staging_));
   group.letter_bytes = static_cast<int64_t>(staging_.message);
-  group.host_abort = memory_->host_abort();
-  group.wait_nanoseconds = static_cast<uint64_t>(group_.wait_limit.count());
   exchange::Message message;
   message.num_blocks = MostWaitingBlocks(group_.num_sharers);
   message.lets_next_in = group_.num_sharers == 1;

@@ -64,6 +64,9 @@ class DeviceCommunicator final : public Communicator {
 
  private:
   struct Rows;  // what each member brings
+  // What all kinds of calls say of the group.
+  template <typename Group>
+  Group MakeGroup() const;
   void Gather(const Rows& rows, Mat mine, Mat all);
   // begin: of the elements that each member gets; none: all get all.
   void Reduce(Mat data, Mat out, std::span<const int64_t> begin);
