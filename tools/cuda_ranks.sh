@@ -4,11 +4,12 @@
 # bench/gpu_rows.py makes into tables.
 #   cuda_ranks.sh OUT [SECONDS]     (600 s unless told)
 #   GPUS=2   so many of the host's GPUs (default: all)
-#   BATCHES="256 8" ROUTINGS="uniform hot:1.8"               slices of so many requests a GPU, so routed
+#   EPS="8 32" BATCHES="256 8" ROUTINGS="uniform hot:1.8"    slices of such deployments, of so many requests a GPU
+#   MODELS="r1 qwen3 maverick" REQUESTS="1 128"               layouts of these, with so many requests over all GPUs
 #   PARTS="tests exchange layouts slices long balance"       some of it
 set -uo pipefail
 if (($# < 1)); then
-  sed -n '2,8s/^# \?//p' "${BASH_SOURCE[0]}"
+  sed -n '2,9s/^# \?//p' "${BASH_SOURCE[0]}"
   exit 2
 fi
 out=$1
@@ -66,8 +67,8 @@ if [[ $parts == *" layouts "* ]]; then
   declare -A models=([r1]=deepseek-ai/DeepSeek-R1 [qwen3]=Qwen/Qwen3-235B-A22B
     [maverick]=meta-llama/Llama-4-Maverick-17B-128E-Instruct)
   declare -A layers=([r1]=8 [qwen3]=16 [maverick]=8)
-  for model in r1 qwen3 maverick; do
-    for batch in 1 16 128 1024; do
+  for model in ${MODELS:-r1 qwen3 maverick}; do
+    for batch in ${REQUESTS:-1 16 128 1024}; do
       for layout in "tp-ep -tp $gpus -ep" "dp-ep -dp $gpus -ep" "tp -tp $gpus" "pp-tp -pp 2 -tp $((gpus / 2))"; do
         read -r name flags <<<"$layout"
         # shellcheck disable=SC2086  # flags are words
@@ -89,7 +90,7 @@ if [[ $parts == *" long "* ]]; then
 fi
 if [[ $parts == *" slices "* ]]; then
   for batch in ${BATCHES:-256 64 512 8 1}; do
-    for ep in 8 32 64 16; do
+    for ep in ${EPS:-8 32 64 16}; do
       # Evenly, and as the rank with most to do of a deployment without balancing has it.
       # (Where a token has all experts of a GPU, none can have more.)
       for routing in ${ROUTINGS:-uniform hot:1.8}; do

@@ -25,6 +25,8 @@ void AddBenchKernelsFlags(CLI::App* app, BenchKernelsOptions& options) {
           });
   AddFlag(app, "--cpu-time", "One thread, in the time that it really ran: for a busy machine",
           [&options](bool on) { options.bench.cpu_time = on; });
+  AddFlag(app, "--once", "GPUs: one launch of each, checked, for profilers; its time says little",
+          [&options](bool on) { options.bench.once = on; });
 }
 
 void AddBenchExchangeFlags(CLI::App* app, BenchExchangeOptions& options) {
@@ -35,6 +37,10 @@ void AddBenchExchangeFlags(CLI::App* app, BenchExchangeOptions& options) {
             int64_t{1} << 16);
   AddFlag(app, "--share-gpus", "All ranks (2) on one GPU: checks, without figures that count",
           [&options](bool on) { options.bench.share_gpus = on; });
+  AddFlag(app, "--once",
+          "GPUs: each half of dispatch and combine alone, one time, checked, for profilers: none "
+          "waits for another, so a profiler may repeat it",
+          [&options](bool on) { options.bench.once = on; });
 }
 
 }  // namespace moebius::app

@@ -18,6 +18,7 @@ namespace moebius::bench {
 struct KernelBenchOptions {
   std::vector<std::string> parts;  // empty: all but those that are only for who asks
   bool cpu_time = false;  // one thread, in the time that it really runs: for a busy machine
+  bool once = false;      // GPUs: one launch of each, for profilers
 };
 // Operations of the best back end of this CPU (MOEBIUS_ISA names another) beside the rate at which
 // memory streams. Parts: decode prefill attention sample small.
@@ -31,6 +32,7 @@ struct ExchangeBenchOptions {
   int num_ranks = 0;      // 0: 2, then 8; between GPUs: one a GPU
   int64_t hidden = 4096;  // elements of a row; between GPUs 7168
   bool share_gpus = false;
+  bool once = false;  // GPUs: each half alone, one time, for profilers
 };
 // What ranks of one machine move together, each a thread: collectives, dispatch and combine, beside
 // plain copies by as many threads. Rates by the clock, and by the CPU time of all ranks: the

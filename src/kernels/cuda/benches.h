@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <functional>
 
+#include "kernels/cuda/each_once.h"
 #include "kernels/cuda/gemm/dense_product.h"
 
 struct CUstream_st;
@@ -24,7 +25,7 @@ bool BenchMlaPrefill(const std::function<void(const DenseProduct&, CUstream_st*)
 // Norms, rotation, routing, draws; nothing is checked.
 void BenchRows(std::FILE* json);
 // Dispatch, combine and all-reduce between the first so many devices, which address each other;
-// on_one: all ranks on device 0.
+// on_one: all ranks on device 0. Once: no all-reduce, whose kernels cannot run one after another.
 bool BenchExchange(int num_ranks, bool on_one, std::FILE* json);
 
 }  // namespace moebius::kernels::cuda

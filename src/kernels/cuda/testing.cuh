@@ -15,6 +15,8 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cuda/each_once.h"
+
 namespace moebius::kernels::cuda::testing {
 
 inline void Check(cudaError_t error, const char* what, int line) {
@@ -149,12 +151,35 @@ inline int Finish(const char* name) {
   return 1;
 }
 
+// Microseconds of launch(0), launched one time.
+inline double TimeOnce(cudaStream_t stream,
+                       const std::function<void(int i, cudaStream_t stream)>& launch) {
+  cudaEvent_t start;
+  cudaEvent_t stop;
+  CUDA_OK(cudaEventCreate(&start));
+  CUDA_OK(cudaEventCreate(&stop));
+  CUDA_OK(cudaEventRecord(start, stream));
+  launch(0, stream);
+  CUDA_OK(cudaEventRecord(stop, stream));
+  CUDA_OK(cudaEventSynchronize(stop));
+  float ms = 0;
+  CUDA_OK(cudaEventElapsedTime(&ms, start, stop));
+  cudaEventDestroy(start);
+  cudaEventDestroy(stop);
+  return 1e3 * ms;
+}
+
 // Microseconds of one launch: `launches` calls with different i captured in a graph, the graph
 // replayed `replays` times after two warm replays; the median of the replays.
 inline double TimeGraph(int launches, int replays,
                         const std::function<void(int i, cudaStream_t stream)>& launch) {
   cudaStream_t stream;
   CUDA_OK(cudaStreamCreate(&stream));
+  if (EachOnce()) {
+    const double us = TimeOnce(stream, launch);
+    cudaStreamDestroy(stream);
+    return us;
+  }
   CUDA_OK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
   for (int i = 0; i < launches; ++i) launch(i, stream);
   cudaGraph_t graph;

@@ -31,6 +31,7 @@ Result<bool> BenchDeviceKernels(const KernelBenchOptions& options, std::FILE* js
     return std::ranges::find(options.parts, part) != options.parts.end();
   };
   const auto wanted = [&](const char* part) { return options.parts.empty() || is_asked(part); };
+  kernels::cuda::EachOnce() = options.once;
   bool right = true;
   if (wanted("gemm") || is_asked("gemm-tiles")) {
     right = kernels::cuda::BenchGroupedGemm(is_asked("gemm-tiles"), json) && right;
@@ -73,6 +74,7 @@ Result<bool> BenchDeviceExchange(const ExchangeBenchOptions& options, std::FILE*
       if (peer != device) MOEBIUS_TRY(platform::cuda::EnablePeerAccess(peer));
     }
   }
+  kernels::cuda::EachOnce() = options.once;
   return kernels::cuda::BenchExchange(num_ranks, options.share_gpus, json);
 }
 
