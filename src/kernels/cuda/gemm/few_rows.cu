@@ -4,6 +4,7 @@
 
 #include <type_traits>
 
+#include "kernels/cuda/gemm/warp_weights.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/rows/access.cuh"
 
@@ -14,73 +15,7 @@ using moebius::cuda::AwaitEarlier;
 using moebius::cuda::LaunchEarly;
 
 constexpr int kWarps = 8;
-constexpr int kUnit = 8;          // elements of a load of 16 bytes
 constexpr int kHeldOfPlaces = 4;  // loads of a lane at a time, where many blocks share a GPU
-
-__device__ __forceinline__ void AddProducts(float& sum, const uint4& a, const uint4& b) {
-  const uint32_t x[4] = {a.x, a.y, a.z, a.w};
-  const uint32_t y[4] = {b.x, b.y, b.z, b.w};
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    sum = fmaf(__uint_as_float(x[i] << 16), __uint_as_float(y[i] << 16), sum);
-    sum = fmaf(__uint_as_float(x[i] & 0xffff0000u), __uint_as_float(y[i] & 0xffff0000u), sum);
-  }
-}
-
-// The rows of weights that a warp multiplies by, one or two (gate and up); lane l has units l, l +
-// 32, .., kHeld of each row at a time. What lies past a row counts as zero.
-template <int kCount, int kHeld>
-struct WarpWeights {
-  const uint4* row[kCount];
-  int units;  // of a row
-  uint4 held[kCount][kHeld];
-
-  // Row `first` of w, and the one `step` rows further.
-  __device__ WarpWeights(const void* w, int64_t first, int64_t step, int units) : units(units) {
-#pragma unroll
-    for (int c = 0; c < kCount; ++c) {
-      row[c] = static_cast<const uint4*>(w) + (first + c * step) * units;
-    }
-  }
-
-  __device__ __forceinline__ void Load(int first) {
-#pragma unroll
-    for (int c = 0; c < kCount; ++c) {
-#pragma unroll
-      for (int i = 0; i < kHeld; ++i) {
-        const int unit = first + 32 * i;
-        held[c][i] = unit < units ? __ldcs(row[c] + unit) : make_uint4(0, 0, 0, 0);
-      }
-    }
-  }
-
-  // sums[c][r] = row c times row r of a; the units from `lane` on are loaded.
-  template <int kRows>
-  __device__ __forceinline__ void Multiply(const __nv_bfloat16* a, int64_t a_stride, int rows,
-                                           float (&sums)[kCount][kRows]) {
-    const int lane = threadIdx.x % 32;
-    for (int first = lane; first < units; first += 32 * kHeld) {
-      if (first != lane) Load(first);
-#pragma unroll
-      for (int i = 0; i < kHeld; ++i) {
-        const int unit = first + 32 * i;
-        if (unit >= units) continue;
-#pragma unroll
-        for (int r = 0; r < kRows; ++r) {
-          if (r >= rows) continue;
-          const uint4 x = *reinterpret_cast<const uint4*>(a + r * a_stride + unit * kUnit);
-#pragma unroll
-          for (int c = 0; c < kCount; ++c) AddProducts(sums[c][r], x, held[c][i]);
-        }
-      }
-    }
-#pragma unroll
-    for (int c = 0; c < kCount; ++c) {
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) sums[c][r] = WarpSum(sums[c][r]);
-    }
-  }
-};
 
 __device__ __forceinline__ float Gated(float gate, float up) {
   return gate / (1.0f + __expf(-gate)) * up;
@@ -130,6 +65,49 @@ __global__ void __launch_bounds__(32 * kWarps) FewRowsKernel(const __grid_consta
   }
 }
 
+// Short rows, of a product a head: half a warp has one, a warp kShortColumns of them at a time.
+constexpr int kShortUnits = 16;
+constexpr int kShortLoads = 4;
+constexpr int kShortColumns = 32 / kShortUnits * kShortLoads;
+
+template <int kRows, typename Out>
+__global__ void __launch_bounds__(32 * kWarps)
+    FewShortRowsKernel(const __grid_constant__ Params p) {
+  const int unit = threadIdx.x % kShortUnits;
+  const int first =
+      (blockIdx.x * kWarps + threadIdx.x / 32) * kShortColumns + threadIdx.x % 32 / kShortUnits;
+  const auto column = [first](int i) { return first + i * (32 / kShortUnits); };
+  const auto* w = reinterpret_cast<const uint4*>(p.w + blockIdx.y * p.w_batch);
+  uint4 held[kShortLoads];
+#pragma unroll
+  for (int i = 0; i < kShortLoads; ++i) {
+    const bool is_there = unit < p.units && column(i) < p.n;
+    held[i] = is_there ? __ldcs(w + int64_t{column(i)} * p.units + unit) : make_uint4(0, 0, 0, 0);
+  }
+  AwaitEarlier();
+  uint4 x[kRows];
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    x[r] = LoadUnit(p.a + blockIdx.y * p.a_batch + r * p.a_stride, unit, r < p.rows ? p.units : 0);
+  }
+  Out* out = static_cast<Out*>(p.out) + blockIdx.y * p.out_batch;
+#pragma unroll
+  for (int i = 0; i < kShortLoads; ++i) {
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      float sum = 0;
+      AddProducts(sum, x[r], held[i]);
+#pragma unroll
+      for (int mask = kShortUnits / 2; mask > 0; mask /= 2) {
+        sum += __shfl_xor_sync(~0u, sum, mask);
+      }
+      if (unit == r && r < p.rows && column(i) < p.n) {
+        StoreElement(out + r * p.out_stride + column(i), sum);
+      }
+    }
+  }
+}
+
 // The slot that has place `place`; the whole warp calls.
 __device__ int SlotOf(const int32_t* offsets, int num_slots, int place) {
   int found = 0;
@@ -168,25 +146,37 @@ bool IsWhole(const void* data, int64_t stride, int64_t batch) {
   return reinterpret_cast<uintptr_t>(data) % 16 == 0 && stride % kUnit == 0 && batch % kUnit == 0;
 }
 
-unsigned NumBlocks(int64_t n) { return static_cast<unsigned>((n + kWarps - 1) / kWarps); }
+unsigned NumBlocks(int64_t n, int64_t of_block = kWarps) {
+  return static_cast<unsigned>((n + of_block - 1) / of_block);
+}
+
+Params ParamsOf(const FewRowsLaunch& args) {
+  return {static_cast<const __nv_bfloat16*>(args.a.data),
+          args.a.stride,
+          args.a_batch,
+          static_cast<const __nv_bfloat16*>(args.w),
+          args.w_batch,
+          args.out.data,
+          args.out.stride,
+          args.out_batch,
+          static_cast<int>(args.rows),
+          static_cast<int>(args.n),
+          static_cast<int>(args.k / kUnit)};
+}
 
 template <bool kGated, int kHeld, typename Out>
 cudaError_t Launch(const FewRowsLaunch& args, cudaStream_t stream) {
-  const Params params = {static_cast<const __nv_bfloat16*>(args.a.data),
-                         args.a.stride,
-                         args.a_batch,
-                         static_cast<const __nv_bfloat16*>(args.w),
-                         args.w_batch,
-                         args.out.data,
-                         args.out.stride,
-                         args.out_batch,
-                         static_cast<int>(args.rows),
-                         static_cast<int>(args.n),
-                         static_cast<int>(args.k / kUnit)};
   auto* kernel =
       args.rows == 1 ? FewRowsKernel<kGated, kHeld, 1, Out> : FewRowsKernel<kGated, kHeld, 2, Out>;
   const dim3 grid(NumBlocks(args.n), static_cast<unsigned>(args.batch));
-  return LaunchEarly(kernel, grid, 32 * kWarps, 0, stream, params);
+  return LaunchEarly(kernel, grid, 32 * kWarps, 0, stream, ParamsOf(args));
+}
+
+template <typename Out>
+cudaError_t LaunchShort(const FewRowsLaunch& args, cudaStream_t stream) {
+  auto* kernel = args.rows == 1 ? FewShortRowsKernel<1, Out> : FewShortRowsKernel<2, Out>;
+  const dim3 grid(NumBlocks(args.n, kWarps * kShortColumns), static_cast<unsigned>(args.batch));
+  return LaunchEarly(kernel, grid, 32 * kWarps, 0, stream, ParamsOf(args));
 }
 
 // Registers hold a whole row of weights, where that fits: all of it comes while earlier launches
@@ -194,6 +184,7 @@ cudaError_t Launch(const FewRowsLaunch& args, cudaStream_t stream) {
 template <typename Out>
 cudaError_t LaunchFor(const FewRowsLaunch& args, cudaStream_t stream) {
   const int64_t loads = (args.k / kUnit + 31) / 32;  // of a lane, for one row
+  if (!args.gated && args.k <= kShortUnits * kUnit) return LaunchShort<Out>(args, stream);
   if (args.gated) {
     return loads <= 4 ? Launch<true, 4, Out>(args, stream) : Launch<true, 8, Out>(args, stream);
   }

@@ -352,31 +352,37 @@ TEST_P(CudaOps, DenseProducts) {
 }
 
 TEST_P(CudaOps, HeadGemm) {
+  struct Shape {
+    int64_t rows, n, k;
+  };
   for (const DType act : kActs) {
-    for (const int64_t a_stride : {0, 40}) {
-      bench().Reset();
-      const WeightFormat format = act == DType::kF32 ? WeightFormat::kF32 : WeightFormat::kBF16;
-      const DeviceWeights w(bench(), random_, format, 3, 64, 32, false);
-      const TestMat a = TestMat(act, 6, 3 * 40).Fill(random_);
-      TestMat want = TestMat(act, 6, 3 * 80).Fill(random_);
-      TestMat got = want;
-      const Mat d_out = bench().Put(got);
-      HeadGemm(device(), {.a = bench().Put(a),
+    for (const auto& [rows, n, k] : {Shape{6, 64, 32}, Shape{1, 64, 32}, Shape{2, 72, 128},
+                                     Shape{1, 200, 120}, Shape{2, 40, 136}}) {
+      for (const int64_t a_stride : {int64_t{0}, k + 8}) {
+        bench().Reset();
+        const WeightFormat format = act == DType::kF32 ? WeightFormat::kF32 : WeightFormat::kBF16;
+        const DeviceWeights w(bench(), random_, format, 3, n, k, false);
+        const TestMat a = TestMat(act, rows, 3 * (k + 8)).Fill(random_);
+        TestMat want = TestMat(act, rows, 3 * (n + 16)).Fill(random_);
+        TestMat got = want;
+        const Mat d_out = bench().Put(got);
+        HeadGemm(device(), {.a = bench().Put(a),
+                            .a_head_stride = a_stride,
+                            .a_offset = 8,
+                            .weights = w.device(),
+                            .out = d_out,
+                            .out_head_stride = n + 16,
+                            .out_offset = 16});
+        HeadGemm(host(), {.a = a.view(),
                           .a_head_stride = a_stride,
                           .a_offset = 8,
-                          .weights = w.device(),
-                          .out = d_out,
-                          .out_head_stride = 80,
+                          .weights = w.packed(),
+                          .out = want.view(),
+                          .out_head_stride = n + 16,
                           .out_offset = 16});
-      HeadGemm(host(), {.a = a.view(),
-                        .a_head_stride = a_stride,
-                        .a_offset = 8,
-                        .weights = w.packed(),
-                        .out = want.view(),
-                        .out_head_stride = 80,
-                        .out_offset = 16});
-      bench().Get(d_out, got);
-      ExpectClose(got, want, LimitOf(act), "head_gemm");
+        bench().Get(d_out, got);
+        ExpectClose(got, want, LimitOf(act), fmt::format("head_gemm {} x {} x {}", rows, n, k));
+      }
     }
   }
 }
