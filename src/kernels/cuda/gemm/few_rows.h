@@ -9,20 +9,22 @@
 namespace moebius::kernels::cuda {
 
 // More rows want the tensor cores: reading each row again for every column costs as much as the
-// weights.
+// weights. (Of fp8 weights one row: widening them takes half of the issue slots.)
 constexpr int64_t kMaxFewRows = 2;
 constexpr int64_t kMaxFewPlaces = 16;
 
-// out[b] = a[b] w[b]^T for each b of a batch, sums in float32; a and w bfloat16, out float32 or
-// bfloat16. gated: w has n rows for the gate, then n for up, and out = silu(a gate^T) * (a up^T).
-// Strides in elements. The first weights are read before earlier launches of the stream are done:
-// none of them writes weights (those of experts are written by copies, which all launches wait
-// for).
+// out[b] = a[b] w[b]^T for each b of a batch, sums in float32; a bfloat16, w bfloat16 or e4m3, out
+// float32 or bfloat16. gated: w has n rows for the gate, then n for up, and out = silu(a gate^T) *
+// (a up^T). Strides in elements. The first weights are read before earlier launches of the stream
+// are done: none of them writes weights (those of experts are written by copies, which all launches
+// wait for).
 struct FewRowsLaunch {
   DeviceRows a;  // [rows, k]
   int64_t a_batch = 0;
   const void* w = nullptr;  // [n or 2 n, k], without gaps
   int64_t w_batch = 0;
+  // w is e4m3 then, with a scale for each block of 128 x 128, n and k whole blocks, batch 1.
+  const float* scales = nullptr;
   DeviceRows out;  // [rows, n]
   int64_t out_batch = 0;
   int64_t rows = 0;
@@ -45,9 +47,10 @@ struct FewPlacesLaunch {
   const float* row_scale = nullptr;  // by pair
   const int32_t* offsets = nullptr;  // [num_slots + 1], on the device
   int num_slots = 0;
-  const void* w = nullptr;  // [num_slots][n or 2 n, k], bfloat16, without gaps
-  DeviceRows out;           // [places, n], bfloat16
-  int64_t places = 0;       // at most
+  const void* w = nullptr;        // [num_slots][n or 2 n, k], bfloat16 or e4m3, without gaps
+  const float* scales = nullptr;  // of e4m3, as above, without gaps
+  DeviceRows out;                 // [places, n], bfloat16
+  int64_t places = 0;             // at most
   int64_t n = 0;
   int64_t k = 0;
   bool gated = false;

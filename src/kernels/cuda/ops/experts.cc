@@ -73,13 +73,14 @@ bool RunFewPlaces(ExecContext& ctx, FewPlacesLaunch launch, const Mat& a,
   launch.offsets = offsets.data();
   launch.num_slots = static_cast<int>(weights.size());
   launch.w = first.data;
+  launch.scales = first.scales;
   launch.out = RowsOf(out);
   launch.places = out.rows;
   launch.n = first.n;
   launch.k = first.k;
   launch.gated = first.gated;
-  if (first.format != WeightFormat::kBF16 ||
-      !IsPool(weights, first.gated ? 2 * first.n : first.n) || !FitsFewPlaces(launch)) {
+  if (first.format == WeightFormat::kF32 || !IsPool(weights, first.gated ? 2 * first.n : first.n) ||
+      !FitsFewPlaces(launch)) {
     return false;
   }
   ctx.device->Check(LaunchFewPlaces(launch, ctx.device->stream), "grouped_gemm");
@@ -327,7 +328,8 @@ void GroupedMlp(ExecContext& ctx, const GroupedMlpArgs& args) {
                                .n = args.down.front().n,
                                .out = args.out,
                                .likely_places = args.first.likely_places};
-  if (ctx.device->deterministic || !TakesFp8Rows(down)) {
+  const bool is_few = args.out.rows <= kMaxFewPlaces && args.first.a.dtype == DType::kBF16;
+  if (ctx.device->deterministic || is_few || !TakesFp8Rows(down)) {
     cuda::GroupedSwiGlu(ctx, args.first);
     FewPlacesLaunch few;
     few.places_known = true;

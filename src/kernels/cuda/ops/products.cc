@@ -26,7 +26,7 @@ struct Batched {
 };
 
 bool RunFewRows(ExecContext& ctx, const Batched& p) {
-  if (p.w->format != WeightFormat::kBF16 || p.bias != nullptr || p.accumulate || p.w_transposed) {
+  if (p.w->format == WeightFormat::kF32 || p.bias != nullptr || p.accumulate || p.w_transposed) {
     return false;
   }
   FewRowsLaunch launch;
@@ -34,6 +34,7 @@ bool RunFewRows(ExecContext& ctx, const Batched& p) {
   launch.a_batch = p.a_batch;
   launch.w = p.w->data;
   launch.w_batch = p.w_batch;
+  launch.scales = p.w->scales;
   launch.out = RowsOf(p.out);
   launch.out_batch = p.out_batch;
   launch.rows = p.a.rows;
@@ -229,7 +230,7 @@ void Mlp(ExecContext& ctx, const MlpArgs& args) {
                                .weights = {args.down, 1},
                                .n = args.down->n,
                                .out = args.out};
-  if (ctx.device->deterministic || !TakesFp8Rows(down)) {
+  if (ctx.device->deterministic || args.first.a.rows == 1 || !TakesFp8Rows(down)) {
     MlpInSteps(ctx, args);
     return;
   }
