@@ -24,30 +24,42 @@ template <bool kFour, typename In, typename Out>
 __global__ void ReduceKernel(const In* in, int64_t in_stride, const int32_t* places,
                              const float* weights, int k, const In* shared, int64_t shared_stride,
                              Out* out, int64_t out_stride, int64_t cols) {
+  constexpr int kStep = kFour ? 4 : 1;
+  constexpr int kTogether = 8;  // rows that are asked for before the first is added
   AwaitEarlier();
   const int64_t row = blockIdx.x;
-  constexpr int kStep = kFour ? 4 : 1;
   const int64_t c = (blockIdx.y * int64_t{blockDim.x} + threadIdx.x) * kStep;
   if (c >= cols) return;
-  float4 sum = make_float4(0, 0, 0, 0);
-#pragma unroll 8
-  for (int j = 0; j < k; ++j) {
-    const int32_t place = places[row * k + j];
-    if (place < 0) continue;
-    const float weight = weights != nullptr ? weights[row * k + j] : 1.0f;
-    const In* from = in + place * in_stride + c;
-    if constexpr (kFour) {
-      AddScaled(sum, weight, LoadFour(from));
-    } else {
-      sum.x = fmaf(weight, LoadElement(from), sum.x);
+  const auto load = [](const In* from) {
+    if constexpr (kFour) return LoadFour(from);
+    return make_float4(LoadElement(from), 0, 0, 0);
+  };
+  const float4 last = shared != nullptr ? load(shared + row * shared_stride + c) : float4{};
+  float4 sum = {};
+  for (int begin = 0; begin < k; begin += kTogether) {
+    int32_t place[kTogether];
+    float weight[kTogether];
+    float4 x[kTogether];
+#pragma unroll
+    for (int j = 0; j < kTogether; ++j) {
+      const bool is_there = begin + j < k;
+      place[j] = is_there ? places[row * k + begin + j] : -1;
+      weight[j] = is_there && weights != nullptr ? weights[row * k + begin + j] : 1.0f;
+    }
+#pragma unroll
+    for (int j = 0; j < kTogether; ++j) {
+      x[j] = place[j] >= 0 ? load(in + place[j] * in_stride + c) : float4{};
+    }
+#pragma unroll
+    for (int j = 0; j < kTogether; ++j) {
+      if (place[j] >= 0) AddScaled(sum, weight[j], x[j]);
     }
   }
+  if (shared != nullptr) AddScaled(sum, 1.0f, last);
   Out* to = out + row * out_stride + c;
   if constexpr (kFour) {
-    if (shared != nullptr) AddScaled(sum, 1.0f, LoadFour(shared + row * shared_stride + c));
     StoreFour(to, sum);
   } else {
-    if (shared != nullptr) sum.x += LoadElement(shared + row * shared_stride + c);
     StoreElement(to, sum.x);
   }
 }
