@@ -19,7 +19,7 @@ ReduceGroup GroupOf(const World& world, int rank) {
   ReduceGroup group = world.MakeGroup<ReduceGroup>(rank);
   group.abort_offset = static_cast<int64_t>(GatherAbortOffset());
   group.channels_offset = static_cast<int64_t>(GatherBytes(0));
-  group.wait_nanoseconds = 3000000000;
+  group.wait_nanoseconds = SlowNanoseconds(std::chrono::seconds(3));
   return group;
 }
 
@@ -175,7 +175,8 @@ void TestAbort(const std::vector<int>& devices) {
   }
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  Expect(seconds < 1.0, "all-reduce: 50 waits end together, took " + std::to_string(seconds));
+  Expect(seconds < SlowSeconds(std::chrono::seconds(1)),
+         "all-reduce: 50 waits end together, took " + std::to_string(seconds));
 }
 
 void RunOn(const std::vector<int>& gpus) {

@@ -6,7 +6,6 @@
 #include <mutex>
 #include <thread>
 
-#include "base/testing/slow.h"
 #include "kernels/cuda/exchange/reference.h"
 #include "kernels/cuda/exchange/world.cuh"
 
@@ -121,8 +120,7 @@ class Test {
 
   Group MakeGroup(int r) {
     Group group = world_.MakeGroup(case_.shape, r);
-    group.wait_nanoseconds = static_cast<uint64_t>(
-        std::chrono::nanoseconds(moebius::testing::Slow(std::chrono::seconds(3))).count());
+    group.wait_nanoseconds = SlowNanoseconds(std::chrono::seconds(3));
     group.test_delay = case_.delays ? static_cast<uint32_t>(rng_() | 1) : 0;
     return group;
   }
@@ -450,7 +448,8 @@ void TestAbort(const std::vector<int>& gpus, int ranks, int half) {
   world.Synchronize();
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  Expect(seconds < 2.0, name + "took " + std::to_string(seconds) + " s");
+  Expect(seconds < SlowSeconds(std::chrono::seconds(2)),
+         name + "took " + std::to_string(seconds) + " s");
   for (int r = 0; r < ranks; ++r) {
     if (r == silent) continue;
     world.Select(r);

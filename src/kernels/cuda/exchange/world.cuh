@@ -5,10 +5,12 @@
 
 #include <cuda_runtime.h>
 
+#include <chrono>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "base/testing/slow.h"
 #include "kernels/cuda/exchange/exchange.h"
 #include "kernels/cuda/testing.cuh"
 
@@ -16,6 +18,14 @@ namespace moebius::cuda::exchange::testing {
 
 using moebius::kernels::cuda::testing::Device;
 using moebius::kernels::cuda::testing::Expect;
+
+// A limit of a kernel's waits, or of a test, in nanoseconds and in seconds.
+inline uint64_t SlowNanoseconds(std::chrono::milliseconds time) {
+  return static_cast<uint64_t>(std::chrono::nanoseconds(moebius::testing::Slow(time)).count());
+}
+inline double SlowSeconds(std::chrono::milliseconds time) {
+  return static_cast<double>(moebius::testing::Slow(time).count()) / 1e3;
+}
 
 inline void Good(const char* error, int line) {
   if (error == nullptr) return;
