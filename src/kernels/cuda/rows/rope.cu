@@ -85,20 +85,22 @@ __global__ void __launch_bounds__(128)
     MlaKvWriteKernel(const In* x, int64_t x_stride, int latent, const float* weight, float eps,
                      Rotation rotation, const int64_t* cache_rows, Out* cache,
                      int64_t cache_stride) {
+  extern __shared__ float held[];
+  float* weights = held + latent;
+  for (int c = threadIdx.x; c < latent; c += 128) weights[c] = weight[c];
   AwaitEarlier();
   const int64_t row = blockIdx.x;
   const int64_t to_row = cache_rows[row];
-  if (to_row < 0) return;
   const In* from = x + row * x_stride;
-  Out* to = cache + to_row * cache_stride;
   constexpr bool kIsFp8 = std::is_same_v<Out, uint8_t>;
   const LatentRow layout = {latent, 2 * rotation.half};
-  extern __shared__ float held[];
   float squares = 0;
   for (int c = threadIdx.x; c < latent; c += 128) {
     held[c] = LoadElement(from + c);
     squares += held[c] * held[c];
   }
+  if (to_row < 0) return;
+  Out* to = cache + to_row * cache_stride;
   if (threadIdx.x < rotation.half) {
     const int i = threadIdx.x;
     const int2 source = rotation.From(i);
@@ -111,7 +113,7 @@ __global__ void __launch_bounds__(128)
     StoreElement(ropes + target.y, rotated.y);
   }
   const float factor = rsqrtf(BlockSum(squares) / static_cast<float>(latent) + eps);
-  const auto normed = [&](int c) { return held[c] * factor * weight[c]; };
+  const auto normed = [&](int c) { return held[c] * factor * weights[c]; };
   if constexpr (kIsFp8) {
     StoreLatents(layout, to, normed);
   } else {
@@ -151,7 +153,7 @@ int LaunchMlaKvWrite(const MlaKvWriteLaunch& args, CUstream_st* stream) {
     using Out = std::remove_pointer_t<decltype(type)>;
     error =
         LaunchEarly(MlaKvWriteKernel<In, Out>, static_cast<unsigned>(args.rows), 128,
-                    args.latent * sizeof(float), stream, static_cast<const In*>(args.x.data),
+                    2 * args.latent * sizeof(float), stream, static_cast<const In*>(args.x.data),
                     args.x.stride, static_cast<int>(args.latent), args.weight, args.eps, rotation,
                     args.cache_rows, static_cast<Out*>(args.cache.data), args.cache.stride);
   };
