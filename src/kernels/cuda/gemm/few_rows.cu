@@ -230,7 +230,8 @@ int LaunchFewRows(const FewRowsLaunch& args, CUstream_st* stream) {
 }
 
 bool FitsFewPlaces(const FewPlacesLaunch& args) {
-  return args.places >= 1 && args.places <= kMaxFewPlaces && args.out.dtype == DType::kBF16 &&
+  const int64_t most = args.scales == nullptr ? kMaxFewPlaces : kMaxFewFp8Places;
+  return args.places >= 1 && args.places <= most && args.out.dtype == DType::kBF16 &&
          IsWhole(args.a, 0) && IsWhole(args.w, 0, args.scales, args.n, args.k);
 }
 

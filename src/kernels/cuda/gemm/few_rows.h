@@ -12,6 +12,7 @@ namespace moebius::kernels::cuda {
 // weights. (Of fp8 weights one row: widening them takes half of the issue slots.)
 constexpr int64_t kMaxFewRows = 2;
 constexpr int64_t kMaxFewPlaces = 16;
+constexpr int64_t kMaxFewFp8Places = 8;
 
 // out[b] = a[b] w[b]^T for each b of a batch, sums in float32; a bfloat16, w bfloat16 or e4m3, out
 // float32 or bfloat16. gated: w has n rows for the gate, then n for up, and out = silu(a gate^T) *
