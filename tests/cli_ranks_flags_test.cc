@@ -123,6 +123,33 @@ TEST_F(RanksTest, ADryRunKnowsTheSlots) {
   EXPECT_TRUE(Contains(many.out, "for nothing")) << many.out;
 }
 
+// A start says it before any rank is there, and a dry run says the same.
+TEST_F(RanksTest, ARoutingThatNoRankCanHaveIsRefused) {
+  const Args hot = {"--load-format", "dummy", "--routing", "hot:1.9"};
+  const struct {
+    Args args;
+    const char* says;  // nothing: it can be
+  } cases[] = {
+      {Args{"-dp", "2", "-ep"} + hot, ""},
+      {Args{"-dp", "4", "-ep", "--load-format", "dummy", "--routing", "hot:5"},
+       "--routing is hot:5, expected several expert parallel ranks of which one can be so hot: "
+       "there are 4 with 4 experts"},
+      {Args{"-tp", "2"} + hot, "there are 1 with 16 experts"},
+      {hot, "there are 1 with 16 experts"},
+      {{"--routing", "uniform"}, "--routing needs --load-format dummy"},
+  };
+  for (const auto& c : cases) {
+    const Finished dry = Run(Args{"serve", kV3, "--dry-run", "--device", "cpu"} + c.args);
+    const bool can_be = *c.says == '\0';
+    EXPECT_EQ(dry.exit_code, can_be ? 0 : 2) << c.says << dry.err;
+    EXPECT_TRUE(Contains(dry.err, c.says)) << c.says << "\n" << dry.err;
+    if (can_be) continue;
+    const Finished start = Run(Args{"serve", kV3, "--port", "0"} + c.args);
+    EXPECT_EQ(start.exit_code, 2) << c.says << start.err;
+    EXPECT_TRUE(Contains(start.err, c.says) && !Contains(start.err, "error: rank ")) << start.err;
+  }
+}
+
 // Of another machine, too: the same slots, as many to stage, and what the host pool takes of it.
 TEST_F(RanksTest, ADryRunKnowsTheSlotsOfGpus) {
   const auto dry = [&](const char* device, const char* copies, const char* eplb) {

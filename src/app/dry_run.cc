@@ -204,8 +204,9 @@ Status CheckStepLog(const std::string& path) {
   return {};
 }
 
-// Refuses what a start would refuse before it reads weights, the slots of experts, too. A model
-// that can be planned but not served is none of that: a line of `lines` says so.
+// Refuses what a start would refuse before it reads weights, the slots of experts and the
+// routing by the layout `named`, too. A model that can be planned but not served is none of that: a
+// line of `lines` says so.
 Status CheckStart(const ServeOptions& options, const layout::ParallelConfig& named,
                   std::vector<std::string>& lines) {
   frontend::OpenOptions open = options.open;
@@ -225,6 +226,7 @@ Status CheckStart(const ServeOptions& options, const layout::ParallelConfig& nam
   if (prepared) {
     open.parallel = named;
     MOEBIUS_TRY(frontend::AssignSlots(open, prepared->config));
+    MOEBIUS_TRY(frontend::CheckRouting(open, prepared->config));
     const std::string balance = frontend::DescribeBalance(open, prepared->config);
     if (!balance.empty()) lines.push_back(balance);
     return {};

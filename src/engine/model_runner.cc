@@ -45,7 +45,7 @@ ModelRunner::~ModelRunner() {
   }
   launched_.notify_all();
   if (sync_ != nullptr) sync_->Ring();
-  if (has_later_stages()) DropSteps();
+  if (has_later_stages()) DropSteps(*sync_, [this] { return TakeUnwanted(); });
   thread_.join();
 }
 
@@ -136,19 +136,11 @@ bool ModelRunner::WaitUntil(std::unique_lock<std::mutex>& lock, std::chrono::mil
   return condition();
 }
 
-void ModelRunner::DropSteps() {
-  constexpr auto kTimeout = std::chrono::minutes(10);  // the step's own deadline comes before
+std::optional<bool> ModelRunner::TakeUnwanted() {
   std::unique_lock lock(mutex_);
-  while (true) {
-    done_.wait(lock, [&] { return begins_none_ || num_done_ > num_waited_; });
-    if (num_done_ == num_waited_) return;
-    const bool is_away = StepAt(num_waited_).output.has_value();
-    lock.unlock();
-    // Once one of them is lost, so are the others.
-    if (is_away && !sync_->Collect(kTimeout)) return;
-    lock.lock();
-    ++num_waited_;
-  }
+  done_.wait(lock, [&] { return begins_none_ || num_done_ > num_waited_; });
+  if (num_done_ == num_waited_) return std::nullopt;
+  return StepAt(num_waited_++).output.has_value();
 }
 
 int64_t ModelRunner::NextStep() const {

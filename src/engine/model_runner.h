@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -62,8 +63,8 @@ class ModelRunner : public StepRunner {
   void WaitForStep(std::unique_lock<std::mutex>& lock);
   // The step of `plan` (null: a peer's, without rows here). False: all ranks want to end.
   bool RunShared(const StepPlan* plan, bool wants_end, Result<StepOutput>* output);
-  // Brings home what nobody waits for any more: later stages wait to be rid of it.
-  void DropSteps();
+  // For engine::DropSteps.
+  std::optional<bool> TakeUnwanted();
   void PublishExpertLoad();
   Step& StepAt(int64_t index) { return steps_[static_cast<size_t>(index) % steps_.size()]; }
 

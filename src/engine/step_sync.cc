@@ -19,4 +19,12 @@ Status BringHome(StepSync& sync, const StepPlan& plan, std::chrono::milliseconds
   return {};
 }
 
+void DropSteps(StepSync& sync, const std::function<std::optional<bool>()>& take) {
+  constexpr auto kTimeout = std::chrono::minutes(10);  // the step's own deadline comes before
+  while (const std::optional<bool> is_away = take()) {
+    // Once one of them is lost, so are the others.
+    if (*is_away && !sync.Collect(kTimeout)) return;
+  }
+}
+
 }  // namespace moebius::engine

@@ -5,6 +5,8 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <functional>
+#include <optional>
 #include <vector>
 
 #include "base/result.h"
@@ -74,5 +76,10 @@ class StepSync {
 // stages made of it. kCorrupt: they drew something else.
 Status BringHome(StepSync& sync, const StepPlan& plan, std::chrono::milliseconds timeout,
                  StepOutput* output);
+
+// Collect for the steps that nobody waits for any more: later stages wait to be rid of them. take:
+// waits for the next one to be over here, and says whether later stages have it; nothing: no other
+// comes.
+void DropSteps(StepSync& sync, const std::function<std::optional<bool>()>& take);
 
 }  // namespace moebius::engine

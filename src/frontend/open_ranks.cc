@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "layout/rules.h"
 #include "moe/balance/policy.h"
+#include "moe/forced_routing.h"
 #include "plan/launch.h"
 #include "plan/model_shape.h"
 #include "platform/thread_pool.h"
@@ -80,6 +81,17 @@ Result<moe::SlotAssignment> AssignSlots(const OpenOptions& options,
   return slots;
 }
 
+Status CheckRouting(const OpenOptions& options, const model::ModelConfig& config) {
+  if (options.routing.empty()) return {};
+  MOEBIUS_ASSIGN(const moe::RoutingSpec spec, moe::ParseRouting(options.routing));
+  const ParallelConfig& parallel = options.parallel;
+  return moe::CheckRouting(
+      spec, {.num_layers = static_cast<int>(config.num_moe_layers()),
+             .num_experts = static_cast<int>(config.moe.num_experts),
+             .top_k = static_cast<int>(config.moe.top_k),
+             .num_ranks = parallel.expert_parallel_active() ? parallel.expert_group() : 1});
+}
+
 Status CheckDeviceRanks(const OpenOptions& options, const model::ModelConfig& config,
                         int num_devices) {
   const ParallelConfig& parallel = options.parallel;
@@ -116,6 +128,7 @@ Status CheckRanks(const OpenOptions& options, const model::ModelConfig& config) 
     return tl::unexpected(Illegal(parallel, findings, shape.numbers));
   }
   MOEBIUS_TRY(AssignSlots(options, config));
+  MOEBIUS_TRY(CheckRouting(options, config));
   if (options.device == "cpu") return {};
   // What is wrong whatever the machine comes first.
   MOEBIUS_TRY(CheckDeviceRanks(options, config, kMostRanks));

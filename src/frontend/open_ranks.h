@@ -24,6 +24,10 @@ Status CheckRanks(const OpenOptions& options, const model::ModelConfig& config);
 Result<moe::SlotAssignment> AssignSlots(const OpenOptions& options,
                                         const model::ModelConfig& config);
 
+// Whether --routing is one that these ranks can have: a part of CheckRanks, and of one rank's dry
+// run. kInvalidArgument names it.
+Status CheckRouting(const OpenOptions& options, const model::ModelConfig& config);
+
 // The part of CheckRanks that is of GPUs, of which there are so many. kInvalidArgument begins with
 // the flag and its value.
 Status CheckDeviceRanks(const OpenOptions& options, const model::ModelConfig& config,

@@ -117,6 +117,10 @@ DType ActivationsOf(DTypeChoice choice, const ModelConfig& config) {
 }
 
 Result<ModelConfig> LoadConfig(const LoadOptions& options) {
+  if (options.routing && options.load_format != LoadFormat::kDummy) {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "--routing needs --load-format dummy: a trained router decides for itself");
+  }
   MOEBIUS_ASSIGN(ModelConfig config, LoadModelConfig(options.folder, options.hf_overrides));
   if (options.kv_cache_dtype == KvCacheDType::kFp8 &&
       config.attention.kind != AttentionKind::kMla) {
@@ -160,10 +164,6 @@ std::unique_ptr<DecoderModel> MakeModel(const ModelConfig& config, const Decoder
 
 Result<OpenModel> OpenModel::Open(const LoadOptions& options) {
   const bool dummy = options.load_format == LoadFormat::kDummy;
-  if (options.routing && !dummy) {
-    return MakeError(ErrorCode::kInvalidArgument,
-                     "--routing needs --load-format dummy: a trained router decides for itself");
-  }
   OpenModel open;
   MOEBIUS_ASSIGN(ModelConfig config, LoadConfig(options));
   if (!options.mtp) config.num_mtp_layers = 0;

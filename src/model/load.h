@@ -72,7 +72,8 @@ DType ActivationsOf(DTypeChoice choice, const ModelConfig& config);
 Result<std::unique_ptr<Model>> LoadModel(const LoadOptions& options, platform::ThreadPool& pool);
 
 // The configuration LoadModel would use, before the checkpoint's files are looked at.
-// kInvalidArgument where the KV cache that was asked for is not this model's.
+// kInvalidArgument where the KV cache that was asked for is not this model's, or a routing was
+// asked for with trained weights.
 Result<ModelConfig> LoadConfig(const LoadOptions& options);
 
 }  // namespace moebius::model

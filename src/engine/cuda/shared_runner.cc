@@ -38,7 +38,7 @@ SharedRunner::~SharedRunner() {
     is_stopping_ = true;
   }
   sync_->Ring();
-  if (has_later_stages()) DropSteps();
+  if (has_later_stages()) DropSteps(*sync_, [this] { return TakeUnwanted(); });
   {
     const std::lock_guard lock(mutex_);
     is_home_ = true;
@@ -47,20 +47,12 @@ SharedRunner::~SharedRunner() {
   thread_.join();
 }
 
-void SharedRunner::DropSteps() {
-  constexpr auto kTimeout = std::chrono::minutes(10);  // the step's own deadline comes before
+std::optional<bool> SharedRunner::TakeUnwanted() {
   std::unique_lock lock(mutex_);
-  while (true) {
-    done_.wait(
-        lock, [&] { return num_done_ > num_waited_ || (begins_none_ && num_done_ == num_begun_); });
-    if (num_done_ == num_waited_) return;
-    const bool is_away = StepAt(num_waited_).output.has_value();
-    lock.unlock();
-    // Once one of them is lost, so are the others.
-    if (is_away && !sync_->Collect(kTimeout)) return;
-    lock.lock();
-    ++num_waited_;
-  }
+  done_.wait(lock,
+             [&] { return num_done_ > num_waited_ || (begins_none_ && num_done_ == num_begun_); });
+  if (num_done_ == num_waited_) return std::nullopt;
+  return StepAt(num_waited_++).output.has_value();
 }
 
 StepHandle SharedRunner::Launch(const StepPlan& plan) {

@@ -11,6 +11,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -57,8 +58,8 @@ class SharedRunner final : public StepRunner {
   void Fail(const Error& error);
   void Rest();
   bool has_later_stages() const { return sync_->num_stages() > 1; }
-  // Brings home what nobody waits for any more: later stages wait to be rid of it.
-  void DropSteps();
+  // For engine::DropSteps.
+  std::optional<bool> TakeUnwanted();
   Step& StepAt(int64_t index) { return steps_[static_cast<size_t>(index) % steps_.size()]; }
 
   std::unique_ptr<CudaRunner> runner_;

@@ -1,27 +1,14 @@
-#include <cuda_runtime.h>
-
 #include "kernels/cuda/attention/tensor_map.h"
 
+#include <cuda_runtime_api.h>
+
+#include "kernels/cuda/ptx/tensor_map.h"
+
 namespace moebius::kernels::cuda {
-namespace {
-
-using EncodeTiled = decltype(&cuTensorMapEncodeTiled);
-
-// The driver's function, found at run time: nothing links the driver.
-EncodeTiled FindEncode() {
-  void* function = nullptr;
-  cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
-  const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function,
-                                                             12000, cudaEnableDefault, &found);
-  if (error != cudaSuccess || found != cudaDriverEntryPointSuccess) return nullptr;
-  return reinterpret_cast<EncodeTiled>(function);
-}
-
-}  // namespace
 
 int MakeColumnsMap(const void* data, int64_t rows, int64_t row_bytes, int columns, int box_rows,
                    int box_columns, CUtensorMap* map, int64_t column_bytes) {
-  static const EncodeTiled encode = FindEncode();
+  const moebius::cuda::ptx::TensorMapEncoder encode = moebius::cuda::ptx::FindTensorMapEncoder();
   if (encode == nullptr) return cudaErrorSymbolNotFound;
   const cuuint64_t dims[3] = {64, static_cast<cuuint64_t>(rows), static_cast<cuuint64_t>(columns)};
   const cuuint64_t strides[2] = {static_cast<cuuint64_t>(row_bytes),

@@ -44,7 +44,6 @@ const char* EncodeMaps(const GroupedGemmArgs& args, const tuning::GroupedGemmTil
   const int element = fp8 ? 1 : 2;
   ptx::TensorMapSpec spec = {};
   spec.type = fp8 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
-  spec.element_bytes = element;
   spec.columns = args.k;
   spec.row_bytes = static_cast<uint64_t>(args.k) * element;
   spec.box_columns = tuning::kStageBytesOfK / element;
@@ -66,7 +65,6 @@ const char* EncodeMaps(const GroupedGemmArgs& args, const tuning::GroupedGemmTil
     return nullptr;
   }
   spec.type = CU_TENSOR_MAP_DATA_TYPE_FLOAT32;
-  spec.element_bytes = 4;
   spec.base = args.row_scales;
   spec.columns = args.capacity;
   spec.rows = args.k / 128;

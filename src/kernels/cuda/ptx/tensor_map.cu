@@ -5,9 +5,7 @@
 namespace moebius::cuda::ptx {
 namespace {
 
-using Encoder = decltype(&cuTensorMapEncodeTiled);
-
-Encoder FindEncoder() {
+TensorMapEncoder LookUpEncoder() {
   void* function = nullptr;
   cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
   const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function,
@@ -15,13 +13,18 @@ Encoder FindEncoder() {
   if (error != cudaSuccess || found != cudaDriverEntryPointSuccess) {
     return nullptr;
   }
-  return reinterpret_cast<Encoder>(function);
+  return reinterpret_cast<TensorMapEncoder>(function);
 }
 
 }  // namespace
 
+TensorMapEncoder FindTensorMapEncoder() {
+  static const TensorMapEncoder encoder = LookUpEncoder();
+  return encoder;
+}
+
 const char* EncodeTensorMap(const TensorMapSpec& spec, CUtensorMap* map) {
-  static const Encoder encode = FindEncoder();
+  const TensorMapEncoder encode = FindTensorMapEncoder();
   if (encode == nullptr) {
     return "the driver has no cuTensorMapEncodeTiled (CUDA 12 or newer is needed)";
   }
