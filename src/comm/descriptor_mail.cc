@@ -135,11 +135,13 @@ class Round {
       }
       peers_[r].is_sent = *is_sent;
     }
-    while (true) {
+    // Not until there is none: a stranger may write without end.
+    for (size_t i = 0; i < peers_.size(); ++i) {
       MOEBIUS_ASSIGN(std::optional<Received> received, TryReceive(socket_));
-      if (!received) return {};
+      if (!received) break;
       MOEBIUS_TRY(Take(std::move(*received)));
     }
+    return {};
   }
 
   bool all_sent() const { return std::ranges::all_of(peers_, &Peer::is_sent); }

@@ -80,12 +80,6 @@ Result<int> CurrentNumber() {
   return device;
 }
 
-Result<bool> Has(const Driver& driver, CUdevice_attribute attribute, int device) {
-  int has = 0;
-  MOEBIUS_TRY(DriverStatus(driver.device_attribute(&has, attribute, device), "asking the device"));
-  return has != 0;
-}
-
 Status Allow(const Driver& driver, const std::byte* data, size_t size, int device) {
   const CUmemAccessDesc access = {.location = {.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = device},
                                   .flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
@@ -117,13 +111,15 @@ Result<ShareableMemory> ShareableMemory::Allocate(size_t num_bytes) {
   if (num_bytes == 0) return ShareableMemory();
   MOEBIUS_ASSIGN(const int device, CurrentNumber());
   MOEBIUS_ASSIGN(const Driver driver, TheDriver());
-  // Without, it is still what threads of one process can share.
-  MOEBIUS_ASSIGN(
-      const bool exports,
-      Has(driver, CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED, device));
+  // Threads of one process share it in any case.
+  int exports = 0;
+  MOEBIUS_TRY(DriverStatus(
+      driver.device_attribute(
+          &exports, CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED, device),
+      "asking what the device can share"));
   CUmemAllocationProp wanted = {};
   wanted.type = CU_MEM_ALLOCATION_TYPE_PINNED;
-  wanted.requestedHandleTypes = exports ? kDescriptor : CU_MEM_HANDLE_TYPE_NONE;
+  wanted.requestedHandleTypes = exports != 0 ? kDescriptor : CU_MEM_HANDLE_TYPE_NONE;
   wanted.location = {.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = device};
   size_t page = 0;
   MOEBIUS_TRY(DriverStatus(driver.granularity(&page, &wanted, CU_MEM_ALLOC_GRANULARITY_MINIMUM),
@@ -154,10 +150,7 @@ Result<FileDescriptor> ShareableMemory::Export() const {
   int descriptor = -1;
   const CUresult result = driver.export_handle(&descriptor, handle, kDescriptor, 0);
   driver.release(handle);
-  if (result != CUDA_SUCCESS) {
-    const Status status = DriverStatus(result, "exporting device memory to other processes");
-    return MakeError(ErrorCode::kUnsupported, "{}", status.error().message());
-  }
+  MOEBIUS_TRY(DriverStatus(result, "exporting device memory to other processes"));
   return FileDescriptor(descriptor);
 }
 

@@ -29,8 +29,8 @@ class ShareableMemory {
   std::byte* data() const { return data_; }
   size_t size() const { return size_; }
 
-  // For another process to import. The descriptor keeps the memory alive, too. kUnsupported: this
-  // driver shares none between processes.
+  // For another process to import. The descriptor keeps the memory alive, too. An error: the
+  // driver, or the container, shares none between processes.
   Result<FileDescriptor> Export() const;
 
  private:
