@@ -1,6 +1,7 @@
 #include "comm/cuda/peer_directory.h"
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "base/check.h"

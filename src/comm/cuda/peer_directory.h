@@ -12,6 +12,7 @@
 #include "base/result.h"
 #include "comm/communicator.h"
 #include "comm/descriptor_mail.h"
+#include "comm/signal.h"
 #include "platform/cuda/shareable_memory.h"
 
 namespace moebius::comm {
