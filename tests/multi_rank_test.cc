@@ -22,7 +22,6 @@
 #include <utility>
 #include <vector>
 
-#include "base/log.h"
 #include "rank/process_ranks.h"
 #include "rank/rank_process.h"
 #include "rank/testing/golden_ranks.h"
@@ -194,25 +193,6 @@ TEST(ProcessRanks, StepsAreObserved) {
     num_tokens += answer.usage.num_output_tokens;
   EXPECT_GT(num_steps, 0);
   EXPECT_GE(num_rows, num_tokens);
-}
-
-// Nobody's memory goes while others map it.
-TEST(ProcessRanks, AnEndInOrderIsOneOfAllRanks) {
-  SetLogLevel(LogLevel::kDebug);
-  ::testing::internal::CaptureStderr();
-  const RankOptions options = OptionsOf(2, 2, 1, true);
-  auto client = ProcessRanks::Start(options);
-  if (client) {
-    testing::Ask(**client, 4, InputOf);
-    client->reset();
-  }
-  const std::string log = ::testing::internal::GetCapturedStderr();
-  SetLogLevel(LogLevel::kInfo);
-  ASSERT_TRUE(client) << client.error().message();
-  for (int rank = 0; rank < options.parallel.num_gpus(); ++rank) {
-    EXPECT_NE(log.find(fmt::format("rank {} ends with the others", rank)), std::string::npos)
-        << log;
-  }
 }
 
 TEST(ProcessRanks, DestructionCancels) {

@@ -74,10 +74,6 @@ Result<FileDescriptor> MakeNameless(size_t num_bytes, const std::string& folder)
 
 }  // namespace
 
-FileDescriptor::~FileDescriptor() {
-  if (value_ >= 0) close(value_);
-}
-
 size_t PageBytes() { return static_cast<size_t>(sysconf(_SC_PAGESIZE)); }
 
 Status CheckSegmentName(const std::string& name) {

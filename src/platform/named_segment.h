@@ -13,28 +13,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
-#include <utility>
 
 #include "base/result.h"
+#include "platform/file_descriptor.h"
 #include "platform/shared_memory_room.h"
 
 namespace moebius::platform {
-
-// Closes it; negative: none.
-class FileDescriptor {
- public:
-  explicit FileDescriptor(int value = -1) : value_(value) {}
-  FileDescriptor(FileDescriptor&& other) noexcept : value_(std::exchange(other.value_, -1)) {}
-  FileDescriptor& operator=(FileDescriptor&& other) noexcept {
-    std::swap(value_, other.value_);
-    return *this;
-  }
-  ~FileDescriptor();
-  int get() const { return value_; }
-
- private:
-  int value_;
-};
 
 // The last page of a segment.
 struct SegmentEnd {

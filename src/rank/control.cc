@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <thread>
 
 #include "base/check.h"
 #include "rank/shared_text.h"
@@ -53,8 +52,6 @@ const char* RankStateName(RankState state) {
       return "ready";
     case RankState::kServing:
       return "serving";
-    case RankState::kEnding:
-      return "ending";
     case RankState::kStopped:
       return "stopped";
     case RankState::kFailed:
@@ -149,20 +146,6 @@ engine::RankMemory Control::Memory(int rank) const {
   return {.weight_bytes = cell.weight_bytes.load(std::memory_order_relaxed),
           .workspace_bytes = cell.workspace_bytes.load(std::memory_order_relaxed),
           .kv_bytes = cell.kv_bytes.load(std::memory_order_relaxed)};
-}
-
-bool Control::MeetAtEnd(int rank, std::span<const int> others, Clock::time_point deadline) const {
-  SetState(rank, RankState::kEnding);
-  const auto has_come = [&](int other) {
-    const uint32_t state = CellOf(other).state.load(std::memory_order_acquire);
-    return state >= static_cast<uint32_t>(RankState::kEnding);
-  };
-  while (!abort().is_set()) {
-    if (std::ranges::all_of(others, has_come)) return true;
-    if (Clock::now() >= deadline) return false;
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
-  return false;
 }
 
 RankReport Control::Read(int rank) const {

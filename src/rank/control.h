@@ -22,16 +22,7 @@
 
 namespace moebius::rank {
 
-// kEnding: it touches nothing of the other ranks any more. In the order of a rank's life.
-enum class RankState : uint32_t {
-  kStarting,
-  kLoading,
-  kReady,
-  kServing,
-  kEnding,
-  kStopped,
-  kFailed
-};
+enum class RankState : uint32_t { kStarting, kLoading, kReady, kServing, kStopped, kFailed };
 const char* RankStateName(RankState state);  // "starting", "loading", ...
 
 constexpr size_t kMaxErrorBytes = 504;  // of a rank's text; more is cut off
@@ -70,10 +61,6 @@ class Control {
   void SetMemory(int rank, const engine::RankMemory& memory) const;
   // What it has done: its device thread adds, anybody reads.
   engine::RankCounters& Counters(int rank) const;
-
-  // This rank is kEnding; returns when `others` are, too, or have ended. False: not all of them by
-  // the deadline, or the abort word is set.
-  bool MeetAtEnd(int rank, std::span<const int> others, comm::Clock::time_point deadline) const;
 
   RankReport Read(int rank) const;
   engine::RankMemory Memory(int rank) const;

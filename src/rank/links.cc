@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "base/check.h"
-#include "base/log.h"
 #include "base/math.h"
 #include "moe/exchange/all_gather_exchange.h"
 #include "moe/exchange/group_exchange.h"
@@ -17,9 +16,6 @@ namespace {
 constexpr size_t kLine = 64;
 constexpr size_t kWorldChunk = 4096;
 constexpr size_t kOutputSlot = size_t{64} << 10;
-
-// Ranks end together, but for what freeing their memory takes.
-constexpr auto kLongestLeave = std::chrono::seconds(2);
 
 std::vector<int> Values(const std::vector<RankId>& ranks) {
   std::vector<int> values;
@@ -172,16 +168,26 @@ uint64_t Links::HashOf(const DeploymentShape& shape) {
   uint64_t hash = 0xcbf29ce484222325;  // FNV-1a over numbers
   const auto add = [&hash](uint64_t number) { hash = (hash ^ number) * 0x100000001b3; };
   const layout::ParallelConfig& parallel = shape.parallel;
-  for (const int64_t number :
-       {int64_t{parallel.tensor_parallel_size}, int64_t{parallel.data_parallel_size},
-        int64_t{parallel.pipeline_parallel_size}, int64_t{parallel.enable_expert_parallel},
-        int64_t{shape.gathers_tokens()}, shape.num_layers, int64_t{shape.has_experts},
-        int64_t{shape.num_moe_layers}, int64_t{shape.num_experts},
-        static_cast<int64_t>(shape.chunk_bytes), static_cast<int64_t>(shape.plan_bytes),
-        static_cast<int64_t>(shape.stage_bytes), shape.exchange.num_slots,
-        shape.exchange.max_tokens, shape.exchange.top_k, shape.exchange.hidden,
-        int64_t{static_cast<uint8_t>(shape.exchange.act)}, int64_t{shape.exchange.deterministic},
-        int64_t{shape.online.layer_updates_per_iter}}) {
+  for (const int64_t number : {int64_t{parallel.tensor_parallel_size},
+                               int64_t{parallel.data_parallel_size},
+                               int64_t{parallel.pipeline_parallel_size},
+                               int64_t{parallel.enable_expert_parallel},
+                               int64_t{shape.gathers_tokens()},
+                               shape.num_layers,
+                               int64_t{shape.has_experts},
+                               int64_t{shape.num_moe_layers},
+                               int64_t{shape.num_experts},
+                               static_cast<int64_t>(shape.chunk_bytes),
+                               static_cast<int64_t>(shape.plan_bytes),
+                               static_cast<int64_t>(shape.stage_bytes),
+                               shape.exchange.num_slots,
+                               shape.exchange.max_tokens,
+                               shape.exchange.top_k,
+                               shape.exchange.hidden,
+                               int64_t{static_cast<uint8_t>(shape.exchange.act)},
+                               int64_t{shape.exchange.deterministic},
+                               int64_t{shape.online.layer_updates_per_iter},
+                               int64_t{shape.sums}}) {
     add(static_cast<uint64_t>(number));
   }
   for (const std::vector<int32_t>& layer : shape.slots.layers) {
@@ -307,6 +313,7 @@ model::Shard Links::ShardOf(const DeploymentShape& shape, RankId rank) {
       layout::LayersOfStage(shape.num_layers, parallel.pipeline_parallel_size, place.pp);
   shard.first_layer = layers.begin;
   shard.end_layer = layers.end;
+  shard.sums = shape.sums;
   return shard;
 }
 
@@ -340,18 +347,6 @@ Status Links::status() const {
   return MakeError(ErrorCode::kUnavailable, "the step was given up: rank {} saw a failure{}",
                    abort.seen_by(),
                    abort.culprit() < 0 ? "" : fmt::format(" of rank {}", abort.culprit()));
-}
-
-void Links::Leave() {
-  if (control_.abort().is_set()) return;
-  if (device_ != nullptr) device_->LeavePeers();
-  std::vector<int> others;
-  for (int rank = 0; rank < shape_.num_ranks(); ++rank) {
-    const bool is_of_group = layout::PlaceOf(shape_.parallel, RankId(rank)).dp == place_.dp;
-    if (is_of_group || shape_.steps_together()) others.push_back(rank);
-  }
-  const bool all = control_.MeetAtEnd(rank_.value(), others, comm::Clock::now() + kLongestLeave);
-  LogDebug("rank {} ends {}", rank_.value(), all ? "with the others" : "before all others have");
 }
 
 }  // namespace moebius::rank

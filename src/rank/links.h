@@ -36,6 +36,7 @@ struct DeploymentShape {
   int num_experts = 0;       // of one of them
   size_t chunk_bytes = 0;    // of a communicator: model::WidestRowBytes or more
   size_t plan_bytes = 0;     // of a usual step plan
+  bool sums = false;         // model::Shard::sums
   size_t stage_bytes = 0;    // that one pipeline stage hands to the next in a step, at most
   // Of whole experts (expert parallelism over more than one rank), but for num_ranks.
   moe::ExchangeShape exchange;
@@ -125,11 +126,6 @@ class Links {
   // Nanoseconds that the device thread has waited in them for other ranks. (For a plan, or for
   // others to have work, is no such wait.)
   const std::atomic<int64_t>& waited_ns() const { return waited_ns_; }
-
-  // The end of a rank that is a process, in order: its threads and its queued work are over. It
-  // gives up the others' memory, and returns when those that map this rank's have done so, too: it
-  // must not go while they live. Two seconds at most, and after a failure nobody waits.
-  void Leave();
 
  private:
   struct Places;

@@ -31,9 +31,6 @@ class RankDevice {
   // The device thread's. As Links has them.
   virtual void BeginStep(int64_t step, comm::Clock::time_point deadline) = 0;
   virtual Status status() const = 0;
-
-  // The other ranks' memory is not mapped any more; nothing that used it runs.
-  virtual void LeavePeers() = 0;
 };
 
 // GPUs that ranks may take. kUnsupported without CUDA in this build; kUnavailable: none.

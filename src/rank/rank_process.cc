@@ -32,7 +32,7 @@ std::optional<int> NumberOf(const std::string& text) {
   return number;
 }
 
-// Until the deployment ends: then nothing of the rank is left but its links.
+// Until the deployment ends.
 Status Work(FrameSocket& socket, Links& links, StartedRank rank) {
   if (rank.engine != nullptr) return ServeEngine(socket, std::move(rank.engine));
   if (rank.device_follower != nullptr) {
@@ -52,12 +52,9 @@ Status Run(FrameSocket& socket, std::span<std::byte> memory, StartMessage& start
   MOEBIUS_ASSIGN(std::unique_ptr<Links> links, Links::Open(shape, RankId(start.rank), memory));
   MOEBIUS_ASSIGN(StartedRank rank, StartRank(*links, options));
   Status status = Work(socket, *links, std::move(rank));
-  if (status) {
-    links->Leave();
-    return {};
-  }
-  // Peers may be about to use this rank's memory: they hear of it first, and it goes with the
-  // process.
+  if (status) return {};
+  // Peers hear of it at once. What this rank's GPU still runs may wait for them: it goes, with all
+  // its memory, with the process.
   links->control().abort().Set(start.rank, start.rank);
   [[maybe_unused]] static const Links* const kept = links.release();
   return status;

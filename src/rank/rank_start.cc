@@ -106,7 +106,6 @@ Result<StartedRank> TryStart(Links& links, const RankOptions& options) {
     model::LoadOptions part = options.load;
     part.shard = links.Shard();
     if (!links.shape().exchanges()) part.shard.max_moe_rows = options.max_num_tokens;
-    part.shard.sums = !backend->on_host && !options.deterministic;
     part.show_progress = rank == 0;
     MOEBIUS_ASSIGN(model, model::LoadModel(part, *pool));
     return MakeHostPool(links, *model);
@@ -212,6 +211,7 @@ Result<DeploymentShape> ShapeOf(const RankOptions& options) {
   limits.vocab_size = config.vocab_size;
   shape.plan_bytes = engine::MaxPlanBytes(limits);
   const bool on_device = !options.load.backend->on_host;
+  shape.sums = on_device && !options.deterministic;
   const int64_t stage_rows =
       on_device ? engine::MaxStepRows(limits.max_rows, limits.max_seqs) : limits.max_rows;
   shape.stage_bytes = static_cast<size_t>(stage_rows * config.hidden_size) * sizeof(float);

@@ -7,9 +7,6 @@
 namespace moebius::comm {
 namespace {
 
-// The driver puts small allocations together, and shares whole pages with other processes.
-constexpr size_t kPageBytes = size_t{2} << 20;
-
 using cuda::exchange::Abort;
 using cuda::exchange::Phase;
 
@@ -39,8 +36,7 @@ const char* PhaseName(Phase phase) {
 
 Result<PeerMemory> PeerMemory::Allocate(size_t num_bytes, size_t abort_offset) {
   PeerMemory peer;
-  const size_t whole_pages = (num_bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
-  MOEBIUS_ASSIGN(peer.memory_, platform::cuda::DeviceMemory::Allocate(whole_pages));
+  MOEBIUS_ASSIGN(peer.memory_, platform::cuda::ShareableMemory::Allocate(num_bytes));
   MOEBIUS_ASSIGN(peer.host_abort_, platform::cuda::PinnedMemory::Allocate(2 * sizeof(uint32_t)));
   MOEBIUS_ASSIGN(peer.stream_, platform::cuda::Stream::Create());
   peer.host_abort()[0] = 0;

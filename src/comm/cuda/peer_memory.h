@@ -1,7 +1,8 @@
 // A rank's part of memory that a group of GPUs shares: allocated and zeroed here, addressed by
-// every member (comm/cuda/peer_address.h: of its process or another one), and the word by which
-// kernels end their waits. Freed only when no member uses it any more. Owned by whoever owns the
-// group's communicator or exchange; the device thread calls, but for Allocate.
+// every member (comm/cuda/peer_directory.h), and the word by which kernels end their waits. Members
+// that are processes may give it up, or end, in any order; those of one process stop all that uses
+// it first. Owned by whoever owns the group's communicator or exchange; the device thread calls,
+// but for Allocate.
 #pragma once
 
 #include <cstddef>
@@ -10,6 +11,7 @@
 #include "comm/group_watch.h"
 #include "comm/signal.h"
 #include "platform/cuda/memory.h"
+#include "platform/cuda/shareable_memory.h"
 #include "platform/cuda/stream.h"
 
 namespace moebius::comm {
@@ -20,7 +22,7 @@ class PeerMemory {
   static Result<PeerMemory> Allocate(size_t num_bytes, size_t abort_offset);
 
   std::byte* data() const { return memory_.data(); }
-  size_t size() const { return memory_.size(); }
+  const platform::cuda::ShareableMemory& memory() const { return memory_; }
   // Host memory that kernels copy the abort word to.
   uint32_t* host_abort() const { return reinterpret_cast<uint32_t*>(host_abort_.data()); }
 
@@ -29,7 +31,7 @@ class PeerMemory {
   Status Check(const GroupInfo& info);
 
  private:
-  platform::cuda::DeviceMemory memory_;
+  platform::cuda::ShareableMemory memory_;
   platform::cuda::PinnedMemory host_abort_;  // and the word that Check copies to the device
   platform::cuda::Stream stream_;            // beside the steps'
   size_t abort_offset_ = 0;

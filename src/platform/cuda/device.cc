@@ -18,6 +18,9 @@ ErrorCode CodeOf(cudaError_t error) {
     case cudaErrorInvalidValue:
     case cudaErrorInvalidConfiguration:
       return ErrorCode::kInvalidArgument;
+    case cudaErrorNotSupported:
+    case cudaErrorNotPermitted:
+      return ErrorCode::kUnsupported;
     default:
       return ErrorCode::kInternal;
   }
@@ -71,16 +74,20 @@ Result<DeviceInfo> CurrentDevice() {
   return info;
 }
 
-Status EnablePeerAccess(int peer) {
+Status CheckLink(int peer) {
   int device = 0;
   int can = 0;
   MOEBIUS_TRY(ToStatus(cudaGetDevice(&device), "asking which device is current"));
+  if (peer == device) return {};
   MOEBIUS_TRY(ToStatus(cudaDeviceCanAccessPeer(&can, device, peer), "asking for peer access"));
-  if (can == 0) {
-    return MakeError(ErrorCode::kUnsupported,
-                     "GPU {} cannot address the memory of GPU {}, expected GPUs that are linked",
-                     device, peer);
-  }
+  if (can != 0) return {};
+  return MakeError(ErrorCode::kUnsupported,
+                   "GPU {} cannot address the memory of GPU {}, expected GPUs that are linked",
+                   device, peer);
+}
+
+Status EnablePeerAccess(int peer) {
+  MOEBIUS_TRY(CheckLink(peer));
   const cudaError_t error = cudaDeviceEnablePeerAccess(peer, 0);
   if (error == cudaErrorPeerAccessAlreadyEnabled) {
     cudaGetLastError();

@@ -11,7 +11,8 @@ namespace moebius::platform::cuda {
 
 // The error of a CUDA run-time call or of a kernel launch (a cudaError_t; 0 is none) as a value;
 // `what` says what was tried. Memory that does not fit is kOutOfMemory, a device or driver that is
-// not there kUnavailable, anything else kInternal: then the rank is lost, as such errors stay.
+// not there kUnavailable, what it cannot do kUnsupported, anything else kInternal: then the rank is
+// lost, as such errors stay.
 Status ToStatus(int error, const char* what);
 
 struct DeviceInfo {
@@ -33,8 +34,10 @@ Result<DeviceInfo> DescribeDevice(int device);
 // The one that is current for this thread.
 Result<DeviceInfo> CurrentDevice();
 
-// Lets the current device address the memory of `peer`, another one, if the two are linked:
-// kUnsupported otherwise. More than once is no error.
+// Whether the current device can address memory of `peer`: kUnsupported if the two are not linked.
+Status CheckLink(int peer);
+// Lets it address what cudaMalloc gave on `peer`, another one (a ShareableMemory has its own way).
+// More than once is no error.
 Status EnablePeerAccess(int peer);
 
 }  // namespace moebius::platform::cuda

@@ -8,10 +8,8 @@
 #include "platform/cuda/device.h"
 
 namespace moebius::platform::cuda {
-namespace {
 
-// How much is free stands in the message: that is what the user can act on.
-Status AllocationStatus(cudaError_t error, size_t num_bytes, const char* kind) {
+Status AllocationStatus(int error, size_t num_bytes, const char* kind) {
   if (error == cudaSuccess) return {};
   size_t free_bytes = 0;
   size_t total_bytes = 0;
@@ -21,8 +19,6 @@ Status AllocationStatus(cudaError_t error, size_t num_bytes, const char* kind) {
                                      num_bytes, kind, free_bytes, total_bytes)
                              .c_str());
 }
-
-}  // namespace
 
 Result<DeviceMemory> DeviceMemory::Allocate(size_t num_bytes) {
   if (num_bytes == 0) return DeviceMemory();

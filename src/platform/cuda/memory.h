@@ -49,6 +49,10 @@ class PinnedMemory {
   size_t size_ = 0;
 };
 
+// The error of an allocation of memory of a kind ("device"), as ToStatus has it (platform/cuda/
+// device.h); how much is free stands in the message: that is what the user can act on.
+Status AllocationStatus(int error, size_t num_bytes, const char* kind);
+
 // Queues a copy between any two of host and device. Host memory should be pinned and stay as it is
 // until the copy is done.
 Status CopyAsync(void* to, const void* from, size_t num_bytes, const Stream& stream);

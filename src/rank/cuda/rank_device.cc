@@ -1,8 +1,7 @@
 #include "rank/rank_device.h"
 
-#include <unistd.h>
-
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <thread>
 #include <utility>
@@ -10,12 +9,12 @@
 
 #include "base/math.h"
 #include "comm/cuda/device_communicator.h"
-#include "comm/cuda/peer_address.h"
+#include "comm/cuda/peer_directory.h"
 #include "layout/parallel_layout.h"
 #include "moe/exchange/cuda/device_exchange.h"
 #include "moe/migrate/cuda/device_copies.h"
 #include "platform/cuda/device.h"
-#include "platform/cuda/memory.h"
+#include "platform/cuda/shareable_memory.h"
 #include "platform/cuda/stream.h"
 #include "rank/links.h"
 
@@ -24,9 +23,9 @@ namespace {
 
 using comm::DeviceCommunicator;
 using comm::DeviceGroup;
-using comm::PeerAddress;
-using comm::PeerMapping;
+using comm::PeerDirectory;
 using comm::PeerMemory;
+using platform::cuda::ShareableMemory;
 
 // Of a piece that a rank brings into one all-gather: more go one after the other.
 constexpr size_t kStagingBytes = size_t{16} << 20;
@@ -36,15 +35,8 @@ constexpr size_t kLeastMessage = 16;
 // Of a piece of an expert that travels: the movers' threads sleep and wake some times for each.
 constexpr size_t kMailBytes = size_t{32} << 20;
 
-// What a rank tells the others: where its parts of the groups' memory are.
-struct Addresses {
-  int64_t failed = 0;  // it could not make any
-  PeerAddress tp;
-  PeerAddress experts;
-  PeerAddress pipeline;
-  PeerAddress exchange;
-  PeerAddress mail;
-};
+// A rank's parts of memory that it shares, in the directory's order.
+enum Part : size_t { kTpPart, kExpertsPart, kPipelinePart, kExchangePart, kMailPart };
 
 // The pool's threads copy weights: to this rank's GPU.
 Status SelectOnAll(platform::ThreadPool& pool, int device) {
@@ -106,7 +98,6 @@ class CudaRankDevice final : public RankDevice {
     ask(exchange_.get());
     return first;
   }
-  void LeavePeers() override { mappings_.clear(); }
 
  private:
   moe::ExchangeShape ExchangeShape() const {
@@ -115,7 +106,8 @@ class CudaRankDevice final : public RankDevice {
     return shape;
   }
   comm::DeviceStaging GroupStaging() const {
-    return {.gather = std::max(kStagingBytes, links_.shape().chunk_bytes), .reduces = true};
+    return {.gather = std::max(kStagingBytes, links_.shape().chunk_bytes),
+            .reduces = links_.shape().sums};
   }
   // A step's rows are one message: so a stage is as far ahead of the next one as on CPUs.
   comm::DeviceStaging StageStaging() const {
@@ -127,15 +119,10 @@ class CudaRankDevice final : public RankDevice {
   }
   Status Select(platform::ThreadPool& pool);
   Status Allocate();
-  // GPUs of other ranks of this process; mapping another process's memory enables its own.
-  Status EnablePeers(const std::vector<Addresses>& all);
-  Status Connect(const std::vector<Addresses>& all);
-  // As this process addresses it; it stays mapped.
-  Result<std::byte*> Map(const std::vector<Addresses>& all, size_t rank,
-                         PeerAddress Addresses::* where);
-  // The ranks' memory, of which `where` says the address.
+  Status Connect(PeerDirectory& directory);
+  // Over a part of the ranks' memory.
   Result<DeviceGroup> GroupOf(const char* name, const std::vector<RankId>& ranks,
-                              const std::vector<Addresses>& all, PeerAddress Addresses::* where);
+                              PeerDirectory& directory, Part part);
 
   Links& links_;
   const std::chrono::milliseconds wait_limit_;
@@ -153,9 +140,9 @@ class CudaRankDevice final : public RankDevice {
   std::unique_ptr<moe::DeviceExchange> exchange_;
   // Of experts that move.
   std::unique_ptr<moe::DeviceCopies> copies_;
-  platform::cuda::DeviceMemory mail_memory_;
+  ShareableMemory mail_memory_;
   MailMemory mail_;
-  std::vector<PeerMapping> mappings_;  // of other ranks' memory; goes before what is this rank's
+  std::vector<ShareableMemory> mappings_;  // of other processes' memory
 };
 
 Status CudaRankDevice::Select(platform::ThreadPool& pool) {
@@ -175,7 +162,7 @@ Status CudaRankDevice::Allocate() {
   MOEBIUS_ASSIGN(stream_, platform::cuda::Stream::Create(/*high_priority=*/moves));
   if (moves) {
     MOEBIUS_ASSIGN(copies_, moe::DeviceCopies::Create(device_, stream_));
-    MOEBIUS_ASSIGN(mail_memory_, platform::cuda::DeviceMemory::Allocate(kMailBytes));
+    MOEBIUS_ASSIGN(mail_memory_, ShareableMemory::Allocate(kMailBytes));
   }
   if (links_.tp() != nullptr) {
     MOEBIUS_ASSIGN(tp_memory_, DeviceCommunicator::Allocate(GroupStaging()));
@@ -192,16 +179,8 @@ Status CudaRankDevice::Allocate() {
   return {};
 }
 
-Result<std::byte*> CudaRankDevice::Map(const std::vector<Addresses>& all, size_t rank,
-                                       PeerAddress Addresses::* where) {
-  MOEBIUS_ASSIGN(PeerMapping mapping, PeerMapping::Open(all[rank].*where, static_cast<int>(rank)));
-  mappings_.push_back(std::move(mapping));
-  return mappings_.back().data();
-}
-
 Result<DeviceGroup> CudaRankDevice::GroupOf(const char* name, const std::vector<RankId>& ranks,
-                                            const std::vector<Addresses>& all,
-                                            PeerAddress Addresses::* where) {
+                                            PeerDirectory& directory, Part part) {
   DeviceGroup group;
   group.info.name = name;
   group.info.abort = &links_.control().abort();
@@ -209,7 +188,7 @@ Result<DeviceGroup> CudaRankDevice::GroupOf(const char* name, const std::vector<
   for (const RankId rank : ranks) {
     if (rank == links_.rank()) group.info.rank = static_cast<int>(group.bases.size());
     group.info.world_ranks.push_back(rank.value());
-    MOEBIUS_ASSIGN(std::byte* const base, Map(all, static_cast<size_t>(rank.value()), where));
+    MOEBIUS_ASSIGN(std::byte* const base, directory.Map(rank.value(), part, &mappings_));
     group.bases.push_back(base);
   }
   group.stream = stream_.get();
@@ -218,48 +197,38 @@ Result<DeviceGroup> CudaRankDevice::GroupOf(const char* name, const std::vector<
   return group;
 }
 
-Status CudaRankDevice::EnablePeers(const std::vector<Addresses>& all) {
-  MOEBIUS_ASSIGN(const int num_devices, NumRankDevices());
-  for (int rank = 0; rank < std::min(num_devices, links_.shape().num_ranks()); ++rank) {
-    if (rank == device_ || all[static_cast<size_t>(rank)].tp.process != getpid()) continue;
-    shares_process_ = true;
-    MOEBIUS_TRY(platform::cuda::EnablePeerAccess(rank));
-  }
-  return {};
-}
-
-Status CudaRankDevice::Connect(const std::vector<Addresses>& all) {
+Status CudaRankDevice::Connect(PeerDirectory& directory) {
   const layout::ParallelConfig& parallel = links_.shape().parallel;
   const std::vector<RankId> experts = layout::ExpertGroup(parallel, links_.rank());
   if (tp_memory_.data() != nullptr) {
     MOEBIUS_ASSIGN(DeviceGroup group,
-                   GroupOf("tensor parallelism", layout::TpGroup(parallel, links_.rank()), all,
-                           &Addresses::tp));
+                   GroupOf("tensor parallelism", layout::TpGroup(parallel, links_.rank()),
+                           directory, kTpPart));
     tp_ = std::make_unique<DeviceCommunicator>(std::move(group), &tp_memory_, GroupStaging());
   }
   if (experts_memory_.data() != nullptr) {
-    MOEBIUS_ASSIGN(DeviceGroup group, GroupOf("cut experts", experts, all, &Addresses::experts));
+    MOEBIUS_ASSIGN(DeviceGroup group, GroupOf("cut experts", experts, directory, kExpertsPart));
     experts_ =
         std::make_unique<DeviceCommunicator>(std::move(group), &experts_memory_, GroupStaging());
   }
   if (pipeline_memory_.data() != nullptr) {
     MOEBIUS_ASSIGN(DeviceGroup group,
-                   GroupOf("the pipeline", layout::PpGroup(parallel, links_.rank()), all,
-                           &Addresses::pipeline));
+                   GroupOf("the pipeline", layout::PpGroup(parallel, links_.rank()), directory,
+                           kPipelinePart));
     pipeline_ =
         std::make_unique<DeviceCommunicator>(std::move(group), &pipeline_memory_, StageStaging());
   }
   if (exchange_memory_.data() != nullptr) {
     MOEBIUS_ASSIGN(DeviceGroup group,
-                   GroupOf("the experts' exchange", experts, all, &Addresses::exchange));
+                   GroupOf("the experts' exchange", experts, directory, kExchangePart));
     MOEBIUS_ASSIGN(exchange_,
                    moe::DeviceExchange::Create(ExchangeShape(), links_.shape().exchange_mode,
                                                std::move(group), &exchange_memory_));
   }
   if (copies_ == nullptr) return {};
   mail_.checksum = [copies = copies_.get()](auto bytes) { return copies->ChecksumOf(bytes); };
-  for (size_t rank = 0; rank < all.size(); ++rank) {
-    MOEBIUS_ASSIGN(std::byte* const chunk, Map(all, rank, &Addresses::mail));
+  for (int rank = 0; rank < links_.shape().num_ranks(); ++rank) {
+    MOEBIUS_ASSIGN(std::byte* const chunk, directory.Map(rank, kMailPart, &mappings_));
     mail_.chunks.emplace_back(chunk, kMailBytes);
   }
   return {};
@@ -269,23 +238,13 @@ Status CudaRankDevice::Open(platform::ThreadPool& pool) {
   Status status = Select(pool);
   if (status) status = Allocate();
   // Also after an error: the others come here, too.
-  const Addresses mine = {.failed = status ? 0 : 1,
-                          .tp = comm::AddressOf(tp_memory_.data()),
-                          .experts = comm::AddressOf(experts_memory_.data()),
-                          .pipeline = comm::AddressOf(pipeline_memory_.data()),
-                          .exchange = comm::AddressOf(exchange_memory_.data()),
-                          .mail = comm::AddressOf(mail_memory_.data())};
-  std::vector<Addresses> all(static_cast<size_t>(links_.shape().num_ranks()));
-  links_.world().AllGather(std::as_bytes(std::span(&mine, 1)),
-                           std::as_writable_bytes(std::span(all)));
-  MOEBIUS_TRY(status);
-  MOEBIUS_TRY(links_.world().status());
-  const auto first = std::ranges::find_if(all, [](const Addresses& of) { return of.failed != 0; });
-  if (first != all.end()) {
-    return MakeError(ErrorCode::kUnavailable, "rank {} could not start", first - all.begin());
-  }
-  MOEBIUS_TRY(EnablePeers(all));
-  return Connect(all);
+  const std::array parts = {&tp_memory_.memory(), &experts_memory_.memory(),
+                            &pipeline_memory_.memory(), &exchange_memory_.memory(),
+                            &std::as_const(mail_memory_)};
+  MOEBIUS_ASSIGN(PeerDirectory directory, PeerDirectory::Meet(links_.world(), status, device_,
+                                                              parts, links_.control().abort()));
+  shares_process_ = directory.shares_process();
+  return Connect(directory);
 }
 
 }  // namespace

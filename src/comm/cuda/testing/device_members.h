@@ -38,10 +38,6 @@ class Members : public ::testing::Test {
     group.num_sharers = kSize / num_devices_;
     for (int r = 0; r < kSize; ++r) {
       ASSERT_TRUE(platform::cuda::SelectDevice(r % num_devices_));
-      for (int peer = 0; peer < num_devices_; ++peer) {
-        if (peer == r % num_devices_) continue;
-        ASSERT_TRUE(platform::cuda::EnablePeerAccess(peer));
-      }
       auto memory = DeviceCommunicator::Allocate(kAll);
       ASSERT_TRUE(memory) << memory.error().message();
       memories_.push_back(std::make_unique<PeerMemory>(std::move(*memory)));
@@ -52,6 +48,11 @@ class Members : public ::testing::Test {
       group.bases.push_back(memories_.back()->data());
     }
     for (int r = 0; r < kSize; ++r) {
+      ASSERT_TRUE(platform::cuda::SelectDevice(r % num_devices_));
+      for (const auto& memory : memories_) {
+        const auto let = platform::cuda::LetCurrentDevice(memory->data(), memory->memory().size());
+        ASSERT_TRUE(let) << let.error().message();
+      }
       group.info.rank = r;
       group.stream = streams_[static_cast<size_t>(r)].get();
       comms_.push_back(std::make_unique<DeviceCommunicator>(
