@@ -16,6 +16,7 @@
 #include "comm/cuda/device_communicator.h"
 #include "platform/cuda/device.h"
 #include "platform/cuda/device_memory_space.h"
+#include "platform/cuda/shareable_memory.h"
 
 namespace moebius::comm::testing {
 
