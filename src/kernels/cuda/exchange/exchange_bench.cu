@@ -386,7 +386,8 @@ bool RunAll(int num_ranks, bool on_one, FILE* json) {
              "it)\n| what | tokens | rows | dispatch | peer | target | link | combine | peer | "
              "target | link | both | peer | target | link | correct |\n");
   for (BenchCase c : BenchCases(num_ranks)) {
-    if (on_one) {
+    // Kernels of ranks that share a GPU must fit it together, unless they run one after another.
+    if (on_one && !once) {
       c.send_blocks = c.receive_blocks = (c.mode == Mode::kLatency ? 96 : 48) / num_ranks;
       c.combine_blocks = 0;
       if (c.tokens > 1024) continue;
