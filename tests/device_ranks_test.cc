@@ -55,7 +55,7 @@ struct Mode {
   bool copies = false;  // more slots than experts
   bool moves = false;   // between them, at random
   bool processes = false;
-  std::string overrides;  // of the configuration: the weights are random then
+  std::string overrides = {};  // of the configuration: the weights are random then
 };
 
 RankOptions OptionsOf(const std::string& folder, const Mode& mode,

@@ -155,13 +155,15 @@ TEST_F(DeviceExchangeTest, RowsQuantisedBeforeTheyTravelGiveTheSameBits) {
   for (const ExchangeMode mode : {ExchangeMode::kLatency, ExchangeMode::kThroughput}) {
     for (const bool deterministic : {false, true}) {
       Connect(mode, deterministic);
-      for (const auto& [first, second] : {std::pair(1, 0), std::pair(37, 5), std::pair(150, 200)}) {
+      for (const auto& [first, second] :
+           {std::pair(23, 0), std::pair(37, 5), std::pair(150, 200)}) {
         SCOPED_TRACE(fmt::format("{}{}, {} and {} tokens", ExchangeModeName(mode),
                                  deterministic ? " deterministic" : "", first, second));
         ranks_[0]->Draw(first, random_);
         ranks_[1]->Draw(second, random_);
         const int64_t most = std::max(first, second);
-        // Each format after the other one, in the same regions.
+        // Each format after the other one, in the same regions. (Of so few rows that the tensor
+        // cores are left alone those of bfloat16 stay as they are.)
         const auto want = RunAll(WeightFormat::kBF16, most, DType::kBF16);
         EXPECT_NE(want.front(), std::vector<uint8_t>(want.front().size()));
         EXPECT_EQ(RunAll(WeightFormat::kFp8Block, most, DType::kF8E4M3), want);
