@@ -328,7 +328,7 @@ void GroupedMlp(ExecContext& ctx, const GroupedMlpArgs& args) {
                                .n = args.down.front().n,
                                .out = args.out,
                                .likely_places = args.first.likely_places};
-  const bool is_few = args.out.rows <= kMaxFewFp8Places && args.first.a.dtype == DType::kBF16;
+  const bool is_few = args.out.rows <= kMaxFewPlaces && args.first.a.dtype == DType::kBF16;
   if (ctx.device->deterministic || is_few || !TakesFp8Rows(down)) {
     cuda::GroupedSwiGlu(ctx, args.first);
     FewPlacesLaunch few;
