@@ -216,12 +216,13 @@ bool IsWhole(const void* w, int64_t batch, const float* scales, int64_t n, int64
 }
 
 // Of the weights of so many products side by side, how many warps share a tile: as many as fill an
-// H200, each with a few pieces at least to keep it busy.
+// H200, each with a few pieces at least to keep it busy. Long rows have four at least, which read
+// half a kilobyte of each row at a time.
 unsigned WarpsOfTile(int64_t tiles, int64_t products, int64_t units) {
   constexpr int64_t kWarpsOfDevice = 132 * 16;
   constexpr int64_t kPieces = 4;
   constexpr int64_t kUnitsOfPiece = kPieceBytes / 16;
-  unsigned warps = 1;
+  unsigned warps = units >= 4 * kPieces * kUnitsOfPiece ? 4 : 1;
   while (warps < kMostWarps && tiles * products * warps * 2 <= kWarpsOfDevice &&
          units >= kPieces * kUnitsOfPiece * warps * 2) {
     warps *= 2;
@@ -300,9 +301,14 @@ int LaunchFewRows(const FewRowsLaunch& args, CUstream_st* stream) {
   return known ? error : cudaErrorInvalidValue;
 }
 
+bool FewPlacesPay(int64_t places, int64_t n, int64_t k, bool is_fp8) {
+  return places >= 1 && places <= kMaxFewPlaces && (!is_fp8 || n * k <= kMostFp8OfPlace);
+}
+
 bool FitsFewPlaces(const FewPlacesLaunch& args) {
-  return args.places >= 1 && args.places <= kMaxFewPlaces && args.out.dtype == DType::kBF16 &&
-         IsWhole(args.a, 0) && IsWhole(args.w, 0, args.scales, args.n, args.k);
+  return FewPlacesPay(args.places, args.n, args.k, args.scales != nullptr) &&
+         args.out.dtype == DType::kBF16 && IsWhole(args.a, 0) &&
+         IsWhole(args.w, 0, args.scales, args.n, args.k);
 }
 
 int LaunchFewPlaces(const FewPlacesLaunch& args, CUstream_st* stream) {

@@ -11,6 +11,9 @@ namespace moebius::kernels::cuda {
 constexpr int64_t kMaxFewRows = 8;  // what the tensor cores take at a time
 // Each place reads its slot's weights; of more places several share a slot.
 constexpr int64_t kMaxFewPlaces = 16;
+// Weights of e4m3: widening them costs more than the launches that few places save where experts
+// are larger.
+constexpr int64_t kMostFp8OfPlace = int64_t{4} << 20;
 
 // out[b] = a[b] w[b]^T for each b of a batch, sums in float32; a bfloat16, w bfloat16 or e4m3, out
 // float32 or bfloat16. gated: w has n rows for the gate, then n for up, and out = silu(a gate^T) *
@@ -57,6 +60,8 @@ struct FewPlacesLaunch {
   // before that one is done.
   bool places_known = false;
 };
+// Whether so many places of weights [n or 2 n, k] are few.
+bool FewPlacesPay(int64_t places, int64_t n, int64_t k, bool is_fp8);
 bool FitsFewPlaces(const FewPlacesLaunch& args);
 int LaunchFewPlaces(const FewPlacesLaunch& args, CUstream_st* stream);
 

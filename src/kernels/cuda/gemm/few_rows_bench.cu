@@ -299,6 +299,7 @@ constexpr Product kDense[] = {
     {false, false, 256, 7168},     {false, false, 2048, 2048},    {false, false, 5120, 2048},
     {false, false, 512, 128, 128}, {false, false, 128, 512, 128}, {kFp8, false, 7168, 16384},
     {kFp8, kGated, 2048, 7168},    {kFp8, false, 7168, 2048},     {kFp8, false, 24576, 1536},
+    {false, false, 129280, 7168},
 };
 constexpr Product kPlaces[] = {
     {kFp8, kGated, 2048, 7168, 1, 8, 8},    {kFp8, false, 7168, 2048, 1, 8, 8},
