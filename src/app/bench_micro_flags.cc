@@ -18,7 +18,8 @@ void AddBenchKernelsFlags(CLI::App* app, BenchKernelsOptions& options) {
   AddDeviceAndJson(app, options.device, options.json);
   AddEach(app, "--part",
           "Only this group, may be given several times. CPU: decode, prefill, attention, sample, "
-          "small; GPU: gemm, mla, mla-prefill, gqa, rows; gemm-tiles, mla-all (only if asked for)",
+          "small; GPU: gemm, few, mla, mla-prefill, gqa, rows; gemm-tiles, mla-all (only if "
+          "asked for)",
           [&options](const std::string& text) -> Status {
             options.bench.parts.push_back(text);
             return {};

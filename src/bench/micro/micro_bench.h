@@ -23,7 +23,7 @@ struct KernelBenchOptions {
 // Operations of the best back end of this CPU (MOEBIUS_ISA names another) beside the rate at which
 // memory streams. Parts: decode prefill attention sample small.
 Result<bool> BenchKernels(const KernelBenchOptions& options, std::FILE* json);
-// Of a GPU, beside its copy rate and peers' figures. Parts: gemm mla mla-prefill gqa rows;
+// Of a GPU, beside its copy rate and peers' figures. Parts: gemm few mla mla-prefill gqa rows;
 // gemm-tiles (every tile of gemm), mla-all (every batch and context). Rows of `rows` are not
 // checked.
 Result<bool> BenchDeviceKernels(const KernelBenchOptions& options, std::FILE* json);

@@ -16,6 +16,9 @@ namespace moebius::kernels::cuda {
 
 // Experts' products. all_tiles: each row once more with every tile that fits.
 bool BenchGroupedGemm(bool all_tiles, std::FILE* json);
+// Products of few rows. library: queues what more rows take.
+bool BenchFewRows(const std::function<void(const DenseProduct&, CUstream_st*)>& library,
+                  std::FILE* json);
 // all: every batch and context.
 bool BenchMlaDecode(bool all, std::FILE* json);
 bool BenchGqa(std::FILE* json);

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstdlib>
+#include <functional>
 
 #include "bench/micro/micro_bench.h"
 #include "kernels/backend.h"
@@ -18,11 +19,24 @@ int MostRanks(int num_devices) {
   return ranks;
 }
 
+using RunProduct = std::function<void(const kernels::cuda::DenseProduct&, CUstream_st*)>;
+
+// A benchmark that also runs products by the library; an error if it refuses one.
+Status WithLibrary(const char* part, const std::function<void(const RunProduct&)>& bench) {
+  MOEBIUS_ASSIGN(const auto products, kernels::cuda::DenseProducts::Create());
+  const char* refused = nullptr;
+  bench([&](const kernels::cuda::DenseProduct& product, CUstream_st* stream) {
+    if (const char* text = products->Run(product, stream); text != nullptr) refused = text;
+  });
+  if (refused != nullptr) return MakeError(ErrorCode::kInternal, "{}: {}", part, refused);
+  return {};
+}
+
 }  // namespace
 
 Result<bool> BenchDeviceKernels(const KernelBenchOptions& options, std::FILE* json) {
-  MOEBIUS_TRY(CheckParts(options.parts,
-                         {"gemm", "mla", "mla-prefill", "gqa", "rows", "gemm-tiles", "mla-all"}));
+  MOEBIUS_TRY(CheckParts(options.parts, {"gemm", "few", "mla", "mla-prefill", "gqa", "rows",
+                                         "gemm-tiles", "mla-all"}));
   if (options.cpu_time) {
     return MakeError(ErrorCode::kInvalidArgument, "--cpu-time is of CPUs, expected --device cpu");
   }
@@ -36,17 +50,18 @@ Result<bool> BenchDeviceKernels(const KernelBenchOptions& options, std::FILE* js
   if (wanted("gemm") || is_asked("gemm-tiles")) {
     right = kernels::cuda::BenchGroupedGemm(is_asked("gemm-tiles"), json) && right;
   }
+  if (wanted("few")) {
+    MOEBIUS_TRY(WithLibrary("few", [&](const RunProduct& run) {
+      right = kernels::cuda::BenchFewRows(run, json) && right;
+    }));
+  }
   if (wanted("mla") || is_asked("mla-all")) {
     right = kernels::cuda::BenchMlaDecode(is_asked("mla-all"), json) && right;
   }
   if (wanted("mla-prefill")) {
-    MOEBIUS_ASSIGN(const auto products, kernels::cuda::DenseProducts::Create());
-    const char* refused = nullptr;
-    const auto dense = [&](const kernels::cuda::DenseProduct& product, CUstream_st* stream) {
-      if (const char* text = products->Run(product, stream); text != nullptr) refused = text;
-    };
-    right = kernels::cuda::BenchMlaPrefill(dense, json) && right;
-    if (refused != nullptr) return MakeError(ErrorCode::kInternal, "mla-prefill: {}", refused);
+    MOEBIUS_TRY(WithLibrary("mla-prefill", [&](const RunProduct& run) {
+      right = kernels::cuda::BenchMlaPrefill(run, json) && right;
+    }));
   }
   if (wanted("gqa")) right = kernels::cuda::BenchGqa(json) && right;
   if (wanted("rows")) kernels::cuda::BenchRows(json);

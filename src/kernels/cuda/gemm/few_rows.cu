@@ -4,7 +4,7 @@
 
 #include <type_traits>
 
-#include "kernels/cuda/gemm/warp_weights.cuh"
+#include "kernels/cuda/gemm/weight_tile.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/rows/access.cuh"
 
@@ -14,20 +14,65 @@ namespace {
 using moebius::cuda::AwaitEarlier;
 using moebius::cuda::LaunchEarly;
 
-constexpr int kWarps = 8;
-constexpr int kHeldOfPlaces = 4;  // loads of a lane at a time, where many blocks share a GPU
+constexpr int kMostWarps = 16;
+static_assert(kMaxFewRows == kMaxTileInputs);
 
 __device__ __forceinline__ float Gated(float gate, float up) {
   return gate / (1.0f + __expf(-gate)) * up;
 }
-// What becomes of row r's sums: the one, or gate and up.
-template <int kCount, int kRows>
-__device__ __forceinline__ float Finish(const float (&sums)[kCount][kRows], int r,
-                                        float scale = 1) {
-  if constexpr (kCount == 1) {
-    return sums[0][r] * scale;
-  } else {
-    return Gated(sums[0][r] * scale, sums[1][r] * scale);
+// The sums of a block's warps, in its first: whether this warp is it.
+__device__ __forceinline__ bool SumWarps(float (&sums)[4]) {
+  extern __shared__ float4 partial[];  // [warps - 1][32]
+  const int warps = blockDim.x / 32;
+  if (warps == 1) return true;
+  if (threadIdx.x >= 32) {
+    partial[threadIdx.x - 32] = make_float4(sums[0], sums[1], sums[2], sums[3]);
+  }
+  __syncthreads();
+  if (threadIdx.x >= 32) return false;
+  for (int w = 1; w < warps; ++w) {
+    const float4 add = partial[threadIdx.x + 32 * (w - 1)];
+    sums[0] += add.x;
+    sums[1] += add.y;
+    sums[2] += add.z;
+    sums[3] += add.w;
+  }
+  return true;
+}
+
+// The lane's columns of the block's tile are this and, if not gated, the one 8 further.
+template <bool kGated>
+__device__ __forceinline__ int FirstColumn() {
+  return blockIdx.x * (kGated ? kTileRows / 2 : kTileRows) + threadIdx.x % 32 / 4;
+}
+
+// The tile of the weight rows from `first` on. A lane without a column reads one that is there.
+template <class Unit, bool kGated>
+__device__ __forceinline__ WeightTile<Unit, kGated> TileOf(const WeightRows& w, int64_t first,
+                                                           int n) {
+  const int column = FirstColumn<kGated>();
+  const int64_t low = first + min(column, n - 1);
+  const int64_t high = kGated ? low + n : first + min(column + 8, n - 1);
+  return WeightTile<Unit, kGated>(w, low, high, threadIdx.x / 32, blockDim.x / 32);
+}
+
+// What a lane has of rows 2 t and 2 t + 1 of the output.
+template <bool kGated, typename Out>
+__device__ __forceinline__ void Store(const float (&sums)[4], float scale, int rows, int n,
+                                      Out* out, int64_t stride) {
+  const int column = FirstColumn<kGated>();
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int row = threadIdx.x % 4 * 2 + i;
+    if (row >= rows) continue;
+    if constexpr (kGated) {
+      if (column < n) {
+        StoreElement(out + row * stride + column, Gated(sums[i] * scale, sums[2 + i] * scale));
+      }
+    } else {
+      if (column < n) StoreElement(out + row * stride + column, sums[i] * scale);
+      if (column + 8 < n) StoreElement(out + row * stride + column + 8, sums[2 + i] * scale);
+    }
   }
 }
 
@@ -48,36 +93,52 @@ struct Params {
   }
 };
 
-template <class Unit, bool kGated, int kHeld, int kRows, typename Out>
-__global__ void __launch_bounds__(32 * kWarps) FewRowsKernel(const __grid_constant__ Params p) {
-  constexpr int kCount = kGated ? 2 : 1;
-  const int column = blockIdx.x * kWarps + threadIdx.x / 32;
-  // A warp without a column reads one that is there, and writes nothing.
-  WarpWeights<Unit, kCount, kHeld> weights(p.Weights(blockIdx.y), min(column, p.n - 1), p.n);
-  weights.Load(threadIdx.x % 32);
+template <class Unit, bool kGated, typename Out>
+__global__ void __launch_bounds__(32 * kMostWarps, 1)
+    FewRowsKernel(const __grid_constant__ Params p) {
+  auto tile = TileOf<Unit, kGated>(p.Weights(blockIdx.y), 0, p.n);
   AwaitEarlier();
-  if (column >= p.n) return;
-  float sums[kCount][kRows] = {};
-  weights.template Multiply<kRows>(p.a + blockIdx.y * p.a_batch, p.a_stride, p.rows, sums);
-  Out* out = static_cast<Out*>(p.out) + blockIdx.y * p.out_batch + column;
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    if (threadIdx.x % 32 != r || r >= p.rows) continue;
-    StoreElement(out + r * p.out_stride, Finish(sums, r));
-  }
+  float sums[4] = {};
+  tile.Multiply(p.a + blockIdx.y * p.a_batch, p.a_stride, p.rows, sums);
+  if (!SumWarps(sums)) return;
+  Store<kGated>(sums, 1, p.rows, p.n, static_cast<Out*>(p.out) + blockIdx.y * p.out_batch,
+                p.out_stride);
 }
 
 // Short rows, of a product a head: half a warp has one, a warp kShortColumns of them at a time.
+constexpr int kShortWarps = 8;
 constexpr int kShortUnits = 16;  // of bfloat16
 constexpr int kShortLoads = 4;
+constexpr int64_t kMaxShortRows = 2;
 constexpr int kShortColumns = 32 / kShortUnits * kShortLoads;
 
+__device__ __forceinline__ float2 WidenPair(uint32_t bf16_pair) {
+  return {__uint_as_float(bf16_pair << 16), __uint_as_float(bf16_pair & 0xffff0000u)};
+}
+__device__ __forceinline__ float ShortSum(const uint4& x, const uint4& w) {
+  const uint32_t a[4] = {x.x, x.y, x.z, x.w};
+  const uint32_t b[4] = {w.x, w.y, w.z, w.w};
+  float sum = 0;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const float2 input = WidenPair(a[i]);
+    const float2 weight = WidenPair(b[i]);
+    sum = fmaf(input.x, weight.x, sum);
+    sum = fmaf(input.y, weight.y, sum);
+  }
+  return sum;
+}
+// Zero past the row's units.
+__device__ __forceinline__ uint4 LoadShort(const __nv_bfloat16* row, int unit, int units) {
+  return unit < units ? reinterpret_cast<const uint4*>(row)[unit] : make_uint4(0, 0, 0, 0);
+}
+
 template <int kRows, typename Out>
-__global__ void __launch_bounds__(32 * kWarps)
+__global__ void __launch_bounds__(32 * kShortWarps)
     FewShortRowsKernel(const __grid_constant__ Params p) {
   const int unit = threadIdx.x % kShortUnits;
-  const int first =
-      (blockIdx.x * kWarps + threadIdx.x / 32) * kShortColumns + threadIdx.x % 32 / kShortUnits;
+  const int first = (blockIdx.x * kShortWarps + threadIdx.x / 32) * kShortColumns +
+                    threadIdx.x % 32 / kShortUnits;
   const auto column = [first](int i) { return first + i * (32 / kShortUnits); };
   const WeightRows weights = p.Weights(blockIdx.y);
   const auto* w = static_cast<const uint4*>(weights.data);
@@ -89,18 +150,18 @@ __global__ void __launch_bounds__(32 * kWarps)
         is_there ? __ldcs(w + int64_t{column(i)} * weights.units + unit) : make_uint4(0, 0, 0, 0);
   }
   AwaitEarlier();
-  uint4 x[kRows][1];
+  uint4 x[kRows];
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
-    x[r][0] = LoadUnit(p.a + blockIdx.y * p.a_batch + r * p.a_stride, unit,
-                       r < p.rows ? weights.units : 0);
+    x[r] = LoadShort(p.a + blockIdx.y * p.a_batch + r * p.a_stride, unit,
+                     r < p.rows ? weights.units : 0);
   }
   Out* out = static_cast<Out*>(p.out) + blockIdx.y * p.out_batch;
 #pragma unroll
   for (int i = 0; i < kShortLoads; ++i) {
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      float sum = Bf16Unit::Add(0, x[r], held[i]);
+      float sum = ShortSum(x[r], held[i]);
 #pragma unroll
       for (int mask = kShortUnits / 2; mask > 0; mask /= 2) {
         sum += __shfl_xor_sync(~0u, sum, mask);
@@ -122,34 +183,30 @@ __device__ int SlotOf(const int32_t* offsets, int num_slots, int place) {
 }
 
 template <class Unit, bool kGated>
-__global__ void __launch_bounds__(32 * kWarps)
+__global__ void __launch_bounds__(32 * kMostWarps, 1)
     FewPlacesKernel(const __grid_constant__ FewPlacesLaunch p) {
-  constexpr int kCount = kGated ? 2 : 1;
   if (!p.places_known) AwaitEarlier();
   const int place = blockIdx.y;
   const int n = static_cast<int>(p.n);
-  const int column = blockIdx.x * kWarps + threadIdx.x / 32;
-  const int64_t first_row = int64_t{SlotOf(p.offsets, p.num_slots, place)} * kCount * n;
-  WarpWeights<Unit, kCount, kHeldOfPlaces> weights(
-      {p.w, p.scales, static_cast<int>(p.k) / Unit::kElements}, first_row + min(column, n - 1), n);
-  weights.Load(threadIdx.x % 32);
+  const int64_t slot = SlotOf(p.offsets, p.num_slots, place);
+  auto tile = TileOf<Unit, kGated>({p.w, p.scales, static_cast<int>(p.k) / Unit::kElements},
+                                   slot * (kGated ? 2 * n : n), n);
   if (p.places_known) AwaitEarlier();
-  if (place >= p.offsets[p.num_slots] || column >= n) return;
+  if (place >= p.offsets[p.num_slots]) return;
   const int64_t pair = p.pairs != nullptr ? p.pairs[place] : place * p.rows_per_pair;
-  float sums[kCount][1] = {};
-  weights.template Multiply<1>(
-      static_cast<const __nv_bfloat16*>(p.a.data) + pair / p.rows_per_pair * p.a.stride, 0, 1,
-      sums);
-  if (threadIdx.x % 32 != 0) return;
-  const float scale = p.row_scale != nullptr ? p.row_scale[pair] : 1.0f;
-  StoreElement(static_cast<__nv_bfloat16*>(p.out.data) + place * p.out.stride + column,
-               Finish(sums, 0, scale));
+  float sums[4] = {};
+  tile.Multiply(static_cast<const __nv_bfloat16*>(p.a.data) + pair / p.rows_per_pair * p.a.stride,
+                0, 1, sums);
+  if (!SumWarps(sums)) return;
+  Store<kGated>(sums, p.row_scale != nullptr ? p.row_scale[pair] : 1.0f, 1, n,
+                static_cast<__nv_bfloat16*>(p.out.data) + place * p.out.stride, 0);
 }
 
+constexpr int64_t kInputsOfLoad = 8;
 // Rows that are loaded 16 bytes at a time.
 bool IsWhole(const DeviceRows& rows, int64_t batch) {
   return rows.dtype == DType::kBF16 && reinterpret_cast<uintptr_t>(rows.data) % 16 == 0 &&
-         rows.stride % kInputsOfUnit == 0 && batch % kInputsOfUnit == 0;
+         rows.stride % kInputsOfLoad == 0 && batch % kInputsOfLoad == 0;
 }
 // Weights likewise: bfloat16, or (scales given) e4m3 in whole blocks.
 bool IsWhole(const void* w, int64_t batch, const float* scales, int64_t n, int64_t k) {
@@ -158,8 +215,31 @@ bool IsWhole(const void* w, int64_t batch, const float* scales, int64_t n, int64
   return batch % Bf16Unit::kElements == 0 && k % Bf16Unit::kElements == 0;
 }
 
-unsigned NumBlocks(int64_t n, int64_t of_block = kWarps) {
-  return static_cast<unsigned>((n + of_block - 1) / of_block);
+// Of the weights of so many products side by side, how many warps share a tile: as many as fill an
+// H200, each with a few pieces at least to keep it busy. Long rows have four at least, which read
+// half a kilobyte of each row at a time.
+unsigned WarpsOfTile(int64_t tiles, int64_t products, int64_t units) {
+  constexpr int64_t kWarpsOfDevice = 132 * 16;
+  constexpr int64_t kPieces = 4;
+  constexpr int64_t kUnitsOfPiece = kPieceBytes / 16;
+  unsigned warps = units >= 4 * kPieces * kUnitsOfPiece ? 4 : 1;
+  while (warps < kMostWarps && tiles * products * warps * 2 <= kWarpsOfDevice &&
+         units >= kPieces * kUnitsOfPiece * warps * 2) {
+    warps *= 2;
+  }
+  return warps;
+}
+
+// A block for each tile of each product.
+template <typename Args>
+cudaError_t LaunchTiles(void (*kernel)(Args), int64_t n, bool gated, int64_t products,
+                        int64_t units, cudaStream_t stream, const Args& args) {
+  const int64_t columns = gated ? kTileRows / 2 : kTileRows;
+  const int64_t tiles = (n + columns - 1) / columns;
+  const unsigned warps = WarpsOfTile(tiles, products, units);
+  const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(products));
+  const size_t shared = (warps - 1) * 32 * sizeof(float4);
+  return LaunchEarly(kernel, grid, 32 * warps, shared, stream, args);
 }
 
 template <class Unit>
@@ -176,50 +256,42 @@ Params ParamsOf(const FewRowsLaunch& args) {
           .n = static_cast<int>(args.n)};
 }
 
-template <class Unit, bool kGated, int kHeld, typename Out>
-cudaError_t Launch(const FewRowsLaunch& args, cudaStream_t stream) {
-  auto* kernel = FewRowsKernel<Unit, kGated, kHeld, 1, Out>;
-  if constexpr (!Unit::kHasScales) {
-    if (args.rows == 2) kernel = FewRowsKernel<Unit, kGated, kHeld, 2, Out>;
-  }
-  const dim3 grid(NumBlocks(args.n), static_cast<unsigned>(args.batch));
-  return LaunchEarly(kernel, grid, 32 * kWarps, 0, stream, ParamsOf<Unit>(args));
-}
-
 template <typename Out>
 cudaError_t LaunchShort(const FewRowsLaunch& args, cudaStream_t stream) {
   auto* kernel = args.rows == 1 ? FewShortRowsKernel<1, Out> : FewShortRowsKernel<2, Out>;
-  const dim3 grid(NumBlocks(args.n, kWarps * kShortColumns), static_cast<unsigned>(args.batch));
-  return LaunchEarly(kernel, grid, 32 * kWarps, 0, stream, ParamsOf<Bf16Unit>(args));
+  const int64_t columns = kShortWarps * kShortColumns;
+  const dim3 grid(static_cast<unsigned>((args.n + columns - 1) / columns),
+                  static_cast<unsigned>(args.batch));
+  return LaunchEarly(kernel, grid, 32 * kShortWarps, 0, stream, ParamsOf<Bf16Unit>(args));
 }
 
-// Registers hold a whole row of weights, where that fits: all of it comes while earlier launches
-// end.
 template <class Unit, typename Out>
 cudaError_t LaunchFor(const FewRowsLaunch& args, cudaStream_t stream) {
-  const int64_t loads = (args.k / Unit::kElements + 31) / 32;  // of a lane, for one row
-  if (args.gated) {
-    return loads <= 4 ? Launch<Unit, true, 4, Out>(args, stream)
-                      : Launch<Unit, true, 8, Out>(args, stream);
-  }
-  return loads <= 4   ? Launch<Unit, false, 4, Out>(args, stream)
-         : loads <= 8 ? Launch<Unit, false, 8, Out>(args, stream)
-                      : Launch<Unit, false, 16, Out>(args, stream);
+  auto* kernel = args.gated ? FewRowsKernel<Unit, true, Out> : FewRowsKernel<Unit, false, Out>;
+  return LaunchTiles(kernel, args.n, args.gated, args.batch, args.k / Unit::kElements, stream,
+                     ParamsOf<Unit>(args));
+}
+
+template <class Unit>
+cudaError_t LaunchFor(const FewPlacesLaunch& args, cudaStream_t stream) {
+  auto* kernel = args.gated ? FewPlacesKernel<Unit, true> : FewPlacesKernel<Unit, false>;
+  return LaunchTiles(kernel, args.n, args.gated, args.places, args.k / Unit::kElements, stream,
+                     args);
 }
 
 }  // namespace
 
 bool FitsFewRows(const FewRowsLaunch& args) {
-  return args.rows >= 1 && args.rows <= (args.scales == nullptr ? kMaxFewRows : 1) &&
-         args.batch >= 1 && args.batch < 65536 && IsWhole(args.a, args.a_batch) &&
+  return args.rows >= 1 && args.rows <= kMaxFewRows && args.batch >= 1 && args.batch < 65536 &&
+         IsWhole(args.a, args.a_batch) &&
          IsWhole(args.w, args.w_batch, args.scales, args.n, args.k);
 }
 
 int LaunchFewRows(const FewRowsLaunch& args, CUstream_st* stream) {
   if (!FitsFewRows(args)) return cudaErrorInvalidValue;
   cudaError_t error = cudaSuccess;
-  const bool is_short =
-      !args.gated && args.scales == nullptr && args.k <= kShortUnits * Bf16Unit::kElements;
+  const bool is_short = !args.gated && args.scales == nullptr && args.rows <= kMaxShortRows &&
+                        args.k <= kShortUnits * Bf16Unit::kElements;
   const bool known = WithElement(args.out.dtype, [&](auto* type) {
     using Out = std::remove_pointer_t<decltype(type)>;
     error = is_short                 ? LaunchShort<Out>(args, stream)
@@ -229,20 +301,20 @@ int LaunchFewRows(const FewRowsLaunch& args, CUstream_st* stream) {
   return known ? error : cudaErrorInvalidValue;
 }
 
+bool FewPlacesPay(int64_t places, int64_t n, int64_t k, bool is_fp8) {
+  return places >= 1 && places <= kMaxFewPlaces && (!is_fp8 || n * k <= kMostFp8OfPlace);
+}
+
 bool FitsFewPlaces(const FewPlacesLaunch& args) {
-  const int64_t most = args.scales == nullptr ? kMaxFewPlaces : kMaxFewFp8Places;
-  return args.places >= 1 && args.places <= most && args.out.dtype == DType::kBF16 &&
-         IsWhole(args.a, 0) && IsWhole(args.w, 0, args.scales, args.n, args.k);
+  return FewPlacesPay(args.places, args.n, args.k, args.scales != nullptr) &&
+         args.out.dtype == DType::kBF16 && IsWhole(args.a, 0) &&
+         IsWhole(args.w, 0, args.scales, args.n, args.k);
 }
 
 int LaunchFewPlaces(const FewPlacesLaunch& args, CUstream_st* stream) {
   if (!FitsFewPlaces(args)) return cudaErrorInvalidValue;
-  const dim3 grid(NumBlocks(args.n), static_cast<unsigned>(args.places));
-  auto* kernel = args.gated ? FewPlacesKernel<Bf16Unit, true> : FewPlacesKernel<Bf16Unit, false>;
-  if (args.scales != nullptr) {
-    kernel = args.gated ? FewPlacesKernel<E4m3Unit, true> : FewPlacesKernel<E4m3Unit, false>;
-  }
-  return LaunchEarly(kernel, grid, 32 * kWarps, 0, stream, args);
+  return args.scales == nullptr ? LaunchFor<Bf16Unit>(args, stream)
+                                : LaunchFor<E4m3Unit>(args, stream);
 }
 
 }  // namespace moebius::kernels::cuda

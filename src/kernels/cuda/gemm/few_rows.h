@@ -1,18 +1,19 @@
-// Products of a few rows, where reading the weights is all the work: a warp two rows of weights,
-// all of the GPU's memory at work at once, nothing for the tensor cores. A launch allocates
-// nothing, waits for nothing and may be captured in a graph; each returns 0 or its cudaError_t. The
-// device thread of a rank calls them.
+// Products of a few rows, where reading the weights is all the work: all of the GPU's memory at
+// work at once, weights straight into registers and the tensor cores (gemm/weight_tile.cuh). A
+// launch allocates nothing, waits for nothing and may be captured in a graph; each returns 0 or its
+// cudaError_t. The device thread of a rank calls them.
 #pragma once
 
 #include "kernels/cuda/rows/rows.h"
 
 namespace moebius::kernels::cuda {
 
-// More rows want the tensor cores: reading each row again for every column costs as much as the
-// weights. (Of fp8 weights one row: widening them takes half of the issue slots.)
-constexpr int64_t kMaxFewRows = 2;
+constexpr int64_t kMaxFewRows = 8;  // what the tensor cores take at a time
+// Each place reads its slot's weights; of more places several share a slot.
 constexpr int64_t kMaxFewPlaces = 16;
-constexpr int64_t kMaxFewFp8Places = 8;
+// Weights of e4m3: widening them costs more than the launches that few places save where experts
+// are larger.
+constexpr int64_t kMostFp8OfPlace = int64_t{4} << 20;
 
 // out[b] = a[b] w[b]^T for each b of a batch, sums in float32; a bfloat16, w bfloat16 or e4m3, out
 // float32 or bfloat16. gated: w has n rows for the gate, then n for up, and out = silu(a gate^T) *
@@ -59,6 +60,8 @@ struct FewPlacesLaunch {
   // before that one is done.
   bool places_known = false;
 };
+// Whether so many places of weights [n or 2 n, k] are few.
+bool FewPlacesPay(int64_t places, int64_t n, int64_t k, bool is_fp8);
 bool FitsFewPlaces(const FewPlacesLaunch& args);
 int LaunchFewPlaces(const FewPlacesLaunch& args, CUstream_st* stream);
 

@@ -1,6 +1,7 @@
 // The GPU's operations against ref/, through kernels/ops.h. Skipped without a GPU.
 #include "kernels/cuda/attention/gqa.h"
 #include "kernels/cuda/attention/mla_decode.h"
+#include "kernels/cuda/gemm/few_rows.h"
 #include "kernels/cuda/ops/device_test_util.h"
 #include "kernels/cuda/ops/staged.h"
 #include "kernels/tuning/attention_form.h"
@@ -298,8 +299,10 @@ TEST_P(CudaOps, DenseProducts) {
   };
   for (const WeightFormat format : kFormats) {
     for (const DType act : kActs) {
-      for (const Shape& s : {Shape{1, 128, 128}, Shape{5, 576, 256}, Shape{70, 384, 640},
-                             Shape{2, 64, 96}, Shape{130, 200, 100}, Shape{1, 256, 8320}}) {
+      for (const Shape& s :
+           {Shape{1, 128, 128}, Shape{5, 576, 256}, Shape{70, 384, 640}, Shape{2, 64, 96},
+            Shape{130, 200, 100}, Shape{1, 256, 8320}, Shape{2, 128, 1280}, Shape{3, 200, 120},
+            Shape{8, 24, 96}, Shape{8, 384, 8320}}) {
         const bool fp8 = format == WeightFormat::kFp8Block;
         if (fp8 && (s.n % 128 != 0 || s.k % 128 != 0)) continue;
         for (const DType out : kActs) {
@@ -308,7 +311,8 @@ TEST_P(CudaOps, DenseProducts) {
               fmt::format("{} {} -> {}, {} x {} x {}", WeightFormatName(format), DTypeName(act),
                           DTypeName(out), s.rows, s.n, s.k);
           // Quantised rows carry three bits; elsewhere bfloat16 rounds the result.
-          const double limit = fp8 && act == DType::kBF16 ? 5e-2 : LimitOf(out) + 1e-5;
+          const bool quantised = fp8 && act == DType::kBF16 && s.rows > cuda::kMaxFewRows;
+          const double limit = quantised ? 5e-2 : LimitOf(out) + 1e-5;
           const int64_t gap = fp8 ? 0 : 8;
           const DeviceWeights w(bench(), random_, format, 1, s.n, s.k, false);
           const TestMat a = TestMat(act, s.rows, s.k, gap).Fill(random_);
@@ -351,13 +355,43 @@ TEST_P(CudaOps, DenseProducts) {
   }
 }
 
+// Weight row c has every code once, from c on; each input row picks one column.
+TEST_P(CudaOps, EveryFp8Code) {
+  constexpr int64_t kCodes = 256;
+  std::vector<uint8_t> codes;
+  for (int64_t i = 0; i < kCodes * kCodes; ++i) {
+    codes.push_back(static_cast<uint8_t>(i / kCodes + i % kCodes));
+  }
+  const DeviceWeights any(bench(), random_, WeightFormat::kFp8Block, 1, kCodes, kCodes, false);
+  PackedWeight weight = any.device()[0];
+  weight.data = bench().Put(codes).data();
+  weight.scales = bench().Put(std::vector<float>(4, 1.0f)).data();
+  TestMat a(DType::kBF16, cuda::kMaxFewRows, kCodes);
+  const auto column = [](int64_t row) { return row * 37 % kCodes; };
+  for (int64_t r = 0; r < cuda::kMaxFewRows; ++r) {
+    for (int64_t c = 0; c < kCodes; ++c) a.Set(r, c, c == column(r) ? 1.0f : 0.0f);
+  }
+  TestMat got(DType::kF32, cuda::kMaxFewRows, kCodes);
+  const Mat d_out = bench().Put(got);
+  Gemm(device(), {bench().Put(a), &weight, {}, d_out, false});
+  bench().Get(d_out, got);
+  for (int64_t r = 0; r < cuda::kMaxFewRows; ++r) {
+    for (int64_t n = 0; n < kCodes; ++n) {
+      const float want = F8E4M3ToFloat(static_cast<uint8_t>(n + column(r)));
+      if (std::isnan(want)) continue;
+      EXPECT_EQ(got.At(r, n), want) << n + column(r);
+    }
+  }
+}
+
 TEST_P(CudaOps, HeadGemm) {
   struct Shape {
     int64_t rows, n, k;
   };
   for (const DType act : kActs) {
-    for (const auto& [rows, n, k] : {Shape{6, 64, 32}, Shape{1, 64, 32}, Shape{2, 72, 128},
-                                     Shape{1, 200, 120}, Shape{2, 40, 136}}) {
+    for (const auto& [rows, n, k] :
+         {Shape{6, 64, 32}, Shape{1, 64, 32}, Shape{2, 72, 128}, Shape{1, 200, 120},
+          Shape{2, 40, 136}, Shape{3, 40, 120}, Shape{8, 200, 128}, Shape{8, 72, 1032}}) {
       for (const int64_t a_stride : {int64_t{0}, k + 8}) {
         bench().Reset();
         const WeightFormat format = act == DType::kF32 ? WeightFormat::kF32 : WeightFormat::kBF16;
@@ -411,8 +445,10 @@ TEST_P(CudaOps, Experts) {
     int64_t rows, experts, k, hidden, inner;
   };
   for (const WeightFormat format : kFormats) {
-    for (const Shape& s : {Shape{1, 8, 2, 128, 128}, Shape{37, 16, 4, 256, 384},
-                           Shape{600, 8, 3, 256, 128}, Shape{9, 6, 2, 96, 48}}) {
+    for (const Shape& s :
+         {Shape{1, 8, 2, 128, 128}, Shape{37, 16, 4, 256, 384}, Shape{600, 8, 3, 256, 128},
+          Shape{9, 6, 2, 96, 48}, Shape{1, 8, 1, 256, 128}, Shape{4, 16, 4, 256, 384},
+          Shape{5, 6, 3, 1272, 24}, Shape{3, 8, 5, 128, 1408}}) {
       for (const DType act : kActs) {
         const bool fp8 = format == WeightFormat::kFp8Block;
         if (fp8 && s.hidden % 128 != 0) continue;
@@ -509,7 +545,9 @@ TEST_P(CudaOps, Experts) {
                                 .shared = {},
                                 .out = want.view()});
         bench().Get(d_out, got);
-        const double limit = fp8 && act == DType::kBF16 ? 8e-2 : act == DType::kBF16 ? 1e-2 : 1e-4;
+        const bool quantised =
+            fp8 && act == DType::kBF16 && std::ssize(experts) > cuda::kMaxFewPlaces;
+        const double limit = quantised ? 8e-2 : act == DType::kBF16 ? 1e-2 : 1e-4;
         ExpectClose(got, want, limit, "experts " + what);
 
         // The same joined. The order of places within a slot is the same, so all of it is.

@@ -1,4 +1,4 @@
-// Dense products: our own kernel for few rows of bfloat16, cuBLASLt for bfloat16 and float32, the
+// Dense products: our own kernel for few rows, cuBLASLt for bfloat16 and float32, the
 // grouped kernel as one group for fp8, and our kernel of any shape where none serves.
 #include "kernels/cuda/gemm/any_gemm.h"
 #include "kernels/cuda/gemm/dense_products.h"
@@ -230,7 +230,7 @@ void Mlp(ExecContext& ctx, const MlpArgs& args) {
                                .weights = {args.down, 1},
                                .n = args.down->n,
                                .out = args.out};
-  if (ctx.device->deterministic || args.first.a.rows == 1 || !TakesFp8Rows(down)) {
+  if (ctx.device->deterministic || args.first.a.rows <= kMaxFewRows || !TakesFp8Rows(down)) {
     MlpInSteps(ctx, args);
     return;
   }
