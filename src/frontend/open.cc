@@ -113,6 +113,14 @@ Result<engine::EngineLimits> LimitsOf(const engine::EngineOptions& options,
 
 }  // namespace
 
+int64_t MoeTokensOf(const OpenOptions& options) {
+  if (options.max_moe_tokens > 0) return options.max_moe_tokens;
+  // A prefill step of 8192 rows on each of two ranks at once: cut into pieces it would read the
+  // experts' weights again for each. At hidden size 7168 and 8 experts a token 4 GB at most.
+  constexpr int64_t kOnGpus = 16384;
+  return options.device == "cuda" ? kOnGpus : 0;
+}
+
 Result<model::LoadOptions> LoadOptionsOf(const OpenOptions& options) {
   model::LoadOptions load;
   load.folder = options.model;
@@ -173,7 +181,7 @@ Result<std::unique_ptr<engine::EngineClient>> StartOne(const PreparedModel& prep
   MOEBIUS_ASSIGN(std::unique_ptr<platform::ThreadPool> pool, MakePool(prepared.options.threads));
   opened->num_threads = pool->num_threads();
   model::LoadOptions load = prepared.load;
-  load.shard.max_moe_rows = prepared.options.max_moe_tokens;
+  load.shard.max_moe_rows = MoeTokensOf(prepared.options);
   MOEBIUS_ASSIGN(std::unique_ptr<model::Model> model, model::LoadModel(load, *pool));
   opened->config = model->config();
   opened->weight_bytes = model->weight_bytes();

@@ -46,6 +46,9 @@ struct OpenOptions {
   moe::BalanceOptions balance;  // of whole experts on several ranks
 };
 
+// max_moe_tokens with what 0 means on the device; 0: what the model says (CPUs).
+int64_t MoeTokensOf(const OpenOptions& options);
+
 // The part of the options that says which weights and how they are read. kInvalidArgument names the
 // option.
 Result<model::LoadOptions> LoadOptionsOf(const OpenOptions& options);

@@ -230,9 +230,8 @@ Result<std::unique_ptr<engine::EngineClient>> StartRanks(const OpenOptions& opti
   MOEBIUS_ASSIGN(const model::ModelConfig config, model::LoadConfig(load));
   MOEBIUS_ASSIGN(ranks.slots, AssignSlots(options, config));
   if (ranks.slots.num_slots > 0) ranks.online = options.balance.online;
-  if (options.max_moe_tokens > 0) {
-    ranks.max_num_tokens =
-        std::max<int64_t>(1, options.max_moe_tokens / options.parallel.expert_group());
+  if (const int64_t tokens = MoeTokensOf(options); tokens > 0) {
+    ranks.max_num_tokens = std::max<int64_t>(1, tokens / options.parallel.expert_group());
   }
   if (options.device == "cpu") {
     MOEBIUS_ASSIGN(const rank::DeploymentMemory memory, rank::PlanDeployment(ranks));
