@@ -9,6 +9,8 @@
 namespace moebius::kernels::cuda {
 
 constexpr int64_t kMaxFewRows = 8;  // what the tensor cores take at a time
+// Elements of e4m3 weights: larger ones stream faster through the grouped product.
+constexpr int64_t kMostFp8OfRows = int64_t{40} << 20;
 // Each place reads its slot's weights; of more places several share a slot.
 constexpr int64_t kMaxFewPlaces = 16;
 // Weights of e4m3: widening them costs more than the launches that few places save where experts
@@ -35,7 +37,10 @@ struct FewRowsLaunch {
   int64_t batch = 1;
   bool gated = false;
 };
-// Whether the launch takes these: 1 to kMaxFewRows rows, rows and weights of whole 16 bytes.
+// Whether so many rows of weights [n or 2 n, k] are few: where this way was measured to be faster
+// than the library's and the grouped product's (bench/results/kernels-h200.md).
+bool FewRowsPay(int64_t rows, int64_t n, int64_t k, bool is_fp8);
+// Whether the launch takes these: few rows, rows and weights of whole 16 bytes.
 bool FitsFewRows(const FewRowsLaunch& args);
 int LaunchFewRows(const FewRowsLaunch& args, CUstream_st* stream);
 

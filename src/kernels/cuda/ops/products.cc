@@ -230,7 +230,11 @@ void Mlp(ExecContext& ctx, const MlpArgs& args) {
                                .weights = {args.down, 1},
                                .n = args.down->n,
                                .out = args.out};
-  if (ctx.device->deterministic || args.first.a.rows <= kMaxFewRows || !TakesFp8Rows(down)) {
+  const auto is_few = [&](const PackedWeight& w) {
+    return FewRowsPay(args.first.a.rows, w.n, w.k, w.format == WeightFormat::kFp8Block);
+  };
+  if (ctx.device->deterministic || !TakesFp8Rows(down) ||
+      (is_few(*args.first.w) && is_few(*args.down))) {
     MlpInSteps(ctx, args);
     return;
   }
