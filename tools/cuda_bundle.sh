@@ -13,7 +13,8 @@ build=$1
 out=$2
 mkdir -p "$out"/{bin,lib,models,tests}
 
-for program in moebius kernels_test comm_test model_test tests/device_test tests/device_ranks_test tests/failure_test; do
+for program in moebius platform_test kernels_test comm_test model_test moe_test tests/device_test tests/device_ranks_test \
+  tests/failure_test; do
   if [[ -x $build/$program ]]; then cp "$build/$program" "$out/bin/"; fi
 done
 find "$build/cuda" -maxdepth 1 -type f -executable -exec cp {} "$out/bin/" \; 2>/dev/null || true

@@ -23,10 +23,14 @@ nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
 step "operations" bin/kernels_test --gtest_filter='*Cuda*' --gtest_brief=1
 for program in bin/*_test; do
   case $program in
-    bin/kernels_test | bin/comm_test | bin/model_test | bin/device_test | bin/engine_test | bin/exchange_test | bin/all_reduce_test | bin/failure_test) ;;
+    bin/platform_test | bin/kernels_test | bin/comm_test | bin/model_test | bin/moe_test | bin/device_test) ;;
+    bin/engine_test | bin/exchange_test | bin/all_reduce_test | bin/failure_test) ;;
     *) step "$program" "$program" ;;
   esac
 done
+if [[ -x bin/platform_test ]]; then step "memory that processes share" bin/platform_test --gtest_filter='Cuda.*' --gtest_brief=1; fi
+if [[ -x bin/comm_test ]]; then step "ranks' memory" bin/comm_test --gtest_filter='PeerDirectory*' --gtest_brief=1; fi
+if [[ -x bin/moe_test ]]; then step "the exchange of ranks on one GPU" bin/moe_test --gtest_filter='DeviceExchange*' --gtest_brief=1; fi
 if [[ -x bin/model_test ]]; then step "experts that move" bin/model_test --gtest_filter='CudaExpertSlots*' --gtest_brief=1; fi
 step "models" bin/device_test --gtest_brief=1
 step "the demo" bin/moebius run models/demo --device cuda -p "What is Moebius?" --temperature 0

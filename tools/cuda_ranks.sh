@@ -57,7 +57,7 @@ if [[ $parts == *" tests "* ]]; then
   step failures 90 bin/failure_test --gtest_filter='*OnGpus*' --gtest_brief=1
   step exchange_test 100 bin/exchange_test --repeats 1
   step all_reduce_test 60 bin/all_reduce_test
-  step gathers 60 bin/comm_test --gtest_filter='Members*' --gtest_brief=1
+  step collectives 60 bin/comm_test --gtest_filter='PeerDirectory*:Members*' --gtest_brief=1
 fi
 if [[ $parts == *" exchange "* ]]; then
   step exchange 120 bin/moebius bench exchange --device cuda --ranks "$gpus" --json "$out/exchange.jsonl"
