@@ -26,9 +26,16 @@ Result<int> RunMicroBench(const std::string& path, const Bench& bench) {
   return MakeError(ErrorCode::kInternal, "some results are wrong: see the rows that say so");
 }
 
+Status CheckOnce(const std::string& device, bool once) {
+  if (!once || device == "cuda") return {};
+  return MakeError(ErrorCode::kInvalidArgument,
+                   "--once is of GPUs, expected --device cuda with it");
+}
+
 }  // namespace
 
 Result<int> BenchKernelsCommand(const BenchKernelsOptions& options) {
+  MOEBIUS_TRY(CheckOnce(options.device, options.bench.once));
   return RunMicroBench(options.json, [&](std::FILE* json) {
     return options.device == "cuda" ? bench::BenchDeviceKernels(options.bench, json)
                                     : bench::BenchKernels(options.bench, json);
@@ -36,6 +43,7 @@ Result<int> BenchKernelsCommand(const BenchKernelsOptions& options) {
 }
 
 Result<int> BenchExchangeCommand(const BenchExchangeOptions& options) {
+  MOEBIUS_TRY(CheckOnce(options.device, options.bench.once));
   return RunMicroBench(options.json, [&](std::FILE* json) {
     return options.device == "cuda" ? bench::BenchDeviceExchange(options.bench, json)
                                     : bench::BenchExchange(options.bench, json);

@@ -104,8 +104,8 @@ plan::Estimate EstimateMemory(const plan::PlanInput& input, const layout::Parall
   if (open.balance.is_on && open.balance.online.is_on()) {
     memory.num_staging_slots = open.balance.online.num_staging;
   }
-  if (const int64_t moe_tokens = frontend::MoeTokensOf(open); moe_tokens > 0) {
-    memory.max_moe_rows = std::max<int64_t>(1, moe_tokens / config.expert_group());
+  if (open.max_moe_tokens > 0) {
+    memory.max_moe_rows = std::max<int64_t>(1, open.max_moe_tokens / config.expert_group());
   }
   estimate.memory = plan::PlanMemory(input.model, estimate.layout, memory);
   estimate.traffic = plan::PlanTraffic(input.model, estimate.layout, estimate.requests_per_rank,

@@ -254,6 +254,9 @@ Status CheckServeOptions(ServeOptions& options, std::vector<std::string>& notes)
     MOEBIUS_ASSIGN(start.parallel, NamedLayout(options.parallel, named));
     MOEBIUS_TRY(SettleBalance(options.parallel, start, notes));
     options.open.balance = std::move(start.balance);
+    if (options.parallel.moe_config) {
+      options.open.max_moe_tokens = options.parallel.moe_config->max_num_tokens.value_or(0);
+    }
     return {};
   }
   if (options.device && *options.device != "cpu" && *options.device != "cuda") {

@@ -37,9 +37,10 @@ class DescriptorMail {
 
   const MailAddress& address() const { return address_; }
 
-  // Collective, once: sends `mine` to every rank but this one, and returns what each has sent, in
-  // its order; nothing of this rank's own. all: the address of each rank. kDeadline names one that
-  // did not come in time; kUnavailable: one that has gone, or the abort word is set.
+  // Collective; what a rank sends twice counts once: sends `mine` to every rank but this one, and
+  // returns what each has sent, in its order; nothing of this rank's own. all: the address of each
+  // rank. kDeadline names one that did not come in time; kUnavailable: one that has gone, or the
+  // abort word is set.
   Result<std::vector<Descriptors>> Exchange(int rank, std::span<const MailAddress> all,
                                             const Descriptors& mine, const WaitBound& bound);
 

@@ -115,9 +115,10 @@ Result<engine::EngineLimits> LimitsOf(const engine::EngineOptions& options,
 
 int64_t MoeTokensOf(const OpenOptions& options) {
   if (options.max_moe_tokens > 0) return options.max_moe_tokens;
-  // A prefill step of 8192 rows on each of two ranks at once: cut into pieces it would read the
-  // experts' weights again for each. At hidden size 7168 and 8 experts a token 4 GB at most.
-  constexpr int64_t kOnGpus = 16384;
+  // Cut into smaller pieces, a prefill step would read the experts' weights again for each. With
+  // hidden size 7168 and 8 experts a token about 4 GB, as plans for GPUs reckon
+  // (plan/workspace.cc).
+  constexpr int64_t kOnGpus = 8192;
   return options.device == "cuda" ? kOnGpus : 0;
 }
 

@@ -30,6 +30,17 @@ std::string ErrorOf(const OpenOptions& options, const model::ModelConfig& config
   return status.error().message();
 }
 
+TEST(OpenRanks, ExpertsOfGpusTakeMoreTokensAtOnce) {
+  OpenOptions options;
+  EXPECT_EQ(MoeTokensOf(options), 0);  // as the model says
+  options.device = "cuda";
+  EXPECT_EQ(MoeTokensOf(options), 8192);
+  options.max_moe_tokens = 512;
+  EXPECT_EQ(MoeTokensOf(options), 512);
+  options.device = "cpu";
+  EXPECT_EQ(MoeTokensOf(options), 512);
+}
+
 TEST(OpenRanks, AGpuForEachRank) {
   EXPECT_EQ(ErrorOf(OnGpus(1, 2, 1, true), Moe(), 2), "");
   EXPECT_EQ(ErrorOf(OnGpus(2, 2, 1, false), Moe(), 8), "");

@@ -24,9 +24,11 @@ struct MemoryInput {
   // Of own ranks (ParallelConfig::own_ranks), which take the engine's own sizes instead of these
   // two; max_decode_tokens are then the requests of a step.
   double activation_bytes = 0;  // of an element of a row; 0: 4 with weights of 4 bytes, else 2
-  int64_t max_moe_rows = 0;     // of a rank in one chunk of a MoE layer; 0: the engine's own choice
-  bool deterministic = false;   // results come home un-summed
-  int num_threads = 1;          // that compute
+  // Of a rank in one chunk of a MoE layer; 0: the engine's own choice. On CPUs: plans for GPUs have
+  // a budget of bytes (workspace.cc).
+  int64_t max_moe_rows = 0;
+  bool deterministic = false;  // results come home un-summed
+  int num_threads = 1;         // that compute
   // Of a rank, where experts that move arrive; of own_slots, too.
   int num_staging_slots = 0;
 };

@@ -88,6 +88,9 @@ Status CheckLink(int peer) {
 
 Status EnablePeerAccess(int peer) {
   MOEBIUS_TRY(CheckLink(peer));
+  int device = 0;
+  MOEBIUS_TRY(ToStatus(cudaGetDevice(&device), "asking which device is current"));
+  if (peer == device) return {};
   const cudaError_t error = cudaDeviceEnablePeerAccess(peer, 0);
   if (error == cudaErrorPeerAccessAlreadyEnabled) {
     cudaGetLastError();

@@ -14,8 +14,8 @@ namespace {
 using moebius::cuda::AwaitEarlier;
 using moebius::cuda::LaunchEarly;
 
-constexpr int kMostWarps = 16;
-constexpr int64_t kManyColumns = 1 << 16;  // a vocabulary's: the library does as well
+using tuning::kMostWarpsOfTile;
+
 static_assert(kMaxFewRows == kMaxTileInputs);
 
 __device__ __forceinline__ float Gated(float gate, float up) {
@@ -95,7 +95,7 @@ struct Params {
 };
 
 template <class Unit, bool kGated, typename Out>
-__global__ void __launch_bounds__(32 * kMostWarps, 1)
+__global__ void __launch_bounds__(32 * kMostWarpsOfTile, 1)
     FewRowsKernel(const __grid_constant__ Params p) {
   auto tile = TileOf<Unit, kGated>(p.Weights(blockIdx.y), 0, p.n);
   AwaitEarlier();
@@ -184,7 +184,7 @@ __device__ int SlotOf(const int32_t* offsets, int num_slots, int place) {
 }
 
 template <class Unit, bool kGated>
-__global__ void __launch_bounds__(32 * kMostWarps, 1)
+__global__ void __launch_bounds__(32 * kMostWarpsOfTile, 1)
     FewPlacesKernel(const __grid_constant__ FewPlacesLaunch p) {
   if (!p.places_known) AwaitEarlier();
   const int place = blockIdx.y;
@@ -216,31 +216,13 @@ bool IsWhole(const void* w, int64_t batch, const float* scales, int64_t n, int64
   return batch % Bf16Unit::kElements == 0 && k % Bf16Unit::kElements == 0;
 }
 
-// Of the weights of so many products side by side, how many warps share a tile: as many as fill an
-// H200, each with a few pieces at least to keep it busy. Long rows have four at least, which read
-// half a kilobyte of each at a time (24576 x 1536: 19.4 us instead of 23.1); but for very many of
-// them that are not so long.
-unsigned WarpsOfTile(int64_t tiles, int64_t products, int64_t units) {
-  constexpr int64_t kWarpsOfDevice = 132 * 16;
-  constexpr int64_t kPieces = 4;
-  constexpr int64_t kUnitsOfPiece = kPieceBytes / 16;
-  const bool has_four = products == 1 && units >= 4 * kPieces * kUnitsOfPiece &&
-                        (units >= 16 * kPieces * kUnitsOfPiece || tiles < 2 * kWarpsOfDevice);
-  unsigned warps = has_four ? 4 : 1;
-  while (warps < kMostWarps && tiles * products * warps * 2 <= kWarpsOfDevice &&
-         units >= kPieces * kUnitsOfPiece * warps * 2) {
-    warps *= 2;
-  }
-  return warps;
-}
-
 // A block for each tile of each product.
 template <typename Args>
 cudaError_t LaunchTiles(void (*kernel)(Args), int64_t n, bool gated, int64_t products,
-                        int64_t units, cudaStream_t stream, const Args& args) {
+                        int64_t row_bytes, int num_sms, cudaStream_t stream, const Args& args) {
   const int64_t columns = gated ? kTileRows / 2 : kTileRows;
   const int64_t tiles = (n + columns - 1) / columns;
-  const unsigned warps = WarpsOfTile(tiles, products, units);
+  const int warps = tuning::WarpsOfTile(tiles, products, row_bytes, num_sms);
   const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(products));
   const size_t shared = (warps - 1) * 32 * sizeof(float4);
   return LaunchEarly(kernel, grid, 32 * warps, shared, stream, args);
@@ -272,28 +254,22 @@ cudaError_t LaunchShort(const FewRowsLaunch& args, cudaStream_t stream) {
 template <class Unit, typename Out>
 cudaError_t LaunchFor(const FewRowsLaunch& args, cudaStream_t stream) {
   auto* kernel = args.gated ? FewRowsKernel<Unit, true, Out> : FewRowsKernel<Unit, false, Out>;
-  return LaunchTiles(kernel, args.n, args.gated, args.batch, args.k / Unit::kElements, stream,
-                     ParamsOf<Unit>(args));
+  return LaunchTiles(kernel, args.n, args.gated, args.batch, args.k / Unit::kElements * 16,
+                     args.num_sms, stream, ParamsOf<Unit>(args));
 }
 
 template <class Unit>
 cudaError_t LaunchFor(const FewPlacesLaunch& args, cudaStream_t stream) {
   auto* kernel = args.gated ? FewPlacesKernel<Unit, true> : FewPlacesKernel<Unit, false>;
-  return LaunchTiles(kernel, args.n, args.gated, args.places, args.k / Unit::kElements, stream,
-                     args);
+  return LaunchTiles(kernel, args.n, args.gated, args.places, args.k / Unit::kElements * 16,
+                     args.num_sms, stream, args);
 }
 
 }  // namespace
 
-bool FewRowsPay(int64_t rows, int64_t n, int64_t k, bool is_fp8) {
-  if (rows < 1 || rows > kMaxFewRows) return false;
-  if (is_fp8) return n * k <= kMostFp8OfRows;
-  return rows <= kMaxShortRows || (k > kShortUnits * Bf16Unit::kElements && n < kManyColumns);
-}
-
 bool FitsFewRows(const FewRowsLaunch& args) {
-  return FewRowsPay(args.rows, args.n, args.k, args.scales != nullptr) && args.batch >= 1 &&
-         args.batch < 65536 && IsWhole(args.a, args.a_batch) &&
+  return args.rows >= 1 && args.rows <= kMaxFewRows && args.batch >= 1 && args.batch < 65536 &&
+         IsWhole(args.a, args.a_batch) &&
          IsWhole(args.w, args.w_batch, args.scales, args.n, args.k);
 }
 
@@ -311,14 +287,9 @@ int LaunchFewRows(const FewRowsLaunch& args, CUstream_st* stream) {
   return known ? error : cudaErrorInvalidValue;
 }
 
-bool FewPlacesPay(int64_t places, int64_t n, int64_t k, bool is_fp8) {
-  return places >= 1 && places <= kMaxFewPlaces && (!is_fp8 || n * k <= kMostFp8OfPlace);
-}
-
 bool FitsFewPlaces(const FewPlacesLaunch& args) {
-  return FewPlacesPay(args.places, args.n, args.k, args.scales != nullptr) &&
-         args.out.dtype == DType::kBF16 && IsWhole(args.a, 0) &&
-         IsWhole(args.w, 0, args.scales, args.n, args.k);
+  return args.places >= 1 && args.places <= kMaxFewPlaces && args.out.dtype == DType::kBF16 &&
+         IsWhole(args.a, 0) && IsWhole(args.w, 0, args.scales, args.n, args.k);
 }
 
 int LaunchFewPlaces(const FewPlacesLaunch& args, CUstream_st* stream) {

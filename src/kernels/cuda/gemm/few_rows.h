@@ -5,17 +5,12 @@
 #pragma once
 
 #include "kernels/cuda/rows/rows.h"
+#include "kernels/tuning/few_rows.h"
 
 namespace moebius::kernels::cuda {
 
-constexpr int64_t kMaxFewRows = 8;  // what the tensor cores take at a time
-// Elements of e4m3 weights: larger ones stream faster through the grouped product.
-constexpr int64_t kMostFp8OfRows = int64_t{40} << 20;
-// Each place reads its slot's weights; of more places several share a slot.
-constexpr int64_t kMaxFewPlaces = 16;
-// Weights of e4m3: widening them costs more than the launches that few places save where experts
-// are larger.
-constexpr int64_t kMostFp8OfPlace = int64_t{4} << 20;
+using tuning::kMaxFewPlaces;
+using tuning::kMaxFewRows;
 
 // out[b] = a[b] w[b]^T for each b of a batch, sums in float32; a bfloat16, w bfloat16 or e4m3, out
 // float32 or bfloat16. gated: w has n rows for the gate, then n for up, and out = silu(a gate^T) *
@@ -36,11 +31,9 @@ struct FewRowsLaunch {
   int64_t k = 0;
   int64_t batch = 1;
   bool gated = false;
+  int num_sms = 132;
 };
-// Whether so many rows of weights [n or 2 n, k] are few: where this way was measured to be faster
-// than the library's and the grouped product's (bench/results/kernels-h200.md).
-bool FewRowsPay(int64_t rows, int64_t n, int64_t k, bool is_fp8);
-// Whether the launch takes these: few rows, rows and weights of whole 16 bytes.
+// Whether the launch takes these: at most kMaxFewRows rows, rows and weights of whole 16 bytes.
 bool FitsFewRows(const FewRowsLaunch& args);
 int LaunchFewRows(const FewRowsLaunch& args, CUstream_st* stream);
 
@@ -61,12 +54,11 @@ struct FewPlacesLaunch {
   int64_t n = 0;
   int64_t k = 0;
   bool gated = false;
+  int num_sms = 132;
   // The offsets were written before the launch before this one: then the first weights are read
   // before that one is done.
   bool places_known = false;
 };
-// Whether so many places of weights [n or 2 n, k] are few.
-bool FewPlacesPay(int64_t places, int64_t n, int64_t k, bool is_fp8);
 bool FitsFewPlaces(const FewPlacesLaunch& args);
 int LaunchFewPlaces(const FewPlacesLaunch& args, CUstream_st* stream);
 

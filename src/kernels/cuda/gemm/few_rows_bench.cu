@@ -281,7 +281,7 @@ bool Row(const Product& p, double copy_rate, int num_sms, const RunLibrary& libr
               : right ? "ok"
                       : "WRONG");
   std::fflush(stdout);
-  if (json != nullptr) {
+  if (json != nullptr && fits) {
     std::fprintf(json,
                  "{\"section\":\"few\",\"format\":\"%s\",\"shape\":\"%s\",\"parts\":\"%s\","
                  "\"rows\":%lld,\"us\":%.2f,\"gbs\":%.0f,\"copy_gbs\":%.0f,\"other_us\":%.2f,"
@@ -303,6 +303,7 @@ constexpr Product kDense[] = {
 };
 constexpr Product kPlaces[] = {
     {kFp8, kGated, 2048, 7168, 1, 8, 8},    {kFp8, false, 7168, 2048, 1, 8, 8},
+    {kFp8, kGated, 768, 2048, 1, 128, 8},   {kFp8, false, 2048, 768, 1, 128, 8},
     {false, kGated, 768, 2048, 1, 128, 8},  {false, false, 2048, 768, 1, 128, 8},
     {kFp8, kGated, 2048, 7168, 1, 256, 16}, {kFp8, false, 7168, 2048, 1, 256, 16},
     {false, kGated, 768, 2048, 1, 128, 16}, {false, false, 2048, 768, 1, 128, 16},

@@ -5,11 +5,15 @@
 #include "kernels/cuda/ops/device_context.h"
 #include "kernels/cuda/rows/rows.h"
 #include "kernels/ops.h"
+#include "kernels/tuning/few_rows.h"
 
 namespace moebius::kernels::cuda {
 
 inline DeviceRows RowsOf(const Mat& m) { return {m.data, m.dtype, m.stride}; }
 inline const float* FloatsOf(const Mat& m) { return static_cast<const float*>(m.data); }
+inline tuning::FewRowsShape FewRowsShapeOf(const PackedWeight& w) {
+  return {.n = w.n, .k = w.k, .is_gated = w.gated, .is_fp8 = w.format == WeightFormat::kFp8Block};
+}
 
 void Embed(ExecContext& ctx, const EmbedArgs& args);
 void RmsNorm(ExecContext& ctx, const RmsNormArgs& args);
@@ -66,8 +70,9 @@ void ExpandRows(ExecContext& ctx, const Mat& rows, std::span<const PackedWeight>
 bool TakesFp8Rows(const GroupedProduct& product);
 void RunGatedProduct(ExecContext& ctx, const Mat& both, const GroupedProduct& product);
 
-// Whether experts with such weights quantise the rows that they read. Then these may come in fp8
-// with scales, as LaunchQuantizeRows and the exchange make them, and give the same bits.
+// Whether experts with such weights quantise the rows that they read, but for very few of them
+// (tuning/few_rows.h). Then these may come in fp8 with scales, as LaunchQuantizeRows and the
+// exchange make them, and give the bits of rows quantised here.
 bool QuantizesExpertRows(const ExecContext& ctx, WeightFormat format);
 
 // The dtype that a format's elements have.

@@ -79,8 +79,9 @@ bool RunFewPlaces(ExecContext& ctx, FewPlacesLaunch launch, const Mat& a,
   launch.n = first.n;
   launch.k = first.k;
   launch.gated = first.gated;
+  launch.num_sms = ctx.device->num_sms;
   if (first.format == WeightFormat::kF32 || !IsPool(weights, first.gated ? 2 * first.n : first.n) ||
-      !FitsFewPlaces(launch)) {
+      !tuning::FewPlacesPay(launch.places, FewRowsShapeOf(first)) || !FitsFewPlaces(launch)) {
     return false;
   }
   ctx.device->Check(LaunchFewPlaces(launch, ctx.device->stream), "grouped_gemm");
@@ -328,10 +329,11 @@ void GroupedMlp(ExecContext& ctx, const GroupedMlpArgs& args) {
                                .n = args.down.front().n,
                                .out = args.out,
                                .likely_places = args.first.likely_places};
-  const PackedWeight& weight = args.down.front();
-  const bool is_few =
-      args.first.a.dtype == DType::kBF16 &&
-      FewPlacesPay(args.out.rows, weight.n, weight.k, weight.format == WeightFormat::kFp8Block);
+  const auto are_few = [&](const PackedWeight& w) {
+    return tuning::FewPlacesPay(args.out.rows, FewRowsShapeOf(w));
+  };
+  const bool is_few = args.first.a.dtype == DType::kBF16 && are_few(args.first.weights.front()) &&
+                      are_few(args.down.front());
   if (ctx.device->deterministic || is_few || !TakesFp8Rows(down)) {
     cuda::GroupedSwiGlu(ctx, args.first);
     FewPlacesLaunch few;

@@ -44,7 +44,8 @@ INSTANTIATE_TEST_SUITE_P(OwnAndLibrary, CudaOps, ::testing::Bool());
 
 TEST_P(CudaOps, Rows) {
   for (const DType act : kActs) {
-    for (const auto& [rows, cols] : {std::pair(1, 64), std::pair(7, 96), std::pair(33, 2048)}) {
+    for (const auto& [rows, cols] :
+         {std::pair(1, 64), std::pair(7, 96), std::pair(33, 2048), std::pair(2, 32768)}) {
       const std::string what = fmt::format("{} {} x {}", DTypeName(act), rows, cols);
       bench().Reset();
       const std::vector<int32_t> tokens = Ints(rows, 50);

@@ -42,7 +42,10 @@ bool RunFewRows(ExecContext& ctx, const Batched& p) {
   launch.k = p.w->k;
   launch.batch = p.batch;
   launch.gated = p.gated;
-  if (!FitsFewRows(launch)) return false;
+  launch.num_sms = ctx.device->num_sms;
+  const tuning::FewRowsShape shape = {
+      .n = p.n, .k = p.w->k, .is_gated = p.gated, .is_fp8 = p.w->format == WeightFormat::kFp8Block};
+  if (!tuning::FewRowsPay(launch.rows, shape) || !FitsFewRows(launch)) return false;
   ctx.device->Check(LaunchFewRows(launch, ctx.device->stream), "gemm");
   return true;
 }
@@ -231,7 +234,7 @@ void Mlp(ExecContext& ctx, const MlpArgs& args) {
                                .n = args.down->n,
                                .out = args.out};
   const auto is_few = [&](const PackedWeight& w) {
-    return FewRowsPay(args.first.a.rows, w.n, w.k, w.format == WeightFormat::kFp8Block);
+    return tuning::FewRowsPay(args.first.a.rows, FewRowsShapeOf(w));
   };
   if (ctx.device->deterministic || !TakesFp8Rows(down) ||
       (is_few(*args.first.w) && is_few(*args.down))) {

@@ -25,12 +25,16 @@ struct Norm {
 template <int kFours, typename In, typename Out>
 __global__ void RowNormKernel(const In* x, int64_t x_stride, Norm norm, Out* out,
                               int64_t out_stride, int cols) {
-  // No launch writes weights: they are here before the row is.
-  float4 w[kFours];
-#pragma unroll
-  for (int i = 0; i < kFours; ++i) {
+  const auto weight = [&](int i) {
     const int c = (i * blockDim.x + threadIdx.x) * 4;
-    w[i] = norm.weight != nullptr && c < cols ? LoadFour(norm.weight + c) : make_float4(1, 1, 1, 1);
+    return norm.weight != nullptr && c < cols ? LoadFour(norm.weight + c) : make_float4(1, 1, 1, 1);
+  };
+  // No launch writes weights: they are here before the row is, where registers hold both.
+  constexpr bool kHolds = kFours <= 4;
+  float4 held[kHolds ? kFours : 1];
+  if constexpr (kHolds) {
+#pragma unroll
+    for (int i = 0; i < kFours; ++i) held[i] = weight(i);
   }
   AwaitEarlier();
   float4 v[kFours];
@@ -54,9 +58,10 @@ __global__ void RowNormKernel(const In* x, int64_t x_stride, Norm norm, Out* out
   for (int i = 0; i < kFours; ++i) {
     const int c = (i * blockDim.x + threadIdx.x) * 4;
     if (c >= cols) continue;
+    const float4 w = kHolds ? held[i] : weight(i);
     StoreFour(out + blockIdx.x * out_stride + c,
-              make_float4(v[i].x * factor * w[i].x, v[i].y * factor * w[i].y,
-                          v[i].z * factor * w[i].z, v[i].w * factor * w[i].w));
+              make_float4(v[i].x * factor * w.x, v[i].y * factor * w.y, v[i].z * factor * w.z,
+                          v[i].w * factor * w.w));
   }
 }
 

@@ -144,7 +144,7 @@ int LaunchRope(const RopeLaunch& args, CUstream_st* stream) {
 
 int LaunchMlaKvWrite(const MlaKvWriteLaunch& args, CUstream_st* stream) {
   if (args.rows == 0) return cudaSuccess;
-  if (args.rope % 2 != 0 || args.rope > 256 || args.latent > 8192) return cudaErrorInvalidValue;
+  if (args.rope % 2 != 0 || args.rope > 256 || args.latent > 6000) return cudaErrorInvalidValue;
   const Rotation rotation = {static_cast<int>(args.rope / 2), args.interleaved, args.deinterleave,
                              args.positions, args.table};
   cudaError_t error = cudaSuccess;
