@@ -44,7 +44,7 @@ tl::unexpected<Error> SystemError(const char* what) {
   return MakeError(ErrorCode::kUnavailable, "cannot {}: {}", what, std::strerror(errno));
 }
 
-// false: its mailbox is full for now.
+// false: its mailbox is full.
 Result<bool> TrySend(int socket, const MailAddress& to, const Letter& letter,
                      const Descriptors& descriptors) {
   sockaddr_un name = {};

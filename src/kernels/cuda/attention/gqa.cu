@@ -9,9 +9,12 @@
 #include "kernels/cuda/attention/gqa.h"
 #include "kernels/cuda/attention/hopper.cuh"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/ptx/mma.cuh"
 
 namespace moebius::kernels::cuda {
 namespace {
+
+using moebius::cuda::ptx::MultiplyAdd;
 
 constexpr int kTile = 64;
 constexpr int kThreads = 128;
@@ -27,14 +30,6 @@ struct Params {
   float scale_log2;
 };
 
-// d (16 x 8, float32) += a (16 x 16) b (16 x 8), bfloat16.
-__device__ __forceinline__ void Multiply(float* d, const uint32_t* a, uint32_t b0, uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-      "{%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
 template <bool kTransposed>
 __device__ __forceinline__ void LoadMatrices(uint32_t (&m)[4], uint32_t shared) {
   if constexpr (kTransposed) {
@@ -147,8 +142,8 @@ struct Block {
         uint32_t b[4];
         LoadMatrices<false>(
             b, At(keys, first_position + 16 * n + lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2));
-        Multiply(s[2 * n], q[k], b[0], b[1]);
-        Multiply(s[2 * n + 1], q[k], b[2], b[3]);
+        MultiplyAdd(s[2 * n], q[k], b[0], b[1]);
+        MultiplyAdd(s[2 * n + 1], q[k], b[2], b[3]);
       }
     }
     Softmax(s, tile * kTile + first_position);
@@ -161,8 +156,8 @@ struct Block {
       for (int j = 0; j < kDim / 16; ++j) {
         uint32_t b[4];
         LoadMatrices<true>(b, At(values, first_position + 16 * n + lane % 16, 2 * j + lane / 16));
-        Multiply(o[2 * j], a, b[0], b[1]);
-        Multiply(o[2 * j + 1], a, b[2], b[3]);
+        MultiplyAdd(o[2 * j], a, b[0], b[1]);
+        MultiplyAdd(o[2 * j + 1], a, b[2], b[3]);
       }
     }
   }

@@ -92,10 +92,6 @@ __global__ void __launch_bounds__(256) AnyGemmKernel(const __grid_constant__ Any
   }
 }
 
-__device__ __forceinline__ float GateUp(float gate, float up) {
-  return gate / (1.0f + __expf(-gate)) * up;
-}
-
 template <bool kFour, typename In, typename Out>
 __global__ void GatedKernel(const __grid_constant__ GatedLaunch p) {
   AwaitEarlier();

@@ -18,9 +18,6 @@ using tuning::kMostWarpsOfTile;
 
 static_assert(kMaxFewRows == kMaxTileInputs);
 
-__device__ __forceinline__ float Gated(float gate, float up) {
-  return gate / (1.0f + __expf(-gate)) * up;
-}
 // The sums of a block's warps, in its first: whether this warp is it.
 __device__ __forceinline__ bool SumWarps(float (&sums)[4]) {
   extern __shared__ float4 partial[];  // [warps - 1][32]
@@ -68,7 +65,7 @@ __device__ __forceinline__ void Store(const float (&sums)[4], float scale, int r
     if (row >= rows) continue;
     if constexpr (kGated) {
       if (column < n) {
-        StoreElement(out + row * stride + column, Gated(sums[i] * scale, sums[2 + i] * scale));
+        StoreElement(out + row * stride + column, GateUp(sums[i] * scale, sums[2 + i] * scale));
       }
     } else {
       if (column < n) StoreElement(out + row * stride + column, sums[i] * scale);

@@ -8,22 +8,16 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/ptx/mma.cuh"
+
 namespace moebius::kernels::cuda {
+
+using moebius::cuda::ptx::MultiplyAdd;
 
 constexpr int kTileRows = 16;      // of weights: 8 and 8; gated, 8 of the gate and their 8 of up
 constexpr int kMaxTileInputs = 8;  // rows
 constexpr int kPieceBytes = 128;   // of each row of weights: what a warp loads at a time
 constexpr int kPiecesAhead = 3;    // 6 KB a warp, 96 KB a multiprocessor
-
-// c += a b. Lane 4 g + t gives weights of row g (a0, a2) and g + 8 (a1, a3) and inputs of row g
-// (b0, b1), and gets the sums of weights g and inputs 2 t, 2 t + 1, then of weights g + 8.
-__device__ __forceinline__ void MultiplyAdd(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2,
-                                            uint32_t a3, uint32_t b0, uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-}
 
 // 16 bytes of weights that no other warp needs.
 __device__ __forceinline__ uint4 LoadWeights(const uint4* at) {
@@ -41,8 +35,8 @@ struct Bf16Unit {
 
   static __device__ __forceinline__ void Add(float (&sums)[4], const uint4& low, const uint4& high,
                                              const uint4 (&x)[1]) {
-    MultiplyAdd(sums, low.x, high.x, low.y, high.y, x[0].x, x[0].y);
-    MultiplyAdd(sums, low.z, high.z, low.w, high.w, x[0].z, x[0].w);
+    MultiplyAdd(sums, {low.x, high.x, low.y, high.y}, x[0].x, x[0].y);
+    MultiplyAdd(sums, {low.z, high.z, low.w, high.w}, x[0].z, x[0].w);
   }
 };
 
@@ -67,7 +61,7 @@ struct E4m3Unit {
 
   static __device__ __forceinline__ void Add(float (&sums)[4], uint32_t low, uint32_t high,
                                              uint32_t x01, uint32_t x23) {
-    MultiplyAdd(sums, Even(low), Even(high), Odd(low), Odd(high), __byte_perm(x01, x23, 0x5410),
+    MultiplyAdd(sums, {Even(low), Even(high), Odd(low), Odd(high)}, __byte_perm(x01, x23, 0x5410),
                 __byte_perm(x01, x23, 0x7632));
   }
   static __device__ __forceinline__ void Add(float (&sums)[4], const uint4& low, const uint4& high,
@@ -109,7 +103,8 @@ class WeightTile {
     for (int i = 0; i < kPiecesAhead; ++i) Load(first_ + i * step_, held_[i]);
   }
 
-  // sums += the tile times `rows` rows of a, by lanes as in MultiplyAdd.
+  // sums += the tile times `rows` rows of a: lane 4 g + t has those of weights g and inputs 2 t,
+  // 2 t + 1, then of weights g + 8.
   __device__ __forceinline__ void Multiply(const __nv_bfloat16* a, int64_t a_stride, int rows,
                                            float (&sums)[4]) {
     const int row = threadIdx.x % 32 / 4;

@@ -191,4 +191,34 @@ class DeviceWeights {
   std::vector<PackedWeight> device_;
 };
 
+// What a test of operations has: the GPU's beside the host's. Without a GPU it is skipped.
+class DeviceOps {
+ protected:
+  void Open(bool library) {
+    const auto backend = CudaBackend();
+    if (!backend) GTEST_SKIP() << backend.error().message();
+    bench_ = std::make_unique<DeviceBench>(*backend, library);
+  }
+  DeviceBench& bench() { return *bench_; }
+  ExecContext& device() { return bench_->ctx(); }
+  ExecContext& host() { return host_.ctx(); }
+  std::vector<int32_t> Ints(int64_t count, int64_t below) {
+    std::vector<int32_t> values;
+    for (int64_t i = 0; i < count; ++i) {
+      values.push_back(static_cast<int32_t>(random_.Below(below)));
+    }
+    return values;
+  }
+
+  Random random_{7};
+  std::unique_ptr<DeviceBench> bench_;
+  TestContext host_{&RefBackend()};
+};
+
+// With and without the library's products; ops_cuda_test.cc instantiates it.
+class CudaOps : public ::testing::TestWithParam<bool>, protected DeviceOps {
+ protected:
+  void SetUp() override { Open(GetParam()); }
+};
+
 }  // namespace moebius::kernels

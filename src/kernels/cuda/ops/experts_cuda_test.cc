@@ -1,35 +1,18 @@
-// What the GPU does for experts that are in several slots and for those that move, against the
-// host. Skipped without a GPU.
+// What the GPU does for experts, of several copies and moving ones too, against the host. Skipped
+// without a GPU.
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/cuda/gemm/few_rows.h"
 #include "kernels/cuda/moe/checksum.h"
 #include "kernels/cuda/ops/device_test_util.h"
 
 namespace moebius::kernels {
 namespace {
 
-class CudaExperts : public ::testing::Test {
+class CudaExperts : public ::testing::Test, protected DeviceOps {
  protected:
-  void SetUp() override {
-    const auto backend = CudaBackend();
-    if (!backend) GTEST_SKIP() << backend.error().message();
-    bench_ = std::make_unique<DeviceBench>(*backend, /*library=*/false);
-  }
-  DeviceBench& bench() { return *bench_; }
-  ExecContext& device() { return bench_->ctx(); }
-  ExecContext& host() { return host_.ctx(); }
-  std::vector<int32_t> RandomInts(int64_t count, int64_t below) {
-    std::vector<int32_t> values;
-    for (int64_t i = 0; i < count; ++i) {
-      values.push_back(static_cast<int32_t>(random_.Below(below)));
-    }
-    return values;
-  }
-
-  Random random_{7};
-  std::unique_ptr<DeviceBench> bench_;
-  TestContext host_{&RefBackend()};
+  void SetUp() override { Open(/*library=*/false); }
 };
 
 TEST_F(CudaExperts, Checksum) {
@@ -87,8 +70,8 @@ TEST_F(CudaExperts, ChoosesTheSameCopies) {
       const size_t pairs = static_cast<size_t>(kRows * k);
       std::vector<int32_t> chosen(pairs), want(pairs, 99), got(pairs, 98);
       std::vector<float> weights(pairs);
-      std::vector<TokenId> tokens = RandomInts(kRows, 200000);
-      const std::vector<Position> positions = RandomInts(kRows, 5000);
+      std::vector<TokenId> tokens = Ints(kRows, 200000);
+      const std::vector<Position> positions = Ints(kRows, 5000);
       for (size_t t = 0; t < tokens.size(); t += 7) tokens[t] = -1;
       std::vector<int64_t> counts(static_cast<size_t>(experts), 3);
       std::vector<int64_t> prompt_counts(static_cast<size_t>(experts), 4);
@@ -134,6 +117,176 @@ TEST_F(CudaExperts, ChoosesTheSameCopies) {
       EXPECT_EQ(bench().Get(d_slots), want);
       EXPECT_EQ(bench().Get(d_counts), counts);
       EXPECT_EQ(bench().Get(d_prompt_counts), prompt_counts);
+    }
+  }
+}
+
+SlotChoice Choice(std::span<const int32_t> first_slot, std::span<int64_t> counts) {
+  return {.first_slot = first_slot,
+          .counts = counts,
+          .prompt_counts = {},
+          .num_decodes = 0,
+          .replicas = {},
+          .positions = {}};
+}
+
+TEST_P(CudaOps, DrawLogits) {
+  bench().Reset();
+  for (const auto& [rows, experts] : {std::pair(1, 8), std::pair(37, 256)}) {
+    const std::vector<int32_t> tokens = Ints(rows, 100000);
+    const std::vector<int32_t> positions = Ints(rows, 5000);
+    std::vector<float> log_probabilities;
+    for (int e = 0; e < experts; ++e) log_probabilities.push_back(-random_.Normal());
+    TestMat want(DType::kF32, rows, experts);
+    TestMat got = want;
+    const Mat d_out = bench().Put(got);
+    DrawLogits(host(), {tokens, positions, log_probabilities, 3, want.view()});
+    DrawLogits(device(), {bench().Put(tokens), bench().Put(positions),
+                          bench().Put(log_probabilities), 3, d_out});
+    bench().Get(d_out, got);
+    ExpectClose(got, want, 2e-6, "draw_logits");
+  }
+}
+
+// Routing, slots, both expert products and the sum, as a layer runs them; with a row of padding.
+TEST_P(CudaOps, Experts) {
+  struct Shape {
+    int64_t rows, experts, k, hidden, inner;
+  };
+  for (const WeightFormat format : kFormats) {
+    for (const Shape& s :
+         {Shape{1, 8, 2, 128, 128}, Shape{37, 16, 4, 256, 384}, Shape{600, 8, 3, 256, 128},
+          Shape{9, 6, 2, 96, 48}, Shape{1, 8, 1, 256, 128}, Shape{4, 16, 4, 256, 384},
+          Shape{5, 6, 3, 1272, 24}, Shape{3, 8, 5, 128, 1408}}) {
+      for (const DType act : kActs) {
+        const bool fp8 = format == WeightFormat::kFp8Block;
+        if (fp8 && s.hidden % 128 != 0) continue;
+        bench().Reset();
+        const std::string what =
+            fmt::format("{} {} {} rows", WeightFormatName(format), DTypeName(act), s.rows);
+        const auto pairs = static_cast<size_t>(s.rows * s.k);
+        const TestMat logits = TestMat(DType::kF32, s.rows, s.experts).Fill(random_);
+        std::vector<int32_t> experts(pairs);
+        std::vector<float> weights(pairs);
+        const std::span<int32_t> d_experts = bench().Put(experts);
+        const std::span<float> d_weights = bench().Put(weights);
+        RouteTopKArgs route = {.logits = bench().Put(logits),
+                               .k = static_cast<int>(s.k),
+                               .normalize = true,
+                               .experts = d_experts,
+                               .weights = d_weights};
+        const RouteTopKArgs d_route = route;
+        RouteTopK(device(), route);
+        route.logits = logits.view();
+        route.experts = experts;
+        route.weights = weights;
+        RouteTopK(host(), route);
+        EXPECT_EQ(bench().Get(d_experts), experts);
+
+        std::vector<TokenId> tokens(static_cast<size_t>(s.rows), 3);
+        if (s.rows > 4) tokens.back() = -1;
+        const std::vector<int32_t> first_slot = [&] {
+          std::vector<int32_t> slots;
+          for (int64_t e = 0; e < s.experts; ++e)
+            slots.push_back(static_cast<int32_t>(s.experts - 1 - e));
+          return slots;
+        }();
+        std::vector<int64_t> counts(static_cast<size_t>(s.experts), 5);
+        std::vector<int32_t> slots(pairs), offsets(static_cast<size_t>(s.experts) + 1),
+            order(pairs), places(pairs);
+        const auto d_counts = bench().Put(counts);
+        const auto d_slots = bench().Put(slots);
+        const auto d_offsets = bench().Put(offsets);
+        const auto d_order = bench().Put(order);
+        const auto d_places = bench().Put(places);
+        ChooseSlots(device(), {.experts = d_experts,
+                               .tokens = bench().Put(tokens),
+                               .k = s.k,
+                               .choice = Choice(bench().Put(first_slot), d_counts),
+                               .slots = d_slots});
+        GroupBySlot(device(), {d_slots, s.experts, d_offsets, d_order, d_places});
+        ChooseSlots(host(), {.experts = experts,
+                             .tokens = tokens,
+                             .k = s.k,
+                             .choice = Choice(first_slot, counts),
+                             .slots = slots});
+        GroupBySlot(host(), {slots, s.experts, offsets, order, places});
+        EXPECT_EQ(bench().Get(d_counts), counts);
+        EXPECT_EQ(bench().Get(d_offsets), offsets);
+        EXPECT_EQ(bench().Get(d_places), places);
+
+        const TestMat x = TestMat(act, s.rows, s.hidden).Fill(random_);
+        const DeviceWeights up(bench(), random_, format, s.experts, s.inner, s.hidden, true);
+        const DeviceWeights down(bench(), random_, format, s.experts, s.hidden, s.inner, false);
+        TestMat inner(act, static_cast<int64_t>(pairs), s.inner);
+        TestMat rows(act, static_cast<int64_t>(pairs), s.hidden);
+        TestMat want(act, s.rows, s.hidden);
+        TestMat got = want;
+        const Mat d_inner = bench().Put(inner);
+        const Mat d_rows = bench().Put(rows);
+        const Mat d_out = bench().Put(got);
+        GroupedSwiGlu(device(), {.a = bench().Put(x),
+                                 .offsets = d_offsets,
+                                 .pairs = d_order,
+                                 .rows_per_pair = s.k,
+                                 .row_scale = {},
+                                 .weights = up.device(),
+                                 .out = d_inner});
+        GroupedGemm(device(), {d_inner, d_offsets, down.device(), d_rows});
+        WeightedReduce(device(), {.rows = d_rows,
+                                  .places = d_places,
+                                  .weights = d_weights,
+                                  .k = s.k,
+                                  .shared = {},
+                                  .out = d_out});
+        GroupedSwiGlu(host(), {.a = x.view(),
+                               .offsets = offsets,
+                               .pairs = order,
+                               .rows_per_pair = s.k,
+                               .row_scale = {},
+                               .weights = up.packed(),
+                               .out = inner.view()});
+        GroupedGemm(host(), {inner.view(), offsets, down.packed(), rows.view()});
+        WeightedReduce(host(), {.rows = rows.view(),
+                                .places = places,
+                                .weights = weights,
+                                .k = s.k,
+                                .shared = {},
+                                .out = want.view()});
+        bench().Get(d_out, got);
+        const bool quantised =
+            fp8 && act == DType::kBF16 && std::ssize(experts) > cuda::kMaxFewPlaces;
+        const double limit = quantised ? 8e-2 : act == DType::kBF16 ? 1e-2 : 1e-4;
+        ExpectClose(got, want, limit, "experts " + what);
+
+        // The same joined. The order of places within a slot is the same, so all of it is.
+        RouteToSlots(device(), {.route = d_route,
+                                .tokens = bench().Put(tokens),
+                                .choice = Choice(bench().Put(first_slot), d_counts),
+                                .slots = d_slots});
+        for (size_t p = 0; p < pairs; ++p) {
+          if (slots[p] >= 0) ++counts[static_cast<size_t>(experts[p])];
+        }
+        EXPECT_EQ(bench().Get(d_counts), counts);
+        EXPECT_EQ(bench().Get(d_slots), slots);
+        GroupedMlp(device(), {{.a = bench().Put(x),
+                               .offsets = d_offsets,
+                               .pairs = d_order,
+                               .rows_per_pair = s.k,
+                               .row_scale = {},
+                               .weights = up.device(),
+                               .out = d_inner},
+                              down.device(),
+                              d_rows});
+        WeightedReduce(device(), {.rows = d_rows,
+                                  .places = d_places,
+                                  .weights = d_weights,
+                                  .k = s.k,
+                                  .shared = {},
+                                  .out = d_out});
+        bench().Get(d_out, got);
+        ExpectClose(got, want, limit, "joined experts " + what);
+      }
     }
   }
 }

@@ -35,6 +35,11 @@ __device__ __forceinline__ void StoreFour(__nv_bfloat16* p, float4 v) {
   *reinterpret_cast<uint2*>(p) = *reinterpret_cast<uint2*>(pairs);
 }
 
+// silu(gate) * up.
+__device__ __forceinline__ float GateUp(float gate, float up) {
+  return gate / (1.0f + __expf(-gate)) * up;
+}
+
 __device__ __forceinline__ float WarpSum(float x) {
 #pragma unroll
   for (int step = 16; step > 0; step /= 2) x += __shfl_xor_sync(~0u, x, step);
