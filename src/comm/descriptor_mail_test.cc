@@ -19,6 +19,7 @@
 #include <thread>
 
 #include "comm/shared_communicator.h"
+#include "comm/testing/processes.h"
 
 namespace moebius::comm {
 namespace {
@@ -142,11 +143,7 @@ TEST(DescriptorMail, EveryFileComesToEveryProcess) {
     }
     pids.push_back(pid);
   }
-  for (const pid_t pid : pids) {
-    int status = 0;
-    ASSERT_EQ(waitpid(pid, &status, 0), pid);
-    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
-  }
+  testing::ExpectAllEndWell(pids);
   munmap(map, bytes);
 }
 

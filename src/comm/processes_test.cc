@@ -1,7 +1,6 @@
 // Every collective between processes over memory that they map: what threads get elsewhere.
 #include <gtest/gtest.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,6 +9,7 @@
 #include <vector>
 
 #include "comm/shared_communicator.h"
+#include "comm/testing/processes.h"
 
 namespace moebius::comm {
 namespace {
@@ -102,11 +102,7 @@ TEST(Processes, CollectAsThreadsDo) {
     }
     pids.push_back(pid);
   }
-  for (const pid_t pid : pids) {
-    int status = 0;
-    ASSERT_EQ(waitpid(pid, &status, 0), pid);
-    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
-  }
+  testing::ExpectAllEndWell(pids);
   munmap(map, bytes);
 }
 

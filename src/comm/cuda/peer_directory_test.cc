@@ -4,7 +4,6 @@
 #include "comm/cuda/peer_directory.h"
 
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -12,6 +11,7 @@
 
 #include "base/testing/slow.h"
 #include "comm/shared_communicator.h"
+#include "comm/testing/processes.h"
 #include "platform/cuda/device.h"
 #include "platform/cuda/memory.h"
 #include "platform/shared_memory.h"
@@ -108,11 +108,7 @@ TEST(PeerDirectory, MemoryOutlivesItsOwner) {
     }
     pids.push_back(pid);
   }
-  for (const pid_t pid : pids) {
-    int status = 0;
-    ASSERT_EQ(waitpid(pid, &status, 0), pid);
-    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
-  }
+  testing::ExpectAllEndWell(pids);
 }
 
 }  // namespace
