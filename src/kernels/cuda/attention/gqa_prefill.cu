@@ -14,9 +14,12 @@
 #include "kernels/cuda/attention/tensor_map.h"
 #include "kernels/cuda/attention/visible.cuh"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/tuning/gqa_prefill.h"
 
 namespace moebius::kernels::cuda {
 namespace {
+
+static_assert(kGqaTile == kPrefillTile && kGqaTile == kPrefillHead);
 
 struct PagedParams : PrefillParams<AttentionItem> {
   const int32_t* block_table;
