@@ -27,6 +27,7 @@ struct Place {
   bool dummy = false;
   int64_t rows_of_step = 64;
   int64_t max_model_len = 120;
+  int64_t block_size = 8;
 };
 
 std::unique_ptr<InprocEngineClient> Start(
@@ -49,7 +50,7 @@ std::unique_ptr<InprocEngineClient> Start(
   options.max_num_seqs = 16;
   options.max_num_batched_tokens = place.rows_of_step;
   options.max_model_len = place.max_model_len;
-  options.block_size = 8;
+  options.block_size = place.block_size;
   options.num_kv_blocks = 400;
   options.seed = 1;
   options.device_graphs = place.graphs;
@@ -219,7 +220,8 @@ void ExpectPromptsAsNearAsTheCpus(const char* config) {
   Place place = {.backend = kernels::AvailableBackends().front(),
                  .dummy = true,
                  .rows_of_step = 512,
-                 .max_model_len = 800};
+                 .max_model_len = 800,
+                 .block_size = 16};
   const auto exact = Start(folder.path(), model::DTypeChoice::kFloat32, place);
   const auto cpu = Start(folder.path(), model::DTypeChoice::kBFloat16, place);
   place.backend = *cuda;
