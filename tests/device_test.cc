@@ -27,6 +27,7 @@ struct Place {
   bool dummy = false;
   int64_t rows_of_step = 64;
   int64_t max_model_len = 120;
+  int64_t block_size = 8;
 };
 
 std::unique_ptr<InprocEngineClient> Start(
@@ -49,7 +50,7 @@ std::unique_ptr<InprocEngineClient> Start(
   options.max_num_seqs = 16;
   options.max_num_batched_tokens = place.rows_of_step;
   options.max_model_len = place.max_model_len;
-  options.block_size = 8;
+  options.block_size = place.block_size;
   options.num_kv_blocks = 400;
   options.seed = 1;
   options.device_graphs = place.graphs;
@@ -210,23 +211,17 @@ TEST_P(Device, Fp8LatentsAreAsNearToFloat32AsTheCpus) {
   }
 }
 
-// Heads as wide as DeepSeek's, which golden checkpoints have not: prompts that share steps, in
-// chunks behind earlier ones and beside decodes, attend expanded on the GPU.
-TEST(DeviceMla, PromptsAreAsNearToFloat32AsTheCpus) {
+// Prompts that share steps, in chunks behind earlier ones and beside decodes.
+void ExpectPromptsAsNearAsTheCpus(const char* config) {
   const auto cuda = kernels::CudaBackend();
   if (!cuda) GTEST_SKIP() << cuda.error().message();
   const model::TempFolder folder;
-  folder.Write("config.json",
-               R"({"model_type":"deepseek_v2","vocab_size":128,"hidden_size":256,
-      "num_hidden_layers":2,"num_attention_heads":16,"intermediate_size":256,
-      "max_position_embeddings":1024,"q_lora_rank":null,"kv_lora_rank":512,
-      "qk_nope_head_dim":128,"qk_rope_head_dim":64,"v_head_dim":128,"n_routed_experts":4,
-      "num_experts_per_tok":2,"moe_intermediate_size":128,"first_k_dense_replace":2,
-      "torch_dtype":"bfloat16"})");
+  folder.Write("config.json", config);
   Place place = {.backend = kernels::AvailableBackends().front(),
                  .dummy = true,
                  .rows_of_step = 512,
-                 .max_model_len = 800};
+                 .max_model_len = 800,
+                 .block_size = 16};
   const auto exact = Start(folder.path(), model::DTypeChoice::kFloat32, place);
   const auto cpu = Start(folder.path(), model::DTypeChoice::kBFloat16, place);
   place.backend = *cuda;
@@ -248,6 +243,25 @@ TEST(DeviceMla, PromptsAreAsNearToFloat32AsTheCpus) {
   const double of_cuda = Median(PromptDifferences(RunAll(*device, inputs), want));
   EXPECT_LT(of_cuda, 1.5 * of_cpu + 1e-3);
   std::printf("median of |log probability - float32's|: CPU %.1e, GPU %.1e\n", of_cpu, of_cuda);
+}
+
+// Heads as wide as DeepSeek's and Qwen's, which golden checkpoints have not: on the GPU chunks
+// attend expanded,
+TEST(DeviceMla, PromptsAreAsNearToFloat32AsTheCpus) {
+  ExpectPromptsAsNearAsTheCpus(R"({"model_type":"deepseek_v2","vocab_size":128,"hidden_size":256,
+      "num_hidden_layers":2,"num_attention_heads":16,"intermediate_size":256,
+      "max_position_embeddings":1024,"q_lora_rank":null,"kv_lora_rank":512,
+      "qk_nope_head_dim":128,"qk_rope_head_dim":64,"v_head_dim":128,"n_routed_experts":4,
+      "num_experts_per_tok":2,"moe_intermediate_size":128,"first_k_dense_replace":2,
+      "torch_dtype":"bfloat16"})");
+}
+// and in tiles.
+TEST(DeviceGqa, PromptsAreAsNearToFloat32AsTheCpus) {
+  ExpectPromptsAsNearAsTheCpus(R"({"model_type":"qwen3_moe","vocab_size":128,"hidden_size":256,
+      "num_hidden_layers":2,"num_attention_heads":32,"num_key_value_heads":4,"head_dim":128,
+      "intermediate_size":256,"max_position_embeddings":1024,"num_experts":4,
+      "num_experts_per_tok":2,"moe_intermediate_size":128,"norm_topk_prob":true,
+      "torch_dtype":"bfloat16"})");
 }
 
 TEST_P(Device, GreedyTokensAreTheGoldenOnes) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstdint>
+#include <iterator>
 
 #include "kernels/cuda/attention/gqa.h"
 #include "kernels/cuda/attention/mla_decode.h"
@@ -99,6 +100,7 @@ StepInputs::StepInputs(Arena& rows, Arena& draws, const StepSizes& s)
       worker_begin(Take<int32_t>(rows, s.workers + 1)),
       combine(Take<kernels::AttentionRow>(rows, s.combine)),
       items(Take<kernels::AttentionItem>(rows, s.items)),
+      next_work(Take<int32_t>(rows, 1)),
       latent_sequences(Take<kernels::LatentSequence>(rows, s.latent_sequences)),
       latent_tiles(Take<kernels::LatentTile>(rows, s.latent_tiles)),
       wishes(Take<DeviceSampleRow>(draws, s.samples)),
@@ -159,25 +161,33 @@ void StagedPlan::CountLists() {
 }
 
 void StagedPlan::PlanAttention(const AttentionWorkers& workers, bool bucketed) {
-  // A rank without rows may be padded as those that generate are.
-  const bool decode = IsDecode(plan_) || plan_.num_rows() == 0;
-  max_queries_ = workers.MaxQueries(decode);
+  using kernels::AttentionItem;
+  std::vector<AttentionItem> sequences =
+      kernels::AttentionItems(plan_.query_start, plan_.context_len, INT32_MAX);
   if (workers.expands_latents) {
-    for (const kernels::AttentionItem& sequence :
-         kernels::AttentionItems(plan_.query_start, plan_.context_len, INT32_MAX)) {
-      if (kernels::PaysExpanded(sequence.queries, sequence.context)) expanded_.push_back(sequence);
-    }
+    std::ranges::copy_if(sequences, std::back_inserter(expanded_), [](const AttentionItem& s) {
+      return kernels::PaysExpanded(s.queries, s.context);
+    });
     latents_ = kernels::PlanLatentPasses(
         expanded_, {.num_heads = workers.shape.num_heads, .num_sms = workers.num_sms});
     sizes_.latent_sequences = std::ssize(latents_.sequences);
     sizes_.latent_tiles = std::ssize(latents_.tiles);
   }
-  items_ = kernels::AttentionItems(plan_.query_start, plan_.context_len, max_queries_);
-  if (!expanded_.empty()) {
-    std::erase_if(items_, [&](const kernels::AttentionItem& item) {
-      return std::ranges::binary_search(expanded_, item.seq, {}, &kernels::AttentionItem::seq);
-    });
+  if (workers.tiles_prompts) {
+    tiled_ = kernels::PlanGqaPrefill(sequences, workers.shape.num_heads, workers.num_sms);
+    sizes_.items = std::ssize(tiled_.tiles);
   }
+  const std::vector<AttentionItem>& apart = workers.tiles_prompts ? tiled_.sequences : expanded_;
+  const auto is_apart = [&](const AttentionItem& item) {
+    return std::ranges::binary_search(apart, item.seq, {}, &AttentionItem::seq);
+  };
+  std::erase_if(sequences, is_apart);
+  // A rank without rows may be padded as those that generate are.
+  const bool decode =
+      std::ranges::all_of(sequences, [](const AttentionItem& s) { return s.queries <= 1; });
+  max_queries_ = workers.MaxQueries(decode);
+  items_ = kernels::AttentionItems(plan_.query_start, plan_.context_len, max_queries_);
+  std::erase_if(items_, is_apart);
   // Rows of padding see nothing: their output is zero.
   for (int64_t row = plan_.num_rows(); row < sizes_.rows; ++row) {
     items_.push_back({.row = static_cast<int32_t>(row), .seq = 0, .context = 0, .queries = 1});
@@ -186,6 +196,8 @@ void StagedPlan::PlanAttention(const AttentionWorkers& workers, bool bucketed) {
     sizes_.items = static_cast<int64_t>(items_.size());
     return;
   }
+  // Where all rows attend in tiles there is nothing to launch besides.
+  if (items_.empty() && !tiled_.tiles.empty()) return;
   sizes_.workers = workers.Count(decode);
   splits_ = kernels::SplitAttention(items_, {.num_workers = static_cast<int>(sizes_.workers)});
   sizes_.segments = bucketed ? kernels::MaxAttentionSegments(sizes_.rows, sizes_.workers)
@@ -228,7 +240,8 @@ void StagedPlan::WriteAttention(const StepInputs& in) const {
   copy(splits_.segments, in.segments);
   copy(splits_.combine, in.combine);
   if (sizes_.workers > 0) copy(splits_.worker_begin, in.worker_begin);
-  if (sizes_.items > 0) copy(items_, in.items);
+  if (sizes_.items > 0) copy(tiled_.tiles.empty() ? items_ : tiled_.tiles, in.items);
+  in.next_work[0] = 0;
   copy(latents_.sequences, in.latent_sequences);
   copy(latents_.tiles, in.latent_tiles);
 }

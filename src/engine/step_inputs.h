@@ -10,6 +10,7 @@
 #include "kernels/cuda/rows/sample.h"
 #include "kernels/tuning/attention_form.h"
 #include "kernels/tuning/attention_splits.h"
+#include "kernels/tuning/gqa_prefill.h"
 #include "kernels/tuning/latent_passes.h"
 #include "tensor/arena.h"
 
@@ -20,7 +21,9 @@ struct AttentionWorkers {
   kernels::AttentionForm form = kernels::AttentionForm::kAny;
   kernels::AttentionShape shape;
   int num_sms = 1;
-  bool expands_latents = false;  // of prompts' chunks, where that pays (latent_passes.h)
+  // Prompts' chunks attend in their own way where that pays:
+  bool expands_latents = false;  // latent_passes.h
+  bool tiles_prompts = false;    // gqa_prefill.h
 
   int MaxQueries(bool decode) const;  // of an item
   int Count(bool decode) const;       // workers of a launch
@@ -68,6 +71,7 @@ struct StepInputs {
   std::span<int32_t> worker_begin;  // [workers + 1]
   std::span<kernels::AttentionRow> combine;
   std::span<kernels::AttentionItem> items;
+  std::span<int32_t> next_work;  // kernels::cuda::GqaPrefillArgs::next
   std::span<kernels::LatentSequence> latent_sequences;
   std::span<kernels::LatentTile> latent_tiles;
 
@@ -95,6 +99,8 @@ class StagedPlan {
   // Sequences that attend expanded, and their passes: of the plan's life.
   std::span<const kernels::AttentionItem> expanded() const { return expanded_; }
   std::span<const kernels::LatentPass> latent_passes() const { return latents_.passes; }
+  // Positions of the contexts whose queries attend in tiles.
+  int64_t num_tiled_keys() const { return tiled_.num_keys; }
   int64_t num_decodes() const { return plan_.num_decodes(); }
   bool wants_logprobs() const { return wants_logprobs_; }
   // Whether draws have no lists and ask for no log probabilities.
@@ -122,6 +128,7 @@ class StagedPlan {
   std::vector<kernels::AttentionItem> items_;
   std::vector<kernels::AttentionItem> expanded_;
   kernels::LatentPasses latents_;
+  kernels::GqaPrefillPlan tiled_;
 };
 
 // Whether a plan is one that graphs are made for: every sequence has one row, and every row a draw.

@@ -175,6 +175,44 @@ TEST(StepInputs, ChunksThatPayAreExpanded) {
   EXPECT_TRUE(StagedPlan(plan, workers).expanded().empty());
 }
 
+TEST(StepInputs, ChunksThatPayAttendInTiles) {
+  AttentionWorkers workers = Workers(kernels::AttentionForm::kGqa);
+  workers.tiles_prompts = true;
+  const StepPlan plan = MakePlan({1, 300, 1, 700, 1}, {900, 300, 7, 1000, 20});
+  const StagedPlan staged(plan, workers);
+  EXPECT_TRUE(staged.expanded().empty());  // MLA's alone
+  EXPECT_EQ(staged.sizes().items, 3 + 6);
+  EXPECT_EQ(staged.num_tiled_keys(), 1300);
+  const Written w(staged);
+  EXPECT_EQ(w.in.next_work[0], 0);
+  EXPECT_EQ(w.in.items[0].context, 1000);
+  EXPECT_EQ(w.in.items[0].seq, 3);
+  EXPECT_EQ(w.in.items[0].row, 302 + 640);
+  EXPECT_EQ(w.in.items[0].queries, 60);
+  // What is left are decodes: dealt as in a step of their own.
+  EXPECT_EQ(staged.max_queries(), workers.MaxQueries(true));
+  EXPECT_EQ(staged.sizes().workers, workers.Count(true));
+  int64_t tiles = 0;
+  for (const kernels::AttentionSegment& s : w.in.segments) {
+    EXPECT_EQ(s.queries, 1);
+    tiles += s.end_tile - s.begin_tile;
+  }
+  EXPECT_EQ(tiles, 15 + 1 + 1);
+
+  // Nothing but tiles: no other launch.
+  const StepPlan prompts = MakePlan({512, 512}, {512, 512});
+  const StagedPlan alone(prompts, workers);
+  EXPECT_EQ(alone.sizes().items, 8);
+  EXPECT_EQ(alone.sizes().workers, 0);
+  EXPECT_EQ(Written(alone).in.segments.size(), 0u);
+
+  const StepPlan decodes = MakePlan({1, 1}, {900, 7});
+  EXPECT_EQ(StagedPlan(decodes, workers, 2, 64).sizes().items, 0);
+  workers.tiles_prompts = false;
+  EXPECT_EQ(StagedPlan(plan, workers).sizes().items, 0);
+  EXPECT_EQ(StagedPlan(plan, workers).max_queries(), workers.MaxQueries(false));
+}
+
 // Its rows are padded where the peers must know them, but it draws nothing.
 TEST(StepInputs, WithoutRowsNothingIsDrawn) {
   const StepPlan plan = MakePlan({}, {});

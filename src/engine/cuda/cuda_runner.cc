@@ -46,6 +46,8 @@ kernels::cuda::StagedAttention StageAttention(const StagedPlan& staged, const St
   attention.max_slots = kernels::MaxAttentionSlots(staged.sizes().workers);
   attention.items = in.items.data();
   attention.num_items = staged.sizes().items;
+  attention.num_tiled_keys = staged.num_tiled_keys();
+  attention.next_work = in.next_work.data();
   attention.sequences = in.latent_sequences.data();
   attention.tiles = in.latent_tiles.data();
   attention.passes = staged.latent_passes();

@@ -53,9 +53,10 @@ AttentionWorkers WorkersOf(const model::Model& model, const ModelRunnerOptions& 
   workers.shape.nope_dim = attention.qk_nope_head_dim;
   workers.shape.value_dim = attention.v_head_dim;
   workers.form = kernels::ChooseAttentionForm(workers.shape);
-  // Rounded elsewhere than absorbed, and chosen by the length of a chunk.
+  // Rounded elsewhere than other rows, and chosen by the length of a chunk.
   workers.expands_latents = mla && !options.deterministic && kernels::FitsExpanded(workers.shape) &&
                             model.backend().mla_prefill != nullptr;
+  workers.tiles_prompts = !options.deterministic && kernels::FitsGqaPrefill(workers.shape);
   return workers;
 }
 

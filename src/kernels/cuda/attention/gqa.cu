@@ -8,6 +8,7 @@
 #include "kernels/cuda/attention/combine.h"
 #include "kernels/cuda/attention/gqa.h"
 #include "kernels/cuda/attention/hopper.cuh"
+#include "kernels/cuda/attention/visible.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ptx/mma.cuh"
 
@@ -77,15 +78,8 @@ struct Block {
   __device__ int HeadOf(int r) const {
     return kv_head * p.group + (first_row + lane / 4 + 8 * r) % p.group;
   }
-  // The first position that the last of [0, context) sees.
   __device__ int FirstVisible(int context) const {
-    int64_t first = 0;
-    if (p.shape.window > 0) first = context - p.shape.window;
-    if (p.shape.chunk > 0) {
-      const int64_t of_chunk = (context - 1) / p.shape.chunk * p.shape.chunk;
-      first = first > of_chunk ? first : of_chunk;
-    }
-    return first > 0 ? static_cast<int>(first) : 0;
+    return cuda::FirstVisible(p.shape.window, p.shape.chunk, context);
   }
 
   __device__ void StartSegment(const AttentionSegment& s) {

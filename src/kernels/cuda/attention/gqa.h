@@ -1,8 +1,8 @@
 // Grouped-query attention over paged caches, decode and prefill in one launch. Two forms: on the
 // tensor cores (bfloat16, equal head widths of 64, 128 or 256), and one for any width and dtype,
-// slow, which also serves MLA where its own kernel does not. A launch allocates nothing, waits for
-// nothing and may be captured in a graph; arguments are device pointers. The device thread of a
-// rank calls it.
+// slow, which also serves MLA where its own kernel does not. (Prompts' chunks with heads of 128:
+// gqa_prefill.h.) A launch allocates nothing, waits for nothing and may be captured in a graph;
+// arguments are device pointers. The device thread of a rank calls it.
 #pragma once
 
 #include <cstddef>

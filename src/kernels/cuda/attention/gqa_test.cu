@@ -1,9 +1,11 @@
-// Both forms of grouped-query attention against double precision: ragged batches of decode and
+// All forms of grouped-query attention against double precision: ragged batches of decode and
 // prefill, windows and chunks, NaN in what must not be read, few and many workers.
 #include <cstring>
 
 #include "kernels/cuda/attention/gqa.h"
+#include "kernels/cuda/attention/gqa_prefill.h"
 #include "kernels/cuda/testing.cuh"
+#include "kernels/tuning/gqa_prefill.h"
 
 namespace moebius::kernels::cuda {
 namespace {
@@ -97,8 +99,86 @@ std::vector<double> Reference(const Case& c, const Batch& b, const std::vector<T
   return out;
 }
 
+enum class Form { kCut, kTiles, kAny };  // LaunchGqa, LaunchGqaPrefill, LaunchAttentionAny
+
+constexpr const char* NameOf(Form form) {
+  return form == Form::kCut ? "cut" : form == Form::kTiles ? "tiles" : "any";
+}
+
+// Launches twice: the same bits, whatever was in the output before.
+template <typename Launch>
+void LaunchTwice(const Case& c, Device<Bf16>& out, const Launch& launch) {
+  CUDA_OK(launch());
+  CUDA_OK(cudaDeviceSynchronize());
+  const auto first = out.Download();
+  out.Poison();
+  CUDA_OK(launch());
+  testing::Expect(std::memcmp(first.data(), out.Download().data(), out.bytes()) == 0,
+                  std::string(c.name) + ": a second launch gave other bits");
+}
+
+int NumSms(const Case& c) {
+  int sms = 0;
+  CUDA_OK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, 0));
+  return c.workers > 0 ? c.workers : sms;
+}
+
+void RunCut(const Case& c, const Batch& b, const GqaShape& shape, Device<Bf16>& out) {
+  const bool decode = *std::max_element(c.queries.begin(), c.queries.end()) <= 1;
+  GqaArgs args;
+  args.shape = shape;
+  args.max_queries = GqaQueriesPerItem(c.heads, c.kv_heads, decode);
+  const auto items = AttentionItems(b.query_start, c.contexts, args.max_queries);
+  args.num_workers = c.workers > 0
+                         ? c.workers
+                         : GqaWorkers(NumSms(c), c.heads, c.kv_heads, args.max_queries, c.dim);
+  const auto splits = SplitAttention(items, {.num_workers = args.num_workers, .segment_cost = 1});
+  const Device<AttentionSegment> segments(splits.segments);
+  const Device<int32_t> workers(splits.worker_begin);
+  const Device<AttentionRow> item_rows(splits.combine);
+  Device<uint8_t> workspace(GqaWorkspaceBytes(splits.num_slots, args.max_queries, c.heads, c.dim));
+  args.segments = segments.get();
+  args.worker_begin = workers.get();
+  args.combine = item_rows.get();
+  args.num_combine = static_cast<int64_t>(splits.combine.size());
+  args.workspace = workspace.get();
+  args.max_slots = splits.num_slots;
+  LaunchTwice(c, out, [&] {
+    workspace.Poison();
+    return LaunchGqa(args, nullptr);
+  });
+}
+
+void RunTiles(const Case& c, const Batch& b, const GqaShape& shape, Device<Bf16>& out) {
+  const auto tiles = AttentionItems(b.query_start, c.contexts, static_cast<int>(kGqaTile));
+  const Device<AttentionItem> d_tiles(tiles);
+  const Device<int32_t> next(std::vector<int32_t>{0});
+  GqaPrefillArgs args;
+  args.shape = shape;
+  args.num_rows = b.query_start.back();
+  args.cache_rows = b.cache_rows;
+  args.tiles = d_tiles.get();
+  args.num_tiles = static_cast<int>(tiles.size());
+  // So many that heads of keys take turns where there are few workers.
+  args.num_keys = c.workers > 0 ? 1 << 20 : b.cache_rows;
+  args.next = next.get();
+  args.num_sms = NumSms(c);
+  LaunchTwice(c, out, [&] { return LaunchGqaPrefill(args, nullptr); });
+  testing::Expect(next.Download()[0] == 0, std::string(c.name) + ": the counter is not zero again");
+}
+
 template <typename T>
-void Run(const Case& c, testing::Rng& rng, bool tensor_cores) {
+void RunAny(const Case& c, const Batch& b, const GqaShape& shape) {
+  const auto items = AttentionItems(b.query_start, c.contexts, 1);
+  const Device<AttentionItem> d_items(items);
+  constexpr DType kType = std::is_same_v<T, float> ? DType::kF32 : DType::kBF16;
+  CUDA_OK(LaunchAttentionAny(
+      {shape, kType, kType, d_items.get(), static_cast<int64_t>(items.size())}, nullptr));
+  CUDA_OK(cudaDeviceSynchronize());
+}
+
+template <typename T>
+void Run(const Case& c, testing::Rng& rng, const std::vector<Form>& forms) {
   const Batch b = MakeBatch(c, rng);
   const int64_t k_stride = c.kv_heads * c.dim + 8;
   const int64_t v_stride = c.kv_heads * c.v_dim;
@@ -126,50 +206,20 @@ void Run(const Case& c, testing::Rng& rng, bool tensor_cores) {
   shape.block_table = d_table.get();
   shape.max_blocks = b.max_blocks;
   shape.block_size = c.block_size;
-
-  if (tensor_cores) {
-    const bool decode = *std::max_element(c.queries.begin(), c.queries.end()) <= 1;
-    GqaArgs args;
-    args.shape = shape;
-    args.max_queries = GqaQueriesPerItem(c.heads, c.kv_heads, decode);
-    const auto items = AttentionItems(b.query_start, c.contexts, args.max_queries);
-    int sms = 0;
-    CUDA_OK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, 0));
-    args.num_workers =
-        c.workers > 0 ? c.workers : GqaWorkers(sms, c.heads, c.kv_heads, args.max_queries, c.dim);
-    const auto splits = SplitAttention(items, {.num_workers = args.num_workers, .segment_cost = 1});
-    const Device<AttentionSegment> segments(splits.segments);
-    const Device<int32_t> workers(splits.worker_begin);
-    const Device<AttentionRow> item_rows(splits.combine);
-    Device<uint8_t> workspace(
-        GqaWorkspaceBytes(splits.num_slots, args.max_queries, c.heads, c.dim));
-    args.segments = segments.get();
-    args.worker_begin = workers.get();
-    args.combine = item_rows.get();
-    args.num_combine = static_cast<int64_t>(splits.combine.size());
-    args.workspace = workspace.get();
-    args.max_slots = splits.num_slots;
-    CUDA_OK(LaunchGqa(args, nullptr));
-    CUDA_OK(cudaDeviceSynchronize());
-    const auto first = out.Download();
-    out.Poison();
-    workspace.Poison();
-    CUDA_OK(LaunchGqa(args, nullptr));
-    testing::Expect(std::memcmp(first.data(), out.Download().data(), out.bytes()) == 0,
-                    std::string(c.name) + ": a second launch gave other bits");
-  } else {
-    const auto items = AttentionItems(b.query_start, c.contexts, 1);
-    const Device<AttentionItem> d_items(items);
-    constexpr DType kType = std::is_same_v<T, float> ? DType::kF32 : DType::kBF16;
-    CUDA_OK(LaunchAttentionAny(
-        {shape, kType, kType, d_items.get(), static_cast<int64_t>(items.size())}, nullptr));
-  }
   const auto want = Reference(c, b, q, k, k_stride, v, v_stride, shape.scale);
-  const testing::Error error = testing::Compare(out.Download(), want);
-  testing::ExpectClose(error, std::is_same_v<T, float> ? 3e-6 : 5e-3, c.name);
-  std::printf("%-24s %s heads %d/%d width %d: relative error %.2e, worst %.2e\n", c.name,
-              tensor_cores ? "tensor" : "any", c.heads, c.kv_heads, c.dim, error.relative,
-              error.worst);
+  for (const Form form : forms) {
+    out.Poison();
+    if (form == Form::kAny) RunAny<T>(c, b, shape);
+    if constexpr (std::is_same_v<T, Bf16>) {
+      if (form == Form::kCut) RunCut(c, b, shape, out);
+      if (form == Form::kTiles) RunTiles(c, b, shape, out);
+    }
+    const testing::Error error = testing::Compare(out.Download(), want);
+    testing::ExpectClose(error, std::is_same_v<T, float> ? 3e-6 : 5e-3,
+                         std::string(c.name) + ", " + NameOf(form));
+    std::printf("%-24s %5s heads %d/%d width %d: relative error %.2e, worst %.2e\n", c.name,
+                NameOf(form), c.heads, c.kv_heads, c.dim, error.relative, error.worst);
+  }
 }
 
 }  // namespace
@@ -177,11 +227,14 @@ void Run(const Case& c, testing::Rng& rng, bool tensor_cores) {
 
 int main() {
   using namespace moebius::kernels::cuda;
+  using moebius::kernels::kGqaTile;
   testing::Rng rng(std::random_device{}());
   const std::vector<int32_t> ones(9, 1);
   const std::vector<int32_t> lengths = {1, 2, 15, 63, 64, 65, 128, 700, 33};
   const std::vector<int32_t> chunks = {1, 70, 1, 5, 64};
   const std::vector<int32_t> behind = {90, 70, 1, 200, 130};
+  const std::vector<int32_t> prompts = {1, 128, 300, 64, 129};
+  const std::vector<int32_t> so_far = {1, 128, 700, 513, 330};
   const std::vector<Case> cases = {
       {"decode", 32, 8, 128, 128, 16, ones, lengths},
       {"decode, few workers", 32, 8, 128, 128, 16, ones, lengths, 0, 0, 2},
@@ -197,12 +250,23 @@ int main() {
       {"mixed, window", 16, 2, 64, 64, 16, chunks, behind, 30, 0, 3},
       {"mixed, chunk", 16, 2, 128, 128, 32, chunks, behind, 0, 64, 2},
       {"mixed, wide", 8, 2, 256, 256, 16, chunks, behind},
+      {"one tile", 4, 2, 128, 128, 16, {128}, {128}},
+      {"prompts", 8, 2, 128, 128, 16, prompts, so_far},
+      {"prompts, few workers", 8, 4, 128, 128, 16, prompts, so_far, 0, 0, 3},
+      {"prompts, window", 8, 2, 128, 128, 16, prompts, so_far, 100},
+      {"prompts, wide window", 6, 2, 128, 128, 32, prompts, so_far, 300, 0, 5},
+      {"prompts, window of one", 4, 2, 128, 128, 16, prompts, so_far, 1},
+      {"prompts, chunk", 10, 2, 128, 128, 64, prompts, so_far, 0, 192},
+      {"prompts, small chunks", 5, 1, 128, 128, 128, prompts, so_far, 0, 48, 2},
+      {"prompts, large blocks", 4, 4, 128, 128, 256, prompts, so_far},
   };
   for (const Case& c : cases) {
-    Run<__nv_bfloat16>(c, rng, true);
-    if (c.workers == 0 || c.window + c.chunk > 0) Run<__nv_bfloat16>(c, rng, false);
+    std::vector<Form> forms = {Form::kCut};
+    if (c.dim == kGqaTile) forms.push_back(Form::kTiles);
+    if (c.workers == 0 || c.window + c.chunk > 0) forms.push_back(Form::kAny);
+    Run<__nv_bfloat16>(c, rng, forms);
   }
-  Run<float>({"float32", 6, 3, 100, 72, 8, chunks, behind}, rng, false);
-  Run<float>({"float32, latent", 4, 1, 576, 512, 16, chunks, behind}, rng, false);
+  Run<float>({"float32", 6, 3, 100, 72, 8, chunks, behind}, rng, {Form::kAny});
+  Run<float>({"float32, latent", 4, 1, 576, 512, 16, chunks, behind}, rng, {Form::kAny});
   return testing::Finish("gqa_test");
 }

@@ -79,6 +79,16 @@ __device__ __forceinline__ void CopyBox3(uint32_t to, const CUtensorMap* map, ui
       : "memory");
 }
 
+// Likewise of four dimensions.
+__device__ __forceinline__ void CopyBox4(uint32_t to, const CUtensorMap* map, uint32_t barrier,
+                                         int c0, int c1, int c2, int c3) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+      "[%0], [%1, {%3, %4, %5, %6}], [%2];" ::"r"(to),
+      "l"(map), "r"(barrier), "r"(c0), "r"(c1), "r"(c2), "r"(c3)
+      : "memory");
+}
+
 // Asks for bytes of global memory to come to the L2 cache; address and size in units of 16.
 __device__ __forceinline__ void PrefetchBulk(const void* from, uint32_t bytes) {
   asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");

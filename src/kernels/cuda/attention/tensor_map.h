@@ -14,4 +14,10 @@ namespace moebius::kernels::cuda {
 int MakeColumnsMap(const void* data, int64_t rows, int64_t row_bytes, int columns, int box_rows,
                    int box_columns, CUtensorMap* map, int64_t column_bytes = 128);
 
+// The same matrix seen as groups of eight rows: a box of box_rows x box_columns lands group after
+// group, and a group's columns one after the other, eight rows each. rows, box_rows: multiples of
+// eight. Coordinates: element, row of the group, column, group.
+int MakeGroupsMap(const void* data, int64_t rows, int64_t row_bytes, int columns, int box_rows,
+                  int box_columns, CUtensorMap* map);
+
 }  // namespace moebius::kernels::cuda

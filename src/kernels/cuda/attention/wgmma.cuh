@@ -10,17 +10,19 @@
 namespace moebius::kernels::cuda {
 
 // An operand whose rows are its M or N index and whose columns are K (k-major). Steps of 16 in K:
-// + 32 bytes.
-__device__ __forceinline__ uint64_t RowsDescriptor(uint32_t shared_address) {
-  return (uint64_t{1} << 62) | (uint64_t{1024 >> 4} << 32) | (uint64_t{1} << 16) |
+// + 32 bytes. group_bytes: from eight rows to the next eight.
+__device__ __forceinline__ uint64_t RowsDescriptor(uint32_t shared_address,
+                                                   uint32_t group_bytes = 1024) {
+  return (uint64_t{1} << 62) | (uint64_t{group_bytes >> 4} << 32) | (uint64_t{1} << 16) |
          ((shared_address & 0x3ffff) >> 4);
 }
 // An operand whose rows are K and whose columns are N (n-major), each 64 columns `column_bytes`
-// after the last. Steps of 16 in K: + 2048 bytes.
+// after the last. Steps of 16 in K: + 2 group_bytes, which lie between eight rows and the next.
 __device__ __forceinline__ uint64_t ColumnsDescriptor(uint32_t shared_address,
-                                                      uint32_t column_bytes) {
-  return (uint64_t{1} << 62) | (uint64_t{1024 >> 4} << 32) | (uint64_t{column_bytes >> 4} << 16) |
-         ((shared_address & 0x3ffff) >> 4);
+                                                      uint32_t column_bytes,
+                                                      uint32_t group_bytes = 1024) {
+  return (uint64_t{1} << 62) | (uint64_t{group_bytes >> 4} << 32) |
+         (uint64_t{column_bytes >> 4} << 16) | ((shared_address & 0x3ffff) >> 4);
 }
 // Descriptors count in units of 16 bytes.
 __device__ __forceinline__ uint64_t Advance(uint64_t descriptor, uint32_t bytes) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/attention/gqa.h"
+#include "kernels/cuda/attention/gqa_prefill.h"
 #include "kernels/cuda/attention/mla_decode.h"
 #include "kernels/cuda/attention/mla_prefill.h"
 #include "kernels/cuda/ops/cuda_ops.h"
@@ -55,6 +56,16 @@ void Attention(ExecContext& ctx, const AttentionArgs& args) {
     RunAny(ctx, shape, args.q.dtype, args.k_cache.dtype, staged);
     return;
   }
+  GqaPrefillArgs prefill;
+  prefill.shape = shape;
+  prefill.num_rows = args.q.rows;
+  prefill.cache_rows = args.k_cache.rows;
+  prefill.tiles = staged.items;
+  prefill.num_tiles = static_cast<int>(staged.num_items);
+  prefill.num_keys = staged.num_tiled_keys;
+  prefill.next = staged.next_work;
+  prefill.num_sms = ctx.device->num_sms;
+  ctx.device->Check(LaunchGqaPrefill(prefill, ctx.device->stream), "attention");
   GqaArgs gqa;
   gqa.shape = shape;
   gqa.max_queries = staged.max_queries;

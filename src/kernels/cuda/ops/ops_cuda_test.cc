@@ -5,6 +5,7 @@
 #include "kernels/cuda/ops/device_test_util.h"
 #include "kernels/cuda/ops/staged.h"
 #include "kernels/tuning/attention_form.h"
+#include "kernels/tuning/gqa_prefill.h"
 
 namespace moebius::kernels {
 namespace {
@@ -271,10 +272,15 @@ struct AttentionCase {
   int64_t dim, v_dim, block_size;
   int64_t window = 0;
   bool is_fp8 = false;  // the cache, of mla
+  int64_t chunk = 0;
+  bool tiles = false;  // prompts' chunks where there is a kernel for it (gqa_prefill.h)
 };
 
 constexpr AttentionCase kAttention[] = {
     {"gqa 128", DType::kBF16, false, 16, 2, 128, 128, 16},
+    {"gqa 128, tiles", DType::kBF16, false, 16, 2, 128, 128, 16, 0, false, 0, true},
+    {"gqa 128, tiles, window", DType::kBF16, false, 10, 2, 128, 128, 32, 50, false, 0, true},
+    {"gqa 128, tiles, chunks", DType::kBF16, false, 8, 8, 128, 128, 64, 0, false, 96, true},
     {"gqa 64, window", DType::kBF16, false, 8, 8, 64, 64, 16, 20},
     {"gqa 48", DType::kBF16, false, 6, 3, 48, 48, 16},
     {"gqa float32", DType::kF32, false, 4, 2, 64, 64, 8},
@@ -327,10 +333,29 @@ TEST_P(CudaOps, Attention) {
         workers = cuda::MlaDecodeWorkers(bench().num_sms(), c.heads);
         partial_bytes = cuda::MlaDecodeWorkspaceBytes(MaxAttentionSlots(workers), c.heads);
       }
-      const std::vector<AttentionItem> items = AttentionItems(starts, contexts, staged.max_queries);
+      std::vector<AttentionItem> items = AttentionItems(starts, contexts, staged.max_queries);
+      GqaPrefillPlan plan;
+      if (c.tiles) {
+        EXPECT_TRUE(FitsGqaPrefill({.num_heads = c.heads,
+                                    .num_kv_heads = c.kv_heads,
+                                    .head_dim = c.dim,
+                                    .v_head_dim = c.v_dim,
+                                    .block_size = c.block_size}));
+        plan = PlanGqaPrefill(AttentionItems(starts, contexts, INT32_MAX), c.heads, 1);
+        EXPECT_EQ(plan.tiles.size(), decode ? 0u : 2u);
+        std::erase_if(items, [&](const AttentionItem& item) {
+          return std::ranges::binary_search(plan.sequences, item.seq, {}, &AttentionItem::seq);
+        });
+        staged.items = bench().Put(plan.tiles).data();
+        staged.num_items = static_cast<int64_t>(plan.tiles.size());
+        staged.num_tiled_keys = plan.num_keys;
+        staged.next_work = bench().Put(std::vector<int32_t>{0}).data();
+      }
       const AttentionSplits splits = SplitAttention(items, {.num_workers = workers});
-      staged.items = bench().Put(items).data();
-      staged.num_items = static_cast<int64_t>(items.size());
+      if (form == AttentionForm::kAny) {
+        staged.items = bench().Put(items).data();
+        staged.num_items = static_cast<int64_t>(items.size());
+      }
       staged.segments = bench().Put(splits.segments).data();
       staged.worker_begin = bench().Put(splits.worker_begin).data();
       staged.num_workers = workers;
@@ -360,6 +385,7 @@ TEST_P(CudaOps, Attention) {
                               .v_head_dim = c.v_dim,
                               .scale = scale,
                               .window = c.window,
+                              .chunk = c.chunk,
                               .out = d_out};
         kernels::Attention(device(), args);
         args.batch = batch;
