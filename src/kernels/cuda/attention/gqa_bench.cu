@@ -162,7 +162,7 @@ bool Report(const Shape& s, const Inputs& in, const char* kernel, double us, int
 
 bool Row(const Shape& s, int sms, double copy_rate, std::FILE* json) {
   Inputs in(s);
-  const int launches = std::max(in.sets, 2);
+  const int launches = moebius::kernels::cuda::EachOnce() ? 1 : std::max(in.sets, 2);
   const double cut = TimeCut(s, in, sms, launches);
   bool right = Report(s, in, "cut", cut, launches, copy_rate, json);
   const auto sequences = AttentionItems(in.query_start, in.contexts, s.queries);
