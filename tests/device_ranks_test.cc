@@ -82,6 +82,12 @@ RankOptions OptionsOf(const std::string& folder, const Mode& mode,
   return options;
 }
 
+// Ranks as processes want a GPU each; with MOEBIUS_SHARE_GPUS=1 they take turns on fewer.
+bool CanBeProcesses(const Layout& layout) {
+  return std::getenv("MOEBIUS_SHARE_GPUS") != nullptr ||
+         layout.num_ranks() <= NumRankDevices().value_or(0);
+}
+
 std::unique_ptr<EngineClient> StartOne(const RankOptions& options) {
   auto pool = platform::ThreadPool::Create();
   auto model = model::LoadModel(options.load, *pool);
@@ -303,7 +309,7 @@ TEST_P(DeviceRanks, ExpertsThatMoveGiveTheSameBits) {
 TEST_P(DeviceRanks, ProcessesGiveTheSameBits) {
   const std::string name = std::filesystem::path(folder()).filename();
   if (name != "demo" && name != "deepseek_v3_fp8") GTEST_SKIP() << "others do it";
-  if (layout().num_ranks() > NumRankDevices().value_or(0)) GTEST_SKIP() << "GPUs are too few";
+  if (!CanBeProcesses(layout())) GTEST_SKIP() << "GPUs are too few";
   // Threads have no graphs.
   ExpectTheSameBits({.processes = true});
   ExpectNearlyTheSame({.deterministic = false, .processes = true}, 1e-3);
@@ -322,7 +328,7 @@ TEST_P(DeviceRanks, ExpertsInFp8) {
   Mode mode = {.dtype = model::DTypeChoice::kBFloat16,
                .overrides = R"({"moe_intermediate_size": 128})"};
   ExpectTheSameBits(mode);
-  if (layout().num_ranks() > NumRankDevices().value_or(0)) return;
+  if (!CanBeProcesses(layout())) return;
   mode.deterministic = false;
   mode.processes = true;  // with graphs
   ExpectNearlyTheSame(mode, 0.4);
@@ -338,7 +344,7 @@ TEST_P(DeviceRanks, CutExpertsAreSummed) {
   ExpectTheSameBits(mode);
   mode.deterministic = false;
   EXPECT_GE(ExpectNearlyTheSame(mode, 1e-3), 12u);
-  if (layout().num_ranks() > NumRankDevices().value_or(0)) return;
+  if (!CanBeProcesses(layout())) return;
   // Threads hung here in bfloat16 (app/parallel_flags.cc), processes do not. One layer (of
   // each stage), so that no later router makes much of little. What one GPU is off from float32
   // comes of a dozen roundings; ranks add two or three.
