@@ -100,7 +100,6 @@ StepInputs::StepInputs(Arena& rows, Arena& draws, const StepSizes& s)
       worker_begin(Take<int32_t>(rows, s.workers + 1)),
       combine(Take<kernels::AttentionRow>(rows, s.combine)),
       items(Take<kernels::AttentionItem>(rows, s.items)),
-      next_work(Take<int32_t>(rows, 1)),
       latent_sequences(Take<kernels::LatentSequence>(rows, s.latent_sequences)),
       latent_tiles(Take<kernels::LatentTile>(rows, s.latent_tiles)),
       wishes(Take<DeviceSampleRow>(draws, s.samples)),
@@ -241,7 +240,6 @@ void StagedPlan::WriteAttention(const StepInputs& in) const {
   copy(splits_.combine, in.combine);
   if (sizes_.workers > 0) copy(splits_.worker_begin, in.worker_begin);
   if (sizes_.items > 0) copy(tiled_.tiles.empty() ? items_ : tiled_.tiles, in.items);
-  in.next_work[0] = 0;
   copy(latents_.sequences, in.latent_sequences);
   copy(latents_.tiles, in.latent_tiles);
 }

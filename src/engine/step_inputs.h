@@ -71,7 +71,6 @@ struct StepInputs {
   std::span<int32_t> worker_begin;  // [workers + 1]
   std::span<kernels::AttentionRow> combine;
   std::span<kernels::AttentionItem> items;
-  std::span<int32_t> next_work;  // kernels::cuda::GqaPrefillArgs::next
   std::span<kernels::LatentSequence> latent_sequences;
   std::span<kernels::LatentTile> latent_tiles;
 

@@ -184,7 +184,6 @@ TEST(StepInputs, ChunksThatPayAttendInTiles) {
   EXPECT_EQ(staged.sizes().items, 3 + 6);
   EXPECT_EQ(staged.num_tiled_keys(), 1300);
   const Written w(staged);
-  EXPECT_EQ(w.in.next_work[0], 0);
   EXPECT_EQ(w.in.items[0].context, 1000);
   EXPECT_EQ(w.in.items[0].seq, 3);
   EXPECT_EQ(w.in.items[0].row, 302 + 640);

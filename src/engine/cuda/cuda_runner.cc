@@ -47,7 +47,6 @@ kernels::cuda::StagedAttention StageAttention(const StagedPlan& staged, const St
   attention.items = in.items.data();
   attention.num_items = staged.sizes().items;
   attention.num_tiled_keys = staged.num_tiled_keys();
-  attention.next_work = in.next_work.data();
   attention.sequences = in.latent_sequences.data();
   attention.tiles = in.latent_tiles.data();
   attention.passes = staged.latent_passes();
@@ -96,6 +95,9 @@ Status CudaRunner::Allocate() {
   }
   device_.stream = stream().get();
   device_.num_sms = info.num_multiprocessors;
+  MOEBIUS_ASSIGN(next_work_, DeviceMemory::Allocate(sizeof(int32_t)));
+  MOEBIUS_TRY(platform::cuda::FillAsync(next_work_.data(), 0, next_work_.size(), stream()));
+  device_.next_work = reinterpret_cast<int32_t*>(next_work_.data());
   device_.dense = dense_.get();
   device_.deterministic = options_.deterministic;
   MOEBIUS_ASSIGN(workspace_memory_, DeviceMemory::Allocate(sizes_.workspace_bytes));

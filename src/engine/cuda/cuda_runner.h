@@ -95,6 +95,7 @@ class CudaRunner final : public StepRunner {
   platform::cuda::Stream own_stream_;
   std::unique_ptr<kernels::cuda::DenseProducts> dense_;
   kernels::cuda::DeviceContext device_;
+  platform::cuda::DeviceMemory next_work_;
   platform::cuda::DeviceMemory kv_;
   platform::cuda::DeviceMemory workspace_memory_;
   platform::cuda::DeviceMemory logits_;

@@ -57,8 +57,11 @@ constexpr int StageBytes(GemmFormat format, const GroupedGemmTile& tile) {
 constexpr int StagingBytesPerWarp(const GroupedGemmTile& tile) {
   return tile.swap ? tile.token_rows * 48 : 16 * 144;
 }
+// Places of next tiles: more than there are tiles in the ring of stages (gemm/next_tile.cuh).
+constexpr int kNextTiles = 32;
 constexpr int FixedSharedBytes(const GroupedGemmTile& tile) {
-  return AlignUp(StagingBytesPerWarp(tile) * 4 * tile.consumers, 128) + kMaxStages * 16;
+  return AlignUp(StagingBytesPerWarp(tile) * 4 * tile.consumers, 128) + kNextTiles * 4 +
+         kMaxStages * 16;
 }
 constexpr int NumStages(GemmFormat format, const GroupedGemmTile& tile) {
   const int fit = (kMaxSharedBytes - FixedSharedBytes(tile)) / StageBytes(format, tile);

@@ -54,6 +54,12 @@ inline std::vector<BenchRow> BenchRows() {
       }
     }
   }
+  // Prompts of 8192 tokens a step: Qwen3-30B-A3B's experts, and a quarter of DeepSeek-V3's with all
+  // their rows.
+  rows.push_back({"prefill", GemmFormat::kBf16, 128, 512, true, 1536, 2048, 0, 0});
+  rows.push_back({"prefill", GemmFormat::kBf16, 128, 512, true, 2048, 768, 0, 0});
+  rows.push_back({"prefill", kFp8, 64, 1024, true, 4096, 7168, 0, 0});
+  rows.push_back({"prefill", kFp8, 64, 1024, true, 7168, 2048, 0, 0});
   // torch 2.11 _grouped_mm.
   constexpr int kCounts[5] = {1, 16, 64, 256, 1024};
   constexpr double kTorch[5] = {654, 626, 606, 692, 2572};

@@ -222,17 +222,6 @@ struct Consumer {
     ReleaseStage<T>(shared.Empty() + previous);
   }
 
-  __device__ void Multiply(float (&sums)[T::kWaves][T::kColumns / 2], const TilePlace& tile,
-                           const WeightScales& scales) {
-    // The same in all lanes; only a vote tells the compiler so, and lets it keep what follows in
-    // uniform registers.
-    if (T::kWaves > 1 && __all_sync(0xffffffffu, ActiveWaves(tile) <= 1)) {
-      MultiplyWaves<1>(sums, tile, scales);
-    } else {
-      MultiplyWaves<T::kWaves>(sums, tile, scales);
-    }
-  }
-
   template <int kActive>
   __device__ void MultiplyWaves(float (&sums)[T::kWaves][T::kColumns / 2], const TilePlace& tile,
                                 const WeightScales& scales) {
@@ -245,12 +234,13 @@ struct Consumer {
     }
   }
 
+  template <int kActive>
   __device__ void Store(const float (&sums)[T::kWaves][T::kColumns / 2], const TilePlace& tile) {
     const int warp = threadIdx.x / 32;
     uint8_t* staging = shared.Staging(warp);
     const int weight_row = WeightRow<T>(tile, rank);
 #pragma unroll
-    for (int wave = 0; wave < T::kWaves; ++wave) {
+    for (int wave = 0; wave < kActive; ++wave) {
       const int row = RowOf(wave) + warp % 4 * 16;
       if constexpr (T::kSwap) {
         StoreColumns<T::kColumns>(sums[wave], staging, p.out, tile.row, tile.row_end,
@@ -260,6 +250,16 @@ struct Consumer {
                                p.n);
       }
     }
+  }
+
+  // then: after the products, before they are stored. A branch as a whole: where its ends met, sums
+  // that one of them does not have would take up registers.
+  template <int kActive, typename Then>
+  __device__ void Compute(const TilePlace& tile, const WeightScales& scales, const Then& then) {
+    float sums[T::kWaves][T::kColumns / 2] = {};
+    MultiplyWaves<kActive>(sums, tile, scales);
+    then();
+    Store<kActive>(sums, tile);
   }
 
   __device__ void Run(int first_tile, int tile_step) {
@@ -272,22 +272,30 @@ struct Consumer {
       scales = WeightScaleRow(tile);
       first_scales = LoadWeightScales(scales, 0, p.k / 128);
     }
-    for (int index = first_tile; more; index += tile_step) {
-      float sums[T::kWaves][T::kColumns / 2] = {};
-      // The next tile's first scales are fetched while this tile is multiplied.
+    int index = first_tile;
+    for (uint32_t num_tiles = 0; more; ++num_tiles) {
+      const WeightScales of_tile = {scales, p.k / 128, first_scales};
+      // The next tile's first scales are fetched while this tile is multiplied, or stored.
       TilePlace next = tile;
-      more = walk.Find(index + tile_step, &next);
-      if constexpr (T::kFp8) {
-        const float* next_scales = more ? WeightScaleRow(next) : scales;
-        const float next_first = LoadWeightScales(next_scales, 0, p.k / 128);
-        const WeightScales of_tile = {scales, p.k / 128, first_scales};
-        Multiply(sums, tile, of_tile);
-        scales = next_scales;
-        first_scales = next_first;
+      const auto advance = [&](int next_index) {
+        index = next_index;
+        more = walk.Find(index, &next);
+        if constexpr (T::kFp8) {
+          if (more) scales = WeightScaleRow(next);
+          first_scales = LoadWeightScales(scales, 0, p.k / 128);
+        }
+      };
+      if constexpr (!T::kAsks) advance(index + tile_step);
+      const auto then = [&] {
+        if constexpr (T::kAsks) advance(shared.Next()[num_tiles % tuning::kNextTiles]);
+      };
+      // The same in all lanes; only a vote tells the compiler so, and lets it keep what follows in
+      // uniform registers.
+      if (T::kWaves > 1 && __all_sync(0xffffffffu, ActiveWaves(tile) <= 1)) {
+        Compute<1>(tile, of_tile, then);
       } else {
-        Multiply(sums, tile, {});
+        Compute<T::kWaves>(tile, of_tile, then);
       }
-      Store(sums, tile);
       tile = next;
     }
   }

@@ -135,20 +135,11 @@ class Problem {
   }
 
   GroupedGemmArgs Args(int set) const {
-    return {row_.format,
-            rows_[set].get(),
-            scales_[set].get(),
-            capacity_,
-            weights_.get(),
-            weight_scales_.get(),
-            out_[set].get(),
-            offsets_.get(),
-            slots_[set].get(),
-            capacity_,
-            row_.groups,
-            row_.groups * sets_,
-            row_.n,
-            row_.k};
+    return {row_.format,     rows_[set].get(), scales_[set].get(),
+            capacity_,       weights_.get(),   weight_scales_.get(),
+            out_[set].get(), offsets_.get(),   slots_[set].get(),
+            capacity_,       row_.groups,      row_.groups * sets_,
+            row_.n,          row_.k,           next_.get()};
   }
   int sets() const { return sets_; }
   int total() const { return total_; }
@@ -170,6 +161,7 @@ class Problem {
   DeviceArray<uint8_t> weights_;
   DeviceArray<float> weight_scales_;
   DeviceArray<int32_t> offsets_;
+  DeviceArray<int32_t> next_ = DeviceArray<int32_t>(std::vector<int32_t>{0});
   std::vector<DeviceArray<int32_t>> slots_;
   std::vector<DeviceArray<uint8_t>> rows_;
   std::vector<DeviceArray<float>> scales_;

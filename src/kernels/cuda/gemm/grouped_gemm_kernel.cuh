@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/gemm/consumer.cuh"
+#include "kernels/cuda/gemm/next_tile.cuh"
 #include "kernels/cuda/gemm/pipeline.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ptx/mbarrier.cuh"
@@ -23,15 +24,19 @@ __device__ void Produce(const GroupedGemmParams& p, const SharedLayout<T>& share
   const bool elected = ptx::ElectOne();
   const uint64_t read_once = ptx::PolicyEvictFirst();
   TileWalk walk = WalkOf<T>(p);
+  const int loader = __ffs(__ballot_sync(0xffffffffu, elected)) - 1;
+  NextTile<T> next(p, shared, rank, tile_step);
   RingPlace<T::kStages> ring;
   TilePlace tile;
-  for (int index = first_tile; walk.Find(index, &tile); index += tile_step) {
+  for (int index = first_tile; walk.Find(index, &tile);) {
     const int weight_row = SlotOf(p, tile.group) * p.n + WeightRow<T>(tile, rank);
+    int next_index = index + tile_step;
     if (elected) {
-      for (int k = 0; k < p.k; k += T::kElementsOfK) {
+      for (int k = 0, step = 0; k < p.k; k += T::kElementsOfK, ++step) {
         uint64_t* full = shared.Full() + ring.stage;
         ptx::BarrierWait(shared.Empty() + ring.stage, ring.parity ^ 1);
-        ptx::BarrierArriveExpect(full, T::kArrivingBytes);
+        ptx::BarrierArriveExpect(full, T::kArrivingBytes + (T::kAsks ? next.Bytes(step) : 0));
+        if constexpr (T::kAsks) next.Advance(step, index, ring);
         if (p.stream) {
           ptx::LoadBox(shared.Weights(ring.stage), &p.weights, k, weight_row, full, read_once);
         } else {
@@ -56,9 +61,11 @@ __device__ void Produce(const GroupedGemmParams& p, const SharedLayout<T>& share
         }
         ring.Advance();
       }
+      if constexpr (T::kAsks) next_index = next.Take();
     }
-    __syncwarp();
+    index = __shfl_sync(0xffffffffu, next_index, loader);
   }
+  if (T::kAsks && elected) next.End(walk.num_tiles());
 }
 
 template <class T>

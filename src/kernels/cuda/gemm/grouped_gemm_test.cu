@@ -73,7 +73,8 @@ class Fixture {
              groups_,
              slots_count_,
              test.n,
-             test.k};
+             test.k,
+             next_.get()};
   }
   const GroupedGemmArgs& args() const { return args_; }
 
@@ -104,6 +105,7 @@ class Fixture {
   DeviceArray<float> row_scales_;
   DeviceArray<float> weight_scales_;
   DeviceArray<__nv_bfloat16> out_;
+  DeviceArray<int32_t> next_ = DeviceArray<int32_t>(std::vector<int32_t>{0});
   DeviceArray<int32_t> device_offsets_;
   DeviceArray<int32_t> device_slots_;
   GroupedGemmArgs args_;

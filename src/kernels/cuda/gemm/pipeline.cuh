@@ -27,6 +27,7 @@ struct GroupedGemmParams {
   int k;
   int width;
   bool stream;
+  int32_t* next;  // as in GroupedGemmArgs
 };
 
 // The dynamic shared memory of one block: tiles first (the swizzle wants 1024-byte alignment), then
@@ -45,6 +46,10 @@ struct SharedLayout {
   __device__ uint8_t* Staging(int warp) const {
     return base + T::kStages * (T::kWeightBytes + T::kTokenBytes + T::kScaleBytes) +
            warp * tuning::StagingBytesPerWarp(T::kTile);
+  }
+  // Of the block's n-th tile: which comes after it, at n % kNextTiles.
+  __device__ int32_t* Next() const {
+    return reinterpret_cast<int32_t*>(Full()) - tuning::kNextTiles;
   }
   __device__ uint64_t* Full() const {
     return reinterpret_cast<uint64_t*>(base + tuning::SharedBytes(T::kFormat, T::kTile) -

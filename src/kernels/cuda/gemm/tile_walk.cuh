@@ -55,6 +55,9 @@ class TileWalk {
     return true;
   }
 
+  // Of all groups, once Find has said that there are no more.
+  __device__ int num_tiles() const { return last_; }
+
  private:
   static constexpr uint32_t kAll = 0xffffffffu;
 

@@ -19,6 +19,8 @@ struct GemmTraits {
   static constexpr int kConsumers = kTile.consumers;
   static constexpr int kCluster = kTile.cluster;
   static constexpr int kStages = tuning::NumStages(kFormat, kTile);
+  // Whether a cluster asks for its next tile (next_tile.cuh), or takes every n-th.
+  static constexpr bool kAsks = kCluster > 1;
   // One warpgroup that multiplies has registers to spare; two leave too few unless the producer
   // gives its own away, and registers move between whole warpgroups.
   static constexpr bool kMoveRegisters = kConsumers > 1;

@@ -63,7 +63,7 @@ void Attention(ExecContext& ctx, const AttentionArgs& args) {
   prefill.tiles = staged.items;
   prefill.num_tiles = static_cast<int>(staged.num_items);
   prefill.num_keys = staged.num_tiled_keys;
-  prefill.next = staged.next_work;
+  prefill.next = ctx.device->next_work;
   prefill.num_sms = ctx.device->num_sms;
   ctx.device->Check(LaunchGqaPrefill(prefill, ctx.device->stream), "attention");
   GqaArgs gqa;

@@ -2,6 +2,7 @@
 // rank's step runner; called by its thread.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 
@@ -16,6 +17,8 @@ class DenseProducts;
 struct DeviceContext {
   CUstream_st* stream = nullptr;
   int num_sms = 0;
+  // One number on the device, zero between launches: blocks that take work after work count in it.
+  int32_t* next_work = nullptr;
   DenseProducts* dense = nullptr;  // null: no library for them, our own kernel serves
   // Every product by the one kernel that takes all shapes and sums a row in one order, whatever
   // else is computed with it: slow, and the same bits for any batch and any cut of the weights.

@@ -30,6 +30,9 @@ class DeviceBench {
     const auto info = platform::cuda::SelectDevice(0);
     device_.stream = stream_.get();
     device_.num_sms = info->num_multiprocessors;
+    device_.next_work = arena_.Alloc<int32_t>(1);
+    EXPECT_TRUE(platform::cuda::FillAsync(device_.next_work, 0, sizeof(int32_t), stream_));
+    kept_ = arena_.Mark();
     if (library) {
       if (auto dense = cuda::DenseProducts::Create()) dense_ = std::move(*dense);
       device_.dense = dense_.get();
@@ -40,7 +43,7 @@ class DeviceBench {
   ExecContext& ctx() { return ctx_; }
   int num_sms() const { return device_.num_sms; }
   bool has_library() const { return dense_ != nullptr; }
-  void Reset() { arena_.Release(0); }
+  void Reset() { arena_.Release(kept_); }
 
   void* Room(size_t num_bytes) { return arena_.Alloc(num_bytes); }
   template <typename T>
@@ -87,6 +90,7 @@ class DeviceBench {
   platform::cuda::Stream stream_;
   std::unique_ptr<cuda::DenseProducts> dense_;
   Arena arena_;
+  size_t kept_ = 0;  // of it, by the bench itself
   Arena workspace_;
   cuda::DeviceContext device_;
   ExecContext ctx_;

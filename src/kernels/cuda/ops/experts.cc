@@ -126,6 +126,7 @@ void Launch(ExecContext& ctx, const GroupedProduct& p) {
   args.num_slots = num_slots;
   args.n = static_cast<int>(p.n);
   args.k = static_cast<int>(first.k);
+  args.next = ctx.device->next_work;
   // How many rows a group has is known on the device alone: as if they were spread evenly.
   const int64_t likely = p.likely_places > 0 ? std::min(p.likely_places, places) : places;
   const auto expected = static_cast<int>(std::max<int64_t>(1, likely / num_slots));

@@ -349,7 +349,6 @@ TEST_P(CudaOps, Attention) {
         staged.items = bench().Put(plan.tiles).data();
         staged.num_items = static_cast<int64_t>(plan.tiles.size());
         staged.num_tiled_keys = plan.num_keys;
-        staged.next_work = bench().Put(std::vector<int32_t>{0}).data();
       }
       const AttentionSplits splits = SplitAttention(items, {.num_workers = workers});
       if (form == AttentionForm::kAny) {

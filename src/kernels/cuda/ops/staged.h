@@ -37,8 +37,7 @@ struct StagedAttention {
   // (gqa_prefill.h), whose rows have no segments.
   const AttentionItem* items = nullptr;
   int64_t num_items = 0;
-  int64_t num_tiled_keys = 0;    // positions of the contexts that tiles see
-  int32_t* next_work = nullptr;  // zero; for the tiles' kernel
+  int64_t num_tiled_keys = 0;  // positions of the contexts that tiles see
 };
 
 // A step's draws. What a row's lists hold beyond the plan's knowledge - the token that the step

@@ -20,6 +20,21 @@ __device__ __forceinline__ void ClusterSync() {
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
+// Stores a word at the same place of block `rank` of this cluster, and tells its barrier, which
+// expects 4 bytes.
+__device__ __forceinline__ void StoreAsync(int32_t* to, int32_t value, uint64_t* barrier,
+                                           uint32_t rank) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 place, barrier;\n"
+      "mapa.shared::cluster.u32 place, %0, %3;\n"
+      "mapa.shared::cluster.u32 barrier, %2, %3;\n"
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [place], %1, [barrier];\n"
+      "}\n" ::"r"(SharedAddress(to)),
+      "r"(value), "r"(SharedAddress(barrier)), "r"(rank)
+      : "memory");
+}
+
 // A value that is the same in all lanes, said so that the compiler keeps what follows from it in
 // uniform registers.
 __device__ __forceinline__ int WarpUniform(int value) { return __shfl_sync(0xffffffffu, value, 0); }
