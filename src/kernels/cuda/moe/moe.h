@@ -73,7 +73,8 @@ struct ChooseSlotsLaunch {
 int LaunchChooseSlots(const ChooseSlotsLaunch& args, CUstream_st* stream);
 
 // The input rows of a grouped product: out[p] = a[pairs[p] / rows_per_pair], times
-// row_scale[pairs[p]] where it is given, for places p < *num_places. pairs null: a[p].
+// row_scale[pairs[p]] where it is given, for places p < *num_places. pairs null: a[p]. fp8 rows
+// take the scales of their blocks along, [cols / 128, stride] both, and have no row_scale.
 struct GatherLaunch {
   DeviceRows in;
   const int32_t* pairs = nullptr;  // by place
@@ -83,6 +84,10 @@ struct GatherLaunch {
   DeviceRows out;                       // [places, cols]
   int64_t places = 0;                   // at most
   int64_t cols = 0;
+  const float* scales = nullptr;
+  int64_t scale_stride = 0;
+  float* out_scales = nullptr;
+  int64_t out_scale_stride = 0;
 };
 int LaunchGather(const GatherLaunch& args, CUstream_st* stream);
 

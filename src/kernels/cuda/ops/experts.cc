@@ -94,7 +94,7 @@ const int32_t* NumRows(const GroupedProduct& p) {
 }
 
 // With room for its rows in fp8, to be written.
-GroupedProduct Quantized(ExecContext& ctx, GroupedProduct p) {
+GroupedProduct WithFp8Room(ExecContext& ctx, GroupedProduct p) {
   const int64_t places = p.rows.rows;
   const int64_t k = p.weights.front().k;
   p.rows = ctx.workspace->AllocMat(DType::kF8E4M3, places, k);
@@ -105,6 +105,16 @@ GroupedProduct Quantized(ExecContext& ctx, GroupedProduct p) {
 
 moebius::cuda::QuantizedRowsOut RowsOut(const GroupedProduct& p) {
   return {p.rows.data, p.row_scales.Row<float>(0), p.row_scales.stride};
+}
+
+// num_rows: on the device; null: all.
+GroupedProduct Quantize(ExecContext& ctx, const GroupedProduct& p, const int32_t* num_rows) {
+  const GroupedProduct quantized = WithFp8Room(ctx, p);
+  const moebius::cuda::RowsIn in = {p.rows.data, num_rows, p.rows.rows,
+                                    static_cast<int>(p.rows.cols)};
+  ctx.device->Check(moebius::cuda::LaunchQuantizeRows(in, RowsOut(quantized), ctx.device->stream),
+                    "quantize");
+  return quantized;
 }
 
 void Launch(ExecContext& ctx, const GroupedProduct& p) {
@@ -140,18 +150,12 @@ void Launch(ExecContext& ctx, const GroupedProduct& p) {
 
 bool RunGroupedProduct(ExecContext& ctx, const GroupedProduct& p) {
   if (!Fits(p)) return false;
-  const PackedWeight& first = p.weights.front();
-  if (first.format != WeightFormat::kFp8Block || p.rows.dtype == DType::kF8E4M3) {
+  if (p.weights.front().format != WeightFormat::kFp8Block || p.rows.dtype == DType::kF8E4M3) {
     Launch(ctx, p);
     return true;
   }
   const ArenaScope scope(*ctx.workspace);
-  const GroupedProduct quantized = Quantized(ctx, p);
-  const moebius::cuda::RowsIn in = {p.rows.data, NumRows(p), p.rows.rows,
-                                    static_cast<int>(first.k)};
-  ctx.device->Check(moebius::cuda::LaunchQuantizeRows(in, RowsOut(quantized), ctx.device->stream),
-                    "quantize");
-  Launch(ctx, quantized);
+  Launch(ctx, Quantize(ctx, p, NumRows(p)));
   return true;
 }
 
@@ -161,7 +165,7 @@ bool TakesFp8Rows(const GroupedProduct& p) {
 
 void RunGatedProduct(ExecContext& ctx, const Mat& both, const GroupedProduct& p) {
   const ArenaScope scope(*ctx.workspace);
-  const GroupedProduct quantized = Quantized(ctx, p);
+  const GroupedProduct quantized = WithFp8Room(ctx, p);
   const moebius::cuda::RowsIn in = {both.data, NumRows(p), both.rows, static_cast<int>(both.cols)};
   ctx.device->Check(moebius::cuda::LaunchSwiGluQuantize(in, RowsOut(quantized), ctx.device->stream),
                     "swiglu_quantize");
@@ -263,34 +267,54 @@ void GroupBySlot(ExecContext& ctx, const GroupBySlotArgs& args) {
 
 namespace {
 
-// The rows brought together, both halves in one product: what comes before the activation.
-Mat RunGateUp(ExecContext& ctx, const GroupedSwiGluArgs& args) {
+// The product's rows, brought together by place.
+GroupedProduct Gather(ExecContext& ctx, const GroupedSwiGluArgs& args, const GroupedProduct& p) {
+  GroupedProduct gathered = p;
   const int64_t places = args.out.rows;
+  GatherLaunch gather;
+  gather.in = RowsOf(p.rows);
+  gather.pairs = args.pairs.data();
+  gather.rows_per_pair = args.rows_per_pair;
+  gather.row_scale = args.row_scale.data();
+  gather.num_places = args.offsets.data() + args.weights.size();
+  gather.places = places;
+  gather.cols = p.rows.cols;
+  if (p.rows.dtype == DType::kF8E4M3) {
+    gathered.rows = Mat(nullptr, p.rows.dtype, places, p.rows.cols);
+    gathered = WithFp8Room(ctx, gathered);
+    gather.scales = p.row_scales.Row<float>(0);
+    gather.scale_stride = p.row_scales.stride;
+    gather.out_scales = gathered.row_scales.Row<float>(0);
+    gather.out_scale_stride = gathered.row_scales.stride;
+  } else {
+    gathered.rows = ctx.workspace->AllocMat(p.rows.dtype, places, p.rows.cols);
+  }
+  gather.out = RowsOf(gathered.rows);
+  ctx.device->Check(LaunchGather(gather, ctx.device->stream), "gather");
+  return gathered;
+}
+
+// Both halves in one product: what comes before the activation.
+Mat RunGateUp(ExecContext& ctx, const GroupedSwiGluArgs& args) {
   const int64_t n = args.weights.front().n;
   // Kept while the gathered rows are given back.
-  const Mat both = ctx.workspace->AllocMat(args.out.dtype, places, 2 * n);
+  const Mat both = ctx.workspace->AllocMat(args.out.dtype, args.out.rows, 2 * n);
   const ArenaScope scope(*ctx.workspace);
-  Mat rows = args.a;
-  if (!args.pairs.empty() || !args.row_scale.empty()) {
-    rows = ctx.workspace->AllocMat(args.a.dtype, places, args.a.cols);
-    GatherLaunch gather;
-    gather.in = RowsOf(args.a);
-    gather.pairs = args.pairs.data();
-    gather.rows_per_pair = args.rows_per_pair;
-    gather.row_scale = args.row_scale.data();
-    gather.num_places = args.offsets.data() + args.weights.size();
-    gather.out = RowsOf(rows);
-    gather.places = places;
-    gather.cols = args.a.cols;
-    ctx.device->Check(LaunchGather(gather, ctx.device->stream), "gather");
+  GroupedProduct product = {.rows = args.a,
+                            .row_scales = args.a_scales,
+                            .offsets = args.offsets,
+                            .weights = args.weights,
+                            .n = 2 * n,
+                            .out = both,
+                            .likely_places = args.likely_places};
+  if (args.a.dtype == DType::kBF16 && args.row_scale.empty() && !args.pairs.empty() &&
+      !ctx.device->deterministic && TakesFp8Rows(product)) {
+    // Once, not for each expert that reads a row.
+    product = Quantize(ctx, product, nullptr);
   }
-  RunGroups(ctx, {.rows = rows.Rows(0, places),
-                  .row_scales = args.a_scales,
-                  .offsets = args.offsets,
-                  .weights = args.weights,
-                  .n = 2 * n,
-                  .out = both,
-                  .likely_places = args.likely_places});
+  if (!args.pairs.empty() || !args.row_scale.empty()) product = Gather(ctx, args, product);
+  product.rows = product.rows.Rows(0, args.out.rows);
+  RunGroups(ctx, product);
   return both;
 }
 

@@ -155,7 +155,7 @@ TEST_P(CudaOps, Experts) {
   };
   for (const WeightFormat format : kFormats) {
     for (const Shape& s :
-         {Shape{1, 8, 2, 128, 128}, Shape{37, 16, 4, 256, 384}, Shape{600, 8, 3, 256, 128},
+         {Shape{1, 8, 2, 128, 128}, Shape{37, 16, 4, 256, 384}, Shape{700, 8, 3, 256, 128},
           Shape{9, 6, 2, 96, 48}, Shape{1, 8, 1, 256, 128}, Shape{4, 16, 4, 256, 384},
           Shape{5, 6, 3, 1272, 24}, Shape{3, 8, 5, 128, 1408}}) {
       for (const DType act : kActs) {

@@ -86,28 +86,32 @@ TEST_P(CudaOps, Rows) {
 
 TEST_P(CudaOps, Rope) {
   const TestMat table = TestMat(DType::kF32, 40, 32).Fill(random_);
-  for (const DType act : kActs) {
-    for (const bool interleaved : {false, true}) {
-      bench().Reset();
-      TestMat x = TestMat(act, 9, 5 * 48, 16).Fill(random_);
-      TestMat got = x;
-      const std::vector<Position> positions = Ints(9, 40);
-      const Mat d_x = bench().Put(x);
-      RopeArgs args = {.x = d_x,
-                       .num_heads = 5,
-                       .head_stride = 48,
-                       .offset = 16,
-                       .dim = 32,
-                       .interleaved = interleaved,
-                       .positions = bench().Put(positions),
-                       .table = bench().Put(table)};
-      Rope(device(), args);
-      args.x = x.view();
-      args.positions = positions;
-      args.table = table.view();
-      Rope(host(), args);
-      bench().Get(d_x, got);
-      ExpectClose(got, x, LimitOf(act), fmt::format("rope {} {}", DTypeName(act), interleaved));
+  for (const auto& [rows, heads] : {std::pair(9, 5), std::pair(400, 43)}) {
+    for (const DType act : kActs) {
+      for (const bool interleaved : {false, true}) {
+        bench().Reset();
+        TestMat x = TestMat(act, rows, heads * 48, 16).Fill(random_);
+        TestMat got = x;
+        const std::vector<Position> positions = Ints(rows, 40);
+        const Mat d_x = bench().Put(x);
+        RopeArgs args = {.x = d_x,
+                         .num_heads = heads,
+                         .head_stride = 48,
+                         .offset = 16,
+                         .dim = 32,
+                         .interleaved = interleaved,
+                         .deinterleave = interleaved && rows == 9,
+                         .positions = bench().Put(positions),
+                         .table = bench().Put(table)};
+        Rope(device(), args);
+        args.x = x.view();
+        args.positions = positions;
+        args.table = table.view();
+        Rope(host(), args);
+        bench().Get(d_x, got);
+        ExpectClose(got, x, LimitOf(act),
+                    fmt::format("rope of {} heads {} {}", heads, DTypeName(act), interleaved));
+      }
     }
   }
 }

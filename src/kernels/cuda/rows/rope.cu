@@ -1,10 +1,12 @@
-// Rotary embedding: a warp a head, all pairs read before any is written (the deinterleaved form
-// moves them). And MLA's fused cache write, a block a row.
+// Rotary embedding: a warp one head of a row, or several where there are many, all pairs read
+// before any is written (the deinterleaved form moves them). And MLA's fused cache write, a block a
+// row.
 #include <cuda_fp8.h>
 #include <cuda_runtime.h>
 
 #include <type_traits>
 
+#include "base/math.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/rows/access.cuh"
 #include "kernels/cuda/rows/rotation.cuh"
@@ -17,31 +19,42 @@ namespace {
 using moebius::cuda::AwaitEarlier;
 using moebius::cuda::LaunchEarly;
 
-template <int kPairs, typename T>
-__global__ void RopeKernel(T* x, int64_t stride, int64_t items, int64_t num_heads,
-                           int64_t head_stride, int64_t offset, Rotation rotation) {
+template <int kPairs, int kHeads, typename T>
+__global__ void RopeKernel(T* x, int64_t stride, int64_t rows, int num_heads, int64_t head_stride,
+                           int64_t offset, Rotation rotation) {
   AwaitEarlier();
+  const int items = (num_heads + kHeads - 1) / kHeads;  // of a row
   const int64_t item = (blockIdx.x * int64_t{blockDim.x} + threadIdx.x) / 32;
-  if (item >= items) return;
-  const int64_t row = item / num_heads;
-  T* head = x + row * stride + item % num_heads * head_stride + offset;
+  const int64_t row = item / items;
+  if (row >= rows) return;
+  const int first = static_cast<int>(item - row * items) * kHeads;
+  T* heads = x + row * stride + first * head_stride + offset;
   const int lane = threadIdx.x % 32;
-  float2 rotated[kPairs];
+  float2 rotated[kHeads][kPairs];
 #pragma unroll
-  for (int k = 0; k < kPairs; ++k) {
-    const int i = lane + 32 * k;
-    if (i >= rotation.half) continue;
-    const int2 from = rotation.From(i);
-    rotated[k] = rotation.Rotate(row, i, LoadElement(head + from.x), LoadElement(head + from.y));
+  for (int h = 0; h < kHeads; ++h) {
+#pragma unroll
+    for (int k = 0; k < kPairs; ++k) {
+      const int i = lane + 32 * k;
+      if (i >= rotation.half || first + h >= num_heads) continue;
+      const T* head = heads + h * head_stride;
+      const int2 from = rotation.From(i);
+      rotated[h][k] =
+          rotation.Rotate(row, i, LoadElement(head + from.x), LoadElement(head + from.y));
+    }
   }
   __syncwarp();
 #pragma unroll
-  for (int k = 0; k < kPairs; ++k) {
-    const int i = lane + 32 * k;
-    if (i >= rotation.half) continue;
-    const int2 to = rotation.To(i);
-    StoreElement(head + to.x, rotated[k].x);
-    StoreElement(head + to.y, rotated[k].y);
+  for (int h = 0; h < kHeads; ++h) {
+#pragma unroll
+    for (int k = 0; k < kPairs; ++k) {
+      const int i = lane + 32 * k;
+      if (i >= rotation.half || first + h >= num_heads) continue;
+      T* head = heads + h * head_stride;
+      const int2 to = rotation.To(i);
+      StoreElement(head + to.x, rotated[h][k].x);
+      StoreElement(head + to.y, rotated[h][k].y);
+    }
   }
 }
 
@@ -124,20 +137,24 @@ __global__ void __launch_bounds__(128)
 }  // namespace
 
 int LaunchRope(const RopeLaunch& args, CUstream_st* stream) {
-  const int64_t items = args.rows * args.num_heads;
-  if (items == 0 || args.dim == 0) return cudaSuccess;
+  constexpr int kHeads = 8;
+  constexpr int64_t kMany = 16384;  // heads in all: warps of several of them still fill the GPU
+  if (args.rows == 0 || args.num_heads == 0 || args.dim == 0) return cudaSuccess;
   if (args.dim % 2 != 0 || args.dim > 64 * kMaxPairs) return cudaErrorInvalidValue;
   const Rotation rotation = {static_cast<int>(args.dim / 2), args.interleaved, args.deinterleave,
                              args.positions, args.table};
   cudaError_t error = cudaSuccess;
   const bool known = WithElement(args.x.dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    auto* kernel = args.dim <= 64    ? RopeKernel<1, T>
-                   : args.dim <= 128 ? RopeKernel<2, T>
-                                     : RopeKernel<kMaxPairs, T>;
-    error = LaunchEarly(kernel, static_cast<unsigned>((items + 7) / 8), 256, 0, stream,
-                        static_cast<T*>(args.x.data), args.x.stride, items, args.num_heads,
-                        args.head_stride, args.offset, rotation);
+    const bool several = args.dim <= 64 && args.rows * args.num_heads >= kMany;
+    auto* kernel = several           ? RopeKernel<1, kHeads, T>
+                   : args.dim <= 64  ? RopeKernel<1, 1, T>
+                   : args.dim <= 128 ? RopeKernel<2, 1, T>
+                                     : RopeKernel<kMaxPairs, 1, T>;
+    const int64_t warps = args.rows * CeilDiv(args.num_heads, several ? kHeads : 1);
+    error = LaunchEarly(kernel, static_cast<unsigned>(CeilDiv(warps, 8)), 256, 0, stream,
+                        static_cast<T*>(args.x.data), args.x.stride, args.rows,
+                        static_cast<int>(args.num_heads), args.head_stride, args.offset, rotation);
   });
   return known ? error : cudaErrorInvalidValue;
 }
