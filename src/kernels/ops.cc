@@ -131,6 +131,13 @@ void Rope(ExecContext& ctx, const RopeArgs& args) {
   MOEBIUS_CHECK_GE(args.offset, 0);
   MOEBIUS_CHECK_GE(args.head_stride, args.offset + args.dim);
   MOEBIUS_CHECK_GE(args.x.cols, args.num_heads * args.head_stride);
+  if (args.out.data != nullptr) {
+    CheckAct(args.out, args.x.rows, args.out.cols);
+    MOEBIUS_CHECK(args.out.dtype == args.x.dtype);
+    MOEBIUS_CHECK_GE(args.out_head_stride, args.dim);
+    MOEBIUS_CHECK_GE(args.out.cols,
+                     (args.num_heads - 1) * args.out_head_stride + args.out_offset + args.dim);
+  }
   CheckF32(args.table, args.table.rows, args.dim);
   for (const Position position : Readable(ctx, args.positions)) {
     MOEBIUS_CHECK_GE(position, 0);
@@ -312,9 +319,7 @@ void MlaPrefill(ExecContext& ctx, const MlaPrefillArgs& args) {
     MOEBIUS_CHECK_EQ(w.n, value);
     MOEBIUS_CHECK(w.format == args.w_uv[0].format);
   }
-  CheckAct(args.q_nope, rows, num_heads * nope);
-  CheckAct(args.q_rope, rows, args.q_rope.cols);
-  MOEBIUS_CHECK_GE(args.q_rope.cols, (num_heads - 1) * args.q_rope_stride + args.rope_dim);
+  CheckAct(args.q, rows, num_heads * (nope + args.rope_dim));
   CheckAct(args.out, rows, num_heads * value);
   CheckLatentCache(args.cache, latent, args.rope_dim);
   CheckBatch(ctx, args.batch, rows, args.cache.rows);

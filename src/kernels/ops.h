@@ -103,10 +103,10 @@ void CopyRows(ExecContext& ctx, const CopyRowsArgs& args);
 void CopyRowsOnHost(ExecContext& ctx, const CopyRowsArgs& args);
 
 // Rotates `dim` columns from `offset` in each of `num_heads` heads of width `head_stride`, in
-// place, by the angles of the row's position: table row p holds cos (dim / 2 values) then sin.
-// Interleaved: pairs (2i, 2i + 1); else (i, i + dim / 2). The interleaved form with `deinterleave`
-// writes its results in the second order (as transformers' DeepSeek does; scores are the same
-// either way as long as q and k agree). dim is at most kMaxRopeDim.
+// place or into `out`, by the angles of the row's position: table row p holds cos (dim / 2 values)
+// then sin. Interleaved: pairs (2i, 2i + 1); else (i, i + dim / 2). The interleaved form with
+// `deinterleave` writes its results in the second order (as transformers' DeepSeek does; scores are
+// the same either way as long as q and k agree). dim is at most kMaxRopeDim.
 constexpr int64_t kMaxRopeDim = 1024;
 struct RopeArgs {
   Mat x;  // [T, >= num_heads * head_stride] act
@@ -118,6 +118,11 @@ struct RopeArgs {
   bool deinterleave = false;
   std::span<const Position> positions;  // T
   Mat table;                            // [max_position, dim] float32
+  // [T, ..] act, rotated columns of head h from h * out_head_stride + out_offset on; data null: in
+  // place.
+  Mat out = {};
+  int64_t out_head_stride = 0;
+  int64_t out_offset = 0;
 };
 void Rope(ExecContext& ctx, const RopeArgs& args);
 
@@ -410,13 +415,11 @@ struct MlaAttentionArgs {
 void MlaAttention(ExecContext& ctx, const MlaAttentionArgs& args);
 
 // The same attention for rows of prompts, the latents of batch.expanded's contexts expanded to each
-// head's keys and values: scores = q_nope . (c W_uk) + q_rope . r; out = sum p (W_uv c). Other rows
+// head's keys and values: scores = q_n . (c W_uk) + q_r . r; out = sum p (W_uv c). Other rows
 // of out stay as they are. Optional: a back end may lack it.
 struct MlaPrefillArgs {
   AttentionBatch batch;
-  Mat q_nope;  // [T, num_heads * nope] act
-  Mat q_rope;  // [T, ..] act: head h's rotated part from column h * q_rope_stride on
-  int64_t q_rope_stride = 0;
+  Mat q;      // [T, num_heads * (nope + rope_dim)] act, the latter rotated
   Mat cache;  // [rows, latent_dim + rope_dim], as above
   int64_t rope_dim = 0;
   std::span<const PackedWeight> w_uk;  // host, by head: [latent_dim, nope]

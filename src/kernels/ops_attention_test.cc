@@ -206,8 +206,7 @@ TEST_P(ExpandedLatents, GiveWhatAbsorbedOnesGive) {
   batch.FillCache(numbers, random);
   const TestMat cache = GetParam() ? Fp8Latents(numbers, kLatent) : numbers;
   const int64_t rows = batch.num_rows();
-  const TestMat q_nope = TestMat(DType::kF32, rows, kHeads * kNope).Fill(random);
-  TestMat q = TestMat(DType::kF32, rows, kHeads * (kLatent + kRope)).Fill(random);
+  const TestMat q = TestMat(DType::kF32, rows, kHeads * (kNope + kRope)).Fill(random);
   std::vector<TestWeight> weights;
   std::vector<PackedWeight> w_uk;
   std::vector<PackedWeight> w_uv;
@@ -223,9 +222,7 @@ TEST_P(ExpandedLatents, GiveWhatAbsorbedOnesGive) {
   some.expanded = expanded;
   TestMat got(DType::kF32, rows, kHeads * kValue);
   MlaPrefill(context.ctx(), {.batch = some,
-                             .q_nope = q_nope.view(),
-                             .q_rope = q.view().Cols(kLatent, q.view().cols - kLatent),
-                             .q_rope_stride = kLatent + kRope,
+                             .q = q.view(),
                              .cache = cache.view(),
                              .rope_dim = kRope,
                              .w_uk = w_uk,
@@ -236,13 +233,22 @@ TEST_P(ExpandedLatents, GiveWhatAbsorbedOnesGive) {
 
   TestMat latent_out(DType::kF32, rows, kHeads * kLatent);
   TestMat want(DType::kF32, rows, kHeads * kValue);
-  HeadGemm(context.ctx(), {.a = q_nope.view(),
-                           .a_head_stride = kNope,
+  TestMat absorbed(DType::kF32, rows, kHeads * (kLatent + kRope));
+  HeadGemm(context.ctx(), {.a = q.view(),
+                           .a_head_stride = kNope + kRope,
                            .weights = w_uk,
-                           .out = q.view(),
+                           .out = absorbed.view(),
                            .out_head_stride = kLatent + kRope});
-  MlaAttention(context.ctx(), {batch.view(), q.view(), cache.view(), kHeads, kLatent, kRope, scale,
-                               latent_out.view()});
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t h = 0; h < kHeads; ++h) {
+      for (int64_t c = 0; c < kRope; ++c) {
+        absorbed.Set(r, h * (kLatent + kRope) + kLatent + c,
+                     q.At(r, h * (kNope + kRope) + kNope + c));
+      }
+    }
+  }
+  MlaAttention(context.ctx(), {batch.view(), absorbed.view(), cache.view(), kHeads, kLatent, kRope,
+                               scale, latent_out.view()});
   HeadGemm(context.ctx(), {.a = latent_out.view(),
                            .a_head_stride = kLatent,
                            .weights = w_uv,

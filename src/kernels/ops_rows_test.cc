@@ -207,6 +207,21 @@ TEST(OpsRows, RopeAgreesWithRef) {
             TestContext context(backend, 2);
             Rope(context.ctx(), args);
             ExpectNear(got, want, fmt::format("{} rope {} {}", backend->name, dim, form), 1e-6f);
+
+            const TestMat before = want;  // rotated once more, elsewhere
+            TestMat want_out(act, rows, 3 * (dim + 2), 3);
+            want_out.Fill(random);
+            TestMat got_out(want_out);
+            args.out_head_stride = dim + 2;
+            args.out_offset = 1;
+            args.x = want.view();
+            args.out = want_out.view();
+            Rope(ref.ctx(), args);
+            args.out = got_out.view();
+            Rope(context.ctx(), args);
+            ExpectNear(got_out, want_out,
+                       fmt::format("{} rope out {} {}", backend->name, dim, form), 1e-6f);
+            ExpectNear(want, before, "rope leaves its input", 0);
           }
         }
       }

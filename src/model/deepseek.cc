@@ -9,6 +9,7 @@
 // do not depend on which of them computed it; only on back ends that promise no such bits, the
 // sequences that the step names (AttentionBatch::expanded) are expanded, which takes a third of the
 // operations for long prompts.
+#include <numeric>
 #include <utility>
 
 #include "base/check.h"
@@ -28,11 +29,10 @@ struct LatentAttention {
   Linear down;  // x -> [q latent |] c | r
   Norm q_norm;
   Norm kv_norm;
-  Linear q_nope;                              // by head
-  std::vector<kernels::PackedWeight> q_rope;  // each head's reads the same input
-  std::vector<kernels::PackedWeight> w_uk;    // each [kv_lora_rank, qk_nope]
-  std::vector<kernels::PackedWeight> w_uv;    // each [v, kv_lora_rank]
-  Split heads;                                // the columns of the heads that `output` reads
+  Linear q;                                 // each head: qk_nope, then what is rotated
+  std::vector<kernels::PackedWeight> w_uk;  // each [kv_lora_rank, qk_nope]
+  std::vector<kernels::PackedWeight> w_uv;  // each [v, kv_lora_rank]
+  Split heads;                              // the columns of the heads that `output` reads
   SplitWeight output;
 };
 
@@ -103,13 +103,13 @@ class Deepseek final : public DecoderModel {
   struct Buffers {
     Buffers(Arena& arena, int64_t rows, DType act, const AttentionConfig& c, int64_t head_columns)
         : down(arena.AllocMat(act, rows, c.q_lora_rank + c.kv_lora_rank + c.qk_rope_head_dim)),
-          q_nope(arena.AllocMat(act, rows, c.num_heads * c.qk_nope_head_dim)),
-          q(arena.AllocMat(act, rows, c.num_heads * (c.kv_lora_rank + c.qk_rope_head_dim))),
+          q(arena.AllocMat(act, rows, c.num_heads * (c.qk_nope_head_dim + c.qk_rope_head_dim))),
+          absorbed(arena.AllocMat(act, rows, c.num_heads * (c.kv_lora_rank + c.qk_rope_head_dim))),
           latent_out(arena.AllocMat(act, rows, c.num_heads * c.kv_lora_rank)),
           heads(arena.AllocMat(act, rows, head_columns)) {}
     Mat down;
-    Mat q_nope;
-    Mat q;  // each head: latent part, then rotated part
+    Mat q;
+    Mat absorbed;  // each head: latent part, then rotated part
     Mat latent_out;
     Mat heads;  // that the output reads
   };
@@ -142,6 +142,7 @@ void Deepseek::Attend(Step& step, const LatentAttention& attention, Mat cache) {
   kernels::ExecContext& ctx = step.ctx;
   const AttentionConfig& c = attention_;
   const int64_t cache_width = c.kv_lora_rank + c.qk_rope_head_dim;
+  const int64_t qk_dim = c.qk_nope_head_dim + c.qk_rope_head_dim;
   const Buffers b(step.arena(), step.rows, step.act, c, attention.output.weight.k);
 
   Project(ctx, step.normed, attention.down, b.down);
@@ -161,31 +162,36 @@ void Deepseek::Attend(Step& step, const LatentAttention& attention, Mat cache) {
                                 .rows = step.batch.kv_rows,
                                 .cache = cache});
 
-  Project(ctx, q_input, attention.q_nope, b.q_nope);
+  Project(ctx, q_input, attention.q, b.q);
   // Rows of expanded sequences between others are computed in vain, and written again below.
   const int64_t absorbed = AbsorbedRows(step.batch.attention, step.rows);
-  kernels::HeadGemm(ctx, {.a = b.q_nope.Rows(0, absorbed),
-                          .a_head_stride = c.qk_nope_head_dim,
+  const Mat absorbed_q = b.absorbed.Rows(0, absorbed);
+  kernels::HeadGemm(ctx, {.a = b.q.Rows(0, absorbed),
+                          .a_head_stride = qk_dim,
                           .weights = attention.w_uk,
-                          .out = b.q.Rows(0, absorbed),
+                          .out = absorbed_q,
                           .out_head_stride = cache_width});
-  kernels::HeadGemm(ctx, {.a = q_input,
-                          .a_head_stride = 0,
-                          .weights = attention.q_rope,
-                          .out = b.q,
-                          .out_head_stride = cache_width,
-                          .out_offset = c.kv_lora_rank});
-  kernels::Rope(ctx, {.x = b.q,
-                      .num_heads = c.num_heads,
-                      .head_stride = cache_width,
-                      .offset = c.kv_lora_rank,
-                      .dim = c.qk_rope_head_dim,
-                      .interleaved = c.rope_interleaved,
-                      .positions = step.batch.positions,
-                      .table = rope_tables_.rope});
+  kernels::RopeArgs rope = {.x = b.q.Rows(0, absorbed),
+                            .num_heads = c.num_heads,
+                            .head_stride = qk_dim,
+                            .offset = c.qk_nope_head_dim,
+                            .dim = c.qk_rope_head_dim,
+                            .interleaved = c.rope_interleaved,
+                            .positions = step.batch.positions.first(absorbed),
+                            .table = rope_tables_.rope,
+                            .out = absorbed_q,
+                            .out_head_stride = cache_width,
+                            .out_offset = c.kv_lora_rank};
+  kernels::Rope(ctx, rope);
+  if (!step.batch.attention.expanded.empty()) {
+    rope.x = b.q;
+    rope.positions = step.batch.positions;
+    rope.out = {};
+    kernels::Rope(ctx, rope);
+  }
 
   kernels::MlaAttention(ctx, {.batch = step.batch.attention,
-                              .q = b.q.Rows(0, absorbed),
+                              .q = absorbed_q,
                               .cache = cache,
                               .num_heads = c.num_heads,
                               .latent_dim = c.kv_lora_rank,
@@ -199,9 +205,7 @@ void Deepseek::Attend(Step& step, const LatentAttention& attention, Mat cache) {
                           .out = heads.Rows(0, absorbed),
                           .out_head_stride = c.v_head_dim});
   kernels::MlaPrefill(ctx, {.batch = step.batch.attention,
-                            .q_nope = b.q_nope,
-                            .q_rope = b.q.Cols(c.kv_lora_rank, b.q.cols - c.kv_lora_rank),
-                            .q_rope_stride = cache_width,
+                            .q = b.q,
                             .cache = cache,
                             .rope_dim = c.qk_rope_head_dim,
                             .w_uk = attention.w_uk,
@@ -267,18 +271,20 @@ void Deepseek::DeclareAttention(WeightPlan& plan, const std::string& prefix,
     };
     return matrix;
   };
-  std::vector<Matrix> q_nope;
-  std::vector<Matrix> q_rope;
+  // As many heads together as end where a block of fp8 does, so that these stay fp8 in rows.
+  const int64_t together = kernels::kScaleBlock / std::gcd(kernels::kScaleBlock, qk_dim);
+  const int64_t step = attention_.num_heads % together == 0 ? together : 1;
+  std::vector<Matrix> q_heads;
+  for (int64_t h = 0; h < c.num_heads; h += step) {
+    q_heads.push_back(rows(h, q, h * qk_dim, step * qk_dim, false));
+  }
   std::vector<Matrix> w_uk;
   std::vector<Matrix> w_uv;
   for (int64_t h = 0; h < c.num_heads; ++h) {
-    q_nope.push_back(rows(h, q, h * qk_dim, c.qk_nope_head_dim, false));
-    q_rope.push_back(rows(h, q, h * qk_dim + c.qk_nope_head_dim, c.qk_rope_head_dim, false));
     w_uk.push_back(rows(h, kv, h * kv_dim, c.qk_nope_head_dim, true));
     w_uv.push_back(rows(h, kv, h * kv_dim + c.qk_nope_head_dim, c.v_head_dim, false));
   }
-  plan.Stacked(Part::kAttention, q_nope, &attention->q_nope);
-  plan.Heads(Part::kAttention, q_rope, &attention->q_rope);
+  plan.Stacked(Part::kAttention, q_heads, &attention->q);
   plan.Heads(Part::kAttention, w_uk, &attention->w_uk);
   plan.Heads(Part::kAttention, w_uv, &attention->w_uv);
   const int64_t width = c.num_heads * c.v_head_dim;

@@ -52,7 +52,12 @@ void Rope(ExecContext& ctx, const RopeArgs& args) {
   ForRows(ctx, args.x.rows, RowNs(args.num_heads * args.dim, 4), [&](int64_t t) {
     const float* cosines = args.table.Row<float>(args.positions[t]);
     for (int64_t h = 0; h < args.num_heads; ++h) {
-      const Run x = RunAt(args.x, t, h * args.head_stride + args.offset);
+      Run x = RunAt(args.x, t, h * args.head_stride + args.offset);
+      if (args.out.data != nullptr) {
+        const Run out = RunAt(args.out, t, h * args.out_head_stride + args.out_offset);
+        cpu.convert(x, args.dim, out);
+        x = out;
+      }
       if (!args.interleaved) {
         cpu.rope_halves(x, cosines, args.dim / 2);
       } else {

@@ -137,12 +137,12 @@ void MlaAttention(ExecContext& ctx, const MlaAttentionArgs& args) {
 }
 
 void MlaPrefill(ExecContext& ctx, const MlaPrefillArgs& args) {
-  const int64_t nope = args.w_uk[0].k;
+  const int64_t width = args.w_uk[0].k + args.rope_dim;
   const int64_t value = args.w_uv[0].n;
   const LatentCache cache(args.cache, {args.w_uv[0].k, args.rope_dim});
   for (const AttentionItem& item : args.batch.expanded) {
-    Floats q(item.queries, nope + args.rope_dim);
-    Floats keys(item.context, nope + args.rope_dim);
+    Floats q(item.queries, width);
+    Floats keys(item.context, width);
     Floats values(item.context, value);
     // The sequence alone, in caches of one block.
     const int32_t starts[] = {0, item.queries};
@@ -159,7 +159,7 @@ void MlaPrefill(ExecContext& ctx, const MlaPrefillArgs& args) {
     plain.k_cache = keys.mat;
     plain.v_cache = values.mat;
     plain.num_heads = plain.num_kv_heads = 1;
-    plain.head_dim = nope + args.rope_dim;
+    plain.head_dim = width;
     plain.v_head_dim = value;
     plain.scale = args.scale;
     for (size_t h = 0; h < args.w_uk.size(); ++h) {
@@ -167,10 +167,7 @@ void MlaPrefill(ExecContext& ctx, const MlaPrefillArgs& args) {
       ExpandHead(args, cache.mat(), item.seq, h, keys.mat, values.mat);
       for (int64_t i = 0; i < item.queries; ++i) {
         const int64_t row = item.row + i;
-        for (int64_t d = 0; d < nope; ++d) Put(q.mat, i, d, Get(args.q_nope, row, head * nope + d));
-        for (int64_t d = 0; d < args.rope_dim; ++d) {
-          Put(q.mat, i, nope + d, Get(args.q_rope, row, head * args.q_rope_stride + d));
-        }
+        for (int64_t d = 0; d < width; ++d) Put(q.mat, i, d, Get(args.q, row, head * width + d));
       }
       plain.out = args.out.Rows(item.row, item.queries).Cols(head * value, value);
       ref::Attention(ctx, plain);

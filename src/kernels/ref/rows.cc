@@ -48,6 +48,8 @@ void Add(ExecContext& /*ctx*/, const AddArgs& args) {
 
 void Rope(ExecContext& /*ctx*/, const RopeArgs& args) {
   const int64_t half = args.dim / 2;
+  const bool in_place = args.out.data == nullptr;
+  const Mat& out = in_place ? args.x : args.out;
   std::vector<double> rotated(args.dim);
   for (int64_t t = 0; t < args.x.rows; ++t) {
     for (int64_t h = 0; h < args.num_heads; ++h) {
@@ -63,7 +65,8 @@ void Rope(ExecContext& /*ctx*/, const RopeArgs& args) {
         rotated[halves ? i : from_x] = x * cosine - y * sine;
         rotated[halves ? i + half : from_y] = y * cosine + x * sine;
       }
-      for (int64_t i = 0; i < args.dim; ++i) Put(args.x, t, begin + i, rotated[i]);
+      const int64_t to = in_place ? begin : h * args.out_head_stride + args.out_offset;
+      for (int64_t i = 0; i < args.dim; ++i) Put(out, t, to + i, rotated[i]);
     }
   }
 }

@@ -19,8 +19,7 @@ static_assert(kLatentTile == kPrefillTile && kMlaHead == kPrefillHead);
 using LatentParams = PrefillParams<LatentTile>;
 
 struct PrefillMaps {
-  CUtensorMap q_nope;
-  CUtensorMap q_rope;
+  CUtensorMap queries;
   CUtensorMap keys;
   CUtensorMap rope;
   CUtensorMap values;
@@ -49,10 +48,9 @@ struct PrefillLoader {
 
   __device__ void LoadQueries(const Work& work) const {
     const uint32_t barrier = SharedAddress(&sh.q_full);
-    const int head = p.first_head + work.head;
     BarrierExpect(barrier, LatentForm::kQueryColumns * kPrefillColumn);
-    CopyBox3(SharedAddress(sh.q[0]), &maps.q_nope, barrier, 0, work.tile.row, 2 * head);
-    CopyBox3(SharedAddress(sh.q[2]), &maps.q_rope, barrier, 0, work.tile.row, head);
+    CopyBox3(SharedAddress(sh.q[0]), &maps.queries, barrier, 0, work.tile.row,
+             LatentForm::kQueryColumns * (p.first_head + work.head));
   }
   __device__ void LoadKeys(const Work& work, int tile) {
     const int stage = k.stage();
@@ -112,12 +110,9 @@ __global__ void __launch_bounds__(kPrefillThreads, 1)
 int MakeMaps(const MlaPrefillLaunch& a, PrefillMaps* maps) {
   const int all_heads = a.first_head + a.num_heads;
   const auto rope = static_cast<const __nv_bfloat16*>(a.latents);
-  int error = MakeColumnsMap(a.q_nope, a.num_rows, a.q_nope_stride * 2, 2 * all_heads, kPrefillTile,
-                             2, &maps->q_nope);
-  if (error == 0) {
-    error = MakeColumnsMap(a.q_rope, a.num_rows, a.q_rope_stride * 2, all_heads, kPrefillTile, 1,
-                           &maps->q_rope, a.q_rope_head_stride * 2);
-  }
+  constexpr int kColumns = LatentForm::kQueryColumns;
+  int error = MakeColumnsMap(a.q, a.num_rows, a.q_stride * 2, kColumns * all_heads, kPrefillTile,
+                             kColumns, &maps->queries);
   if (error == 0) {
     error = MakeColumnsMap(a.keys, a.num_keys, a.expanded_stride * 2, 2 * a.num_heads, kPrefillTile,
                            2, &maps->keys);

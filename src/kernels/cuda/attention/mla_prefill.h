@@ -16,6 +16,7 @@ struct CUstream_st;
 namespace moebius::kernels::cuda {
 
 constexpr int kMlaHead = 128;  // width of a head's keys, without the rotated part, and values
+constexpr int kMlaQuery = kMlaHead + 64;  // of its queries, whose last columns are rotated
 
 // latents[first_key + p] = the cache's row of position p, for each sequence of a pass; zeros behind
 // its context up to whole tiles.
@@ -39,11 +40,8 @@ int LaunchGatherLatents(const GatherLatentsLaunch& args, CUstream_st* stream);
 // Heads [first_head, first_head + num_heads) of the tiles' rows. bfloat16, 16-byte aligned; strides
 // in elements.
 struct MlaPrefillLaunch {
-  const void* q_nope = nullptr;  // [rows, all heads x 128]
-  int64_t q_nope_stride = 0;
-  const void* q_rope = nullptr;  // [rows, all heads at q_rope_head_stride], 64 each
-  int64_t q_rope_stride = 0;
-  int64_t q_rope_head_stride = 64;
+  const void* q = nullptr;  // [rows, all heads x (128 + 64 rotated)]
+  int64_t q_stride = 0;
   int64_t num_rows = 0;
   const void* latents = nullptr;  // [num_keys, 576], of which keys take the last 64 columns
   const void* keys = nullptr;     // [num_keys, num_heads x 128]

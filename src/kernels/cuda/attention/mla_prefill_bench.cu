@@ -29,8 +29,8 @@ struct Chunks {
 struct Inputs {
   explicit Inputs(const Chunks& c)
       : cache(testing::DeviceNormal(c.cache_rows() * kMlaWidth, 1)),
-        q_nope(testing::DeviceNormal(c.rows() * c.heads * kMlaHead, 2)),
-        q(testing::DeviceNormal(c.rows() * c.heads * kMlaWidth, 3)),
+        q(testing::DeviceNormal(c.rows() * c.heads * kMlaQuery, 2)),
+        absorbed_q(testing::DeviceNormal(c.rows() * c.heads * kMlaWidth, 3)),
         w_uk(testing::DeviceNormal(int64_t{c.heads} * kMlaLatent * kMlaHead, 4)),
         w_uv(testing::DeviceNormal(int64_t{c.heads} * kMlaLatent * kMlaHead, 5)),
         out(c.rows() * c.heads * kMlaHead),
@@ -45,7 +45,7 @@ struct Inputs {
     std::shuffle(order.begin(), order.end(), rng);
     return order;
   }
-  Device<__nv_bfloat16> cache, q_nope, q, w_uk, w_uv, out;
+  Device<__nv_bfloat16> cache, q, absorbed_q, w_uk, w_uv, out;
   Device<int32_t> table;
   std::vector<int32_t> query_start, contexts;
 };
@@ -106,11 +106,8 @@ ExpandedTime TimeExpanded(const Chunks& c, const Inputs& in, int sms, const RunD
       gather.num_next = c.heads;
       CUDA_OK(LaunchGatherLatents(gather, stream));
       MlaPrefillLaunch launch;
-      launch.q_nope = in.q_nope.get();
-      launch.q_nope_stride = int64_t{c.heads} * kMlaHead;
-      launch.q_rope = in.q.get() + kMlaLatent;
-      launch.q_rope_stride = int64_t{c.heads} * kMlaWidth;
-      launch.q_rope_head_stride = kMlaWidth;
+      launch.q = in.q.get();
+      launch.q_stride = int64_t{c.heads} * kMlaQuery;
       launch.num_rows = c.rows();
       launch.latents = latents;
       launch.keys = k;
@@ -175,11 +172,9 @@ ExpandedTime TimeExpanded(const Chunks& c, const Inputs& in, int sms, const RunD
     whole.insert(whole.end(), rope.begin() + p * 64, rope.begin() + (p + 1) * 64);
   }
   const int64_t row = c.rows() * c.heads - 1;
-  auto q = ReadFloats(in.q_nope.get() + row * kMlaHead, kMlaHead);
-  const auto q_rope = ReadFloats(in.q.get() + row * kMlaWidth + kMlaLatent, 64);
-  q.insert(q.end(), q_rope.begin(), q_rope.end());
+  const auto q = ReadFloats(in.q.get() + row * kMlaQuery, kMlaQuery);
   result.right = IsCloseTo(ReadFloats(in.out.get() + row * kMlaHead, kMlaHead),
-                           AttendOnHost(q, whole, 192, v, kMlaHead, kMlaHead, kScale));
+                           AttendOnHost(q, whole, kMlaQuery, v, kMlaHead, kMlaHead, kScale));
   return result;
 }
 
@@ -194,17 +189,17 @@ double TimeAbsorbed(const Chunks& c, const Inputs& in, int sms, const RunDense& 
   Device<__nv_bfloat16> latent_out(c.rows() * c.heads * kMlaLatent);
   const auto run = [&](cudaStream_t stream) {
     DenseProduct product = HeadProduct(c, in.w_uk.get(), c.rows());
-    product.a = in.q_nope.get();
-    product.a_stride = int64_t{c.heads} * kMlaHead;
-    product.a_batch = kMlaHead;
-    product.out = in.q.get();
+    product.a = in.q.get();
+    product.a_stride = int64_t{c.heads} * kMlaQuery;
+    product.a_batch = kMlaQuery;
+    product.out = in.absorbed_q.get();
     product.out_stride = int64_t{c.heads} * kMlaWidth;
     product.out_batch = kMlaWidth;
     product.n = kMlaLatent;
     product.k = kMlaHead;
     dense(product, stream);
     MlaDecodeArgs args;
-    args.q = in.q.get();
+    args.q = in.absorbed_q.get();
     args.cache = in.cache.get();
     args.out = latent_out.get();
     args.num_rows = c.rows();

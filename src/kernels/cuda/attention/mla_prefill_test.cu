@@ -84,12 +84,8 @@ Expanded MakeExpanded(const Case& c, const Batch& b, const LatentPasses& plan,
   return e;
 }
 
-// Queries: nope [rows, heads x 128]; rope as the last 64 columns of heads of 576.
-struct Queries {
-  std::vector<Bf16> nope, whole;
-};
-
-void Attend(const Case& c, const Queries& q, const Expanded& e, const LatentTile& tile,
+// q: [rows, heads x 192].
+void Attend(const Case& c, const std::vector<Bf16>& q, const Expanded& e, const LatentTile& tile,
             double scale, std::vector<double>& out) {
   const size_t width = static_cast<size_t>(c.heads) * kMlaHead;
   for (int i = 0; i < tile.queries; ++i) {
@@ -102,11 +98,11 @@ void Attend(const Case& c, const Queries& q, const Expanded& e, const LatentTile
         const size_t key = tile.first_key + p;
         double dot = 0;
         for (int d = 0; d < kMlaHead; ++d) {
-          dot += double{testing::ToFloat(q.nope[row * width + h * kMlaHead + d])} *
+          dot += double{testing::ToFloat(q[(row * c.heads + h) * kMlaQuery + d])} *
                  testing::ToFloat(e.keys[key * width + h * kMlaHead + d]);
         }
         for (int d = 0; d < 64; ++d) {
-          dot += double{testing::ToFloat(q.whole[(row * c.heads + h) * kCacheWidth + 512 + d])} *
+          dot += double{testing::ToFloat(q[(row * c.heads + h) * kMlaQuery + kMlaHead + d])} *
                  testing::ToFloat(e.latents[key * kCacheWidth + 512 + d]);
         }
         weights[p] = dot * scale;
@@ -129,13 +125,12 @@ void Attend(const Case& c, const Queries& q, const Expanded& e, const LatentTile
 void Run(const Case& c, testing::Rng& rng) {
   const Batch b = MakeBatch(c, rng);
   const size_t width = static_cast<size_t>(c.heads) * kMlaHead;
-  const Queries q = {
-      testing::RandomNormal<Bf16>(rng, b.rows * width),
-      testing::RandomNormal<Bf16>(rng, static_cast<size_t>(b.rows) * c.heads * kCacheWidth)};
+  const auto q =
+      testing::RandomNormal<Bf16>(rng, static_cast<size_t>(b.rows) * c.heads * kMlaQuery);
   int sms = c.sms;
   if (sms == 0) CUDA_OK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, 0));
   const LatentPasses plan = PlanLatentPasses(b.items, {c.heads, sms, c.pass_bytes});
-  const Device<Bf16> d_nope(q.nope), d_whole(q.whole), d_cache(b.cache);
+  const Device<Bf16> d_q(q), d_cache(b.cache);
   const Device<int32_t> d_table(b.table);
   const Device<LatentSequence> d_sequences(plan.sequences);
   const Device<LatentTile> d_tiles(plan.tiles);
@@ -159,11 +154,8 @@ void Run(const Case& c, testing::Rng& rng) {
     gather.next = next.get();
     gather.num_next = c.heads;
     MlaPrefillLaunch launch;
-    launch.q_nope = d_nope.get();
-    launch.q_nope_stride = static_cast<int64_t>(width);
-    launch.q_rope = d_whole.get() + 512;
-    launch.q_rope_stride = int64_t{c.heads} * kCacheWidth;
-    launch.q_rope_head_stride = kCacheWidth;
+    launch.q = d_q.get();
+    launch.q_stride = int64_t{c.heads} * kMlaQuery;
     launch.num_rows = b.rows;
     launch.latents = latents.get();
     launch.expanded_stride = static_cast<int64_t>(width);

@@ -177,11 +177,8 @@ void MlaPrefill(ExecContext& ctx, const MlaPrefillArgs& args) {
     const PassBuffers b(*ctx.workspace, pass, num_groups);
     Gather(ctx, args, pass, b, num_groups);
     MlaPrefillLaunch launch;
-    launch.q_nope = args.q_nope.data;
-    launch.q_nope_stride = args.q_nope.stride;
-    launch.q_rope = args.q_rope.data;
-    launch.q_rope_stride = args.q_rope.stride;
-    launch.q_rope_head_stride = args.q_rope_stride;
+    launch.q = args.q.data;
+    launch.q_stride = args.q.stride;
     launch.num_rows = args.out.rows;
     launch.latents = b.latents.data;
     launch.keys = b.keys.data;

@@ -55,9 +55,7 @@ void CudaMlaPrefill::Run(const PrefillCase& c) {
   const auto cache_rows = static_cast<int64_t>(table.size()) * c.block_size;
   const TestMat numbers = TestMat(DType::kBF16, cache_rows, kLatent + kRope).Fill(random_);
   const TestMat cache = c.fp8_cache ? Fp8Latents(numbers, kLatent) : numbers;
-  const TestMat q_nope = TestMat(DType::kBF16, rows, c.heads * kHead, 8).Fill(random_);
-  // As the model has them: behind room for the absorbed queries.
-  const TestMat q = TestMat(DType::kBF16, rows, c.heads * (kLatent + kRope)).Fill(random_);
+  const TestMat q = TestMat(DType::kBF16, rows, c.heads * (kHead + kRope), 8).Fill(random_);
   const DeviceWeights w_uk(bench, random_, c.format, c.heads, kLatent, kHead, false);
   const DeviceWeights w_uv(bench, random_, c.format, c.heads, kHead, kLatent, false);
   TestMat want(DType::kBF16, rows, c.heads * kHead, 16);
@@ -66,7 +64,6 @@ void CudaMlaPrefill::Run(const PrefillCase& c) {
   }
   TestMat got = want;
 
-  const auto rope = [&](const Mat& m) { return m.Cols(kLatent, m.cols - kLatent); };
   MlaPrefillArgs args;
   args.batch = {.query_start = starts,
                 .context_len = c.contexts,
@@ -75,9 +72,7 @@ void CudaMlaPrefill::Run(const PrefillCase& c) {
                 .block_size = c.block_size,
                 .staged = nullptr,
                 .expanded = expanded};
-  args.q_nope = q_nope.view();
-  args.q_rope = rope(q.view());
-  args.q_rope_stride = kLatent + kRope;
+  args.q = q.view();
   args.cache = cache.view();
   args.rope_dim = kRope;
   args.w_uk = w_uk.packed();
@@ -96,8 +91,7 @@ void CudaMlaPrefill::Run(const PrefillCase& c) {
   staged.tiles = bench.Put(plan.tiles).data();
   staged.passes = plan.passes;
   args.batch.staged = &staged;
-  args.q_nope = bench.Put(q_nope);
-  args.q_rope = rope(bench.Put(q));
+  args.q = bench.Put(q);
   args.cache = bench.Put(cache);
   args.w_uk = w_uk.device();
   args.w_uv = w_uv.device();

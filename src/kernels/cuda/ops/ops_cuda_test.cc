@@ -111,6 +111,21 @@ TEST_P(CudaOps, Rope) {
         bench().Get(d_x, got);
         ExpectClose(got, x, LimitOf(act),
                     fmt::format("rope of {} heads {} {}", heads, DTypeName(act), interleaved));
+
+        TestMat want_out = TestMat(act, rows, heads * 40, 8).Fill(random_);
+        TestMat got_out = want_out;
+        const Mat d_out = bench().Put(got_out);
+        args.out_head_stride = 40;
+        args.out_offset = 8;
+        args.out = want_out.view();
+        Rope(host(), args);
+        args.x = bench().Put(x);
+        args.positions = bench().Put(positions);
+        args.table = bench().Put(table);
+        args.out = d_out;
+        Rope(device(), args);
+        bench().Get(d_out, got_out);
+        ExpectClose(got_out, want_out, LimitOf(act), fmt::format("rope of {} heads out", heads));
       }
     }
   }

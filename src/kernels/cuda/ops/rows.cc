@@ -59,6 +59,9 @@ void Rope(ExecContext& ctx, const RopeArgs& args) {
   launch.deinterleave = args.deinterleave;
   launch.positions = args.positions.data();
   launch.table = FloatsOf(args.table);
+  launch.out = RowsOf(args.out);
+  launch.out_head_stride = args.out_head_stride;
+  launch.out_offset = args.out_offset;
   ctx.device->Check(LaunchRope(launch, ctx.device->stream), "rope");
 }
 

@@ -19,16 +19,25 @@ namespace {
 using moebius::cuda::AwaitEarlier;
 using moebius::cuda::LaunchEarly;
 
+// Rows of heads, from the first one's column that is rotated on.
+template <typename T>
+struct RotatedHeads {
+  T* x;
+  int64_t stride;
+  int64_t head_stride;
+};
+
 template <int kPairs, int kHeads, typename T>
-__global__ void RopeKernel(T* x, int64_t stride, int64_t rows, int num_heads, int64_t head_stride,
-                           int64_t offset, Rotation rotation) {
+__global__ void RopeKernel(RotatedHeads<const T> in, RotatedHeads<T> out, int64_t rows,
+                           int num_heads, Rotation rotation) {
   AwaitEarlier();
   const int items = (num_heads + kHeads - 1) / kHeads;  // of a row
   const int64_t item = (blockIdx.x * int64_t{blockDim.x} + threadIdx.x) / 32;
   const int64_t row = item / items;
   if (row >= rows) return;
   const int first = static_cast<int>(item - row * items) * kHeads;
-  T* heads = x + row * stride + first * head_stride + offset;
+  const T* from_heads = in.x + row * in.stride + first * in.head_stride;
+  T* to_heads = out.x + row * out.stride + first * out.head_stride;
   const int lane = threadIdx.x % 32;
   float2 rotated[kHeads][kPairs];
 #pragma unroll
@@ -37,7 +46,7 @@ __global__ void RopeKernel(T* x, int64_t stride, int64_t rows, int num_heads, in
     for (int k = 0; k < kPairs; ++k) {
       const int i = lane + 32 * k;
       if (i >= rotation.half || first + h >= num_heads) continue;
-      const T* head = heads + h * head_stride;
+      const T* head = from_heads + h * in.head_stride;
       const int2 from = rotation.From(i);
       rotated[h][k] =
           rotation.Rotate(row, i, LoadElement(head + from.x), LoadElement(head + from.y));
@@ -50,7 +59,7 @@ __global__ void RopeKernel(T* x, int64_t stride, int64_t rows, int num_heads, in
     for (int k = 0; k < kPairs; ++k) {
       const int i = lane + 32 * k;
       if (i >= rotation.half || first + h >= num_heads) continue;
-      T* head = heads + h * head_stride;
+      T* head = to_heads + h * out.head_stride;
       const int2 to = rotation.To(i);
       StoreElement(head + to.x, rotated[h][k].x);
       StoreElement(head + to.y, rotated[h][k].y);
@@ -146,15 +155,21 @@ int LaunchRope(const RopeLaunch& args, CUstream_st* stream) {
   cudaError_t error = cudaSuccess;
   const bool known = WithElement(args.x.dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
+    const RotatedHeads<const T> in = {static_cast<const T*>(args.x.data) + args.offset,
+                                      args.x.stride, args.head_stride};
+    const RotatedHeads<T> out =
+        args.out.data == nullptr
+            ? RotatedHeads<T>{static_cast<T*>(args.x.data) + args.offset, in.stride, in.head_stride}
+            : RotatedHeads<T>{static_cast<T*>(args.out.data) + args.out_offset, args.out.stride,
+                              args.out_head_stride};
     const bool several = args.dim <= 64 && args.rows * args.num_heads >= kMany;
     auto* kernel = several           ? RopeKernel<1, kHeads, T>
                    : args.dim <= 64  ? RopeKernel<1, 1, T>
                    : args.dim <= 128 ? RopeKernel<2, 1, T>
                                      : RopeKernel<kMaxPairs, 1, T>;
     const int64_t warps = args.rows * CeilDiv(args.num_heads, several ? kHeads : 1);
-    error = LaunchEarly(kernel, static_cast<unsigned>(CeilDiv(warps, 8)), 256, 0, stream,
-                        static_cast<T*>(args.x.data), args.x.stride, args.rows,
-                        static_cast<int>(args.num_heads), args.head_stride, args.offset, rotation);
+    error = LaunchEarly(kernel, static_cast<unsigned>(CeilDiv(warps, 8)), 256, 0, stream, in, out,
+                        args.rows, static_cast<int>(args.num_heads), rotation);
   });
   return known ? error : cudaErrorInvalidValue;
 }

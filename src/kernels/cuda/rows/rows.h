@@ -59,7 +59,7 @@ int LaunchAdd(const AddLaunch& args, CUstream_st* stream);
 int LaunchCopyRows(const DeviceRows& from, const DeviceRows& to, int64_t rows, int64_t cols,
                    const float* scale, CUstream_st* stream);
 
-// See RopeArgs in kernels/ops.h. In place; positions on the device.
+// See RopeArgs in kernels/ops.h. Positions on the device.
 struct RopeLaunch {
   DeviceRows x;
   int64_t rows = 0;
@@ -71,6 +71,9 @@ struct RopeLaunch {
   bool deinterleave = false;
   const int32_t* positions = nullptr;  // [rows]
   const float* table = nullptr;        // [max_position, dim]: cos (dim / 2), then sin
+  DeviceRows out;                      // of x's dtype; data null: in place
+  int64_t out_head_stride = 0;
+  int64_t out_offset = 0;
 };
 int LaunchRope(const RopeLaunch& args, CUstream_st* stream);
 
