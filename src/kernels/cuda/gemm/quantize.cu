@@ -128,6 +128,9 @@ const char* Launch(const RowsIn& in, void* out, float* scales, int64_t scale_str
   if (in.columns <= 0 || columns % kBlock != 0 || (kSwiGlu && in.columns % 2 != 0)) {
     return "row kernels: columns must be a positive multiple of 128 (of 256 for gate and up)";
   }
+  if (in.stride % 8 != 0 || (in.stride != 0 && in.stride < in.columns)) {
+    return "row kernels: stride must be a multiple of 8, at least columns, or 0";
+  }
   if (in.capacity < 0 || (kQuantize && scale_stride < in.capacity)) {
     return "row kernels: capacity must not be negative, scale_stride at least capacity";
   }
@@ -148,7 +151,7 @@ const char* Launch(const RowsIn& in, void* out, float* scales, int64_t scale_str
   const int blocks = static_cast<int>(std::min<int64_t>(tiles, num_sms * 8));
   const RowKernelParams params = {static_cast<const __nv_bfloat16*>(in.data),
                                   in.num_rows,
-                                  in.columns,
+                                  in.stride != 0 ? in.stride : in.columns,
                                   scale_stride,
                                   static_cast<int>(in.capacity),
                                   columns,

@@ -15,6 +15,7 @@ struct RowsIn {
   const int32_t* num_rows;  // device: rows that exist, at most capacity; null: all
   int64_t capacity;
   int columns;
+  int64_t stride = 0;  // of rows, a multiple of 8; 0: columns
 };
 
 struct QuantizedRowsOut {

@@ -54,13 +54,19 @@ bool IsPool(std::span<const PackedWeight> weights, int64_t n) {
   return weights.size() == 1 || BytesBetween(weights) == slot_bytes;
 }
 
+// Rows that are quantised leave their gaps behind.
+bool QuantisesGaps(const GroupedProduct& p) {
+  return p.weights.front().format == WeightFormat::kFp8Block && p.rows.dtype == DType::kBF16 &&
+         p.rows.stride % 8 == 0 && reinterpret_cast<uintptr_t>(p.rows.data) % 16 == 0;
+}
+
 // Whether the tensor cores take these shapes and dtypes.
 bool Fits(const GroupedProduct& p) {
   const PackedWeight& first = p.weights.front();
   return first.format != WeightFormat::kF32 &&
          (p.rows.dtype == DType::kBF16 || p.rows.dtype == DType::kF8E4M3) &&
          p.out.dtype == DType::kBF16 && p.n % 128 == 0 && first.k % 128 == 0 &&
-         IsPool(p.weights, p.n) && !HasGaps(p.rows) && !HasGaps(p.out);
+         IsPool(p.weights, p.n) && !HasGaps(p.out) && (!HasGaps(p.rows) || QuantisesGaps(p));
 }
 
 // A product of few places, for which reading the weights is all the work, if this is one.
@@ -111,7 +117,7 @@ moebius::cuda::QuantizedRowsOut RowsOut(const GroupedProduct& p) {
 GroupedProduct Quantize(ExecContext& ctx, const GroupedProduct& p, const int32_t* num_rows) {
   const GroupedProduct quantized = WithFp8Room(ctx, p);
   const moebius::cuda::RowsIn in = {p.rows.data, num_rows, p.rows.rows,
-                                    static_cast<int>(p.rows.cols)};
+                                    static_cast<int>(p.rows.cols), p.rows.stride};
   ctx.device->Check(moebius::cuda::LaunchQuantizeRows(in, RowsOut(quantized), ctx.device->stream),
                     "quantize");
   return quantized;

@@ -19,6 +19,28 @@ namespace {
 using moebius::cuda::AwaitEarlier;
 using moebius::cuda::LaunchEarly;
 
+template <bool kAdjacent, typename T>
+__device__ float2 LoadPair(const T* head, int2 at) {
+  if constexpr (!kAdjacent) {
+    return make_float2(LoadElement(head + at.x), LoadElement(head + at.y));
+  } else if constexpr (sizeof(T) == 2) {
+    return __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(head + at.x));
+  } else {
+    return *reinterpret_cast<const float2*>(head + at.x);
+  }
+}
+template <bool kAdjacent, typename T>
+__device__ void StorePair(T* head, int2 at, float2 pair) {
+  if constexpr (!kAdjacent) {
+    StoreElement(head + at.x, pair.x);
+    StoreElement(head + at.y, pair.y);
+  } else if constexpr (sizeof(T) == 2) {
+    *reinterpret_cast<__nv_bfloat162*>(head + at.x) = __floats2bfloat162_rn(pair.x, pair.y);
+  } else {
+    *reinterpret_cast<float2*>(head + at.x) = pair;
+  }
+}
+
 // Rows of heads, from the first one's column that is rotated on.
 template <typename T>
 struct RotatedHeads {
@@ -27,7 +49,8 @@ struct RotatedHeads {
   int64_t head_stride;
 };
 
-template <int kPairs, int kHeads, typename T>
+// kAdjacent: both of a pair lie side by side, before and after, at a multiple of their size.
+template <int kPairs, int kHeads, bool kAdjacent, typename T>
 __global__ void RopeKernel(RotatedHeads<const T> in, RotatedHeads<T> out, int64_t rows,
                            int num_heads, Rotation rotation) {
   AwaitEarlier();
@@ -47,9 +70,8 @@ __global__ void RopeKernel(RotatedHeads<const T> in, RotatedHeads<T> out, int64_
       const int i = lane + 32 * k;
       if (i >= rotation.half || first + h >= num_heads) continue;
       const T* head = from_heads + h * in.head_stride;
-      const int2 from = rotation.From(i);
-      rotated[h][k] =
-          rotation.Rotate(row, i, LoadElement(head + from.x), LoadElement(head + from.y));
+      const float2 pair = LoadPair<kAdjacent>(head, rotation.From(i));
+      rotated[h][k] = rotation.Rotate(row, i, pair.x, pair.y);
     }
   }
   __syncwarp();
@@ -60,11 +82,14 @@ __global__ void RopeKernel(RotatedHeads<const T> in, RotatedHeads<T> out, int64_
       const int i = lane + 32 * k;
       if (i >= rotation.half || first + h >= num_heads) continue;
       T* head = to_heads + h * out.head_stride;
-      const int2 to = rotation.To(i);
-      StoreElement(head + to.x, rotated[h][k].x);
-      StoreElement(head + to.y, rotated[h][k].y);
+      StorePair<kAdjacent>(head, rotation.To(i), rotated[h][k]);
     }
   }
+}
+
+template <int kPairs, int kHeads, typename T>
+auto RopeKernelOf(bool adjacent) {
+  return adjacent ? RopeKernel<kPairs, kHeads, true, T> : RopeKernel<kPairs, kHeads, false, T>;
 }
 
 // Latents and their scales to an fp8 row; a warp a block of latents. value(c): latent c.
@@ -163,10 +188,15 @@ int LaunchRope(const RopeLaunch& args, CUstream_st* stream) {
             : RotatedHeads<T>{static_cast<T*>(args.out.data) + args.out_offset, args.out.stride,
                               args.out_head_stride};
     const bool several = args.dim <= 64 && args.rows * args.num_heads >= kMany;
-    auto* kernel = several           ? RopeKernel<1, kHeads, T>
-                   : args.dim <= 64  ? RopeKernel<1, 1, T>
-                   : args.dim <= 128 ? RopeKernel<2, 1, T>
-                                     : RopeKernel<kMaxPairs, 1, T>;
+    const auto is_even = [](const auto& heads) {
+      return heads.stride % 2 == 0 && heads.head_stride % 2 == 0 &&
+             reinterpret_cast<uintptr_t>(heads.x) % (2 * sizeof(T)) == 0;
+    };
+    const bool adjacent = args.interleaved && !args.deinterleave && is_even(in) && is_even(out);
+    auto* kernel = several           ? RopeKernelOf<1, kHeads, T>(adjacent)
+                   : args.dim <= 64  ? RopeKernelOf<1, 1, T>(adjacent)
+                   : args.dim <= 128 ? RopeKernelOf<2, 1, T>(adjacent)
+                                     : RopeKernelOf<kMaxPairs, 1, T>(adjacent);
     const int64_t warps = args.rows * CeilDiv(args.num_heads, several ? kHeads : 1);
     error = LaunchEarly(kernel, static_cast<unsigned>(CeilDiv(warps, 8)), 256, 0, stream, in, out,
                         args.rows, static_cast<int>(args.num_heads), rotation);
