@@ -230,6 +230,7 @@ void GroupedSwiGlu(ExecContext& ctx, const GroupedSwiGluArgs& args) {
   MOEBIUS_CHECK_GE(args.rows_per_pair, 1);
   if (num_places == 0) return;
   MOEBIUS_CHECK_EQ(args.out.cols, n);
+  if (!args.places.empty()) CheckLength(args.places, args.a.rows * args.rows_per_pair);
   if (args.pairs.empty()) {
     MOEBIUS_CHECK_LE(num_places, args.a.rows);
   } else {

@@ -277,6 +277,7 @@ struct GroupedSwiGluArgs {
   std::span<const int32_t> offsets;       // [S + 1]
   std::span<const int32_t> pairs;         // by place
   int64_t rows_per_pair = 1;              // k
+  std::span<const int32_t> places = {};   // by pair, beside pairs, as GroupBySlotArgs; or empty
   std::span<const float> row_scale;       // by pair
   std::span<const PackedWeight> weights;  // host [S]: gated, one format and shape
   Mat out;                                // [T * k, I] act

@@ -163,6 +163,7 @@ void RunExperts(Step& step, const MoeShared& shared, const MoeLayer& layer,
   first.offsets = work.offsets.first(layer.gate_up.size() + 1);
   first.pairs = work.pairs;
   first.rows_per_pair = work.rows_per_pair;
+  first.places = work.places;
   if (ScalesInput(shared.config) && !ScalesBefore(shared)) first.row_scale = work.weights;
   first.likely_places = work.likely_places;
   first.weights = layer.gate_up;

@@ -36,9 +36,10 @@ struct DispatchedRows {
   std::span<const int32_t>
       pairs;  // by place; the input row of a place is pairs[place] / rows_per_pair
   int64_t rows_per_pair = 1;
-  std::span<const float> weights;  // by pair: the router's
-  int64_t max_places = 0;          // places that any slots may yield: the size of expert buffers
-  int64_t likely_places = 0;       // what is likely where that is far less; else 0
+  std::span<const int32_t> places = {};  // by pair, where each has one or is negative; or empty
+  std::span<const float> weights;        // by pair: the router's
+  int64_t max_places = 0;     // places that any slots may yield: the size of expert buffers
+  int64_t likely_places = 0;  // what is likely where that is far less; else 0
 };
 
 struct CombineArgs {

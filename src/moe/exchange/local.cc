@@ -26,6 +26,7 @@ DispatchedRows LocalExchange::Dispatch(kernels::ExecContext& ctx, const Dispatch
           .offsets = offsets,
           .pairs = pairs,
           .rows_per_pair = args.k,
+          .places = places,
           .weights = args.weights,
           .max_places = num_pairs};
 }

@@ -27,47 +27,58 @@ __global__ void __launch_bounds__(32 * kChoosingWarps)
 
 constexpr int kScaleColumns = 128;  // that share a scale
 
-// Rows as they are, 16 bytes a lane, kRowWarps warps a row: one where rows are many, so that each
-// asks for much at a time; a whole block where they are few.
-template <int kRowWarps>
-__global__ void __launch_bounds__(256)
-    GatherCopyKernel(const __grid_constant__ GatherLaunch p, int64_t row_words) {
-  constexpr int kRows = 8 / kRowWarps;
-  constexpr int kLanes = 32 * kRowWarps;
-  constexpr int kHeld = kRowWarps == 1 ? 8 : 4;
-  AwaitEarlier();
-  const int64_t first = blockIdx.x * int64_t{kRows};
-  const int64_t end = min(int64_t{*p.num_places}, first + kRows);
-  const auto row_of = [&](int64_t place) {
-    return p.pairs != nullptr ? p.pairs[place] / p.rows_per_pair : place;
-  };
-  const int lane = threadIdx.x % kLanes;
-  if (const int64_t place = first + threadIdx.x / kLanes; place < end) {
-    const auto size = static_cast<int64_t>(SizeOf(p.in.dtype));
-    const auto* in = reinterpret_cast<const uint4*>(static_cast<const uint8_t*>(p.in.data) +
-                                                    row_of(place) * p.in.stride * size);
-    auto* out =
-        reinterpret_cast<uint4*>(static_cast<uint8_t*>(p.out.data) + place * p.out.stride * size);
-    for (int64_t w = lane; w < row_words; w += kHeld * kLanes) {
-      uint4 held[kHeld];
+// Words of 16 bytes of a row, kHeld of a lane at a time: put(w, word) each, when these are loaded.
+template <int kHeld, int kLanes, typename Put>
+__device__ void ForWords(const uint4* row, int64_t row_words, const Put& put) {
+  for (int64_t w = threadIdx.x % kLanes; w < row_words; w += kHeld * kLanes) {
+    uint4 held[kHeld];
 #pragma unroll
-      for (int i = 0; i < kHeld; ++i) {
-        if (w + i * kLanes < row_words) held[i] = in[w + i * kLanes];
-      }
+    for (int i = 0; i < kHeld; ++i) {
+      if (w + i * kLanes < row_words) held[i] = row[w + i * kLanes];
+    }
 #pragma unroll
-      for (int i = 0; i < kHeld; ++i) {
-        if (w + i * kLanes < row_words) out[w + i * kLanes] = held[i];
-      }
+    for (int i = 0; i < kHeld; ++i) {
+      if (w + i * kLanes < row_words) put(w + i * kLanes, held[i]);
     }
   }
+}
+__device__ uint4* WordsOf(const DeviceRows& rows, int64_t row) {
+  const auto size = static_cast<int64_t>(SizeOf(rows.dtype));
+  return reinterpret_cast<uint4*>(static_cast<uint8_t*>(rows.data) + row * rows.stride * size);
+}
+
+// Rows as they are, a block a place: where places are few.
+__global__ void __launch_bounds__(256)
+    GatherCopyKernel(const __grid_constant__ GatherLaunch p, int64_t row_words) {
+  AwaitEarlier();
+  const int64_t place = blockIdx.x;
+  if (place >= *p.num_places) return;
+  const int64_t row = p.pairs != nullptr ? p.pairs[place] / p.rows_per_pair : place;
+  uint4* const out = WordsOf(p.out, place);
+  ForWords<4, 256>(WordsOf(p.in, row), row_words, [&](int64_t w, uint4 word) { out[w] = word; });
   if (p.scales == nullptr) return;
-  const int64_t blocks = p.cols / kScaleColumns;
-  for (int64_t i = threadIdx.x; i < blocks * kRows; i += blockDim.x) {
-    const int64_t place = first + i % kRows;
-    const int64_t block = i / kRows;
-    if (place < end) {
-      p.out_scales[block * p.out_scale_stride + place] =
-          p.scales[block * p.scale_stride + row_of(place)];
+  for (int64_t block = threadIdx.x; block < p.cols / kScaleColumns; block += blockDim.x) {
+    p.out_scales[block * p.out_scale_stride + place] = p.scales[block * p.scale_stride + row];
+  }
+}
+
+// The same, a warp a row, which is read once for all its places: where rows are many.
+__global__ void __launch_bounds__(256)
+    ScatterCopyKernel(const __grid_constant__ GatherLaunch p, int64_t row_words) {
+  AwaitEarlier();
+  const int64_t row = blockIdx.x * int64_t{8} + threadIdx.x / 32;
+  if (row >= p.rows) return;
+  const int32_t* const places = p.places_of + row * p.rows_per_pair;
+  ForWords<8, 32>(WordsOf(p.in, row), row_words, [&](int64_t w, uint4 word) {
+    for (int64_t k = 0; k < p.rows_per_pair; ++k) {
+      if (places[k] >= 0) WordsOf(p.out, places[k])[w] = word;
+    }
+  });
+  if (p.scales == nullptr) return;
+  for (int64_t block = threadIdx.x % 32; block < p.cols / kScaleColumns; block += 32) {
+    const float scale = p.scales[block * p.scale_stride + row];
+    for (int64_t k = 0; k < p.rows_per_pair; ++k) {
+      if (places[k] >= 0) p.out_scales[block * p.out_scale_stride + places[k]] = scale;
     }
   }
 }
@@ -112,13 +123,13 @@ int LaunchGather(const GatherLaunch& args, CUstream_st* stream) {
   if (args.places == 0 || args.cols == 0) return cudaSuccess;
   if (args.in.dtype != args.out.dtype) return cudaErrorInvalidValue;
   if (args.row_scale == nullptr && IsWords(args.in, args.cols) && IsWords(args.out, args.cols)) {
-    constexpr int64_t kMany = 2048;  // places that fill the GPU with a warp each
+    constexpr int64_t kMany = 1024;  // rows that fill the GPU with a warp each
     const int64_t words = args.cols * static_cast<int64_t>(SizeOf(args.in.dtype)) / 16;
-    return args.places >= kMany
-               ? LaunchEarly(GatherCopyKernel<1>, static_cast<unsigned>((args.places + 7) / 8), 256,
-                             0, stream, args, words)
-               : LaunchEarly(GatherCopyKernel<8>, static_cast<unsigned>(args.places), 256, 0,
-                             stream, args, words);
+    return args.places_of != nullptr && args.rows >= kMany
+               ? LaunchEarly(ScatterCopyKernel, static_cast<unsigned>((args.rows + 7) / 8), 256, 0,
+                             stream, args, words)
+               : LaunchEarly(GatherCopyKernel, static_cast<unsigned>(args.places), 256, 0, stream,
+                             args, words);
   }
   cudaError_t error = cudaSuccess;
   const bool known = WithElement(args.in.dtype, [&](auto* type) {

@@ -79,6 +79,8 @@ struct GatherLaunch {
   DeviceRows in;
   const int32_t* pairs = nullptr;  // by place
   int64_t rows_per_pair = 1;
+  const int32_t* places_of = nullptr;   // by pair, negative: none; null: not known
+  int64_t rows = 0;                     // where places_of is
   const float* row_scale = nullptr;     // by pair
   const int32_t* num_places = nullptr;  // on the device
   DeviceRows out;                       // [places, cols]

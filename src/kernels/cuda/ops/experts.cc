@@ -281,6 +281,8 @@ GroupedProduct Gather(ExecContext& ctx, const GroupedSwiGluArgs& args, const Gro
   gather.in = RowsOf(p.rows);
   gather.pairs = args.pairs.data();
   gather.rows_per_pair = args.rows_per_pair;
+  gather.places_of = args.places.data();
+  gather.rows = p.rows.rows;
   gather.row_scale = args.row_scale.data();
   gather.num_places = args.offsets.data() + args.weights.size();
   gather.places = places;

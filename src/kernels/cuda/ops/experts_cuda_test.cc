@@ -155,7 +155,7 @@ TEST_P(CudaOps, Experts) {
   };
   for (const WeightFormat format : kFormats) {
     for (const Shape& s :
-         {Shape{1, 8, 2, 128, 128}, Shape{37, 16, 4, 256, 384}, Shape{700, 8, 3, 256, 128},
+         {Shape{1, 8, 2, 128, 128}, Shape{37, 16, 4, 256, 384}, Shape{1100, 8, 3, 256, 128},
           Shape{9, 6, 2, 96, 48}, Shape{1, 8, 1, 256, 128}, Shape{4, 16, 4, 256, 384},
           Shape{5, 6, 3, 1272, 24}, Shape{3, 8, 5, 128, 1408}}) {
       for (const DType act : kActs) {
@@ -229,6 +229,7 @@ TEST_P(CudaOps, Experts) {
                                  .offsets = d_offsets,
                                  .pairs = d_order,
                                  .rows_per_pair = s.k,
+                                 .places = d_places,
                                  .row_scale = {},
                                  .weights = up.device(),
                                  .out = d_inner});
@@ -273,6 +274,7 @@ TEST_P(CudaOps, Experts) {
                                .offsets = d_offsets,
                                .pairs = d_order,
                                .rows_per_pair = s.k,
+                               .places = d_places,
                                .row_scale = {},
                                .weights = up.device(),
                                .out = d_inner},
