@@ -1,5 +1,5 @@
-// The GPU's operations on rows and attention against ref/, through kernels/ops.h: products and
-// experts have files of their own. Skipped without a GPU.
+// The GPU's operations on rows and attention against ref/, through kernels/ops.h: heads,
+// products and experts have files of their own. Skipped without a GPU.
 #include "kernels/cuda/attention/gqa.h"
 #include "kernels/cuda/attention/mla_decode.h"
 #include "kernels/cuda/ops/device_test_util.h"
@@ -126,76 +126,6 @@ TEST_P(CudaOps, Rope) {
         Rope(device(), args);
         bench().Get(d_out, got_out);
         ExpectClose(got_out, want_out, LimitOf(act), fmt::format("rope of {} heads out", heads));
-      }
-    }
-  }
-}
-
-TEST_P(CudaOps, PrepareHeads) {
-  constexpr int64_t kHeads = 6;
-  constexpr int64_t kKvHeads = 2;
-  const auto queries_of = [](const TestMat& qkv) {
-    const int64_t dim = qkv.view().cols / (kHeads + 2 * kKvHeads);
-    TestMat queries(qkv.view().dtype, qkv.view().rows, kHeads * dim);
-    for (int64_t r = 0; r < queries.view().rows; ++r) {
-      for (int64_t c = 0; c < queries.view().cols; ++c) queries.Set(r, c, qkv.At(r, c));
-    }
-    return queries;
-  };
-  for (const DType act : kActs) {
-    for (const DType cache_dtype : kActs) {
-      for (const int64_t dim : {32, 64, 128, 192}) {
-        for (const int64_t rows : {1, 11}) {
-          for (const int kind : {0, 1, 2, 3}) {
-            bench().Reset();
-            const bool normed = kind % 2 == 1;
-            const int64_t kv_width = kKvHeads * dim;
-            const TestMat table = TestMat(DType::kF32, 40, dim).Fill(random_);
-            const TestMat q_norm = TestMat(DType::kF32, 1, dim).Fill(random_);
-            const TestMat k_norm = TestMat(DType::kF32, 1, dim).Fill(random_);
-            TestMat qkv = TestMat(act, rows, kHeads * dim + 2 * kv_width, 8).Fill(random_);
-            TestMat got = qkv;
-            TestMat k = TestMat(cache_dtype, 2 * rows + 2, kv_width).Fill(random_);
-            TestMat v = TestMat(cache_dtype, 2 * rows + 2, kv_width).Fill(random_);
-            TestMat got_k = k;
-            TestMat got_v = v;
-            const std::vector<Position> positions = Ints(rows, 40);
-            std::vector<int64_t> places;
-            for (int r = 0; r < rows; ++r) places.push_back(r % 5 == 4 ? -1 : 2 * r + 1);
-            PrepareHeadsArgs args = {.qkv = bench().Put(qkv),
-                                     .num_heads = kHeads,
-                                     .num_kv_heads = kKvHeads,
-                                     .head_dim = dim,
-                                     .q_norm = normed ? bench().Put(q_norm) : Mat(),
-                                     .k_norm = normed ? bench().Put(k_norm) : Mat(),
-                                     .interleaved = kind >= 2,
-                                     .positions = bench().Put(positions),
-                                     .table = bench().Put(table),
-                                     .rows = bench().Put(places),
-                                     .k_cache = bench().Put(k),
-                                     .v_cache = bench().Put(v)};
-            PrepareHeads(device(), args);
-            bench().Get(args.qkv, got);
-            bench().Get(args.k_cache, got_k);
-            bench().Get(args.v_cache, got_v);
-            args.qkv = qkv.view();
-            args.q_norm = normed ? q_norm.view() : Mat();
-            args.k_norm = normed ? k_norm.view() : Mat();
-            args.positions = positions;
-            args.table = table.view();
-            args.rows = places;
-            args.k_cache = k.view();
-            args.v_cache = v.view();
-            PrepareHeads(host(), args);
-            const std::string what = fmt::format("{} -> {}, {} x {}, kind {}", DTypeName(act),
-                                                 DTypeName(cache_dtype), rows, dim, kind);
-            // The steps round to act between norm and rotation.
-            const double limit = std::max(LimitOf(act), LimitOf(cache_dtype));
-            ExpectClose(queries_of(got), queries_of(qkv), LimitOf(act), "q " + what);
-            ExpectClose(got_k, k, limit, "k " + what);
-            ExpectClose(got_v, v, 0, "v " + what);
-          }
-        }
       }
     }
   }

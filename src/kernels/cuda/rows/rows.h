@@ -106,13 +106,14 @@ struct MlaKvWriteLaunch {
 int LaunchMlaKvWrite(const MlaKvWriteLaunch& args, CUstream_st* stream);
 
 // See PrepareHeadsArgs in kernels/ops.h: norm, rotation and cache write of all heads in one kernel.
-// What is rotated is the norm in float32.
+// What is rotated is the norm in float32. Of what it reads, the launch before it may write x
+// alone: positions, cache_rows and weights are read while that one still runs.
 struct PrepareHeadsLaunch {
   DeviceRows x;  // [rows, (num_heads + 2 num_kv_heads) * head_dim]; only queries are written
   int64_t rows = 0;
   int64_t num_heads = 0;
   int64_t num_kv_heads = 0;
-  int64_t head_dim = 0;             // even, at most 1024
+  int64_t head_dim = 0;             // even
   const float* q_weight = nullptr;  // [head_dim]; null: no norm
   const float* k_weight = nullptr;
   float eps = 1e-6f;
@@ -123,6 +124,8 @@ struct PrepareHeadsLaunch {
   DeviceRows k_cache;                   // [cache rows, num_kv_heads * head_dim]
   DeviceRows v_cache;                   // of the same dtype
 };
+// A launch of so many heads takes them two by two. The bits of a row do not depend on it.
+constexpr int64_t kManyHeads = 16384;
 int LaunchPrepareHeads(const PrepareHeadsLaunch& args, CUstream_st* stream);
 
 }  // namespace moebius::kernels::cuda

@@ -1,7 +1,7 @@
 // Row, routing and sampling operations at the sizes of a decode step of DeepSeek-V3 (hidden 7168,
-// 128 heads, 256 experts, top-8, vocabulary 129280) and one prefill chunk. Inputs rotate through
-// more memory than the L2 cache holds; times are of graph replays. Bytes: what each operation must
-// read and write once.
+// 128 heads, 256 experts, top-8, vocabulary 129280) and one prefill chunk, and heads of Qwen3's.
+// Inputs rotate through more memory than the L2 cache holds; times are of graph replays. Bytes:
+// what each operation must read and write once.
 #include "kernels/cuda/benches.h"
 #include "kernels/cuda/moe/moe.h"
 #include "kernels/cuda/rows/rows.h"
@@ -120,6 +120,54 @@ void Latents(int64_t rows) {
       sets);
 }
 
+// Of Qwen3-30B-A3B: 32 heads of queries, 4 of keys and 4 of values, 128 wide, normed. Positions
+// follow each other as a prompt's do, and the cache has them in shuffled blocks of 16.
+void NormedHeads(int64_t rows) {
+  constexpr int64_t kQueries = 32;
+  constexpr int64_t kKeys = 4;
+  constexpr int64_t kDim = 128;
+  constexpr int64_t kWidth = (kQueries + 2 * kKeys) * kDim;
+  testing::Rng rng(5);
+  const double bytes = static_cast<double>(rows) * kWidth * 2 * 2;
+  const int sets = Sets(bytes / 2);  // nearly all in place
+  const auto x = testing::DeviceNormal(sets * rows * kWidth, 6);
+  const Device<float> weight(testing::RandomNormal<float>(rng, kDim));
+  const Device<float> table(testing::RandomNormal<float>(rng, 4096 * kDim));
+  const int64_t blocks = (rows + 15) / 16;
+  std::vector<int64_t> block_rows(blocks);
+  for (int64_t b = 0; b < blocks; ++b) block_rows[b] = 16 * b;
+  std::shuffle(block_rows.begin(), block_rows.end(), rng);
+  std::vector<int32_t> positions(rows);
+  std::vector<int64_t> cache_rows(rows);
+  for (int64_t t = 0; t < rows; ++t) {
+    positions[t] = static_cast<int32_t>(t % 4096);
+    cache_rows[t] = block_rows[t / 16] + t % 16;
+  }
+  const Device<int32_t> d_positions(positions);
+  const Device<int64_t> d_rows(cache_rows);
+  const int64_t cache_elements = 16 * blocks * kKeys * kDim;
+  Device<Bf16> k(sets * cache_elements), v(sets * cache_elements);
+  Row(
+      "heads 32 / 4 / 4 x 128: norm, rope, cache write", rows, bytes,
+      [&](int set, cudaStream_t stream) {
+        PrepareHeadsLaunch args;
+        args.x = {x.get() + set * rows * kWidth, DType::kBF16, kWidth};
+        args.rows = rows;
+        args.num_heads = kQueries;
+        args.num_kv_heads = kKeys;
+        args.head_dim = kDim;
+        args.q_weight = weight.get();
+        args.k_weight = weight.get();
+        args.positions = d_positions.get();
+        args.table = table.get();
+        args.cache_rows = d_rows.get();
+        args.k_cache = {k.get() + set * cache_elements, DType::kBF16, kKeys * kDim};
+        args.v_cache = {v.get() + set * cache_elements, DType::kBF16, kKeys * kDim};
+        CUDA_OK(LaunchPrepareHeads(args, stream));
+      },
+      sets);
+}
+
 void Experts(int64_t rows) {
   testing::Rng rng(3);
   const Device<float> logits(testing::RandomNormal<float>(rng, rows * kExperts));
@@ -230,6 +278,7 @@ void BenchRows(std::FILE* json) {
   for (const int64_t rows : {1, 32, 256, 4096}) {
     Norms(rows);
     Latents(rows);
+    NormedHeads(rows);
     Experts(rows);
     if (rows <= 256) Samples(rows);
   }
