@@ -58,6 +58,10 @@ GroupedGemmConfig ConfigOfTile(const GroupedGemmShape& shape, int tile_idx) {
   const int row_tiles = CeilDiv(shape.expected_rows, tile.token_rows);
   config.width = row_tiles >= 8 ? std::max(2048 / (tile.weight_rows * tile.cluster), 1) : 1;
   config.stream = WithSlack(shape.expected_rows) <= tile.token_rows;
+  // Half as many tiles that take longer: not where each block has but one.
+  const int weight_tiles = CeilDiv(shape.n, tile.weight_rows * tile.cluster);
+  config.wide = HasWideForm(tile) &&
+                shape.num_groups * row_tiles * weight_tiles > config.num_blocks / tile.cluster;
   return config;
 }
 

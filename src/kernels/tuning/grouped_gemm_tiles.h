@@ -71,6 +71,13 @@ constexpr int SharedBytes(GemmFormat format, const GroupedGemmTile& tile) {
   return NumStages(format, tile) * StageBytes(format, tile) + FixedSharedBytes(tile);
 }
 
+// Whether a group's last rows, where they fill at most half of this tile, may have tiles of half
+// the token rows by twice the weights (gemm/tile_form.cuh).
+constexpr bool HasWideForm(const GroupedGemmTile& tile) {
+  return !tile.swap && tile.weight_rows == 128 && tile.token_rows == 256 && tile.consumers == 2 &&
+         tile.cluster == 2;
+}
+
 // Every tile that is compiled, by format. The order is the index used below.
 inline constexpr GroupedGemmTile kFp8Tiles[] = {
     {true, 64, 8, 1, 1},     {true, 64, 16, 1, 1},    {true, 64, 32, 1, 1},
@@ -112,6 +119,7 @@ struct GroupedGemmConfig {
   int num_blocks;  // persistent blocks, a multiple of the tile's cluster
   int width;       // weight tiles (of a cluster) walked side by side before the next rows: L2 reuse
   bool stream;     // weights are read once: let them leave the L2 first
+  bool wide;       // half as many tiles for groups' last rows, if the tile has that form
 };
 
 // A configuration that fits `shape`; never fails for sizes that the launch accepts.

@@ -60,6 +60,23 @@ TEST(GroupedGemmTiles, ManyRowsUseTokensAsRowsAndReuseTheCache) {
   }
 }
 
+TEST(GroupedGemmTiles, LastRowsHaveWideTilesWhereTilesAreMoreThanBlocks) {
+  for (const GemmFormat format : kFormats) {
+    EXPECT_TRUE(ChooseGroupedGemm(Shape(format, 1536, 2048, 128, 512)).wide);
+    EXPECT_TRUE(ChooseGroupedGemm(Shape(format, 4096, 7168, 6, 1024)).wide);
+    EXPECT_FALSE(ChooseGroupedGemm(Shape(format, 4096, 7168, 4, 120)).wide);
+    EXPECT_FALSE(ChooseGroupedGemm(Shape(format, 4096, 7168, 32, 16)).wide);
+    // 256 rows of outputs a cluster have a form of 512; no other tile has one.
+    for (int i = 0; i < NumTiles(format); ++i) {
+      const GroupedGemmTile& tile = TileAt(format, i);
+      EXPECT_EQ(HasWideForm(tile), tile.token_rows == 256 && tile.cluster == 2) << i;
+      if (HasWideForm(tile)) {
+        EXPECT_EQ(tile.weight_rows * 2 + tile.token_rows / 2, tile.weight_rows + tile.token_rows);
+      }
+    }
+  }
+}
+
 TEST(GroupedGemmTiles, AnyShapeGetsATileThatFits) {
   for (const GemmFormat format : kFormats) {
     for (int n = 128; n <= 2048; n += 128) {

@@ -40,12 +40,12 @@ struct Consumer {
   uint32_t rank;
   int warpgroup;
   RingPlace<T::kStages> ring;
+  TileForm<T> form;  // of the tile at hand
 
-  // First row of the instruction's left operand in this warpgroup's wave. Tokens: waves alternate
-  // between the warpgroups, so that a group's last rows keep both busy. Weights: a warpgroup's rows
-  // are adjacent, under one scale.
+  // First row of the instruction's left operand in this warpgroup's wave: tokens by the tile's
+  // form; weights so that a warpgroup's rows are adjacent, under one scale.
   __device__ int RowOf(int wave) const {
-    return T::kSwap ? (warpgroup * T::kWaves + wave) * 64 : (wave * T::kConsumers + warpgroup) * 64;
+    return T::kSwap ? (warpgroup * T::kWaves + wave) * 64 : form.RowOf(wave, warpgroup);
   }
   // How many of this warpgroup's waves have a row to compute.
   __device__ int ActiveWaves(const TilePlace& tile) const {
@@ -61,7 +61,8 @@ struct Consumer {
 
   __device__ const float* WeightScaleRow(const TilePlace& tile) const {
     const int blocks = (p.n + 127) / 128;
-    const int row = WeightRow<T>(tile, rank) + (T::kSwap ? RowOf(0) : 0);
+    const TileForm<T> its = FormOf<T>(p, tile);
+    const int row = its.WeightRow(tile, rank) + (T::kSwap ? RowOf(0) : its.ColumnsOf(warpgroup));
     return p.weight_scales +
            static_cast<int64_t>(SlotOf(p, tile.group) * blocks + min(row / 128, blocks - 1)) *
                (p.k / 128);
@@ -69,11 +70,12 @@ struct Consumer {
 
   // Descriptors of this warpgroup's part of the stage that the ring stands at.
   __device__ uint64_t Left(int wave) const {
-    const uint8_t* tile = T::kSwap ? shared.Weights(ring.stage) : shared.Tokens(ring.stage);
+    const uint8_t* tile = T::kSwap ? shared.Weights(ring.stage) : shared.Tokens(ring.stage, form);
     return ptx::TileDescriptor(tile) + RowOf(wave) * (128 / 16);
   }
   __device__ uint64_t Right() const {
-    return ptx::TileDescriptor(T::kSwap ? shared.Tokens(ring.stage) : shared.Weights(ring.stage));
+    const uint8_t* tile = T::kSwap ? shared.Tokens(ring.stage, form) : shared.Weights(ring.stage);
+    return ptx::TileDescriptor(tile) + form.ColumnsOf(warpgroup) * (128 / 16);
   }
 
   // Weight scales of one tile, handed out block after block of K: 32 in a warp's lanes, the next 32
@@ -238,7 +240,7 @@ struct Consumer {
   __device__ void Store(const float (&sums)[T::kWaves][T::kColumns / 2], const TilePlace& tile) {
     const int warp = threadIdx.x / 32;
     uint8_t* staging = shared.Staging(warp);
-    const int weight_row = WeightRow<T>(tile, rank);
+    const int weight_row = form.WeightRow(tile, rank) + form.ColumnsOf(warpgroup);
 #pragma unroll
     for (int wave = 0; wave < kActive; ++wave) {
       const int row = RowOf(wave) + warp % 4 * 16;
@@ -260,6 +262,17 @@ struct Consumer {
     MultiplyWaves<kActive>(sums, tile, scales);
     then();
     Store<kActive>(sums, tile);
+  }
+
+  // Of one form, and only the waves that have rows.
+  template <bool kWide, typename Then>
+  __device__ void ComputeAs(const TilePlace& tile, const WeightScales& scales, const Then& then) {
+    form = {kWide};  // so that it is a constant in all that follows
+    if (T::kWaves > 1 && __all_sync(0xffffffffu, ActiveWaves(tile) <= 1)) {
+      Compute<1>(tile, scales, then);
+    } else {
+      Compute<T::kWaves>(tile, scales, then);
+    }
   }
 
   __device__ void Run(int first_tile, int tile_step) {
@@ -289,12 +302,13 @@ struct Consumer {
       const auto then = [&] {
         if constexpr (T::kAsks) advance(shared.Next()[num_tiles % tuning::kNextTiles]);
       };
-      // The same in all lanes; only a vote tells the compiler so, and lets it keep what follows in
-      // uniform registers.
-      if (T::kWaves > 1 && __all_sync(0xffffffffu, ActiveWaves(tile) <= 1)) {
-        Compute<1>(tile, of_tile, then);
+      // The same in all lanes; only votes, all lanes met, tell the compiler so, and let it keep
+      // what follows in uniform registers.
+      if constexpr (T::kWide) __syncwarp();
+      if (T::kWide && __all_sync(0xffffffffu, FormOf<T>(p, tile).wide)) {
+        ComputeAs<T::kWide>(tile, of_tile, then);
       } else {
-        Compute<T::kWaves>(tile, of_tile, then);
+        ComputeAs<false>(tile, of_tile, then);
       }
       tile = next;
     }

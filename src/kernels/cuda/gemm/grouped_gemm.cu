@@ -97,6 +97,7 @@ const char* LaunchGroupedGemm(const GroupedGemmArgs& args, const tuning::Grouped
   params.k = args.k;
   params.width = config.width;
   params.stream = config.stream;
+  params.wide = config.wide;
   params.next = args.next;
   return args.format == GemmFormat::kFp8Block
              ? LaunchFp8GroupedGemm(config.tile_idx, params, config.num_blocks, stream)

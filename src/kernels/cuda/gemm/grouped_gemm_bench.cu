@@ -332,11 +332,16 @@ bool RunRow(const BenchRow& row, const Limits& limits, bool sweep, cudaStream_t 
           continue;
         }
         other.width = width;
-        const Result result = Measure(problem, other, bound_us, stream, false);
-        char text[96];
-        std::snprintf(text, sizeof(text), "  %s w%d %.1f %.1f;", TileName(row.format, tile).c_str(),
-                      width, result.timing.median_us, result.single.median_us);
-        line += text;
+        for (const bool wide : {false, true}) {
+          if (wide && !tuning::HasWideForm(t)) continue;
+          other.wide = wide;
+          const Result result = Measure(problem, other, bound_us, stream, false);
+          char text[96];
+          std::snprintf(text, sizeof(text), "  %s w%d%s %.1f %.1f;",
+                        TileName(row.format, tile).c_str(), width, wide ? " wide" : "",
+                        result.timing.median_us, result.single.median_us);
+          line += text;
+        }
       }
     }
     std::printf("    sweep:%s\n", line.c_str());

@@ -29,7 +29,8 @@ __device__ void Produce(const GroupedGemmParams& p, const SharedLayout<T>& share
   RingPlace<T::kStages> ring;
   TilePlace tile;
   for (int index = first_tile; walk.Find(index, &tile);) {
-    const int weight_row = SlotOf(p, tile.group) * p.n + WeightRow<T>(tile, rank);
+    const TileForm<T> form = FormOf<T>(p, tile);
+    const int weight_row = SlotOf(p, tile.group) * p.n + form.WeightRow(tile, rank);
     int next_index = index + tile_step;
     if (elected) {
       for (int k = 0, step = 0; k < p.k; k += T::kElementsOfK, ++step) {
@@ -37,18 +38,26 @@ __device__ void Produce(const GroupedGemmParams& p, const SharedLayout<T>& share
         ptx::BarrierWait(shared.Empty() + ring.stage, ring.parity ^ 1);
         ptx::BarrierArriveExpect(full, T::kArrivingBytes + (T::kAsks ? next.Bytes(step) : 0));
         if constexpr (T::kAsks) next.Advance(step, index, ring);
-        if (p.stream) {
-          ptx::LoadBox(shared.Weights(ring.stage), &p.weights, k, weight_row, full, read_once);
-        } else {
-          ptx::LoadBox(shared.Weights(ring.stage), &p.weights, k, weight_row, full);
+        for (int box = 0; box < form.WeightBoxes(); ++box) {
+          uint8_t* to = shared.Weights(ring.stage) + box * T::kWeightBytes;
+          const int row = weight_row + box * T::kTile.weight_rows;
+          if (p.stream) {
+            ptx::LoadBox(to, &p.weights, k, row, full, read_once);
+          } else {
+            ptx::LoadBox(to, &p.weights, k, row, full);
+          }
         }
+        uint8_t* tokens = shared.Tokens(ring.stage, form);
         if constexpr (T::kCluster == 1) {
-          ptx::LoadBox(shared.Tokens(ring.stage), &p.rows, k, tile.row, full);
-        } else {
+          ptx::LoadBox(tokens, &p.rows, k, tile.row, full);
+        } else if (!form.wide) {
           // Each block of the cluster fetches its share of the token rows for all of them.
           constexpr int kShare = T::kTile.token_rows / T::kCluster;
-          ptx::LoadBoxMulticast(shared.Tokens(ring.stage) + rank * kShare * tuning::kStageBytesOfK,
-                                &p.rows, k, tile.row + rank * kShare, full, (1 << T::kCluster) - 1);
+          ptx::LoadBoxMulticast(tokens + rank * kShare * tuning::kStageBytesOfK, &p.rows, k,
+                                tile.row + rank * kShare, full, (1 << T::kCluster) - 1);
+        } else if (static_cast<uint32_t>(step) % T::kCluster == rank) {
+          // One share is all: the blocks take turns.
+          ptx::LoadBoxMulticast(tokens, &p.rows, k, tile.row, full, (1 << T::kCluster) - 1);
         }
         if constexpr (T::kFp8) {
           // Boxes of whole 16 bytes at 16-byte places: the copy engine refuses others.
@@ -106,7 +115,7 @@ __global__ void __launch_bounds__(T::kThreads, 1)
       ptx::RaiseRegisters<T::kConsumerRegisters>();
     }
     const int warpgroup = ptx::WarpUniform(threadIdx.x / 128);
-    Consumer<T>{p, shared, rank, warpgroup, {}}.Run(first_tile, tile_step);
+    Consumer<T>{p, shared, rank, warpgroup, {}, {}}.Run(first_tile, tile_step);
   }
   if constexpr (T::kCluster > 1) {
     // No block leaves while another may still write to it or arrive at its barriers.

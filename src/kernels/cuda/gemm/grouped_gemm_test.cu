@@ -1,5 +1,6 @@
 // Every tile of both formats against float64, on ragged groups: none, one and many rows, more
-// groups than a warp has lanes, permuted slots, rows before the first group, K beyond 32 blocks.
+// groups than a warp has lanes, permuted slots, rows before the first group, K beyond 32 blocks,
+// last rows in wide tiles and in plain ones.
 // Needs a Hopper GPU. Exit 0 only if all pass.
 #include <cstdio>
 #include <ctime>
@@ -27,6 +28,12 @@ std::vector<Case> Cases(uint64_t seed) {
   for (size_t i = 0; i < many.size(); ++i) {
     many[i] = Mix(seed + i) % 3 == 0 ? 0 : Mix(seed * 7 + i) % 21;
   }
+  std::vector<int> large(40);
+  for (size_t i = 0; i < large.size(); ++i) {
+    large[i] = Mix(seed * 3 + i) % 5 == 0 ? 0 : Mix(seed * 11 + i) % 600;
+  }
+  // Remainders on both sides of what a wide tile, its waves and half a plain tile hold.
+  const std::vector<int> last = {257, 320, 321, 383, 384, 385, 447, 448, 511, 513, 640, 641};
   return {
       {"ragged", 256, 256, 0, 0, {0, 1, 37, 130, 64}},
       {"one row", 256, 128, 0, 0, {1}},
@@ -35,6 +42,10 @@ std::vector<Case> Cases(uint64_t seed) {
       {"many groups", 512, 512, 0, 0, many},
       {"long k", 512, 4224, 1, 1, {300, 0, 0, 1, 257}},
       {"edges of waves", 256, 640, 0, 0, {64, 65, 127, 128, 129, 191, 192, 193, 256, 320, 321}},
+      {"last rows, half a wide tile", 256, 256, 3, 0, last},
+      {"last rows, one wide tile", 512, 384, 1, 2, last},
+      {"last rows, a wide tile and a half", 768, 256, 2, 0, last},
+      {"last rows of many groups", 768, 640, 0, 0, large},
       {"many tiles", 1024, 384, 0, 2, {1500, 700, 8}},
       {"empty", 256, 256, 4, 0, {0, 0, 0}},
   };
@@ -111,7 +122,28 @@ class Fixture {
   GroupedGemmArgs args_;
 };
 
-// Returns the number of failures; keeps the worst error.
+// Whether it passed; keeps the worst error.
+bool RunTile(const Fixture& fixture, const char* name, const tuning::GroupedGemmConfig& config,
+             uint64_t seed, double* worst) {
+  const GemmFormat format = fixture.args().format;
+  Poison(fixture.args());
+  Check(LaunchGroupedGemm(fixture.args(), config, nullptr));
+  Check(cudaDeviceSynchronize(), "grouped gemm");
+  const Verdict verdict = Judge(fixture.args(), INT64_MAX, seed + 9);
+  *worst = verdict.error > *worst ? verdict.error : *worst;
+  if (!verdict.Passes()) {
+    const tuning::GroupedGemmTile& t = tuning::TileAt(format, config.tile_idx);
+    std::printf(
+        "FAIL %s, %s, tile %d (swap %d, weights %d, tokens %d, cluster %d, wide %d): error %.2e, "
+        "largest %.2e, unwritten %llu, trespassed %llu, not finite %llu\n",
+        format == GemmFormat::kFp8Block ? "fp8" : "bf16", name, config.tile_idx, t.swap,
+        t.weight_rows, t.token_rows, t.cluster, config.wide, verdict.error, verdict.largest,
+        verdict.unwritten, verdict.trespassed, verdict.bad);
+  }
+  return verdict.Passes();
+}
+
+// Returns the number of failures.
 int RunCase(GemmFormat format, const Case& test, uint64_t seed, double* worst) {
   const Fixture fixture(format, test, seed);
   int failures = 0;
@@ -124,20 +156,11 @@ int RunCase(GemmFormat format, const Case& test, uint64_t seed, double* worst) {
     tuning::GroupedGemmConfig config = tuning::ConfigOfTile(shape, tile);
     config.width = 1 + static_cast<int>((seed + tile) % 3);
     config.stream = tile % 2 == 0;
-    Poison(fixture.args());
-    Check(LaunchGroupedGemm(fixture.args(), config, nullptr));
-    Check(cudaDeviceSynchronize(), "grouped gemm");
-    const Verdict verdict = Judge(fixture.args(), INT64_MAX, seed + 9);
-    *worst = verdict.error > *worst ? verdict.error : *worst;
-    if (!verdict.Passes()) {
-      const tuning::GroupedGemmTile& t = tuning::TileAt(format, tile);
-      std::printf(
-          "FAIL %s, %s, tile %d (swap %d, weights %d, tokens %d, cluster %d): error %.2e, "
-          "largest %.2e, unwritten %llu, trespassed %llu, not finite %llu\n",
-          format == GemmFormat::kFp8Block ? "fp8" : "bf16", test.name, tile, t.swap, t.weight_rows,
-          t.token_rows, t.cluster, verdict.error, verdict.largest, verdict.unwritten,
-          verdict.trespassed, verdict.bad);
-      ++failures;
+    config.wide = false;
+    failures += !RunTile(fixture, test.name, config, seed, worst);
+    if (tuning::HasWideForm(tuning::TileAt(format, tile))) {
+      config.wide = true;
+      failures += !RunTile(fixture, test.name, config, seed, worst);
     }
   }
   return failures;

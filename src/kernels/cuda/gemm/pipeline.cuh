@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/gemm/tile_form.cuh"
 #include "kernels/cuda/gemm/tile_walk.cuh"
 #include "kernels/cuda/gemm/traits.cuh"
 
@@ -27,6 +28,7 @@ struct GroupedGemmParams {
   int k;
   int width;
   bool stream;
+  bool wide;      // groups' last rows, where they fit, in wide tiles
   int32_t* next;  // as in GroupedGemmArgs
 };
 
@@ -35,9 +37,14 @@ struct GroupedGemmParams {
 template <class T>
 struct SharedLayout {
   uint8_t* base;
-  __device__ uint8_t* Weights(int stage) const { return base + stage * T::kWeightBytes; }
-  __device__ uint8_t* Tokens(int stage) const {
-    return base + T::kStages * T::kWeightBytes + stage * T::kTokenBytes;
+  // A stage's weights and tokens lie together where their sizes differ from tile to tile, else all
+  // stages' weights before all tokens.
+  __device__ uint8_t* Weights(int stage) const {
+    return base + stage * (T::kWeightBytes + (T::kWide ? T::kTokenBytes : 0));
+  }
+  __device__ uint8_t* Tokens(int stage, TileForm<T> form) const {
+    return T::kWide ? Weights(stage) + form.WeightBoxes() * T::kWeightBytes
+                    : base + T::kStages * T::kWeightBytes + stage * T::kTokenBytes;
   }
   __device__ float* Scales(int stage) const {
     return reinterpret_cast<float*>(base + T::kStages * (T::kWeightBytes + T::kTokenBytes) +
@@ -75,13 +82,13 @@ template <class T>
 __device__ TileWalk WalkOf(const GroupedGemmParams& p) {
   constexpr int kRows = T::kTile.weight_rows * T::kCluster;
   return TileWalk(p.offsets, p.num_rows, p.num_groups, (p.n + kRows - 1) / kRows,
-                  T::kTile.token_rows, p.width);
+                  T::kTile.token_rows, p.width, T::kWide && p.wide);
 }
 
-// First weight row, within its slot, of this block's part of a tile.
+// The tiles with few rows left are wide (TileWalk).
 template <class T>
-__device__ int WeightRow(const TilePlace& tile, uint32_t rank) {
-  return (tile.weight_tile * T::kCluster + rank) * T::kTile.weight_rows;
+__device__ TileForm<T> FormOf(const GroupedGemmParams& p, const TilePlace& tile) {
+  return {T::kWide && p.wide && tile.row_end - tile.row <= T::kTile.token_rows / 2};
 }
 
 __device__ inline int SlotOf(const GroupedGemmParams& p, int group) {

@@ -21,6 +21,8 @@ struct GemmTraits {
   static constexpr int kStages = tuning::NumStages(kFormat, kTile);
   // Whether a cluster asks for its next tile (next_tile.cuh), or takes every n-th.
   static constexpr bool kAsks = kCluster > 1;
+  // Whether a group's last rows may have wide tiles (tile_form.cuh).
+  static constexpr bool kWide = tuning::HasWideForm(kTile);
   // One warpgroup that multiplies has registers to spare; two leave too few unless the producer
   // gives its own away, and registers move between whole warpgroups.
   static constexpr bool kMoveRegisters = kConsumers > 1;
