@@ -27,19 +27,24 @@ __global__ void __launch_bounds__(32 * kChoosingWarps)
 
 constexpr int kScaleColumns = 128;  // that share a scale
 
-// Words of 16 bytes of a row, kHeld of a lane at a time: put(w, word) each, when these are loaded.
+// Words of 16 bytes of a row, kHeld of a lane at a time: put(first, words) each, when these are
+// loaded; word i is the row's first + i * kLanes.
 template <int kHeld, int kLanes, typename Put>
 __device__ void ForWords(const uint4* row, int64_t row_words, const Put& put) {
   for (int64_t w = threadIdx.x % kLanes; w < row_words; w += kHeld * kLanes) {
-    uint4 held[kHeld];
+    uint4 words[kHeld];
 #pragma unroll
     for (int i = 0; i < kHeld; ++i) {
-      if (w + i * kLanes < row_words) held[i] = row[w + i * kLanes];
+      if (w + i * kLanes < row_words) words[i] = row[w + i * kLanes];
     }
+    put(w, words);
+  }
+}
+template <int kHeld, int kLanes>
+__device__ void StoreWords(uint4* row, int64_t row_words, int64_t w, const uint4 (&words)[kHeld]) {
 #pragma unroll
-    for (int i = 0; i < kHeld; ++i) {
-      if (w + i * kLanes < row_words) put(w + i * kLanes, held[i]);
-    }
+  for (int i = 0; i < kHeld; ++i) {
+    if (w + i * kLanes < row_words) row[w + i * kLanes] = words[i];
   }
 }
 __device__ uint4* WordsOf(const DeviceRows& rows, int64_t row) {
@@ -55,7 +60,9 @@ __global__ void __launch_bounds__(256)
   if (place >= *p.num_places) return;
   const int64_t row = p.pairs != nullptr ? p.pairs[place] / p.rows_per_pair : place;
   uint4* const out = WordsOf(p.out, place);
-  ForWords<4, 256>(WordsOf(p.in, row), row_words, [&](int64_t w, uint4 word) { out[w] = word; });
+  ForWords<4, 256>(WordsOf(p.in, row), row_words, [&](int64_t w, const uint4(&words)[4]) {
+    StoreWords<4, 256>(out, row_words, w, words);
+  });
   if (p.scales == nullptr) return;
   for (int64_t block = threadIdx.x; block < p.cols / kScaleColumns; block += blockDim.x) {
     p.out_scales[block * p.out_scale_stride + place] = p.scales[block * p.scale_stride + row];
@@ -69,9 +76,9 @@ __global__ void __launch_bounds__(256)
   const int64_t row = blockIdx.x * int64_t{8} + threadIdx.x / 32;
   if (row >= p.rows) return;
   const int32_t* const places = p.places_of + row * p.rows_per_pair;
-  ForWords<8, 32>(WordsOf(p.in, row), row_words, [&](int64_t w, uint4 word) {
+  ForWords<8, 32>(WordsOf(p.in, row), row_words, [&](int64_t w, const uint4(&words)[8]) {
     for (int64_t k = 0; k < p.rows_per_pair; ++k) {
-      if (places[k] >= 0) WordsOf(p.out, places[k])[w] = word;
+      if (places[k] >= 0) StoreWords<8, 32>(WordsOf(p.out, places[k]), row_words, w, words);
     }
   });
   if (p.scales == nullptr) return;

@@ -55,24 +55,27 @@ __global__ void RopeKernel(RotatedHeads<const T> in, RotatedHeads<T> out, int64_
                            int num_heads, Rotation rotation) {
   AwaitEarlier();
   const int items = (num_heads + kHeads - 1) / kHeads;  // of a row
-  const int64_t item = (blockIdx.x * int64_t{blockDim.x} + threadIdx.x) / 32;
+  const int item = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) / 32;
   const int64_t row = item / items;
   if (row >= rows) return;
-  const int first = static_cast<int>(item - row * items) * kHeads;
-  const T* from_heads = in.x + row * in.stride + first * in.head_stride;
-  T* to_heads = out.x + row * out.stride + first * out.head_stride;
+  const int first = item % items * kHeads;
+  const int count = min(kHeads, num_heads - first);
+  const T* const from = in.x + row * in.stride + first * in.head_stride;
+  T* const to = out.x + row * out.stride + first * out.head_stride;
   const int lane = threadIdx.x % 32;
-  float2 rotated[kHeads][kPairs];
+  // No condition stands between the loads, which so are asked for together: what is not there is
+  // read again.
+  float2 pairs[kHeads][kPairs];
+  float2 angles[kPairs];
 #pragma unroll
-  for (int h = 0; h < kHeads; ++h) {
+  for (int k = 0; k < kPairs; ++k) {
+    const int i = min(lane + 32 * k, rotation.half - 1);
 #pragma unroll
-    for (int k = 0; k < kPairs; ++k) {
-      const int i = lane + 32 * k;
-      if (i >= rotation.half || first + h >= num_heads) continue;
-      const T* head = from_heads + h * in.head_stride;
-      const float2 pair = LoadPair<kAdjacent>(head, rotation.From(i));
-      rotated[h][k] = rotation.Rotate(row, i, pair.x, pair.y);
+    for (int h = 0; h < kHeads; ++h) {
+      pairs[h][k] =
+          LoadPair<kAdjacent>(from + min(h, count - 1) * in.head_stride, rotation.From(i));
     }
+    angles[k] = rotation.Angle(row, i);
   }
   __syncwarp();
 #pragma unroll
@@ -80,9 +83,8 @@ __global__ void RopeKernel(RotatedHeads<const T> in, RotatedHeads<T> out, int64_
 #pragma unroll
     for (int k = 0; k < kPairs; ++k) {
       const int i = lane + 32 * k;
-      if (i >= rotation.half || first + h >= num_heads) continue;
-      T* head = to_heads + h * out.head_stride;
-      StorePair<kAdjacent>(head, rotation.To(i), rotated[h][k]);
+      if (i >= rotation.half || h >= count) continue;
+      StorePair<kAdjacent>(to + h * out.head_stride, rotation.To(i), Turn(angles[k], pairs[h][k]));
     }
   }
 }

@@ -7,6 +7,10 @@ namespace moebius::kernels::cuda {
 
 constexpr int kMaxPairs = 16;  // a lane of the warp that has a head: dim up to 1024
 
+__device__ __forceinline__ float2 Turn(float2 angle, float2 pair) {
+  return make_float2(pair.x * angle.x - pair.y * angle.y, pair.y * angle.x + pair.x * angle.y);
+}
+
 struct Rotation {
   int half;  // dim / 2
   bool interleaved;
@@ -21,11 +25,13 @@ struct Rotation {
   __device__ int2 To(int i) const {
     return interleaved && !deinterleave ? make_int2(2 * i, 2 * i + 1) : make_int2(i, i + half);
   }
-  __device__ float2 Rotate(int64_t row, int i, float x, float y) const {
+  // Cosine and sine.
+  __device__ float2 Angle(int64_t row, int i) const {
     const float* angles = table + int64_t{positions[row]} * 2 * half;
-    const float cosine = angles[i];
-    const float sine = angles[i + half];
-    return make_float2(x * cosine - y * sine, y * cosine + x * sine);
+    return make_float2(angles[i], angles[i + half]);
+  }
+  __device__ float2 Rotate(int64_t row, int i, float x, float y) const {
+    return Turn(Angle(row, i), make_float2(x, y));
   }
 };
 
