@@ -135,6 +135,7 @@ void Rope(ExecContext& ctx, const RopeArgs& args) {
     CheckAct(args.out, args.x.rows, args.out.cols);
     MOEBIUS_CHECK(args.out.dtype == args.x.dtype);
     MOEBIUS_CHECK_GE(args.out_head_stride, args.dim);
+    MOEBIUS_CHECK_GE(args.out_offset, 0);
     MOEBIUS_CHECK_GE(args.out.cols,
                      (args.num_heads - 1) * args.out_head_stride + args.out_offset + args.dim);
   }
@@ -166,9 +167,8 @@ void HeadGemm(ExecContext& ctx, const HeadGemmArgs& args) {
     MOEBIUS_CHECK_EQ(w.n, first.n);
     MOEBIUS_CHECK(w.format == first.format);
   }
-  MOEBIUS_CHECK_GE(args.a.cols, (num_heads - 1) * args.a_head_stride + args.a_offset + first.k);
-  MOEBIUS_CHECK_GE(args.out.cols,
-                   (num_heads - 1) * args.out_head_stride + args.out_offset + first.n);
+  MOEBIUS_CHECK_GE(args.a.cols, (num_heads - 1) * args.a_head_stride + first.k);
+  MOEBIUS_CHECK_GE(args.out.cols, (num_heads - 1) * args.out_head_stride + first.n);
   if (args.a.rows > 0) ctx.backend->head_gemm(ctx, args);
 }
 

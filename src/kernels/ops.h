@@ -138,16 +138,14 @@ struct GemmArgs {
 void Gemm(ExecContext& ctx, const GemmArgs& args);
 
 // One matrix a head: out[:, h] = a[:, h] w[h]^T for `weights.size()` heads: a [T, heads *
-// a_head_stride], head h at column h * a_head_stride + a_offset, K wide; out likewise. (MLA's
-// absorbed projections.)
+// a_head_stride], head h at column h * a_head_stride, K wide; out likewise. (MLA's absorbed
+// projections.)
 struct HeadGemmArgs {
   Mat a;
   int64_t a_head_stride = 0;
-  int64_t a_offset = 0;
   std::span<const PackedWeight> weights;  // host
   Mat out;
   int64_t out_head_stride = 0;
-  int64_t out_offset = 0;
 };
 void HeadGemm(ExecContext& ctx, const HeadGemmArgs& args);
 

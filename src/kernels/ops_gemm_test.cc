@@ -97,16 +97,15 @@ TEST(OpsGemm, HeadGemmAgreesWithRef) {
           TestMat want(act, t, heads * 48, 9);
           TestMat got(want);
           HeadGemmArgs args;
-          args.a = a.view();
+          args.a = a.view().Cols(8, heads * 80 - 8);
           args.a_head_stride = 80;
-          args.a_offset = 8;
           args.weights = packed;
           args.out_head_stride = 48;
-          args.out_offset = 3;
-          args.out = want.view();
+          const auto out_of = [&](TestMat& m) { return m.view().Cols(3, heads * 48 - 3); };
+          args.out = out_of(want);
           TestContext ref(&RefBackend());
           HeadGemm(ref.ctx(), args);
-          args.out = got.view();
+          args.out = out_of(got);
           TestContext context(backend, 2);
           HeadGemm(context.ctx(), args);
           // Columns between heads keep their poison (NaN) on both sides.

@@ -271,9 +271,12 @@ void Deepseek::DeclareAttention(WeightPlan& plan, const std::string& prefix,
     };
     return matrix;
   };
-  // As many heads together as end where a block of fp8 does, so that these stay fp8 in rows.
+  // In rows fp8 stays fp8 where a matrix is whole blocks of it: as many heads together as are. (A
+  // rank with fewer keeps them in bfloat16, unlike one rank alone.)
   const int64_t together = kernels::kScaleBlock / std::gcd(kernels::kScaleBlock, qk_dim);
-  const int64_t step = attention_.num_heads % together == 0 ? together : 1;
+  const bool are_blocks =
+      plan.layout() == kernels::WeightLayout::kRows && attention_.num_heads % together == 0;
+  const int64_t step = are_blocks ? together : 1;
   std::vector<Matrix> q_heads;
   for (int64_t h = 0; h < c.num_heads; h += step) {
     q_heads.push_back(rows(h, q, h * qk_dim, step * qk_dim, false));

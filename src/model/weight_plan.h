@@ -79,6 +79,7 @@ class WeightPlan {
   WeightPlan(const TensorSource& source, DType activations,
              kernels::WeightLayout layout = kernels::WeightLayout::kPanels)
       : source_(source), activations_(activations), layout_(layout) {}
+  kernels::WeightLayout layout() const { return layout_; }
 
   // Declarations. What they point to must stay where it is until Load has filled it. After an error
   // they do nothing. A float32 [1, n] vector; random weights are `random_value`.

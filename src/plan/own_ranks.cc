@@ -70,7 +70,10 @@ double AttentionRow(const ModelShape& model, const OwnSizes& sizes) {
     return ((heads + 2 * kv) * static_cast<double>(model.head_dim) + all) * sizes.act;
   }
   const auto latent = static_cast<double>(model.kv_lora_rank + model.qk_rope_head_dim);
-  const double of_head = static_cast<double>(model.qk_nope_head_dim + model.kv_lora_rank) + latent;
+  // Queries, absorbed ones, results among the latents.
+  const double of_head =
+      static_cast<double>(model.qk_nope_head_dim + model.qk_rope_head_dim + model.kv_lora_rank) +
+      latent;
   return (static_cast<double>(model.q_lora_rank) + latent + heads * of_head + all) * sizes.act;
 }
 

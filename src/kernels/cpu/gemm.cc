@@ -53,8 +53,8 @@ void HeadGemm(ExecContext& ctx, const HeadGemmArgs& args) {
   for (int64_t h = 0; h < num_heads; ++h) {
     ProductJob job;
     job.w = &args.weights[h];
-    job.a = args.a.Cols(h * args.a_head_stride + args.a_offset, job.w->k);
-    job.out = args.out.Cols(h * args.out_head_stride + args.out_offset, job.w->n);
+    job.a = args.a.Cols(h * args.a_head_stride, job.w->k);
+    job.out = args.out.Cols(h * args.out_head_stride, job.w->n);
     jobs[h] = job;
   }
   RunProduct(ctx, {jobs, args.weights.size()}, {});

@@ -10,8 +10,8 @@
 namespace moebius::cuda {
 
 // What an early launch may read before it waits: the work before the launch before it. That launch
-// has let this one come up, in all its threads, after its own wait; or it was no early one and is
-// done.
+// has let this one come up, in all its threads, after its own wait; or it is a library's, which may
+// let it come up earlier, but not before what it waits for itself is done.
 //
 // Returns when all earlier work of the stream is done and its writes are seen, then lets the next
 // launch come up. Plain loads only after it: what is read through the read-only path (__ldg) may be

@@ -71,8 +71,8 @@ void HeadGemm(ExecContext& /*ctx*/, const HeadGemmArgs& args) {
   for (size_t h = 0; h < args.weights.size(); ++h) {
     const auto head = static_cast<int64_t>(h);
     const PackedWeight& w = args.weights[h];
-    const Mat a = args.a.Cols(head * args.a_head_stride + args.a_offset, w.k);
-    const Mat out = args.out.Cols(head * args.out_head_stride + args.out_offset, w.n);
+    const Mat a = args.a.Cols(head * args.a_head_stride, w.k);
+    const Mat out = args.out.Cols(head * args.out_head_stride, w.n);
     Product(ReadRows(a, 0, a.rows), w,
             [&](int64_t t, int64_t i, double sum) { Put(out, t, i, sum); });
   }

@@ -9,7 +9,7 @@ namespace {
 
 // Fewer rows leave most of a tile empty.
 constexpr int64_t kMinTileQueries = 64;
-// How many times as fast a full tile is computed: 4.0 to 4.6 (bench/results/kernels-h200.md).
+// How many times as fast full tiles are computed: 3.9 to 4.6 (bench/results/kernels-h200.md).
 constexpr int64_t kTileGain = 4;
 
 std::vector<AttentionItem> TilesOf(std::span<const AttentionItem> sequences) {

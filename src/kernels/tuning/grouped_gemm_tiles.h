@@ -59,6 +59,7 @@ constexpr int StagingBytesPerWarp(const GroupedGemmTile& tile) {
 }
 // Places of next tiles: more than there are tiles in the ring of stages (gemm/next_tile.cuh).
 constexpr int kNextTiles = 32;
+static_assert(kNextTiles > kMaxStages);
 constexpr int FixedSharedBytes(const GroupedGemmTile& tile) {
   return AlignUp(StagingBytesPerWarp(tile) * 4 * tile.consumers, 128) + kNextTiles * 4 +
          kMaxStages * 16;

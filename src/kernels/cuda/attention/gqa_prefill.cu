@@ -175,7 +175,8 @@ bool Takes(const GqaPrefillArgs& a) {
   const GqaShape& s = a.shape;
   return s.head_dim == kPrefillHead && s.v_head_dim == kPrefillHead && s.num_kv_heads > 0 &&
          s.num_heads % s.num_kv_heads == 0 && s.block_size >= 16 &&
-         std::has_single_bit(static_cast<unsigned>(s.block_size)) && a.cache_rows <= INT32_MAX;
+         std::has_single_bit(static_cast<unsigned>(s.block_size)) && a.cache_rows <= INT32_MAX &&
+         a.cache_rows % s.block_size == 0 && a.next != nullptr;
 }
 
 // A bound that no context reaches is none.

@@ -26,9 +26,9 @@ int EncodeMap(const void* data, const cuuint64_t (&dims)[kDims],
 }  // namespace
 
 int MakeColumnsMap(const void* data, int64_t rows, int64_t row_bytes, int columns, int box_rows,
-                   int box_columns, CUtensorMap* map, int64_t column_bytes) {
+                   int box_columns, CUtensorMap* map) {
   return EncodeMap<3>(data, {64, static_cast<cuuint64_t>(rows), static_cast<cuuint64_t>(columns)},
-                      {static_cast<cuuint64_t>(row_bytes), static_cast<cuuint64_t>(column_bytes)},
+                      {static_cast<cuuint64_t>(row_bytes), 128},
                       {64, static_cast<cuuint32_t>(box_rows), static_cast<cuuint32_t>(box_columns)},
                       map);
 }

@@ -33,8 +33,8 @@ struct GroupedGemmArgs {
   int num_slots;
   int n;          // a multiple of 128
   int k;          // a multiple of 128
-  int32_t* next;  // device: zero, and zero again after the launch: blocks ask it for their next
-                  // tile, one launch at a time; null: each takes every n-th
+  int32_t* next;  // device: zero, and zero again after the launch: clusters of blocks ask it for
+                  // their next tile, one launch at a time; null: each takes every n-th
 };
 
 // Launches on `stream` with `config` (tuning::ChooseGroupedGemm). Returns null, or a text that

@@ -5,7 +5,6 @@
 // tile. Device code.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 
 #include "kernels/cuda/gemm/pipeline.cuh"
@@ -22,7 +21,8 @@ struct NextTile {
   uint32_t rank;
   int num_clusters;
   // Late, for then it is known best who will be free, but so that nobody waits for it: the stage
-  // that brings it has arrived before the next tile's first one can be loaded.
+  // that brings it has arrived before the next tile's first one can be loaded. (With no more steps
+  // than stages everybody waits.)
   int send_step = 0;
   int ask_step = 0;
   uint32_t num_tiles = 0;  // before this one

@@ -138,6 +138,7 @@ int LaunchGather(const GatherLaunch& args, CUstream_st* stream) {
                : LaunchEarly(GatherCopyKernel, static_cast<unsigned>(args.places), 256, 0, stream,
                              args, words);
   }
+  if (args.scales != nullptr) return cudaErrorInvalidValue;
   cudaError_t error = cudaSuccess;
   const bool known = WithElement(args.in.dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;

@@ -117,7 +117,8 @@ moebius::cuda::QuantizedRowsOut RowsOut(const GroupedProduct& p) {
 GroupedProduct Quantize(ExecContext& ctx, const GroupedProduct& p, const int32_t* num_rows) {
   const GroupedProduct quantized = WithFp8Room(ctx, p);
   const moebius::cuda::RowsIn in = {p.rows.data, num_rows, p.rows.rows,
-                                    static_cast<int>(p.rows.cols), p.rows.stride};
+                                    static_cast<int>(p.rows.cols),
+                                    HasGaps(p.rows) ? p.rows.stride : 0};
   ctx.device->Check(moebius::cuda::LaunchQuantizeRows(in, RowsOut(quantized), ctx.device->stream),
                     "quantize");
   return quantized;
@@ -318,6 +319,7 @@ Mat RunGateUp(ExecContext& ctx, const GroupedSwiGluArgs& args) {
   if (args.a.dtype == DType::kBF16 && args.row_scale.empty() && !args.pairs.empty() &&
       !ctx.device->deterministic && TakesFp8Rows(product)) {
     // Once, not for each expert that reads a row.
+    MOEBIUS_CHECK_LE(args.a.rows, args.out.rows);
     product = Quantize(ctx, product, nullptr);
   }
   if (!args.pairs.empty() || !args.row_scale.empty()) product = Gather(ctx, args, product);
@@ -395,7 +397,8 @@ void WeightedReduce(ExecContext& ctx, const WeightedReduceArgs& args) {
 }
 
 // What SwiGlu, GroupedSwiGlu, GroupBySlot and MlaPrefill take at most, and the quantised rows of
-// fp8 products.
+// fp8 products. Rows that are quantised before they are gathered, of which there are no more than
+// places, lie where the gathered ones would in the activations' dtype.
 size_t WorkspaceBytes(const OpLimits& l) {
   const auto bytes = [](int64_t count, int64_t size) {
     return static_cast<size_t>(count * size) + Arena::kAlignment;

@@ -126,6 +126,21 @@ TEST_P(CudaOps, Rope) {
         Rope(device(), args);
         bench().Get(d_out, got_out);
         ExpectClose(got_out, want_out, LimitOf(act), fmt::format("rope of {} heads out", heads));
+
+        // A row's bits are the same among few rows, whose heads take another form.
+        const int64_t few = rows / 2;
+        TestMat got_few = TestMat(act, few, heads * 40, 8);
+        const Mat d_few = bench().Put(got_few);
+        args.x = args.x.Rows(0, few);
+        args.positions = args.positions.first(static_cast<size_t>(few));
+        args.out = d_few;
+        Rope(device(), args);
+        bench().Get(d_few, got_few);
+        for (int64_t i = 0; i < few * heads * 32; ++i) {
+          const int64_t column = i / 32 % heads * 40 + 8 + i % 32;
+          const int64_t row = i / 32 / heads;
+          ASSERT_EQ(got_few.At(row, column), got_out.At(row, column)) << row << ", " << column;
+        }
       }
     }
   }

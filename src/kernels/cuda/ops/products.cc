@@ -159,16 +159,13 @@ int64_t HeadDistance(std::span<const PackedWeight> weights) {
 
 void HeadGemm(ExecContext& ctx, const HeadGemmArgs& args) {
   const PackedWeight& first = args.weights.front();
-  const auto width = [](const Mat& m) { return static_cast<int64_t>(SizeOf(m.dtype)); };
   Batched product;
-  product.a = Mat(static_cast<std::byte*>(args.a.data) + args.a_offset * width(args.a),
-                  args.a.dtype, args.a.rows, first.k, args.a.stride);
+  product.a = args.a.Cols(0, first.k);
   product.a_batch = args.a_head_stride;
   product.w = &first;
   product.w_batch = HeadDistance(args.weights);
   product.n = first.n;
-  product.out = Mat(static_cast<std::byte*>(args.out.data) + args.out_offset * width(args.out),
-                    args.out.dtype, args.out.rows, first.n, args.out.stride);
+  product.out = args.out.Cols(0, first.n);
   product.out_batch = args.out_head_stride;
   product.batch = static_cast<int64_t>(args.weights.size());
   Run(ctx, product);

@@ -84,7 +84,8 @@ __global__ void RopeKernel(RotatedHeads<const T> in, RotatedHeads<T> out, int64_
     for (int k = 0; k < kPairs; ++k) {
       const int i = lane + 32 * k;
       if (i >= rotation.half || h >= count) continue;
-      StorePair<kAdjacent>(to + h * out.head_stride, rotation.To(i), Turn(angles[k], pairs[h][k]));
+      StorePair<kAdjacent>(to + h * out.head_stride, rotation.To(i),
+                           Rotated(angles[k], pairs[h][k]));
     }
   }
 }

@@ -7,8 +7,10 @@ namespace moebius::kernels::cuda {
 
 constexpr int kMaxPairs = 16;  // a lane of the warp that has a head: dim up to 1024
 
-__device__ __forceinline__ float2 Turn(float2 angle, float2 pair) {
-  return make_float2(pair.x * angle.x - pair.y * angle.y, pair.y * angle.x + pair.x * angle.y);
+// angle: cosine and sine. Roundings are written out: all kernels give the same bits.
+__device__ __forceinline__ float2 Rotated(float2 angle, float2 pair) {
+  return make_float2(fmaf(pair.x, angle.x, -(pair.y * angle.y)),
+                     fmaf(pair.y, angle.x, pair.x * angle.y));
 }
 
 struct Rotation {
@@ -31,7 +33,7 @@ struct Rotation {
     return make_float2(angles[i], angles[i + half]);
   }
   __device__ float2 Rotate(int64_t row, int i, float x, float y) const {
-    return Turn(Angle(row, i), make_float2(x, y));
+    return Rotated(Angle(row, i), make_float2(x, y));
   }
 };
 
