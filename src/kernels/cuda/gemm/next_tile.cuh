@@ -27,7 +27,6 @@ struct NextTile {
   int ask_step = 0;
   uint32_t num_tiles = 0;  // before this one
   int asked = 0;
-  int answer = 0;
   int send_stage = 0;
   uint32_t send_parity = 0;
 
@@ -47,14 +46,13 @@ struct NextTile {
   __device__ void Advance(int step, int tile, const RingPlace<T::kStages>& ring) {
     if (rank == 0 && step == ask_step) {
       asked = p.next != nullptr ? atomicAdd(p.next, 1) : tile;
-      answer = num_clusters + asked;
     }
     if (step != send_step) return;
     send_stage = ring.stage;
     send_parity = ring.parity;
     if (rank != 0) return;
     for (uint32_t block = 0; block < T::kCluster; ++block) {
-      ptx::StoreAsync(shared.Next() + num_tiles % tuning::kNextTiles, answer,
+      ptx::StoreAsync(shared.Next() + num_tiles % tuning::kNextTiles, num_clusters + asked,
                       shared.Full() + ring.stage, block);
     }
   }

@@ -3,6 +3,7 @@
 
 #include <type_traits>
 
+#include "base/math.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/moe/choose.cuh"
 #include "kernels/cuda/moe/moe.h"
@@ -133,8 +134,8 @@ int LaunchGather(const GatherLaunch& args, CUstream_st* stream) {
     constexpr int64_t kMany = 1024;  // rows that fill the GPU with a warp each
     const int64_t words = args.cols * static_cast<int64_t>(SizeOf(args.in.dtype)) / 16;
     return args.places_of != nullptr && args.rows >= kMany
-               ? LaunchEarly(ScatterCopyKernel, static_cast<unsigned>((args.rows + 7) / 8), 256, 0,
-                             stream, args, words)
+               ? LaunchEarly(ScatterCopyKernel, static_cast<unsigned>(CeilDiv(args.rows, 8)), 256,
+                             0, stream, args, words)
                : LaunchEarly(GatherCopyKernel, static_cast<unsigned>(args.places), 256, 0, stream,
                              args, words);
   }

@@ -225,21 +225,23 @@ TEST_P(CudaOps, Experts) {
         const Mat d_inner = bench().Put(inner);
         const Mat d_rows = bench().Put(rows);
         const Mat d_out = bench().Put(got);
-        GroupedSwiGlu(device(), {.a = bench().Put(x),
-                                 .offsets = d_offsets,
-                                 .pairs = d_order,
-                                 .rows_per_pair = s.k,
-                                 .places = d_places,
-                                 .row_scale = {},
-                                 .weights = up.device(),
-                                 .out = d_inner});
+        const GroupedSwiGluArgs first = {.a = bench().Put(x),
+                                         .offsets = d_offsets,
+                                         .pairs = d_order,
+                                         .rows_per_pair = s.k,
+                                         .places = d_places,
+                                         .row_scale = {},
+                                         .weights = up.device(),
+                                         .out = d_inner};
+        const WeightedReduceArgs reduce = {.rows = d_rows,
+                                           .places = d_places,
+                                           .weights = d_weights,
+                                           .k = s.k,
+                                           .shared = {},
+                                           .out = d_out};
+        GroupedSwiGlu(device(), first);
         GroupedGemm(device(), {d_inner, d_offsets, down.device(), d_rows});
-        WeightedReduce(device(), {.rows = d_rows,
-                                  .places = d_places,
-                                  .weights = d_weights,
-                                  .k = s.k,
-                                  .shared = {},
-                                  .out = d_out});
+        WeightedReduce(device(), reduce);
         GroupedSwiGlu(host(), {.a = x.view(),
                                .offsets = offsets,
                                .pairs = order,
@@ -270,22 +272,8 @@ TEST_P(CudaOps, Experts) {
         }
         EXPECT_EQ(bench().Get(d_counts), counts);
         EXPECT_EQ(bench().Get(d_slots), slots);
-        GroupedMlp(device(), {{.a = bench().Put(x),
-                               .offsets = d_offsets,
-                               .pairs = d_order,
-                               .rows_per_pair = s.k,
-                               .places = d_places,
-                               .row_scale = {},
-                               .weights = up.device(),
-                               .out = d_inner},
-                              down.device(),
-                              d_rows});
-        WeightedReduce(device(), {.rows = d_rows,
-                                  .places = d_places,
-                                  .weights = d_weights,
-                                  .k = s.k,
-                                  .shared = {},
-                                  .out = d_out});
+        GroupedMlp(device(), {first, down.device(), d_rows});
+        WeightedReduce(device(), reduce);
         bench().Get(d_out, got);
         ExpectClose(got, want, limit, "joined experts " + what);
       }

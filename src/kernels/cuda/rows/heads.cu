@@ -7,6 +7,7 @@
 #include <bit>
 #include <type_traits>
 
+#include "base/math.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/rows/access.cuh"
 #include "kernels/cuda/rows/held_head.cuh"
@@ -206,12 +207,11 @@ cudaError_t LaunchHeads(const PrepareHeadsLaunch& args, cudaStream_t stream) {
   const int64_t all_heads = args.num_heads + 2 * args.num_kv_heads;
   const bool many = fitting > 0 && args.rows * all_heads >= kManyHeads;
   const int each = many ? kHeadsOfMany : 1;
-  const auto rounds = [&](int64_t num) { return (num + each - 1) / each; };
-  const int64_t groups = rounds(args.num_heads) + 2 * rounds(args.num_kv_heads);
-  const int64_t warps = (groups * lanes + 31) / 32;
-  const int64_t blocks = (warps + kThreads / 32 - 1) / (kThreads / 32);  // of a row, equal ones
+  const int64_t groups = CeilDiv(args.num_heads, each) + 2 * CeilDiv(args.num_kv_heads, each);
+  const int64_t warps = CeilDiv(groups * lanes, 32);
+  const int64_t blocks = CeilDiv(warps, kThreads / 32);  // of a row, equal ones
   const dim3 grid(static_cast<unsigned>(args.rows), static_cast<unsigned>(blocks));
-  const dim3 threads(lanes, static_cast<unsigned>((warps + blocks - 1) / blocks * 32 / lanes));
+  const dim3 threads(lanes, static_cast<unsigned>(CeilDiv(warps, blocks) * 32 / lanes));
   auto* kernel = many          ? PrepareHeadsKernel<kHeadsOfMany, T, Cache>
                  : fitting > 0 ? PrepareHeadsKernel<1, T, Cache>
                                : PrepareAnyHeadsKernel<T, Cache>;
