@@ -137,8 +137,8 @@ void Rebalancer::SeeThrough(const BalancePlan& plan) {
   board_.Drop(number);
   if (is_ending()) return;
   ++drops_in_a_row_;
+  counters.last_drop.Set(reason);  // first: who sees the number finds why
   ++counters.num_dropped;
-  counters.last_drop.Set(reason);
   LogWarning("balancing: plan {} is dropped, the placement stays: {}", number, reason);
   WaitForAll(&BalanceCell::released, number, "let go of");
 }
