@@ -180,8 +180,13 @@ class DeviceRanks : public ::testing::TestWithParam<std::tuple<std::string, Layo
     num_experts_ = config->moe.num_experts;
     const bool moe = num_experts_ > 0;
     // Weights keep fp8 where blocks of 128 x 128 stay whole, which a cut may decide otherwise.
-    cut_changes_weights_ =
-        config->fp8_blocks && config->intermediate_size % 128 != 0 && layout().tp > 1;
+    const model::AttentionConfig& attention = config->attention;
+    const int64_t mla_queries = attention.num_heads / layout().tp *
+                                (attention.qk_nope_head_dim + attention.qk_rope_head_dim);
+    const bool cuts_blocks =
+        config->intermediate_size % 128 != 0 ||
+        (attention.kind == model::AttentionKind::kMla && mla_queries % 128 != 0);
+    cut_changes_weights_ = config->fp8_blocks && layout().tp > 1 && cuts_blocks;
     if (!moe && (layout().ep || layout().dp > 1)) GTEST_SKIP() << "no experts";
   }
   std::string folder() const { return std::get<0>(GetParam()); }

@@ -90,6 +90,17 @@ size_t AttentionWorkers::PartialBytes() const {
   return most;
 }
 
+int64_t AttentionWorkers::NumArrivals() const {
+  if (form != AttentionForm::kGqa) return 0;
+  int64_t most = 0;
+  for (const bool decode : {false, true}) {
+    most = std::max(
+        most, kernels::cuda::GqaArrivals(kernels::MaxAttentionSlots(Count(decode)),
+                                         MaxQueries(decode), shape.num_heads, shape.num_kv_heads));
+  }
+  return most;
+}
+
 StepInputs::StepInputs(Arena& rows, Arena& draws, const StepSizes& s)
     : tokens(Take<TokenId>(rows, s.rows)),
       positions(Take<Position>(rows, s.rows)),
@@ -181,8 +192,10 @@ void StagedPlan::PlanAttention(const AttentionWorkers& workers, bool bucketed) {
     return std::ranges::binary_search(apart, item.seq, {}, &AttentionItem::seq);
   };
   std::erase_if(sequences, is_apart);
-  // A rank without rows may be padded as those that generate are.
+  // A rank without rows may be padded as those that generate are. Where a row's bits depend on
+  // nothing else, the form does not depend on what others do in the step.
   const bool decode =
+      !workers.whole_rows &&
       std::ranges::all_of(sequences, [](const AttentionItem& s) { return s.queries <= 1; });
   max_queries_ = workers.MaxQueries(decode);
   items_ = kernels::AttentionItems(plan_.query_start, plan_.context_len, max_queries_);
@@ -198,10 +211,15 @@ void StagedPlan::PlanAttention(const AttentionWorkers& workers, bool bucketed) {
   // Where all rows attend in tiles there is nothing to launch besides.
   if (items_.empty() && !tiled_.tiles.empty()) return;
   sizes_.workers = workers.Count(decode);
-  splits_ = kernels::SplitAttention(items_, {.num_workers = static_cast<int>(sizes_.workers)});
+  const bool in_place = workers.form == AttentionForm::kGqa;
+  splits_ = kernels::SplitAttention(items_, {.num_workers = static_cast<int>(sizes_.workers),
+                                             .cut_cost = in_place ? 1 : 3,
+                                             .whole = workers.whole_rows,
+                                             .sums_in_place = in_place});
   sizes_.segments = bucketed ? kernels::MaxAttentionSegments(sizes_.rows, sizes_.workers)
                              : static_cast<int64_t>(splits_.segments.size());
-  sizes_.combine = bucketed ? sizes_.rows : static_cast<int64_t>(splits_.combine.size());
+  sizes_.combine =
+      bucketed && !in_place ? sizes_.rows : static_cast<int64_t>(splits_.combine.size());
 }
 
 void StagedPlan::Write(const StepInputs& inputs) const {

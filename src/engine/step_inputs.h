@@ -21,6 +21,7 @@ struct AttentionWorkers {
   kernels::AttentionForm form = kernels::AttentionForm::kAny;
   kernels::AttentionShape shape;
   int num_sms = 1;
+  bool whole_rows = false;  // no row is cut: its bits depend on nothing but itself
   // Prompts' chunks attend in their own way where that pays:
   bool expands_latents = false;  // latent_passes.h
   bool tiles_prompts = false;    // gqa_prefill.h
@@ -29,6 +30,8 @@ struct AttentionWorkers {
   int Count(bool decode) const;       // workers of a launch
   // Bytes that the pieces' partial results take at most.
   size_t PartialBytes() const;
+  // Numbers in which blocks count whose pieces are summed in place, at most.
+  int64_t NumArrivals() const;
 };
 
 // How long each list of a block is.

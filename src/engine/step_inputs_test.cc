@@ -114,10 +114,26 @@ TEST(StepInputs, BucketsPadAndKeepTheirShape) {
   }
   EXPECT_EQ(w.in.block_table[static_cast<size_t>(4 * blocks + 62)], 4062);
   EXPECT_EQ(w.in.block_table[static_cast<size_t>(4 * blocks + 63)], -1);
-  // Padding is zeroed by the second kernel; what needs none does nothing there.
+  // Padding has segments without tiles, whose output is zero; there is no second kernel.
+  EXPECT_TRUE(w.in.combine.empty());
+  const std::span dealt = w.in.segments.first(static_cast<size_t>(w.in.worker_begin.back()));
+  const auto zeroed = std::ranges::count_if(dealt, [](const kernels::AttentionSegment& s) {
+    return s.row >= 5 && s.begin_tile == s.end_tile;
+  });
+  EXPECT_EQ(zeroed, bucket - 5);
+}
+
+// MLA's partial results are large, and summed by a grid of their own.
+TEST(StepInputs, PaddingIsCombinedWhereAKernelDoes) {
+  AttentionWorkers workers = Workers(kernels::AttentionForm::kMla);
+  workers.shape.num_kv_heads = 1;
+  const StepPlan five = MakePlan({1, 1, 1, 1, 1}, {1, 90, 33, 7, 1000});
+  const StagedPlan staged(five, workers, RowBucket(5), BlockBucket(five.max_blocks));
+  EXPECT_EQ(staged.sizes().combine, RowBucket(5));
+  const Written w(staged);
   const auto zeroed = std::ranges::count_if(
       w.in.combine, [](const kernels::AttentionRow& row) { return row.num_slots == -1; });
-  EXPECT_EQ(zeroed, bucket - 5);
+  EXPECT_EQ(zeroed, RowBucket(5) - 5);
 }
 
 // Their block has the same shape whether or not tokens of the step before are still to come.
@@ -173,6 +189,19 @@ TEST(StepInputs, ChunksThatPayAreExpanded) {
   EXPECT_TRUE(StagedPlan(decodes, workers, 2, 64).expanded().empty());
   workers.expands_latents = false;
   EXPECT_TRUE(StagedPlan(plan, workers).expanded().empty());
+}
+
+TEST(StepInputs, BitsThatDependOnNothingElseTakeOneForm) {
+  AttentionWorkers workers = Workers(kernels::AttentionForm::kGqa);
+  workers.whole_rows = true;
+  const StepPlan decodes = MakePlan({1, 1}, {9000, 7});
+  const StepPlan mixed = MakePlan({1, 30, 1}, {9000, 30, 7});
+  EXPECT_EQ(StagedPlan(decodes, workers).max_queries(), StagedPlan(mixed, workers).max_queries());
+  const Written w(StagedPlan(decodes, workers));
+  ASSERT_EQ(w.in.segments.size(), 2u);
+  for (const kernels::AttentionSegment& s : w.in.segments) EXPECT_LT(s.slot, 0);
+  workers.whole_rows = false;
+  EXPECT_NE(StagedPlan(decodes, workers).max_queries(), StagedPlan(mixed, workers).max_queries());
 }
 
 TEST(StepInputs, ChunksThatPayAttendInTiles) {

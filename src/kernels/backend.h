@@ -43,8 +43,10 @@ struct Backend {
   void (*prepare_heads)(ExecContext&, const PrepareHeadsArgs&) = PrepareHeadsInSteps;
   void (*prepare_latents)(ExecContext&, const PrepareLatentsArgs&) = PrepareLatentsInSteps;
   void (*route_to_slots)(ExecContext&, const RouteToSlotsArgs&) = RouteToSlotsInSteps;
+  void (*route_to_places)(ExecContext&, const RouteToPlacesArgs&) = RouteToPlacesInSteps;
   void (*mlp)(ExecContext&, const MlpArgs&) = MlpInSteps;
   void (*grouped_mlp)(ExecContext&, const GroupedMlpArgs&) = GroupedMlpInSteps;
+  void (*reduce_and_norm)(ExecContext&, const ReduceAndNormArgs&) = ReduceAndNormInSteps;
 
   // Where its operands live, and how its weights lie there.
   platform::MemorySpace* memory = &platform::HostMemory();

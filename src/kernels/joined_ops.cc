@@ -23,7 +23,9 @@ void MlpInSteps(ExecContext& ctx, const MlpArgs& args) {
   Gemm(ctx, {.a = args.first.out, .w = args.down, .bias = {}, .out = args.out});
 }
 
-void RouteToSlots(ExecContext& ctx, const RouteToSlotsArgs& args) {
+namespace {
+
+void CheckRoute(const ExecContext& ctx, const RouteToSlotsArgs& args) {
   const int64_t rows = args.route.logits.rows;
   const int64_t num_experts = args.route.logits.cols;
   CheckF32(args.route.logits, rows, num_experts);
@@ -33,7 +35,13 @@ void RouteToSlots(ExecContext& ctx, const RouteToSlotsArgs& args) {
   CheckLength(args.tokens, rows);
   CheckChoice(ctx, args.choice, num_experts, rows);
   CheckLength(args.slots, rows * args.route.k);
-  if (rows > 0) ctx.backend->route_to_slots(ctx, args);
+}
+
+}  // namespace
+
+void RouteToSlots(ExecContext& ctx, const RouteToSlotsArgs& args) {
+  CheckRoute(ctx, args);
+  if (args.route.logits.rows > 0) ctx.backend->route_to_slots(ctx, args);
 }
 
 void RouteToSlotsInSteps(ExecContext& ctx, const RouteToSlotsArgs& args) {
@@ -43,6 +51,21 @@ void RouteToSlotsInSteps(ExecContext& ctx, const RouteToSlotsArgs& args) {
                     .k = args.route.k,
                     .choice = args.choice,
                     .slots = args.slots});
+}
+
+void RouteToPlaces(ExecContext& ctx, const RouteToPlacesArgs& args) {
+  CheckRoute(ctx, args.route);
+  MOEBIUS_CHECK(args.group.slots.data() == args.route.slots.data());
+  CheckLength(args.group.slots, std::ssize(args.route.slots));
+  CheckLength(args.group.offsets, args.group.num_slots + 1);
+  CheckLength(args.group.pairs, std::ssize(args.route.slots));
+  CheckLength(args.group.places, std::ssize(args.route.slots));
+  ctx.backend->route_to_places(ctx, args);
+}
+
+void RouteToPlacesInSteps(ExecContext& ctx, const RouteToPlacesArgs& args) {
+  RouteToSlots(ctx, args.route);
+  GroupBySlot(ctx, args.group);
 }
 
 void GroupedMlp(ExecContext& ctx, const GroupedMlpArgs& args) {
@@ -66,6 +89,19 @@ void GroupedMlpInSteps(ExecContext& ctx, const GroupedMlpArgs& args) {
                     .weights = args.down,
                     .out = args.out,
                     .likely_places = args.first.likely_places});
+}
+
+void ReduceAndNorm(ExecContext& ctx, const ReduceAndNormArgs& args) {
+  CheckReduce(ctx, args.sum);
+  CheckNorm(args.norm);
+  MOEBIUS_CHECK(args.norm.x.data == args.sum.out.data);
+  CheckAct(args.norm.x, args.sum.out.rows, args.sum.out.cols);
+  if (args.sum.out.rows > 0) ctx.backend->reduce_and_norm(ctx, args);
+}
+
+void ReduceAndNormInSteps(ExecContext& ctx, const ReduceAndNormArgs& args) {
+  WeightedReduce(ctx, args.sum);
+  RmsNorm(ctx, args.norm);
 }
 
 void PrepareHeads(ExecContext& ctx, const PrepareHeadsArgs& args) {
@@ -129,10 +165,19 @@ void PrepareLatents(ExecContext& ctx, const PrepareLatentsArgs& args) {
   CheckLength(args.positions, rows);
   CheckF32(args.table, args.table.rows, rope_dim);
   CheckLatentCache(args.cache, args.latent_dim, rope_dim);
+  if (args.q.data != nullptr) {
+    CheckAct(args.q, rows, args.q.cols);
+    CheckSameDType(args.q, args.x);
+    CheckF32(args.q_norm, 1, args.q.cols);
+  }
   if (rows > 0) ctx.backend->prepare_latents(ctx, args);
 }
 
 void PrepareLatentsInSteps(ExecContext& ctx, const PrepareLatentsArgs& args) {
+  if (args.q.data != nullptr) {
+    RmsNorm(ctx,
+            {.x = args.q, .residual = {}, .weight = args.q_norm, .eps = args.q_eps, .out = args.q});
+  }
   const Mat latent = args.x.Cols(0, args.latent_dim);
   RmsNorm(ctx, {.x = latent, .residual = {}, .weight = args.norm, .eps = args.eps, .out = latent});
   Rope(ctx, {.x = args.x,

@@ -92,4 +92,26 @@ std::span<const T> Readable(const ExecContext& ctx, std::span<const T> values) {
   return ctx.backend->on_host ? values : std::span<const T>();
 }
 
+inline void CheckNorm(const RmsNormArgs& args) {
+  const int64_t rows = args.out.rows;
+  const int64_t cols = args.out.cols;
+  CheckAct(args.out, rows, cols);
+  if (args.residual.data != nullptr) CheckF32(args.residual, rows, cols);
+  if (args.x.data != nullptr || args.residual.data == nullptr) CheckAct(args.x, rows, cols);
+  const int64_t group = args.group == 0 ? cols : args.group;
+  MOEBIUS_CHECK(cols == 0 || cols % group == 0);
+  if (args.weight.data != nullptr) CheckF32(args.weight, 1, group);
+}
+
+inline void CheckReduce(const ExecContext& ctx, const WeightedReduceArgs& args) {
+  const int64_t rows = args.out.rows;
+  const int64_t cols = args.out.cols;
+  CheckAct(args.out, rows, cols);
+  CheckAct(args.rows, args.rows.rows, cols);
+  CheckLength(args.places, rows * args.k);
+  if (!args.weights.empty()) CheckLength(args.weights, rows * args.k);
+  if (args.shared.data != nullptr) CheckAct(args.shared, rows, cols);
+  for (const int32_t place : Readable(ctx, args.places)) MOEBIUS_CHECK_LT(place, args.rows.rows);
+}
+
 }  // namespace moebius::kernels

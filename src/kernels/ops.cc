@@ -81,15 +81,8 @@ void Embed(ExecContext& ctx, const EmbedArgs& args) {
 }
 
 void RmsNorm(ExecContext& ctx, const RmsNormArgs& args) {
-  const int64_t rows = args.out.rows;
-  const int64_t cols = args.out.cols;
-  CheckAct(args.out, rows, cols);
-  if (args.residual.data != nullptr) CheckF32(args.residual, rows, cols);
-  if (args.x.data != nullptr || args.residual.data == nullptr) CheckAct(args.x, rows, cols);
-  const int64_t group = args.group == 0 ? cols : args.group;
-  MOEBIUS_CHECK(cols == 0 || cols % group == 0);
-  if (args.weight.data != nullptr) CheckF32(args.weight, 1, group);
-  if (rows > 0 && cols > 0) ctx.backend->rms_norm(ctx, args);
+  CheckNorm(args);
+  if (args.out.rows > 0 && args.out.cols > 0) ctx.backend->rms_norm(ctx, args);
 }
 
 void Add(ExecContext& ctx, const AddArgs& args) {
@@ -259,15 +252,8 @@ void GroupedGemm(ExecContext& ctx, const GroupedGemmArgs& args) {
 }
 
 void WeightedReduce(ExecContext& ctx, const WeightedReduceArgs& args) {
-  const int64_t rows = args.out.rows;
-  const int64_t cols = args.out.cols;
-  CheckAct(args.out, rows, cols);
-  CheckAct(args.rows, args.rows.rows, cols);
-  CheckLength(args.places, rows * args.k);
-  if (!args.weights.empty()) CheckLength(args.weights, rows * args.k);
-  if (args.shared.data != nullptr) CheckAct(args.shared, rows, cols);
-  for (const int32_t place : Readable(ctx, args.places)) MOEBIUS_CHECK_LT(place, args.rows.rows);
-  if (rows > 0) ctx.backend->weighted_reduce(ctx, args);
+  CheckReduce(ctx, args);
+  if (args.out.rows > 0) ctx.backend->weighted_reduce(ctx, args);
 }
 
 void KvWrite(ExecContext& ctx, const KvWriteArgs& args) {

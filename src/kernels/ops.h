@@ -264,6 +264,15 @@ struct GroupBySlotArgs {
 };
 void GroupBySlot(ExecContext& ctx, const GroupBySlotArgs& args);
 
+// RouteToSlots, then GroupBySlot of the slots that it gives: group.slots are route.slots. Experts
+// of a row lie in slots of their own, as a placement has them.
+struct RouteToPlacesArgs {
+  RouteToSlotsArgs route;
+  GroupBySlotArgs group;
+};
+void RouteToPlaces(ExecContext& ctx, const RouteToPlacesArgs& args);
+void RouteToPlacesInSteps(ExecContext& ctx, const RouteToPlacesArgs& args);
+
 // The first expert GEMM, for all slots in one list of tasks: out[p] = silu(a_r gate_s^T) * (a_r
 // up_s^T), with r = the row of place p: pairs[p] / rows_per_pair (pairs empty: r = p). row_scale
 // (by pair, or empty) multiplies the input row first (Llama 4). Places beyond offsets[num_slots]
@@ -305,7 +314,9 @@ void GroupedMlp(ExecContext& ctx, const GroupedMlpArgs& args);
 void GroupedMlpInSteps(ExecContext& ctx, const GroupedMlpArgs& args);
 
 // out[t] = sum over j in order of weights[t, j] * rows[places[t * k + j]] (+ shared[t] last),
-// float32 sums, rounded once. A negative place adds nothing. weights empty: all 1.
+// float32 sums, rounded once. A negative place adds nothing. weights empty: all 1. A GPU reads
+// places and weights early: another operation (the rows' own) comes between what wrote them and
+// this one.
 struct WeightedReduceArgs {
   Mat rows;                         // [places, H] act
   std::span<const int32_t> places;  // [T * k]
@@ -315,6 +326,14 @@ struct WeightedReduceArgs {
   Mat out;     // [T, H] act
 };
 void WeightedReduce(ExecContext& ctx, const WeightedReduceArgs& args);
+
+// Both, one after the other; norm.x is sum.out, and undefined afterwards.
+struct ReduceAndNormArgs {
+  WeightedReduceArgs sum;
+  RmsNormArgs norm;
+};
+void ReduceAndNorm(ExecContext& ctx, const ReduceAndNormArgs& args);
+void ReduceAndNormInSteps(ExecContext& ctx, const ReduceAndNormArgs& args);
 
 // KV rows live in paged caches: a cache is a Mat [num_blocks * block_size, width]; block b holds
 // rows [b * block_size, (b + 1) * block_size). cache[rows[t]] = x[t] (converted to the cache's
@@ -350,7 +369,8 @@ void PrepareHeads(ExecContext& ctx, const PrepareHeadsArgs& args);
 void PrepareHeadsInSteps(ExecContext& ctx, const PrepareHeadsArgs& args);
 
 // What latent attention does to its projected key rows, [latent | rope part]: RmsNorm of the
-// latent, Rope of the rest, KvWrite of both. x is undefined afterwards.
+// latent, Rope of the rest, KvWrite of both; x is undefined afterwards. And RmsNorm of low-rank
+// queries, in place.
 struct PrepareLatentsArgs {
   Mat x;  // [T, latent_dim + rope_dim] act
   int64_t latent_dim = 0;
@@ -361,6 +381,9 @@ struct PrepareLatentsArgs {
   Mat table;                            // [max_position, rope_dim] float32, as for Rope
   std::span<const int64_t> rows;        // T, of the cache
   Mat cache;                            // [cache rows, latent_dim + rope_dim], or fp8
+  Mat q = {};                           // [T, Q] act, none of it x; data null: none
+  Mat q_norm = {};                      // [1, Q] float32
+  float q_eps = 1e-6f;
 };
 void PrepareLatents(ExecContext& ctx, const PrepareLatentsArgs& args);
 void PrepareLatentsInSteps(ExecContext& ctx, const PrepareLatentsArgs& args);
@@ -382,7 +405,9 @@ struct AttentionBatch {
   int64_t num_seqs() const { return static_cast<int64_t>(context_len.size()); }
 };
 
-// Grouped-query attention. Query head h reads kv head h / (num_heads / num_kv_heads).
+// Grouped-query attention. Query head h reads kv head h / (num_heads / num_kv_heads). On GPUs the
+// launch before it may still run while cached positions are read that are older than a sequence's
+// rows of the step: no operation of the step may write those.
 struct AttentionArgs {
   AttentionBatch batch;
   Mat q;        // [T, num_heads * head_dim] act
@@ -464,7 +489,7 @@ struct SampleResult {
   std::span<float> top_logprobs;
 };
 struct SampleArgs {
-  Mat logits;  // [S, vocab] float32; destroyed
+  Mat logits;  // [S, vocab] float32; CPUs destroy them
   std::span<const SampleRow> rows;
   std::span<SampleResult> results;
   const cuda::StagedSample* staged = nullptr;  // host: what a GPU reads instead of the spans

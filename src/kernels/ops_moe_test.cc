@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <numeric>
 #include <set>
 
 #include "kernels/test_util.h"
@@ -290,6 +291,55 @@ TEST(OpsMoe, GroupBySlotIsStable) {
           }
         }
       }
+    }
+  }
+}
+
+TEST(OpsMoe, RouteToPlacesIsItsSteps) {
+  for (const Backend* backend : AvailableBackends()) {
+    for (const int64_t rows : {0, 1, 40}) {
+      Random random(rows);
+      TestMat logits(DType::kF32, rows, 64);
+      logits.Fill(random);
+      TestMat bias(DType::kF32, 1, 64);
+      bias.Fill(random, 0.1f);
+      RouteTopKArgs args = ArgsOf(kRouteCases[3], logits, bias);
+      const Routes routes = Route(backend, args);
+      std::vector<int32_t> first_slot;
+      for (int32_t e = 0; e < 64; ++e) first_slot.push_back(63 - e);
+      std::vector<int32_t> slots;
+      for (const int32_t expert : routes.experts) slots.push_back(63 - expert);
+      const Groups want = Group(backend, slots, 64);
+
+      Routes got;
+      got.experts.resize(routes.experts.size());
+      got.weights.resize(routes.weights.size());
+      args.experts = got.experts;
+      args.weights = got.weights;
+      std::vector<int32_t> got_slots(slots.size());
+      Groups groups;
+      groups.offsets.assign(65, -9);
+      groups.pairs.assign(slots.size(), -9);
+      groups.places.assign(slots.size(), -9);
+      std::vector<int64_t> counts(64);
+      const std::vector<TokenId> tokens(static_cast<size_t>(rows), 5);
+      TestContext context(backend);
+      RouteToPlaces(context.ctx(),
+                    {.route = {.route = args,
+                               .tokens = tokens,
+                               .choice = {.first_slot = first_slot,
+                                          .counts = counts,
+                                          .prompt_counts = {},
+                                          .replicas = {},
+                                          .positions = {}},
+                               .slots = got_slots},
+                     .group = {got_slots, 64, groups.offsets, groups.pairs, groups.places}});
+      EXPECT_EQ(got.experts, routes.experts) << backend->name;
+      EXPECT_EQ(got_slots, slots) << backend->name;
+      EXPECT_EQ(groups.offsets, want.offsets) << backend->name;
+      EXPECT_EQ(groups.pairs, want.pairs) << backend->name;
+      EXPECT_EQ(groups.places, want.places) << backend->name;
+      EXPECT_EQ(std::accumulate(counts.begin(), counts.end(), int64_t{0}), rows * args.k);
     }
   }
 }

@@ -468,7 +468,11 @@ void DecoderModel::Forward(ExecContext& ctx, const ForwardBatch& batch, Mat logi
   }
   {
     const TraceSpan span(batch.trace, "layers");
-    for (int64_t layer = shard.first_layer; layer < shard.end_layer; ++layer) RunLayer(step, layer);
+    for (int64_t layer = shard.first_layer; layer < shard.end_layer; ++layer) {
+      // The last layer's sum leaves the rank, or has a norm of another dtype.
+      step.next_norm = layer + 1 < shard.end_layer ? &FirstNorm(layer + 1) : nullptr;
+      RunLayer(step, layer);
+    }
   }
   if (batch.after_layers) batch.after_layers();
   if (!shard.is_last_stage()) {

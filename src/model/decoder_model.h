@@ -71,7 +71,8 @@ class DecoderModel : public Model {
 
  protected:
   virtual KvLayerSpec KvSpec() const = 0;
-  virtual void RunLayer(Step& step, int64_t layer) = 0;  // one of this rank's
+  virtual void RunLayer(Step& step, int64_t layer) = 0;    // one of this rank's
+  virtual const Norm& FirstNorm(int64_t layer) const = 0;  // the AddAndNorm that it begins with
   // Takes what one attention block takes from an arena that only counts.
   virtual void ReserveAttention(Arena& arena, int64_t rows) const = 0;
 

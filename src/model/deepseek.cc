@@ -78,6 +78,9 @@ class Deepseek final : public DecoderModel {
     return {.width_k = row.latent_dim + row.rope_dim, .dtype = options_.act};
   }
 
+  const Norm& FirstNorm(int64_t layer) const override {
+    return layers_[static_cast<size_t>(layer)].attention_norm;
+  }
   // x += attention(norm(x)); x += mlp(norm(x)).
   void RunLayer(Step& step, int64_t layer_idx) override {
     const auto idx = static_cast<size_t>(layer_idx);
@@ -147,11 +150,8 @@ void Deepseek::Attend(Step& step, const LatentAttention& attention, Mat cache) {
 
   Project(ctx, step.normed, attention.down, b.down);
   const Mat kv = b.down.Cols(c.q_lora_rank, cache_width);
-  Mat q_input = step.normed;
-  if (c.q_lora_rank > 0) {
-    q_input = b.down.Cols(0, c.q_lora_rank);
-    NormRows(ctx, q_input, attention.q_norm, q_input);
-  }
+  const bool is_low_rank = c.q_lora_rank > 0;
+  const Mat low_rank = is_low_rank ? b.down.Cols(0, c.q_lora_rank) : Mat();
   kernels::PrepareLatents(ctx, {.x = kv,
                                 .latent_dim = c.kv_lora_rank,
                                 .norm = attention.kv_norm.weight,
@@ -160,9 +160,12 @@ void Deepseek::Attend(Step& step, const LatentAttention& attention, Mat cache) {
                                 .positions = step.batch.positions,
                                 .table = rope_tables_.rope,
                                 .rows = step.batch.kv_rows,
-                                .cache = cache});
+                                .cache = cache,
+                                .q = low_rank,
+                                .q_norm = attention.q_norm.weight,
+                                .q_eps = attention.q_norm.eps});
 
-  Project(ctx, q_input, attention.q, b.q);
+  Project(ctx, is_low_rank ? low_rank : step.normed, attention.q, b.q);
   // Rows of expanded sequences between others are computed in vain, and written again below.
   const int64_t absorbed = AbsorbedRows(step.batch.attention, step.rows);
   const Mat absorbed_q = b.absorbed.Rows(0, absorbed);

@@ -32,6 +32,9 @@ class GqaModel : public DecoderModel {
     ReserveGqa(arena, rows, options_.act, attention_, AttentionPair().inner.columns());
   }
 
+  const Norm& FirstNorm(int64_t layer) const override {
+    return layers_[static_cast<size_t>(layer)].attention_norm;
+  }
   // x += attention(norm(x)); x += mlp(norm(x)).
   void RunLayer(Step& step, int64_t layer_idx) override {
     const auto idx = static_cast<size_t>(layer_idx);

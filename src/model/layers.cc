@@ -1,6 +1,7 @@
 #include "model/layers.h"
 
 #include <cmath>
+#include <utility>
 
 #include "kernels/backend.h"
 
@@ -24,6 +25,7 @@ Step::Step(ExecContext& ctx, const ForwardBatch& batch, DType act, int64_t hidde
       delta(arena().AllocMat(act, rows, hidden_size)) {}
 
 void AddAndNorm(Step& step, const Norm& norm) {
+  if (std::exchange(step.normed_by, nullptr) == &norm) return;
   kernels::RmsNorm(step.ctx, {.x = step.has_delta ? step.delta : Mat(),
                               .residual = step.stream,
                               .weight = norm.weight,

@@ -3,7 +3,8 @@
 // is given back before a function returns.
 //
 // The residual stream is float32. A block reads `normed` and writes `delta`; the next AddAndNorm
-// adds delta to the stream (one fused pass), so a layer reads: norm, attention, norm, MLP.
+// adds delta to the stream (one fused pass), so a layer reads: norm, attention, norm, MLP. A block
+// that knows what norm is next (Step::next_norm) may do that itself, with its own last pass.
 #pragma once
 
 #include <cstdint>
@@ -25,6 +26,11 @@
 
 namespace moebius::model {
 
+struct Norm {
+  Mat weight;  // [1, n] float32
+  float eps = 1e-6f;
+};
+
 // One pass of layers over T rows, and the buffers that all its blocks share.
 struct Step {
   Step(kernels::ExecContext& ctx, const ForwardBatch& batch, DType act, int64_t hidden_size);
@@ -41,13 +47,11 @@ struct Step {
   Mat normed;  // [T, H] act
   Mat delta;   // [T, H] act
   bool has_delta = false;
+  const Norm* next_norm = nullptr;  // of the AddAndNorm that follows this layer; null: none does
+  const Norm* normed_by = nullptr;  // of the one that the last block has done; null: none
 };
 
-struct Norm {
-  Mat weight;  // [1, n] float32
-  float eps = 1e-6f;
-};
-// stream += delta, if the last block left one; normed = norm(stream).
+// stream += delta, if the last block left one; normed = norm(stream). Nothing if that is done.
 void AddAndNorm(Step& step, const Norm& norm);
 // out = norm(x) a row; weight.data null: without a weight, in groups of `group` columns (0: the
 // whole row).
@@ -133,8 +137,9 @@ struct MoeLayer {
   std::vector<kernels::PackedWeight> down;
   std::optional<Mlp> shared;
 };
-// delta = sum of the chosen experts, weighted, + the shared expert. Long prefills run it in chunks
-// of rows, which bounds its buffers. Collective, with 0 rows too.
+// delta = sum of the chosen experts, weighted, + the shared expert; or, where rows are whole on
+// this rank as they are summed, the AddAndNorm that follows is done with that, and no delta left.
+// Long prefills run it in chunks of rows, which bounds its buffers. Collective, with 0 rows too.
 void RunMoe(Step& step, MoeShared& shared, const MoeLayer& layer);
 // Chunks that a step of so many rows takes, of the data-parallel rank that has most.
 int64_t NumMoeChunks(const MoeShared& shared, int64_t rows);

@@ -7,6 +7,7 @@
 #include "base/math.h"
 #include "kernels/backend.h"
 #include "model/layers.h"
+#include "moe/exchange/local.h"
 
 namespace moebius::model {
 namespace {
@@ -18,7 +19,9 @@ struct Routed {
       : logits(arena.AllocMat(DType::kF32, rows, config.num_experts)),
         experts(arena.Alloc<int32_t>(rows * config.top_k), Pairs(rows, config)),
         weights(arena.Alloc<float>(rows * config.top_k), Pairs(rows, config)),
-        slots(arena.Alloc<int32_t>(rows * config.top_k), Pairs(rows, config)) {}
+        slots(arena.Alloc<int32_t>(rows * config.top_k), Pairs(rows, config)) {
+    groups.slots = slots;
+  }
   static size_t Pairs(int64_t rows, const MoeConfig& config) {
     return static_cast<size_t>(rows * config.top_k);
   }
@@ -27,7 +30,14 @@ struct Routed {
   std::span<int32_t> experts;
   std::span<float> weights;
   std::span<int32_t> slots;
+  kernels::GroupBySlotArgs groups;  // of the slots; with room, routing makes them
 };
+
+// What Dispatch would take for itself.
+void TakeGroups(Arena& arena, const MoeShared& shared, Routed& routed) {
+  if (!shared.exchange->only_groups()) return;
+  routed.groups = moe::RoomForGroups(routed.slots, shared.num_slots, arena);
+}
 
 // The results of the expert products, by place; `out` of this rank's columns, or parts of sums.
 struct ExpertRows {
@@ -138,10 +148,15 @@ void Route(Step& step, MoeShared& shared, const MoeLayer& layer, const RowRange&
   }
   const auto first = static_cast<size_t>(range.begin);
   const auto count = static_cast<size_t>(rows.rows);
-  kernels::RouteToSlots(step.ctx, {.route = args,
-                                   .tokens = step.batch.tokens.subspan(first, count),
-                                   .choice = ChoiceOf(step, shared, layer, range),
-                                   .slots = routed.slots});
+  const kernels::RouteToSlotsArgs route = {.route = args,
+                                           .tokens = step.batch.tokens.subspan(first, count),
+                                           .choice = ChoiceOf(step, shared, layer, range),
+                                           .slots = routed.slots};
+  if (routed.groups.offsets.empty()) {
+    kernels::RouteToSlots(step.ctx, route);
+  } else {
+    kernels::RouteToPlaces(step.ctx, {.route = route, .group = routed.groups});
+  }
   if (const kernels::ReplicaTable copies = layer.slots.replicas();
       step.batch.num_home_copies != nullptr && !copies.empty()) {
     *step.batch.num_home_copies += NumHomeCopies(copies, routed, shared.shard.experts.rank);
@@ -183,6 +198,12 @@ void RunExperts(Step& step, const MoeShared& shared, const MoeLayer& layer,
                                   .likely_places = work.likely_places});
 }
 
+// The AddAndNorm that combine does with its sums; null: none.
+const Norm* NormOfCombine(const Step& step, const MoeShared& shared) {
+  const bool norms = !shared.shard.cut_experts && shared.exchange->norms();
+  return norms ? step.next_norm : nullptr;
+}
+
 // Whole experts: rows travel to them and back. most_rows: that any rank has in the chunk.
 void RunChunk(Step& step, MoeShared& shared, const MoeLayer& layer, const RowRange& range,
               int64_t most_rows, PartTimer& timer) {
@@ -190,6 +211,7 @@ void RunChunk(Step& step, MoeShared& shared, const MoeLayer& layer, const RowRan
   const MoeConfig& config = shared.config;
   const Mat rows = step.normed.Rows(range.begin, range.count);
   Routed routed(step.arena(), range.count, config);
+  TakeGroups(step.arena(), shared, routed);
   Route(step, shared, layer, range, routed);
   timer.Next(&PartTimes::dispatch);
   Mat sent = rows;
@@ -207,7 +229,8 @@ void RunChunk(Step& step, MoeShared& shared, const MoeLayer& layer, const RowRan
                                                               .k = config.top_k,
                                                               .num_slots = shared.num_slots,
                                                               .most_rows = most_rows,
-                                                              .read_by = layer.gate_up_format},
+                                                              .read_by = layer.gate_up_format,
+                                                              .groups = routed.groups},
                                                              step.arena());
   timer.Next(&PartTimes::experts);
   const ExpertRows buffers(step.arena(), work.max_places, step.act, config.intermediate_size,
@@ -221,6 +244,13 @@ void RunChunk(Step& step, MoeShared& shared, const MoeLayer& layer, const RowRan
     RunMlp(step, *layer.shared, rows, combine.shared);
   }
   combine.out = step.delta.Rows(range.begin, range.count);
+  if (const Norm* norm = NormOfCombine(step, shared)) {
+    combine.norm = {.x = combine.out,
+                    .residual = step.stream.Rows(range.begin, range.count),
+                    .weight = norm->weight,
+                    .eps = norm->eps,
+                    .out = rows};
+  }
   timer.Next(&PartTimes::combine);
   shared.exchange->Combine(step.ctx, combine);
   timer.Next(&PartTimes::experts);
@@ -244,15 +274,16 @@ std::vector<int64_t> GatheredBegin(const Step& step, const Shard& shard, int64_t
 // What this rank has of what all experts give for `rows`, which every rank of the group has, with
 // their slots and weights: its columns, or its part of the sum.
 void RunCutExperts(Step& step, MoeShared& shared, const MoeLayer& layer, Mat rows,
-                   std::span<const int32_t> slots, std::span<const float> weights, Mat mine,
+                   const kernels::GroupBySlotArgs& groups, std::span<const float> weights, Mat mine,
                    PartTimer& timer) {
   const MoeConfig& config = shared.config;
   const moe::DispatchedRows work = shared.exchange->Dispatch(step.ctx,
                                                              {.rows = rows,
-                                                              .slots = slots,
+                                                              .slots = groups.slots,
                                                               .weights = weights,
                                                               .k = config.top_k,
-                                                              .num_slots = shared.num_slots},
+                                                              .num_slots = shared.num_slots,
+                                                              .groups = groups},
                                                              step.arena());
   timer.Next(&PartTimes::experts);
   const ExpertRows buffers(step.arena(), work.max_places, step.act, shared.experts.inner.columns(),
@@ -280,6 +311,7 @@ void RunCutRows(Step& step, MoeShared& shared, const MoeLayer& layer, const RowR
                 PartTimer& timer) {
   const ArenaScope scope(step.arena());
   Routed routed(step.arena(), range.count, shared.config);
+  TakeGroups(step.arena(), shared, routed);
   // One of them counts.
   const std::span<int64_t> counts = shared.counts;
   if (shared.shard.tp.rank > 0) {
@@ -290,7 +322,7 @@ void RunCutRows(Step& step, MoeShared& shared, const MoeLayer& layer, const RowR
   shared.counts = counts;
   const Split& outer = shared.experts.outer;
   const Mat out = step.delta.Rows(range.begin, range.count);
-  RunCutExperts(step, shared, layer, step.normed.Rows(range.begin, range.count), routed.slots,
+  RunCutExperts(step, shared, layer, step.normed.Rows(range.begin, range.count), routed.groups,
                 routed.weights, outer.Mine(out), timer);
   outer.Complete(out);
   timer.Next(&PartTimes::experts);
@@ -322,8 +354,10 @@ void RunCutChunk(Step& step, MoeShared& shared, const MoeLayer& layer, int64_t c
     std::fill_n(all.slots.Row<int32_t>(0), num_pairs, -1);
   }
   const Split& outer = shared.experts.outer;
-  RunCutExperts(step, shared, layer, all.rows, {all.slots.Row<int32_t>(0), num_pairs},
-                {all.weights.Row<float>(0), num_pairs}, outer.Mine(all.out), timer);
+  kernels::GroupBySlotArgs ungrouped;
+  ungrouped.slots = {all.slots.Row<int32_t>(0), num_pairs};
+  RunCutExperts(step, shared, layer, all.rows, ungrouped, {all.weights.Row<float>(0), num_pairs},
+                outer.Mine(all.out), timer);
   if (outer.adds != nullptr && shard.tp.size == 1) {
     outer.adds->ReduceScatter(all.out, step.delta.Rows(mine.begin, mine.count), row_begin);
     timer.Next(&PartTimes::experts);
@@ -373,7 +407,8 @@ void RunMoe(Step& step, MoeShared& shared, const MoeLayer& layer) {
     tp.comm->AllGatherRows(step.delta.Rows(mine.begin, mine.count), step.delta,
                            comm::SplitEvenly(step.rows, tp.size));
   }
-  step.has_delta = true;
+  step.normed_by = NormOfCombine(step, shared);
+  step.has_delta = step.normed_by == nullptr;
 }
 
 int64_t MoePlaces(const MoeShared& shared, int64_t rows) {

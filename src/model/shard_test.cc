@@ -14,6 +14,7 @@ namespace moebius::model {
 namespace {
 
 const std::vector<GroupLayout> kLayouts = {
+    {.max_moe_rows = 2},
     {.tp = 2},
     {.tp = 3},
     {.tp = 4},

@@ -31,19 +31,22 @@ Arena ArenaOf(const auto& memory) { return Arena(memory.data(), memory.size()); 
 
 // In the device's memory: pointers are followed there alone.
 kernels::cuda::StagedAttention StageAttention(const StagedPlan& staged, const StepInputs& in,
-                                              const ModelRunnerOptions& options, void* partials) {
+                                              const ModelRunnerOptions& options, void* partials,
+                                              void* arrivals) {
   kernels::cuda::StagedAttention attention;
   attention.block_table = in.block_table.data();
   attention.max_blocks = staged.sizes().max_blocks;
   attention.block_size = static_cast<int>(options.block_size);
   attention.max_queries = staged.max_queries();
   attention.segments = in.segments.data();
+  attention.num_segments = staged.sizes().segments;
   attention.worker_begin = in.worker_begin.data();
   attention.num_workers = static_cast<int>(staged.sizes().workers);
   attention.combine = in.combine.data();
   attention.num_combine = staged.sizes().combine;
   attention.partials = partials;
   attention.max_slots = kernels::MaxAttentionSlots(staged.sizes().workers);
+  attention.arrivals = static_cast<int32_t*>(arrivals);
   attention.items = in.items.data();
   attention.num_items = staged.sizes().items;
   attention.num_tiled_keys = staged.num_tiled_keys();
@@ -95,9 +98,9 @@ Status CudaRunner::Allocate() {
   }
   device_.stream = stream().get();
   device_.num_sms = info.num_multiprocessors;
-  MOEBIUS_ASSIGN(next_work_, DeviceMemory::Allocate(sizeof(int32_t)));
-  MOEBIUS_TRY(platform::cuda::FillAsync(next_work_.data(), 0, next_work_.size(), stream()));
-  device_.next_work = reinterpret_cast<int32_t*>(next_work_.data());
+  MOEBIUS_ASSIGN(meeting_room_, DeviceMemory::Allocate(sizes_.meeting_bytes));
+  MOEBIUS_TRY(platform::cuda::FillAsync(meeting_room_.data(), 0, meeting_room_.size(), stream()));
+  device_.GiveMeetingRoom(meeting_room_.data());
   device_.dense = dense_.get();
   device_.deterministic = options_.deterministic;
   MOEBIUS_ASSIGN(workspace_memory_, DeviceMemory::Allocate(sizes_.workspace_bytes));
@@ -105,7 +108,9 @@ Status CudaRunner::Allocate() {
   context_ = {&model_->backend(), pool_.get(), &workspace_, &device_};
   MOEBIUS_ASSIGN(logits_, DeviceMemory::Allocate(sizes_.logits_bytes));
   MOEBIUS_ASSIGN(partials_, DeviceMemory::Allocate(sizes_.partial_bytes));
-  MOEBIUS_TRY(draws_.Allocate(sizes_.draws, sizes_.logits_bytes, rank_.draws, stream()));
+  MOEBIUS_ASSIGN(arrivals_, DeviceMemory::Allocate(sizes_.arrival_bytes));
+  MOEBIUS_TRY(platform::cuda::FillAsync(arrivals_.data(), 0, arrivals_.size(), stream()));
+  MOEBIUS_TRY(draws_.Allocate(sizes_.draws, options_.vocab_size, rank_.draws, stream()));
   MOEBIUS_TRY(blocks_.Allocate(sizes_.input_bytes, stream()));
   const size_t count_bytes = model_->expert_stats().counts().size_bytes();
   for (Slot& slot : slots_) {
@@ -235,7 +240,7 @@ Status CudaRunner::Queue(const StepPlan& plan, Slot& slot, QueueTimes& times) {
 Status CudaRunner::Forward(const StagedPlan& staged, const StepInputs& device,
                            bool samples_inside) {
   const kernels::cuda::StagedAttention attention =
-      StageAttention(staged, device, options_, partials_.data());
+      StageAttention(staged, device, options_, partials_.data(), arrivals_.data());
   model::ForwardBatch batch;
   batch.tokens = device.tokens;
   batch.positions = device.positions;

@@ -95,11 +95,12 @@ class CudaRunner final : public StepRunner {
   platform::cuda::Stream own_stream_;
   std::unique_ptr<kernels::cuda::DenseProducts> dense_;
   kernels::cuda::DeviceContext device_;
-  platform::cuda::DeviceMemory next_work_;
+  platform::cuda::DeviceMemory meeting_room_;
   platform::cuda::DeviceMemory kv_;
   platform::cuda::DeviceMemory workspace_memory_;
   platform::cuda::DeviceMemory logits_;
   platform::cuda::DeviceMemory partials_;
+  platform::cuda::DeviceMemory arrivals_;
   StepBlocks blocks_;
   StepDraws draws_;
   Arena workspace_;

@@ -4,6 +4,7 @@
 
 #include "engine/cuda/step_draws.h"
 #include "engine/device_runner.h"
+#include "kernels/cuda/ops/device_context.h"
 #include "model/model_config.h"
 #include "platform/cuda/device.h"
 #include "tensor/arena.h"
@@ -40,6 +41,7 @@ AttentionWorkers WorkersOf(const model::Model& model, const ModelRunnerOptions& 
   const bool mla = attention.kind == model::AttentionKind::kMla;
   AttentionWorkers workers;
   workers.num_sms = num_sms;
+  workers.whole_rows = options.deterministic;
   workers.shape.mla = mla;
   workers.shape.act = model.activations();
   const int64_t parts = model.num_head_parts();
@@ -77,6 +79,8 @@ RunnerSizes SizesOf(const model::Model& model, const ModelRunnerOptions& options
   sizes.input_bytes = inputs.rows + Arena::kAlignment + inputs.draws;
   sizes.partial_bytes = workers.PartialBytes();
   sizes.draw_bytes = StepDraws::NumBytes(sizes.draws);
+  sizes.meeting_bytes = kernels::cuda::DeviceContext::MeetingBytes(workers.num_sms);
+  sizes.arrival_bytes = static_cast<size_t>(workers.NumArrivals()) * sizeof(int32_t);
   return sizes;
 }
 

@@ -16,12 +16,15 @@ struct RunnerSizes {
   int64_t logit_rows = 0;  // of one piece; 0: this rank has no head
   int64_t draws = 0;       // of a step
   size_t workspace_bytes = 0;
-  size_t logits_bytes = 0;  // of a piece; as many again keep them raw
+  size_t logits_bytes = 0;  // of a piece
   size_t input_bytes = 0;
   size_t partial_bytes = 0;
   size_t draw_bytes = 0;
+  size_t meeting_bytes = 0;
+  size_t arrival_bytes = 0;
   size_t Total() const {
-    return workspace_bytes + 2 * logits_bytes + input_bytes + partial_bytes + draw_bytes;
+    return workspace_bytes + logits_bytes + input_bytes + partial_bytes + draw_bytes +
+           meeting_bytes + arrival_bytes;
   }
 };
 

@@ -49,13 +49,17 @@ size_t StepDraws::NumBytes(int64_t draws) {
   return counting.used();
 }
 
-Status StepDraws::Allocate(int64_t draws, size_t logits_bytes, bool is_on,
+Status StepDraws::Allocate(int64_t draws, int64_t vocab, bool is_on,
                            const platform::cuda::Stream& stream) {
+  if (is_on && vocab > kernels::cuda::kMaxSampleVocab) {
+    return MakeError(ErrorCode::kUnsupported,
+                     "a vocabulary of {} tokens: GPUs draw from {} at most", vocab,
+                     kernels::cuda::kMaxSampleVocab);
+  }
   draws_ = draws;
   is_on_ = is_on;
   stream_ = &stream;
   MOEBIUS_ASSIGN(drawn_, DeviceMemory::Allocate(NumBytes(draws)));
-  MOEBIUS_ASSIGN(raw_logits_, DeviceMemory::Allocate(is_on ? logits_bytes : 0));
   // The first step may read what a step before it would have drawn.
   return platform::cuda::FillAsync(drawn_.data(), 0, drawn_.size(), stream);
 }
@@ -89,7 +93,6 @@ void StepDraws::Draw(kernels::ExecContext& context, const StepInputs& device, in
   sample.launch.output_counts = device.output_counts.data();
   sample.launch.banned_tokens = device.banned_tokens.data();
   sample.launch.allowed_masks = device.allowed_masks.data();
-  sample.launch.raw = reinterpret_cast<float*>(raw_logits_.data());
   sample.launch.tokens = drawn.tokens.data() + first;
   sample.launch.logprobs = drawn.logprobs.data() + first;
   sample.launch.ranks = drawn.ranks.data() + first;

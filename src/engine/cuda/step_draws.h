@@ -20,10 +20,9 @@ class StepDraws {
   // That the draws of a step take, on the device and in pinned memory.
   static size_t NumBytes(int64_t draws);
 
-  // draws: of a step at most. logits_bytes: of those that are drawn from at once. is_on false:
-  // nothing is drawn here. stream: of the steps; outlives this.
-  Status Allocate(int64_t draws, size_t logits_bytes, bool is_on,
-                  const platform::cuda::Stream& stream);
+  // draws: of a step at most. vocab: that is drawn from. is_on false: nothing is drawn here.
+  // stream: of the steps; outlives this.
+  Status Allocate(int64_t draws, int64_t vocab, bool is_on, const platform::cuda::Stream& stream);
 
   // What the step before drew, put in place on the device.
   Status QueueResolve(const StagedPlan& staged, const StepInputs& device);
@@ -41,7 +40,6 @@ class StepDraws {
   bool is_on_ = true;
   const platform::cuda::Stream* stream_ = nullptr;
   platform::cuda::DeviceMemory drawn_;
-  platform::cuda::DeviceMemory raw_logits_;  // of rows whose log probabilities are wanted
 };
 
 }  // namespace moebius::engine

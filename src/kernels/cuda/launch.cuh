@@ -1,7 +1,7 @@
 // Launches that need not wait for the launch before them to end (programmatic dependent launch): a
 // kernel's blocks come up beside the last ones of the kernel before, wait there, and lose no time
-// to start once it is done. Every kernel launched so begins with AwaitEarlier, in all its threads,
-// before it reads what another kernel wrote or writes at all; so a kernel that is done has all
+// to start once it is done. Every kernel launched so calls AwaitEarlier, in all its threads, before
+// it writes at all or reads what the launch before it writes; so a kernel that is done has all
 // earlier ones done too.
 #pragma once
 
@@ -11,7 +11,8 @@ namespace moebius::cuda {
 
 // What an early launch may read before it waits: the work before the launch before it. That launch
 // has let this one come up, in all its threads, after its own wait; or it is a library's, which may
-// let it come up earlier, but not before what it waits for itself is done.
+// let it come up earlier, but not before what it waits for itself is done. By __ldcg or weights
+// alone: the L1 cache may have what an address held before.
 //
 // Returns when all earlier work of the stream is done and its writes are seen, then lets the next
 // launch come up. Plain loads only after it: what is read through the read-only path (__ldg) may be

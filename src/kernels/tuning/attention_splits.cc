@@ -1,6 +1,10 @@
 #include "kernels/tuning/attention_splits.h"
 
 #include <algorithm>
+#include <functional>
+#include <limits>
+#include <queue>
+#include <tuple>
 
 namespace moebius::kernels {
 namespace {
@@ -34,12 +38,21 @@ class Builder {
       segment.slot = splits_.num_slots++;
     }
     splits_.segments.push_back(segment);
+    item_of_segment_.push_back(at);
   }
   void NextWorker() {
     splits_.worker_begin.push_back(static_cast<int32_t>(splits_.segments.size()));
   }
   AttentionSplits Take() {
     while (static_cast<int>(splits_.worker_begin.size()) <= options_.num_workers) NextWorker();
+    for (size_t i = 0; i < splits_.segments.size(); ++i) {
+      AttentionSegment& segment = splits_.segments[i];
+      if (segment.slot < 0) continue;
+      const AttentionRow& row = splits_.rows[static_cast<size_t>(item_of_segment_[i])];
+      segment.first_slot = row.first_slot;
+      segment.num_slots = row.num_slots;
+    }
+    if (options_.sums_in_place) return std::move(splits_);
     for (const AttentionRow& row : splits_.rows) {
       if (row.num_slots != 0) splits_.combine.push_back(row);
     }
@@ -50,7 +63,13 @@ class Builder {
   std::span<const AttentionItem> items_;
   const AttentionSplitOptions& options_;
   AttentionSplits splits_;
+  std::vector<int32_t> item_of_segment_;
 };
+
+// Whether an item gets segments.
+bool IsDealt(const AttentionItem& item, const AttentionSplitOptions& options) {
+  return item.context > 0 || options.sums_in_place;
+}
 
 // Every worker takes pieces until its share is used up; what is left of a row goes to the next.
 // Calls add(row, begin, end) and next_worker(); false if work is left over.
@@ -65,7 +84,7 @@ bool Deal(std::span<const AttentionItem> items, const AttentionSplitOptions& opt
     int64_t room = share;
     for (; row < num_rows; ++row, begin = 0) {
       const int32_t tiles = TilesOf(std::max(items[row].context, 0), options.tile);
-      if (tiles == 0) continue;
+      if (!IsDealt(items[row], options)) continue;
       if (tiles - begin + cost > room) {
         const int64_t fits = (room - cost) / options.multiple * options.multiple;
         if (room > cost && fits > 0) {
@@ -82,12 +101,60 @@ bool Deal(std::span<const AttentionItem> items, const AttentionSplitOptions& opt
   return row == num_rows;
 }
 
+// Whole rows, the longest first, each to the worker that has least; false, and nothing is added,
+// if one would get more than `most`.
+bool DealWhole(std::span<const AttentionItem> items, const AttentionSplitOptions& options,
+               int64_t most, Builder& builder) {
+  struct Load {
+    int64_t tiles;
+    int32_t worker;
+    bool operator>(const Load& other) const {
+      return std::tie(tiles, worker) > std::tie(other.tiles, other.worker);
+    }
+  };
+  struct Row {
+    int32_t tiles;
+    int32_t item;
+    int32_t worker;
+  };
+  std::vector<Row> rows;
+  rows.reserve(items.size());
+  for (int32_t i = 0; i < static_cast<int32_t>(items.size()); ++i) {
+    const int32_t tiles = TilesOf(std::max(items[i].context, 0), options.tile);
+    if (tiles + options.segment_cost > most) return false;
+    if (IsDealt(items[i], options)) rows.push_back({tiles, i, 0});
+  }
+  std::stable_sort(rows.begin(), rows.end(),
+                   [](const Row& a, const Row& b) { return a.tiles > b.tiles; });
+  std::vector<Load> loads;
+  for (int32_t w = 0; w < options.num_workers; ++w) loads.push_back({0, w});
+  std::priority_queue<Load, std::vector<Load>, std::greater<>> least(std::greater<>(),
+                                                                     std::move(loads));
+  for (Row& row : rows) {
+    Load load = least.top();
+    load.tiles += row.tiles + options.segment_cost;
+    if (load.tiles > most) return false;
+    least.pop();
+    least.push(load);
+    row.worker = load.worker;
+  }
+  std::stable_sort(rows.begin(), rows.end(),
+                   [](const Row& a, const Row& b) { return a.worker < b.worker; });
+  auto row = rows.begin();
+  for (int32_t w = 0; w < options.num_workers; ++w) {
+    for (; row != rows.end() && row->worker == w; ++row) builder.Add(row->item, 0, row->tiles);
+    builder.NextWorker();
+  }
+  return true;
+}
+
 // The smallest share with which all work is dealt.
 void Balance(std::span<const AttentionItem> items, const AttentionSplitOptions& options,
              Builder& builder) {
   int64_t total = 0;
   for (const AttentionItem& item : items) {
-    if (item.context > 0) total += TilesOf(item.context, options.tile) + options.segment_cost;
+    if (!IsDealt(item, options)) continue;
+    total += TilesOf(std::max(item.context, 0), options.tile) + options.segment_cost;
   }
   const auto nothing = [](auto...) {};
   int64_t low = (total + options.num_workers - 1) / options.num_workers;
@@ -101,30 +168,11 @@ void Balance(std::span<const AttentionItem> items, const AttentionSplitOptions& 
       low = share + 1;
     }
   }
+  if (DealWhole(items, options, high + options.cut_cost, builder)) return;
   Deal(
       items, options, high,
       [&](int32_t row, int32_t begin, int32_t end) { builder.Add(row, begin, end); },
       [&] { builder.NextWorker(); });
-}
-
-// Equal pieces dealt out in order, so many to a worker that all are dealt.
-void CutFixed(std::span<const AttentionItem> items, const AttentionSplitOptions& options,
-              Builder& builder) {
-  int64_t total = 0;
-  for (const AttentionItem& item : items) {
-    total += TilesOf(TilesOf(std::max(item.context, 0), options.tile), options.fixed_tiles);
-  }
-  const int64_t share =
-      std::max<int64_t>(1, (total + options.num_workers - 1) / options.num_workers);
-  int64_t dealt = 0;
-  for (int32_t row = 0; row < static_cast<int32_t>(items.size()); ++row) {
-    const int32_t tiles = TilesOf(std::max(items[row].context, 0), options.tile);
-    for (int32_t begin = 0; begin < tiles; begin += options.fixed_tiles) {
-      if (dealt > 0 && dealt % share == 0) builder.NextWorker();
-      builder.Add(row, begin, std::min(tiles, begin + options.fixed_tiles));
-      ++dealt;
-    }
-  }
 }
 
 }  // namespace
@@ -132,8 +180,8 @@ void CutFixed(std::span<const AttentionItem> items, const AttentionSplitOptions&
 AttentionSplits SplitAttention(std::span<const AttentionItem> items,
                                const AttentionSplitOptions& options) {
   Builder builder(items, options);
-  if (options.fixed_tiles > 0) {
-    CutFixed(items, options, builder);
+  if (options.whole) {
+    DealWhole(items, options, std::numeric_limits<int64_t>::max(), builder);
   } else {
     Balance(items, options, builder);
   }

@@ -1,7 +1,8 @@
 // How attention over long contexts is spread over a GPU's workers (blocks, or clusters of blocks,
 // that stay for the whole launch). Rows of queries are cut into segments of whole tiles so that
-// every worker gets nearly the same work; a row that was cut is summed from partial results by a
-// second kernel. Pure functions of lengths that the scheduler knows before a step is launched: the
+// every worker gets nearly the same work; a row that was cut is summed from partial results, by a
+// second kernel or in place, by whoever ends last. Where whole rows can be dealt nearly as evenly,
+// none is cut. Pure functions of lengths that the scheduler knows before a step is launched: the
 // result is uploaded with the step's other inputs. No CUDA here; any thread.
 #pragma once
 
@@ -30,6 +31,8 @@ struct AttentionSegment {
   int32_t end_tile = 0;
   int32_t slot = -1;  // of the partial results; -1: the segment is the whole item
   int32_t queries = 1;
+  int32_t first_slot = 0;  // the item's slots, if it was cut: as in AttentionRow
+  int32_t num_slots = 0;
 };
 
 // Where an item's partial results lie: slots [first_slot, first_slot + num_slots). num_slots 0: it
@@ -43,11 +46,14 @@ struct AttentionRow {
 
 struct AttentionSplitOptions {
   int num_workers = 1;
-  int tile = 64;         // positions a tile
-  int segment_cost = 8;  // of starting and ending a segment, in tiles
-  int multiple = 2;      // cuts fall on multiples of so many tiles of the row, where they can
-  int fixed_tiles = 0;   // > 0: every row is cut at multiples of this, whatever else is in the
-                         // batch, so that a row's bits depend on nothing but itself
+  int tile = 64;               // positions a tile
+  int segment_cost = 8;        // of starting and ending a segment, in tiles
+  int cut_cost = 3;            // of putting cut rows together, in tiles of every worker
+  int multiple = 2;            // cuts fall on multiples of so many tiles of the row, where they can
+  bool whole = false;          // no row is cut, whatever else is in the batch, so that a row's bits
+                               // depend on nothing but itself
+  bool sums_in_place = false;  // no second kernel: nothing to combine, and items that see nothing
+                               // get a segment without tiles
 };
 
 struct AttentionSplits {
@@ -58,8 +64,7 @@ struct AttentionSplits {
   int32_t num_slots = 0;
 };
 
-// Upper bounds that hold for any lengths when fixed_tiles is 0: what to reserve before a graph is
-// captured.
+// Upper bounds that hold for any lengths: what to reserve before a graph is captured.
 constexpr int64_t MaxAttentionSegments(int64_t rows, int64_t num_workers) {
   return rows + num_workers;
 }

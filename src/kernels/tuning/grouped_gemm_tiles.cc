@@ -14,7 +14,7 @@ int FindTile(GemmFormat format, bool swap, int weight_rows, int token_rows, int 
   for (int i = 0; i < NumTiles(format); ++i) {
     const GroupedGemmTile& tile = TileAt(format, i);
     if (tile.swap == swap && tile.weight_rows == weight_rows && tile.token_rows == token_rows &&
-        tile.cluster == cluster) {
+        tile.cluster == cluster && tile.parts == 1) {
       return i;
     }
   }
@@ -36,16 +36,55 @@ int ChooseFewRows(const GroupedGemmShape& shape) {
   return FindTile(shape.format, true, halves > wholes + 0.05 ? 64 : 128, token_rows, 1);
 }
 
-int ChooseManyRows(const GroupedGemmShape& shape) {
-  const int token_rows = WithSlack(shape.expected_rows) <= 128 ? 128 : 256;
+int ChooseManyRows(const GroupedGemmShape& shape, int token_rows) {
   return FindTile(shape.format, false, 128, token_rows, shape.n % 256 == 0 ? 2 : 1);
+}
+
+// Tiles that a block has one after the other.
+int Rounds(const GroupedGemmShape& shape, const GroupedGemmTile& tile) {
+  const int tiles = CeilDiv(shape.n, tile.weight_rows) *
+                    CeilDiv(shape.expected_rows, tile.token_rows) * tile.parts;
+  return CeilDiv(tiles, shape.num_sms);
+}
+
+// Microseconds of a product whose tiles are few, a fit of dense rows on an H200
+// (bench/results/grouped-gemm-h200.md): start and end, 128 of K, and what adding parts takes.
+double TimeOfFewTiles(const GroupedGemmShape& shape, const GroupedGemmTile& tile) {
+  const bool large = tile.token_rows > 128;
+  const double parts = tile.parts > 1 ? (large ? 8 : 4) : 0;
+  const int blocks_of_k = CeilDiv(shape.k, 128 * tile.parts);
+  return 5 + Rounds(shape, tile) * blocks_of_k * (large ? 0.67 : 0.46) + parts;
+}
+
+// One group: tiles of a size and in parts by which most blocks have work. Where each has but one
+// tile, clusters only cost time.
+int ChooseLone(const GroupedGemmShape& shape) {
+  int best = -1;
+  double best_time = 0;
+  for (int i = 0; i < NumTiles(shape.format); ++i) {
+    const GroupedGemmTile& tile = TileAt(shape.format, i);
+    if (tile.swap || tile.weight_rows != 128 || tile.consumers != 2 || tile.cluster != 1 ||
+        !TileFits(shape, i)) {
+      continue;
+    }
+    const double time = TimeOfFewTiles(shape, tile);
+    if (best >= 0 && time >= best_time) continue;
+    best = i;
+    best_time = time;
+  }
+  const GroupedGemmTile& tile = TileAt(shape.format, best);
+  return Rounds(shape, tile) == 1 ? best : ChooseManyRows(shape, tile.token_rows);
 }
 
 }  // namespace
 
 bool TileFits(const GroupedGemmShape& shape, int tile_idx) {
   const GroupedGemmTile& tile = TileAt(shape.format, tile_idx);
-  return CeilDiv(shape.n, tile.weight_rows) % tile.cluster == 0;
+  const int weight_tiles = CeilDiv(shape.n, tile.weight_rows);
+  if (weight_tiles % tile.cluster != 0) return false;
+  if (tile.parts == 1) return true;
+  const int tiles = weight_tiles * CeilDiv(shape.expected_rows, tile.token_rows);
+  return shape.lone && shape.k % (128 * tile.parts) == 0 && tiles * tile.parts <= shape.num_sms;
 }
 
 GroupedGemmConfig ConfigOfTile(const GroupedGemmShape& shape, int tile_idx) {
@@ -57,7 +96,8 @@ GroupedGemmConfig ConfigOfTile(const GroupedGemmShape& shape, int tile_idx) {
   // tiles in the L2.
   const int row_tiles = CeilDiv(shape.expected_rows, tile.token_rows);
   config.width = row_tiles >= 8 ? std::max(2048 / (tile.weight_rows * tile.cluster), 1) : 1;
-  config.stream = WithSlack(shape.expected_rows) <= tile.token_rows;
+  config.stream =
+      (shape.lone ? shape.expected_rows : WithSlack(shape.expected_rows)) <= tile.token_rows;
   // Half as many tiles that take longer: not where each block has but one.
   const int weight_tiles = CeilDiv(shape.n, tile.weight_rows * tile.cluster);
   config.wide = HasWideForm(tile) &&
@@ -66,8 +106,10 @@ GroupedGemmConfig ConfigOfTile(const GroupedGemmShape& shape, int tile_idx) {
 }
 
 GroupedGemmConfig ChooseGroupedGemm(const GroupedGemmShape& shape) {
-  const bool few = shape.expected_rows <= 64;
-  return ConfigOfTile(shape, few ? ChooseFewRows(shape) : ChooseManyRows(shape));
+  if (shape.expected_rows <= 64) return ConfigOfTile(shape, ChooseFewRows(shape));
+  if (shape.lone) return ConfigOfTile(shape, ChooseLone(shape));
+  const int token_rows = WithSlack(shape.expected_rows) <= 128 ? 128 : 256;
+  return ConfigOfTile(shape, ChooseManyRows(shape, token_rows));
 }
 
 }  // namespace moebius::tuning

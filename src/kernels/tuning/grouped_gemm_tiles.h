@@ -23,6 +23,8 @@ struct GroupedGemmTile {
   int token_rows;   // 8 to 256
   int consumers;    // warpgroups that multiply
   int cluster;      // blocks that share their token rows by multicast: 1 or 2
+  int parts = 1;    // of K, each summed by a block of its own (gemm/add_parts.cuh): 1, or 2 for one
+                    // group whose tiles leave at least half of the blocks without work
 };
 
 constexpr int kStageBytesOfK = 128;
@@ -72,21 +74,27 @@ constexpr int SharedBytes(GemmFormat format, const GroupedGemmTile& tile) {
   return NumStages(format, tile) * StageBytes(format, tile) + FixedSharedBytes(tile);
 }
 
+// What tiles in two parts need of device memory at most, of launches that fill so many
+// multiprocessors: sums, and counters of warps.
+constexpr int64_t PartialFloats(int num_sms) { return int64_t{num_sms / 2} * 256 * 128; }
+constexpr int PartCounters(int num_sms) { return num_sms / 2 * 8; }
+
 // Whether a group's last rows, where they fill at most half of this tile, may have tiles of half
 // the token rows by twice the weights (gemm/tile_form.cuh).
 constexpr bool HasWideForm(const GroupedGemmTile& tile) {
   return !tile.swap && tile.weight_rows == 128 && tile.token_rows == 256 && tile.consumers == 2 &&
-         tile.cluster == 2;
+         tile.cluster == 2 && tile.parts == 1;
 }
 
 // Every tile that is compiled, by format. The order is the index used below.
 inline constexpr GroupedGemmTile kFp8Tiles[] = {
-    {true, 64, 8, 1, 1},     {true, 64, 16, 1, 1},    {true, 64, 32, 1, 1},
-    {true, 64, 64, 1, 1},    {true, 128, 8, 2, 1},    {true, 128, 16, 2, 1},
-    {true, 128, 32, 2, 1},   {true, 128, 64, 2, 1},   {true, 256, 32, 2, 1},
-    {true, 256, 64, 2, 1},   {true, 256, 96, 2, 1},   {true, 256, 128, 2, 1},
-    {false, 128, 128, 2, 1}, {false, 128, 128, 2, 2}, {false, 128, 256, 2, 1},
-    {false, 128, 256, 2, 2}, {false, 128, 192, 3, 1}, {false, 128, 192, 3, 2},
+    {true, 64, 8, 1, 1},        {true, 64, 16, 1, 1},       {true, 64, 32, 1, 1},
+    {true, 64, 64, 1, 1},       {true, 128, 8, 2, 1},       {true, 128, 16, 2, 1},
+    {true, 128, 32, 2, 1},      {true, 128, 64, 2, 1},      {true, 256, 32, 2, 1},
+    {true, 256, 64, 2, 1},      {true, 256, 96, 2, 1},      {true, 256, 128, 2, 1},
+    {false, 128, 128, 2, 1},    {false, 128, 128, 2, 2},    {false, 128, 256, 2, 1},
+    {false, 128, 256, 2, 2},    {false, 128, 192, 3, 1},    {false, 128, 192, 3, 2},
+    {false, 128, 128, 2, 1, 2}, {false, 128, 256, 2, 1, 2},
 };
 inline constexpr GroupedGemmTile kBf16Tiles[] = {
     {true, 64, 8, 1, 1},     {true, 64, 16, 1, 1},    {true, 64, 32, 1, 1},
@@ -113,6 +121,7 @@ struct GroupedGemmShape {
   int expected_rows;  // of a group that has any; a guess is enough, every tile is right for every
                       // count
   int num_sms;        // that the launch may fill
+  bool lone = false;  // one group, of exactly expected_rows
 };
 
 struct GroupedGemmConfig {
@@ -129,7 +138,8 @@ GroupedGemmConfig ChooseGroupedGemm(const GroupedGemmShape& shape);
 // The configuration that uses tile `tile_idx` for `shape` (benchmarks compare them).
 GroupedGemmConfig ConfigOfTile(const GroupedGemmShape& shape, int tile_idx);
 
-// Whether tile `tile_idx` can run `shape` (a cluster needs its number of weight tiles even).
+// Whether tile `tile_idx` can run `shape`: a cluster needs its number of weight tiles even; parts
+// need one group, a block for each part of each tile, and parts of K of whole blocks.
 bool TileFits(const GroupedGemmShape& shape, int tile_idx);
 
 }  // namespace moebius::tuning

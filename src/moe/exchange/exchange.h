@@ -25,6 +25,8 @@ struct DispatchArgs {
   // Of the weights that read the rows, the same on every rank: what their products would quantise
   // may travel and arrive so.
   kernels::WeightFormat read_by = kernels::WeightFormat::kF32;
+  // What grouping the slots gave, if that is done (see only_groups); else without offsets.
+  kernels::GroupBySlotArgs groups = {};
 };
 
 // What this rank has to compute: rows grouped by its slots. The views live in the arena given to
@@ -47,6 +49,9 @@ struct CombineArgs {
   bool weighted = true;  // by the router's weights; else all count 1
   Mat shared;            // [T, H] act: the shared expert's rows; data null: none
   Mat out;               // [T, H] act
+  // What follows, of an exchange that norms(): norm.x is out, which is undefined afterwards.
+  // norm.out.data null: nothing.
+  kernels::RmsNormArgs norm = {};
 };
 
 // Rows that left this rank since the start, each once a rank that it went to.
@@ -77,6 +82,12 @@ class Exchange {
   // DispatchedRows has weights. Who needs them (experts that scale what they read) and does not get
   // them scales rows of one choice before they leave, and dispatches without weights.
   virtual bool brings_weights() const { return true; }
+  // Combine takes CombineArgs::norm.
+  virtual bool norms() const { return false; }
+
+  // All that Dispatch does is to group the pairs by slot: who routes them may do both in one
+  // (kernels::RouteToPlaces) and dispatch with `groups`, which then live until Combine.
+  virtual bool only_groups() const { return false; }
 
   // `arena` gives what the result needs until Combine.
   virtual DispatchedRows Dispatch(kernels::ExecContext& ctx, const DispatchArgs& args,

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <vector>
 
 #include "kernels/backend.h"
@@ -55,6 +56,25 @@ TEST(LocalExchange, BringsEveryRowHome) {
   EXPECT_EQ(
       out, (std::vector<float>{1 * (0.5f * 4 + 2 * 1), 10 * (0.5f * 4 + 2 * 1), 2 * (1 * 1 + 4 * 4),
                                20 * (1 * 1 + 4 * 4), 3 * (0.25f * 3), 30 * (0.25f * 3)}));
+
+  // With what follows: added to a stream of ones, and normed.
+  std::vector<float> stream(6, 1);
+  std::vector<float> normed(6, -1);
+  combine.norm = {.x = combine.out,
+                  .residual = Mat(stream.data(), DType::kF32, 3, 2),
+                  .weight = {},
+                  .out = Mat(normed.data(), DType::kF32, 3, 2)};
+  const std::vector<float> sums = out;
+  exchange.Combine(ctx, combine);
+  for (size_t row = 0; row < 3; ++row) {
+    const float a = sums[2 * row] + 1;
+    const float b = sums[2 * row + 1] + 1;
+    EXPECT_EQ(stream[2 * row], a);
+    EXPECT_EQ(stream[2 * row + 1], b);
+    const float scale = 1 / std::sqrt((a * a + b * b) / 2 + combine.norm.eps);
+    EXPECT_NEAR(normed[2 * row], a * scale, 1e-6);
+    EXPECT_NEAR(normed[2 * row + 1], b * scale, 1e-6);
+  }
 }
 
 }  // namespace

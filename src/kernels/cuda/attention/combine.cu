@@ -1,5 +1,9 @@
 // A warp sums 128 columns of a head of a row: many loads in flight, whatever the number of pieces.
+// As many blocks as the device holds at a time: rows may have been cut or not, and blocks of rows
+// that were not would only cost their launch (256 rows of 128 heads: 20 us).
 #include <cuda_runtime.h>
+
+#include <algorithm>
 
 #include "kernels/cuda/attention/combine.h"
 #include "kernels/cuda/attention/hopper.cuh"
@@ -8,13 +12,14 @@
 namespace moebius::kernels::cuda {
 namespace {
 
-__global__ void __launch_bounds__(256) CombineKernel(const __grid_constant__ CombineArgs args) {
-  moebius::cuda::AwaitEarlier();
-  const AttentionRow info = args.rows[blockIdx.x];
-  if (info.num_slots == 0) return;
+constexpr int kWarps = 8;
+constexpr int kMostBlocks = 1056;  // of 256 threads: eight a multiprocessor
+
+// The warp's share `item` of one row.
+__device__ __forceinline__ void CombineRow(const CombineArgs& args, const AttentionRow& info,
+                                           int item) {
   const int lane = threadIdx.x % 32;
   const int chunks = (args.width + 127) / 128;
-  const int item = blockIdx.y * 8 + threadIdx.x / 32;
   const int index = item / chunks;  // query, head
   if (index >= info.queries * args.num_heads) return;
   const int column = item % chunks * 128 + lane * 4;
@@ -53,14 +58,37 @@ __global__ void __launch_bounds__(256) CombineKernel(const __grid_constant__ Com
                                              PackBf16(sum.z * factor, sum.w * factor));
 }
 
+// Before the wait: not what the L1 cache has from the step before.
+__device__ __forceinline__ AttentionRow RowAt(const AttentionRow* at) {
+  return {__ldcg(&at->first_slot), __ldcg(&at->num_slots), __ldcg(&at->row), __ldcg(&at->queries)};
+}
+
+__global__ void __launch_bounds__(32 * kWarps)
+    CombineKernel(const __grid_constant__ CombineArgs args, int blocks_a_row) {
+  // The list came with the step's inputs: it may be read before earlier work is done.
+  AttentionRow info = RowAt(args.rows + blockIdx.x / blocks_a_row);
+  moebius::cuda::AwaitEarlier();
+  for (int64_t at = blockIdx.x; info.num_slots != 0;) {
+    const auto share = static_cast<int>(at % blocks_a_row);
+    CombineRow(args, info, share * kWarps + static_cast<int>(threadIdx.x / 32));
+    at += gridDim.x;
+    if (at >= args.num_rows * blocks_a_row) return;
+    info = RowAt(args.rows + at / blocks_a_row);
+  }
+}
+
+int BlocksOfRow(const CombineArgs& args) {
+  return (args.max_queries * args.num_heads * ((args.width + 127) / 128) + kWarps - 1) / kWarps;
+}
+
 }  // namespace
 
 int LaunchCombine(const CombineArgs& args, CUstream_st* stream) {
   if (args.num_rows == 0) return cudaSuccess;
   if (args.width % 4 != 0 || args.width > 512) return cudaErrorInvalidValue;
-  const dim3 grid(static_cast<unsigned>(args.num_rows),
-                  (args.max_queries * args.num_heads * ((args.width + 127) / 128) + 7) / 8);
-  return moebius::cuda::LaunchEarly(CombineKernel, grid, 256, 0, stream, args);
+  const int64_t blocks = std::min<int64_t>(args.num_rows * BlocksOfRow(args), kMostBlocks);
+  return moebius::cuda::LaunchEarly(CombineKernel, static_cast<unsigned>(blocks), 32 * kWarps, 0,
+                                    stream, args, BlocksOfRow(args));
 }
 
 }  // namespace moebius::kernels::cuda

@@ -1,5 +1,6 @@
-// The second kernel of split attention: what was cut is put together again. No allocation, no wait;
-// may be captured in a graph. Called by the attention launches.
+// The second kernel of MLA's split attention: what was cut is put together again, by a grid, as its
+// partial results are large. No allocation, no wait; may be captured in a graph. Called by the
+// attention launch.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +16,7 @@ namespace moebius::kernels::cuda {
 // divided by its own denominator, and its logarithm (base 2, maximum included) [slots, max_queries,
 // num_heads].
 struct CombineArgs {
-  const AttentionRow* rows = nullptr;  // [num_rows]; those with num_slots 0 are passed over
+  const AttentionRow* rows = nullptr;  // [num_rows]; the first with num_slots 0 ends the list
   int64_t num_rows = 0;
   int max_queries = 1;
   int num_heads = 0;

@@ -36,39 +36,54 @@ struct GqaShape {
   int block_size = 16;
 };
 
-// Queries that share one pass over the context on the tensor cores: 16 rows of (query, head) where
-// all sequences decode, else 64. What AttentionItems cuts sequences into.
+// Queries that share one pass over the context on the tensor cores: what AttentionItems cuts
+// sequences into. decode: no sequence has more than one. Else 64 rows of (query, head).
 inline int GqaQueriesPerItem(int num_heads, int num_kv_heads, bool decode) {
-  const int queries = (decode ? 16 : 64) / (num_heads / num_kv_heads);
-  return queries > 0 ? queries : 1;
+  const int queries = 64 / (num_heads / num_kv_heads);
+  return decode || queries == 0 ? 1 : queries;
 }
 inline int GqaRowBlocks(int num_heads, int num_kv_heads, int max_queries) {
   const int rows = max_queries * (num_heads / num_kv_heads);
   return (rows + 63) / 64;
 }
-// For SplitAttention (tile 64): the blocks that stay for the launch, as many a multiprocessor as
-// were measured to be fastest (shared memory and registers allow no more).
+// Whether the heads of one query share a pass, in a form of its own.
+inline bool IsGqaDecode(int num_heads, int num_kv_heads, int max_queries) {
+  return max_queries == 1 && num_heads / num_kv_heads <= 16;
+}
+// Blocks a multiprocessor: as many as were measured to be fastest (shared memory and registers
+// allow no more).
+constexpr int GqaBlocksPerSm(int head_dim, bool decode) {
+  if (head_dim > 128) return 1;
+  return decode ? (head_dim <= 64 ? 4 : 3) : 2;
+}
+// For SplitAttention (tile 64, summed in place): the blocks that stay for the launch.
 inline int GqaWorkers(int num_sms, int num_heads, int num_kv_heads, int max_queries, int head_dim) {
-  const bool few_rows = max_queries * (num_heads / num_kv_heads) <= 16;
-  const int of_width = head_dim <= 64 ? 4 : (head_dim <= 128 ? 3 : 1);
-  const int per_sm = few_rows || of_width < 2 ? of_width : 2;
+  const int per_sm = GqaBlocksPerSm(head_dim, IsGqaDecode(num_heads, num_kv_heads, max_queries));
   const int groups = num_kv_heads * GqaRowBlocks(num_heads, num_kv_heads, max_queries);
   return per_sm * num_sms / groups > 0 ? per_sm * num_sms / groups : 1;
 }
 inline size_t GqaWorkspaceBytes(int64_t slots, int max_queries, int num_heads, int head_dim) {
-  return static_cast<size_t>(slots) * max_queries * num_heads * (head_dim + 1) * sizeof(float);
+  return static_cast<size_t>(slots) * max_queries * num_heads * (head_dim + 2) * sizeof(float);
+}
+// Numbers in which blocks count that have written their piece of an item.
+inline int64_t GqaArrivals(int64_t slots, int max_queries, int num_heads, int num_kv_heads) {
+  return slots * num_kv_heads * GqaRowBlocks(num_heads, num_kv_heads, max_queries);
 }
 
 struct GqaArgs {
-  GqaShape shape;       // bfloat16; caches and strides aligned to 16 bytes
-  int max_queries = 1;  // of an item
-  const AttentionSegment* segments = nullptr;
+  GqaShape shape;  // bfloat16; caches and strides aligned to 16 bytes
+  // Of an item. 1, of at most 16 heads a kv head (IsGqaDecode): then no sequence has two queries,
+  // and what lies in the caches before its query's position is older than the launch before this
+  // one. It is read before the wait (kernels/cuda/launch.cuh), as are, in any form, the segments,
+  // worker_begin and the block table.
+  int max_queries = 1;
+  const AttentionSegment* segments = nullptr;  // [num_segments]; workers need not have all
+  int64_t num_segments = 0;
   const int32_t* worker_begin = nullptr;  // [num_workers + 1]
   int num_workers = 0;
-  const AttentionRow* combine = nullptr;  // [num_combine]; entries with num_slots 0 do nothing
-  int64_t num_combine = 0;
   void* workspace = nullptr;  // GqaWorkspaceBytes
   int64_t max_slots = 0;
+  int32_t* arrivals = nullptr;  // [GqaArrivals], zero between launches
 };
 // 0, or the cudaError_t: cudaErrorInvalidValue for a shape it does not take.
 int LaunchGqa(const GqaArgs& args, CUstream_st* stream);

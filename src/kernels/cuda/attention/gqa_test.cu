@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/attention/gqa.h"
 #include "kernels/cuda/attention/gqa_prefill.h"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/testing.cuh"
 #include "kernels/tuning/gqa_prefill.h"
 
@@ -99,10 +100,13 @@ std::vector<double> Reference(const Case& c, const Batch& b, const std::vector<T
   return out;
 }
 
-enum class Form { kCut, kTiles, kAny };  // LaunchGqa, LaunchGqaPrefill, LaunchAttentionAny
+// LaunchGqa, the same behind another launch (right after kCut), LaunchGqaPrefill,
+// LaunchAttentionAny.
+enum class Form { kCut, kBehind, kTiles, kAny };
 
 constexpr const char* NameOf(Form form) {
-  return form == Form::kCut ? "cut" : form == Form::kTiles ? "tiles" : "any";
+  constexpr const char* kNames[] = {"cut", "behind", "tiles", "any"};
+  return kNames[static_cast<int>(form)];
 }
 
 // Launches twice: the same bits, whatever was in the output before.
@@ -123,30 +127,135 @@ int NumSms(const Case& c) {
   return c.workers > 0 ? c.workers : sms;
 }
 
-void RunCut(const Case& c, const Batch& b, const GqaShape& shape, Device<Bf16>& out) {
-  const bool decode = *std::max_element(c.queries.begin(), c.queries.end()) <= 1;
+// What a step's own launches write right before attention: its queries, and the caches at their
+// positions.
+struct LateRow {
+  Bf16* to;
+  const Bf16* from;
+  int64_t count;
+};
+__global__ void TakeAway(const LateRow* rows) {
+  const LateRow row = rows[blockIdx.x];
+  for (int i = threadIdx.x; i < row.count; i += blockDim.x) row.to[i] = __float2bfloat16(NAN);
+}
+// Lets the next launch come up, and writes them long after.
+__global__ void WriteLate(const LateRow* rows) {
+  moebius::cuda::AwaitEarlier();
+  for (int i = 0; i < 20; ++i) __nanosleep(1000);
+  const LateRow row = rows[blockIdx.x];
+  for (int i = threadIdx.x; i < row.count; i += blockDim.x) row.to[i] = row.from[i];
+}
+std::vector<LateRow> LateRows(const Case& c, const Batch& b, const GqaShape& to,
+                              const GqaShape& from) {
+  std::vector<LateRow> rows;
+  const auto add = [&rows](const void* t, const void* f, int64_t row, int64_t stride) {
+    const int64_t at = row * stride;
+    rows.push_back(
+        {static_cast<Bf16*>(const_cast<void*>(t)) + at, static_cast<const Bf16*>(f) + at, stride});
+  };
+  for (size_t s = 0; s < c.contexts.size(); ++s) {
+    for (int i = 0; i < c.queries[s]; ++i) {
+      add(to.q, from.q, b.query_start[s] + i, c.heads * c.dim);
+      const int position = c.contexts[s] - c.queries[s] + i;
+      if (position < 0) continue;
+      add(to.k_cache, from.k_cache, CacheRow(c, b, s, position), to.k_stride);
+      add(to.v_cache, from.v_cache, CacheRow(c, b, s, position), to.v_stride);
+    }
+  }
+  return rows;
+}
+
+// What LaunchGqa reads of a batch.
+struct Cut {
+  Cut(const Case& c, const Batch& b, const GqaShape& shape)
+      : max_queries(GqaQueriesPerItem(c.heads, c.kv_heads,
+                                      *std::max_element(c.queries.begin(), c.queries.end()) <= 1)),
+        num_workers(c.workers > 0 ? c.workers
+                                  : GqaWorkers(NumSms(c), c.heads, c.kv_heads, max_queries, c.dim)),
+        splits(
+            SplitAttention(AttentionItems(b.query_start, c.contexts, max_queries),
+                           {.num_workers = num_workers, .segment_cost = 1, .sums_in_place = true})),
+        segments(splits.segments),
+        worker_begin(splits.worker_begin),
+        workspace(GqaWorkspaceBytes(splits.num_slots, max_queries, c.heads, c.dim)),
+        arrivals(std::vector<int32_t>(
+            GqaArrivals(splits.num_slots, max_queries, c.heads, c.kv_heads), 0)) {
+    args.shape = shape;
+    args.max_queries = max_queries;
+    args.segments = segments.get();
+    args.num_segments = static_cast<int64_t>(splits.segments.size());
+    args.worker_begin = worker_begin.get();
+    args.num_workers = num_workers;
+    args.workspace = workspace.get();
+    args.max_slots = splits.num_slots;
+    args.arrivals = arrivals.get();
+  }
+  void ExpectNoArrivals(const Case& c) const {
+    const auto left = arrivals.Download();
+    testing::Expect(std::all_of(left.begin(), left.end(), [](int32_t n) { return n == 0; }),
+                    std::string(c.name) + ": an arrival is left");
+  }
+
+  int max_queries, num_workers;
+  AttentionSplits splits;
+  Device<AttentionSegment> segments;
+  Device<int32_t> worker_begin;
+  Device<uint8_t> workspace;
+  Device<int32_t> arrivals;
   GqaArgs args;
-  args.shape = shape;
-  args.max_queries = GqaQueriesPerItem(c.heads, c.kv_heads, decode);
-  const auto items = AttentionItems(b.query_start, c.contexts, args.max_queries);
-  args.num_workers = c.workers > 0
-                         ? c.workers
-                         : GqaWorkers(NumSms(c), c.heads, c.kv_heads, args.max_queries, c.dim);
-  const auto splits = SplitAttention(items, {.num_workers = args.num_workers, .segment_cost = 1});
-  const Device<AttentionSegment> segments(splits.segments);
-  const Device<int32_t> workers(splits.worker_begin);
-  const Device<AttentionRow> item_rows(splits.combine);
-  Device<uint8_t> workspace(GqaWorkspaceBytes(splits.num_slots, args.max_queries, c.heads, c.dim));
-  args.segments = segments.get();
-  args.worker_begin = workers.get();
-  args.combine = item_rows.get();
-  args.num_combine = static_cast<int64_t>(splits.combine.size());
-  args.workspace = workspace.get();
-  args.max_slots = splits.num_slots;
+};
+
+void RunCut(const Case& c, const Batch& b, const GqaShape& shape, Device<Bf16>& out) {
+  Cut cut(c, b, shape);
   LaunchTwice(c, out, [&] {
-    workspace.Poison();
-    return LaunchGqa(args, nullptr);
+    cut.workspace.Poison();
+    return LaunchGqa(cut.args, nullptr);
   });
+  cut.ExpectNoArrivals(c);
+}
+
+// Again and again in a graph, each time behind a launch that writes what is new when this one is up
+// already. The output is that of RunCut, to the bit.
+void RunBehind(const Case& c, const Batch& b, const GqaShape& shape, Device<Bf16>& out) {
+  const auto want = out.Download();
+  const auto copy_of = [](const void* from, int64_t count) {
+    Device<Bf16> copy(count);
+    CUDA_OK(cudaMemcpy(copy.get(), from, copy.bytes(), cudaMemcpyDeviceToDevice));
+    return copy;
+  };
+  const Device<Bf16> q = copy_of(shape.q, int64_t{b.query_start.back()} * c.heads * c.dim);
+  const Device<Bf16> k = copy_of(shape.k_cache, b.cache_rows * shape.k_stride);
+  const Device<Bf16> v = copy_of(shape.v_cache, b.cache_rows * shape.v_stride);
+  GqaShape changing = shape;
+  changing.q = q.get();
+  changing.k_cache = k.get();
+  changing.v_cache = v.get();
+  const Device<LateRow> late(LateRows(c, b, changing, shape));
+  Cut cut(c, b, changing);
+  cudaStream_t stream;
+  CUDA_OK(cudaStreamCreate(&stream));
+  CUDA_OK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+  for (int i = 0; i < 3; ++i) {
+    CUDA_OK(cudaMemsetAsync(out.get(), 0xff, out.bytes(), stream));
+    CUDA_OK(cudaMemsetAsync(cut.workspace.get(), 0xff, cut.workspace.bytes(), stream));
+    TakeAway<<<late.size(), 128, 0, stream>>>(late.get());
+    CUDA_OK(moebius::cuda::LaunchEarly(WriteLate, late.size(), 128, 0, stream, late.get()));
+    CUDA_OK(LaunchGqa(cut.args, stream));
+  }
+  cudaGraph_t graph;
+  cudaGraphExec_t exec;
+  CUDA_OK(cudaStreamEndCapture(stream, &graph));
+  CUDA_OK(cudaGraphInstantiate(&exec, graph, 0));
+  for (int i = 0; i < 10; ++i) {
+    CUDA_OK(cudaGraphLaunch(exec, stream));
+    CUDA_OK(cudaStreamSynchronize(stream));
+    testing::Expect(std::memcmp(want.data(), out.Download().data(), out.bytes()) == 0,
+                    std::string(c.name) + ": other bits behind a launch that writes late");
+  }
+  cut.ExpectNoArrivals(c);
+  cudaGraphExecDestroy(exec);
+  cudaGraphDestroy(graph);
+  cudaStreamDestroy(stream);
 }
 
 void RunTiles(const Case& c, const Batch& b, const GqaShape& shape, Device<Bf16>& out) {
@@ -208,10 +317,11 @@ void Run(const Case& c, testing::Rng& rng, const std::vector<Form>& forms) {
   shape.block_size = c.block_size;
   const auto want = Reference(c, b, q, k, k_stride, v, v_stride, shape.scale);
   for (const Form form : forms) {
-    out.Poison();
+    if (form != Form::kBehind) out.Poison();
     if (form == Form::kAny) RunAny<T>(c, b, shape);
     if constexpr (std::is_same_v<T, Bf16>) {
       if (form == Form::kCut) RunCut(c, b, shape, out);
+      if (form == Form::kBehind) RunBehind(c, b, shape, out);
       if (form == Form::kTiles) RunTiles(c, b, shape, out);
     }
     const testing::Error error = testing::Compare(out.Download(), want);
@@ -261,11 +371,28 @@ int main() {
       {"prompts, large blocks", 4, 4, 128, 128, 256, prompts, so_far},
   };
   for (const Case& c : cases) {
-    std::vector<Form> forms = {Form::kCut};
+    std::vector<Form> forms = {Form::kCut, Form::kBehind};
     if (c.dim == kGqaTile) forms.push_back(Form::kTiles);
     if (c.workers == 0 || c.window + c.chunk > 0) forms.push_back(Form::kAny);
     Run<__nv_bfloat16>(c, rng, forms);
   }
+  const std::vector<int32_t> some = {0, 300, 0, 64, 1, 0, 129, 700, 0};
+  const std::vector<Case> cuts = {
+      {"one request", 32, 4, 128, 128, 16, {1}, {300}},
+      {"four requests", 32, 4, 128, 128, 16, {1, 1, 1, 1}, {300, 299, 257, 321}},
+      {"two pieces", 32, 4, 128, 128, 16, {1}, {130}, 0, 0, 4},
+      {"many pieces", 8, 1, 128, 128, 16, {1}, {5000}, 0, 0, 60},
+      {"many pieces, narrow", 16, 1, 64, 64, 8, {1}, {2500}, 0, 0, 30},
+      {"many pieces, wide", 14, 2, 256, 256, 48, {1, 1}, {1300, 2000}, 0, 0, 20},
+      {"some see nothing", 32, 4, 128, 128, 16, ones, some, 0, 0, 5},
+      {"some see nothing, one head", 4, 4, 64, 64, 32, ones, some},
+      {"nobody sees", 8, 2, 128, 128, 16, {1, 1, 1}, {0, 0, 0}},
+      {"pieces before the window", 8, 1, 128, 128, 16, {1, 1}, {3000, 500}, 100, 0, 30},
+      {"pieces before the chunk", 8, 1, 64, 64, 256, {1, 1}, {3000, 500}, 0, 192, 30},
+      {"chunks, some see nothing", 16, 2, 64, 64, 16, {1, 70, 1}, {0, 900, 300}, 0, 0, 40},
+      {"24 heads a group", 24, 1, 128, 128, 16, {1, 1, 1}, {0, 1000, 65}, 0, 0, 9},
+  };
+  for (const Case& c : cuts) Run<__nv_bfloat16>(c, rng, {Form::kCut, Form::kBehind});
   Run<float>({"float32", 6, 3, 100, 72, 8, chunks, behind}, rng, {Form::kAny});
   Run<float>({"float32, latent", 4, 1, 576, 512, 16, chunks, behind}, rng, {Form::kAny});
   return testing::Finish("gqa_test");

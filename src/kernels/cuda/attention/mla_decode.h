@@ -39,7 +39,7 @@ struct MlaDecodeArgs {
 
   const AttentionSegment* segments = nullptr;
   const int32_t* worker_begin = nullptr;  // [num_workers + 1]
-  const AttentionRow* combine = nullptr;  // [num_combine]; entries with num_slots 0 do nothing
+  const AttentionRow* combine = nullptr;  // [num_combine]; the first with num_slots 0 ends it
   int64_t num_combine = 0;
   int num_workers = 0;
 

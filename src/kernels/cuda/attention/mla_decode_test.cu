@@ -82,7 +82,7 @@ struct Case {
   int block_size;
   std::vector<int32_t> contexts;
   int num_workers = 0;  // 0: as many as fit
-  int fixed_tiles = 0;
+  bool whole = false;
   float sharpness = 1.0f;
 };
 
@@ -127,7 +127,7 @@ double Run(const Case& c, bool is_fp8, testing::Rng& rng) {
 
   AttentionSplitOptions options;
   options.num_workers = c.num_workers > 0 ? c.num_workers : MlaDecodeWorkers(sms, c.num_heads);
-  options.fixed_tiles = c.fixed_tiles;
+  options.whole = c.whole;
   const AttentionSplits splits = SplitAttention(c.contexts, seqs, options);
   const Device<AttentionSegment> d_segments(splits.segments);
   const Device<int32_t> d_workers(splits.worker_begin);
@@ -207,7 +207,7 @@ int main() {
       {"ragged", 64, 64, ragged},
       {"ragged", 32, 64, ragged},
       {"ragged", 16, 16, ragged},
-      {"ragged, fixed cuts", 128, 64, ragged, 0, 8},
+      {"ragged, whole rows", 128, 64, ragged, 0, true},
       {"256 heads", 256, 64, {500, 70}},
       {"8 heads", 8, 64, {500, 70}},
       {"one long row", 128, 64, {16384}},

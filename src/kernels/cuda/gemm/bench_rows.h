@@ -14,7 +14,7 @@ struct BenchRow {
   tuning::GemmFormat format;
   int groups;
   int rows;     // expected a group
-  bool ragged;  // rows drawn from 0.7 to 1.3 times that, as the peer's test does
+  bool ragged;  // rows drawn from 0.7 to 1.3 times that, as the peer's test does; 1 group: all rows
   int n;
   int k;
   double peer_us;      // 0: none
@@ -52,6 +52,13 @@ inline std::vector<BenchRow> BenchRows() {
       for (const int count : {1, 4, 16, 64, 256}) {
         rows.push_back({"DeepSeek-V3", kFp8, groups, count, false, n, k, 0, 0});
       }
+    }
+  }
+  // One group of all rows: DeepSeek-V3's dense products. Output, shared expert, queries.
+  for (const auto& [n, k] : {std::pair{7168, 16384}, std::pair{4096, 7168}, std::pair{7168, 2048},
+                             std::pair{24576, 1536}}) {
+    for (const int count : {96, 128, 192, 256, 512, 1024}) {
+      rows.push_back({"dense", kFp8, 1, count, false, n, k, 0, 0});
     }
   }
   // Prompts of 8192 tokens a step: Qwen3-30B-A3B's experts, and a quarter of DeepSeek-V3's with all

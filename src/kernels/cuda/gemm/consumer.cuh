@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/gemm/add_parts.cuh"
 #include "kernels/cuda/gemm/multiply.cuh"
 #include "kernels/cuda/gemm/pipeline.cuh"
 #include "kernels/cuda/gemm/store_tile.cuh"
@@ -64,8 +65,9 @@ struct Consumer {
     const TileForm<T> its = FormOf<T>(p, tile);
     const int row = its.WeightRow(tile, rank) + (T::kSwap ? RowOf(0) : its.ColumnsOf(warpgroup));
     return p.weight_scales +
-           static_cast<int64_t>(SlotOf(p, tile.group) * blocks + min(row / 128, blocks - 1)) *
-               (p.k / 128);
+           static_cast<int64_t>(SlotOf<T>(p, tile) * blocks + min(row / 128, blocks - 1)) *
+               (p.k / 128) +
+           FirstK<T>(p, tile) / 128;
   }
 
   // Descriptors of this warpgroup's part of the stage that the ring stands at.
@@ -197,7 +199,7 @@ struct Consumer {
   template <int kActive>
   __device__ void MultiplyBf16(float (&sums)[T::kWaves][T::kColumns / 2]) {
     int previous = -1;
-    for (int k = 0; k < p.k; k += T::kElementsOfK) {
+    for (int k = 0; k < PartK<T>(p); k += T::kElementsOfK) {
       ptx::BarrierWait(shared.Full() + ring.stage, ring.parity);
 #pragma unroll
       for (int wave = 0; wave < kActive; ++wave) {
@@ -261,7 +263,7 @@ struct Consumer {
     float sums[T::kWaves][T::kColumns / 2] = {};
     MultiplyWaves<kActive>(sums, tile, scales);
     then();
-    Store<kActive>(sums, tile);
+    if (AddOtherPart<T, kActive>(p, tile, sums)) Store<kActive>(sums, tile);
   }
 
   // Of one form, and only the waves that have rows.
@@ -283,11 +285,11 @@ struct Consumer {
     float first_scales = 0.0f;
     if (T::kFp8 && more) {
       scales = WeightScaleRow(tile);
-      first_scales = LoadWeightScales(scales, 0, p.k / 128);
+      first_scales = LoadWeightScales(scales, 0, PartK<T>(p) / 128);
     }
     int index = first_tile;
     for (uint32_t num_tiles = 0; more; ++num_tiles) {
-      const WeightScales of_tile = {scales, p.k / 128, first_scales};
+      const WeightScales of_tile = {scales, PartK<T>(p) / 128, first_scales};
       // The next tile's first scales are fetched while this tile is multiplied, or stored.
       TilePlace next = tile;
       const auto advance = [&](int next_index) {
@@ -295,7 +297,7 @@ struct Consumer {
         more = walk.Find(index, &next);
         if constexpr (T::kFp8) {
           if (more) scales = WeightScaleRow(next);
-          first_scales = LoadWeightScales(scales, 0, p.k / 128);
+          first_scales = LoadWeightScales(scales, 0, PartK<T>(p) / 128);
         }
       };
       if constexpr (!T::kAsks) advance(index + tile_step);

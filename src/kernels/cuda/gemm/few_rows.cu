@@ -175,7 +175,8 @@ __global__ void __launch_bounds__(32 * kShortWarps)
 __device__ int SlotOf(const int32_t* offsets, int num_slots, int place) {
   int found = 0;
   for (int s = threadIdx.x % 32; s < num_slots; s += 32) {
-    if (offsets[s] <= place && place < offsets[s + 1]) found = s;
+    // Not what the L1 cache has from the layer before, if this is before the wait.
+    if (__ldcg(offsets + s) <= place && place < __ldcg(offsets + s + 1)) found = s;
   }
   return __reduce_max_sync(~0u, found);
 }

@@ -26,14 +26,23 @@ const char* CheckArgs(const GroupedGemmArgs& args, const tuning::GroupedGemmConf
        args.scale_stride < args.capacity || args.scale_stride % 4 != 0)) {
     return "grouped gemm: fp8 needs both scales, and scale_stride >= capacity, a multiple of 4";
   }
-  const tuning::GroupedGemmShape shape = {args.format, args.n, args.k, args.num_groups, 1, 1};
+  const tuning::GroupedGemmShape shape = {.format = args.format,
+                                          .n = args.n,
+                                          .k = args.k,
+                                          .num_groups = args.num_groups,
+                                          .expected_rows = static_cast<int>(args.capacity),
+                                          .num_sms = config.num_blocks,
+                                          .lone = args.offsets == nullptr};
   if (config.tile_idx < 0 || config.tile_idx >= tuning::NumTiles(args.format) ||
       !tuning::TileFits(shape, config.tile_idx)) {
     return "grouped gemm: the configuration's tile does not fit the shape";
   }
-  const int cluster = tuning::TileAt(args.format, config.tile_idx).cluster;
-  if (config.num_blocks <= 0 || config.num_blocks % cluster != 0 || config.width <= 0) {
+  const tuning::GroupedGemmTile& tile = tuning::TileAt(args.format, config.tile_idx);
+  if (config.num_blocks <= 0 || config.num_blocks % tile.cluster != 0 || config.width <= 0) {
     return "grouped gemm: blocks must be a positive multiple of the cluster, width positive";
+  }
+  if (tile.parts > 1 && (args.partials == nullptr || args.arrivals == nullptr)) {
+    return "grouped gemm: a tile in parts needs room for their sums, and counters";
   }
   return nullptr;
 }
@@ -95,6 +104,8 @@ const char* LaunchGroupedGemm(const GroupedGemmArgs& args, const tuning::Grouped
   params.num_slots = args.num_slots;
   params.n = args.n;
   params.k = args.k;
+  params.partials = reinterpret_cast<float4*>(args.partials);
+  params.arrivals = args.arrivals;
   params.width = config.width;
   params.stream = config.stream;
   params.wide = config.wide;

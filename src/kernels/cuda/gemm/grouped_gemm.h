@@ -35,6 +35,10 @@ struct GroupedGemmArgs {
   int k;          // a multiple of 128
   int32_t* next;  // device: zero, and zero again after the launch: clusters of blocks ask it for
                   // their next tile, one launch at a time; null: each takes every n-th
+  // Of tiles in parts, on the device: tuning::PartialFloats, and PartCounters that are zero, and
+  // zero again after the launch; one launch at a time.
+  float* partials = nullptr;
+  int32_t* arrivals = nullptr;
 };
 
 // Launches on `stream` with `config` (tuning::ChooseGroupedGemm). Returns null, or a text that

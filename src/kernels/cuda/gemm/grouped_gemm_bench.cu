@@ -22,6 +22,7 @@ using tuning::GemmFormat;
 constexpr double kFp8Tflops =
     1400;  // cuBLASLt on the same kind of card: 1393 to 1438 (fp8), 782 (bf16)
 constexpr double kBf16Tflops = 782;
+constexpr int kSms = 132;
 constexpr size_t kRotateBytes = 400u << 20;  // several times the L2
 
 // Median, lowest and highest microseconds of one of the launches that `body(i)` records, i counting
@@ -141,6 +142,15 @@ class Problem {
             capacity_,       row_.groups,      row_.groups * sets_,
             row_.n,          row_.k,           next_.get()};
   }
+  // As it is launched: a lone group has all rows, and its tiles may come in parts.
+  const char* Launch(int i, const tuning::GroupedGemmConfig& config, cudaStream_t stream) const {
+    GroupedGemmArgs args = Args(i);
+    args.partials = partials_.get();
+    args.arrivals = arrivals_.get();
+    if (IsLone()) args.offsets = nullptr;
+    return LaunchGroupedGemm(args, config, stream);
+  }
+  bool IsLone() const { return row_.groups == 1; }
   int sets() const { return sets_; }
   int total() const { return total_; }
   double Flops() const { return 2.0 * total_ * row_.n * row_.k; }
@@ -162,6 +172,9 @@ class Problem {
   DeviceArray<float> weight_scales_;
   DeviceArray<int32_t> offsets_;
   DeviceArray<int32_t> next_ = DeviceArray<int32_t>(std::vector<int32_t>{0});
+  DeviceArray<float> partials_ = DeviceArray<float>(tuning::PartialFloats(kSms));
+  DeviceArray<int32_t> arrivals_ =
+      DeviceArray<int32_t>(std::vector<int32_t>(tuning::PartCounters(kSms)));
   std::vector<DeviceArray<int32_t>> slots_;
   std::vector<DeviceArray<uint8_t>> rows_;
   std::vector<DeviceArray<float>> scales_;
@@ -178,7 +191,7 @@ struct Result {
 bool LaunchOnce(const Problem& problem, const tuning::GroupedGemmConfig& config,
                 cudaStream_t stream) {
   Poison(problem.Args(0));
-  Check(LaunchGroupedGemm(problem.Args(0), config, stream));
+  Check(problem.Launch(0, config, stream));
   return Judge(problem.Args(0), 50000, 77).Passes();
 }
 
@@ -191,10 +204,10 @@ Result Measure(const Problem& problem, const tuning::GroupedGemmConfig& config, 
   }
   Result result;
   result.timing = TimeLaunches(launches, judge ? 15 : 5, stream, [&](int i) {
-    Check(LaunchGroupedGemm(problem.Args(i % problem.sets()), config, stream));
+    Check(problem.Launch(i % problem.sets(), config, stream));
   });
   result.single = TimeSingles(judge ? 15 : 5, stream, [&](int i) {
-    Check(LaunchGroupedGemm(problem.Args(i % problem.sets()), config, stream));
+    Check(problem.Launch(i % problem.sets(), config, stream));
   });
   if (judge) {
     result.verdict = Judge(problem.Args(0), 50000, 77);
@@ -264,17 +277,17 @@ Limits MeasureLimits(cudaStream_t stream) {
   return limits;
 }
 
-std::string TileName(GemmFormat format, int idx) {
-  const tuning::GroupedGemmTile& t = tuning::TileAt(format, idx);
+std::string TileName(GemmFormat format, const tuning::GroupedGemmConfig& config) {
+  const tuning::GroupedGemmTile& t = tuning::TileAt(format, config.tile_idx);
   return std::string(t.swap ? "swap " : "rows ") + std::to_string(t.weight_rows) + "x" +
-         std::to_string(t.token_rows) + (t.cluster > 1 ? " c2" : "");
+         std::to_string(t.token_rows) + (t.cluster > 1 ? " c2" : "") + (t.parts > 1 ? " k2" : "");
 }
 
 bool RunRow(const BenchRow& row, const Limits& limits, bool sweep, cudaStream_t stream,
             FILE* json) {
   const Problem problem(row, Mix(row.n * 31 + row.rows * 7 + row.groups) % 1000 + 1);
-  const tuning::GroupedGemmShape shape = {row.format, row.n,    row.k,
-                                          row.groups, row.rows, limits.num_sms};
+  const tuning::GroupedGemmShape shape = {row.format, row.n,          row.k,          row.groups,
+                                          row.rows,   limits.num_sms, row.groups == 1};
   const double peak = row.format == GemmFormat::kFp8Block ? kFp8Tflops : kBf16Tflops;
   const double bound_us =
       std::max(problem.Bytes() / limits.copy_tbs / 1e6, problem.Flops() / peak / 1e6);
@@ -282,8 +295,8 @@ bool RunRow(const BenchRow& row, const Limits& limits, bool sweep, cudaStream_t 
   if (EachOnce()) {
     const bool right = LaunchOnce(problem, config, stream);
     std::printf("%-11s %2d x %4d %4dx%-4d %-15s | bound %6.1f us | %s\n", row.section.c_str(),
-                row.groups, row.rows, row.n, row.k, TileName(row.format, config.tile_idx).c_str(),
-                bound_us, right ? "ok" : "WRONG");
+                row.groups, row.rows, row.n, row.k, TileName(row.format, config).c_str(), bound_us,
+                right ? "ok" : "WRONG");
     return right;
   }
   const Result ours = Measure(problem, config, bound_us, stream, true);
@@ -299,11 +312,10 @@ bool RunRow(const BenchRow& row, const Limits& limits, bool sweep, cudaStream_t 
   std::printf(
       "%-11s %2d x %4d %4dx%-4d %-15s | graph %7.1f us [%7.1f %7.1f] %4.0f GB/s %4.0f TF | single "
       "%7.1f %4.0f TF | bound %6.1f %4.2f | peer %s | err %.1e %s\n",
-      row.section.c_str(), row.groups, row.rows, row.n, row.k,
-      TileName(row.format, config.tile_idx).c_str(), us, ours.timing.low_us, ours.timing.high_us,
-      problem.Bytes() / us / 1e3, problem.Flops() / us / 1e6, single_us,
-      problem.Flops() / single_us / 1e6, bound_us, bound_us / us, peer, ours.verdict.error,
-      ours.verdict.Passes() ? "ok" : "WRONG");
+      row.section.c_str(), row.groups, row.rows, row.n, row.k, TileName(row.format, config).c_str(),
+      us, ours.timing.low_us, ours.timing.high_us, problem.Bytes() / us / 1e3,
+      problem.Flops() / us / 1e6, single_us, problem.Flops() / single_us / 1e6, bound_us,
+      bound_us / us, peer, ours.verdict.error, ours.verdict.Passes() ? "ok" : "WRONG");
   if (json != nullptr) {
     std::fprintf(
         json,
@@ -313,7 +325,7 @@ bool RunRow(const BenchRow& row, const Limits& limits, bool sweep, cudaStream_t 
         "\"gbs\":%.0f,\"tflops\":%.0f,\"bound_us\":%.2f,\"peer_us\":%.2f,\"error\":%.3e,"
         "\"correct\":%s}\n",
         row.section.c_str(), row.format == GemmFormat::kFp8Block ? "fp8" : "bf16", row.groups,
-        row.rows, problem.total(), row.n, row.k, TileName(row.format, config.tile_idx).c_str(), us,
+        row.rows, problem.total(), row.n, row.k, TileName(row.format, config).c_str(), us,
         ours.timing.low_us, ours.timing.high_us, single_us, problem.Bytes() / us / 1e3,
         problem.Flops() / us / 1e6, bound_us, peer_us, ours.verdict.error,
         ours.verdict.Passes() ? "true" : "false");
@@ -338,7 +350,7 @@ bool RunRow(const BenchRow& row, const Limits& limits, bool sweep, cudaStream_t 
           const Result result = Measure(problem, other, bound_us, stream, false);
           char text[96];
           std::snprintf(text, sizeof(text), "  %s w%d%s %.1f %.1f;",
-                        TileName(row.format, tile).c_str(), width, wide ? " wide" : "",
+                        TileName(row.format, other).c_str(), width, wide ? " wide" : "",
                         result.timing.median_us, result.single.median_us);
           line += text;
         }

@@ -30,10 +30,11 @@ __device__ void Produce(const GroupedGemmParams& p, const SharedLayout<T>& share
   TilePlace tile;
   for (int index = first_tile; walk.Find(index, &tile);) {
     const TileForm<T> form = FormOf<T>(p, tile);
-    const int weight_row = SlotOf(p, tile.group) * p.n + form.WeightRow(tile, rank);
+    const int weight_row = SlotOf<T>(p, tile) * p.n + form.WeightRow(tile, rank);
+    const int first_k = FirstK<T>(p, tile);
     int next_index = index + tile_step;
     if (elected) {
-      for (int k = 0, step = 0; k < p.k; k += T::kElementsOfK, ++step) {
+      for (int k = first_k, step = 0; k < first_k + PartK<T>(p); k += T::kElementsOfK, ++step) {
         uint64_t* full = shared.Full() + ring.stage;
         ptx::BarrierWait(shared.Empty() + ring.stage, ring.parity ^ 1);
         ptx::BarrierArriveExpect(full, T::kArrivingBytes + (T::kAsks ? next.Bytes(step) : 0));

@@ -154,6 +154,48 @@ bool RunTile(const Fixture& fixture, const char* name, const tuning::GroupedGemm
   return passes;
 }
 
+// Rows' outputs, and whether all counters of parts are zero.
+std::vector<uint16_t> Outputs(const GroupedGemmArgs& args, int rows) {
+  std::vector<uint16_t> out(static_cast<size_t>(rows) * args.n);
+  Check(cudaMemcpy(out.data(), args.out, out.size() * 2, cudaMemcpyDeviceToHost), "outputs");
+  return out;
+}
+bool AllZero(const int32_t* counters) {
+  std::vector<int32_t> values(tuning::PartCounters(132));
+  Check(cudaMemcpy(values.data(), counters, values.size() * 4, cudaMemcpyDeviceToHost), "counters");
+  return values == std::vector<int32_t>(values.size());
+}
+
+bool RunParts(const Fixture& fixture, const tuning::GroupedGemmConfig& config, float* partials,
+              int32_t* arrivals, int rows, uint64_t seed, double* worst) {
+  Poison(fixture.args());
+  GroupedGemmArgs args = fixture.args();
+  args.offsets = nullptr;
+  args.capacity = rows;
+  args.partials = partials;
+  args.arrivals = arrivals;
+  std::vector<uint16_t> first;
+  bool same = true;
+  for (int i = 0; i < 20; ++i) {
+    Check(LaunchGroupedGemm(args, config, nullptr));
+    Check(cudaDeviceSynchronize(), "grouped gemm");
+    if (i == 0) first = Outputs(args, rows);
+    same = same && Outputs(args, rows) == first;
+  }
+  const Verdict verdict = Judge(fixture.args(), INT64_MAX, seed + 9);
+  *worst = verdict.error > *worst ? verdict.error : *worst;
+  const bool zero = AllZero(arrivals) && fixture.Counted() == 0;
+  if (verdict.Passes() && same && zero) return true;
+  std::printf(
+      "FAIL one group of %d rows, %d x %d, tile %d of %d parts: error %.2e, largest %.2e, "
+      "unwritten "
+      "%llu, trespassed %llu, not finite %llu, same bits %d, counters at zero %d\n",
+      rows, args.n, args.k, config.tile_idx, tuning::TileAt(args.format, config.tile_idx).parts,
+      verdict.error, verdict.largest, verdict.unwritten, verdict.trespassed, verdict.bad, same,
+      zero);
+  return false;
+}
+
 // Returns the number of failures.
 int RunCase(GemmFormat format, const Case& test, uint64_t seed, double* worst) {
   const Fixture fixture(format, test, seed);
@@ -176,6 +218,24 @@ int RunCase(GemmFormat format, const Case& test, uint64_t seed, double* worst) {
       config.wide = true;
       failures += !RunTile(fixture, test.name, config, true, seed, worst);
     }
+  }
+  return failures;
+}
+
+// One group of all rows, its tiles in one part and in two: right, the same bits each time, counters
+// left at zero.
+int RunLone(GemmFormat format, int n, int k, int rows, uint64_t seed, double* worst) {
+  const Case test = {"one group in parts", n, k, 0, 0, {rows}};
+  const Fixture fixture(format, test, seed);
+  const DeviceArray<float> partials(tuning::PartialFloats(132));
+  const DeviceArray<int32_t> arrivals(std::vector<int32_t>(tuning::PartCounters(132)));
+  int failures = 0;
+  for (int tile = 0; tile < tuning::NumTiles(format); ++tile) {
+    const tuning::GroupedGemmShape shape = {format, n, k, 1, rows, 132, true};
+    if (!tuning::TileFits(shape, tile)) continue;
+    tuning::GroupedGemmConfig config = tuning::ConfigOfTile(shape, tile);
+    config.wide = false;
+    failures += !RunParts(fixture, config, partials.get(), arrivals.get(), rows, seed, worst);
   }
   return failures;
 }
@@ -211,6 +271,10 @@ int RunAll(uint64_t seed) {
     for (const Case& test : Cases(seed)) {
       failures += RunCase(format, test, seed, &worst);
     }
+    failures += RunLone(format, 512, 256, 70, seed, &worst);
+    failures += RunLone(format, 7168, 2048, 256, seed, &worst);
+    failures += RunLone(format, 4096, 768, 300, seed, &worst);
+    failures += RunLone(format, 768, 512, 1000, seed, &worst);
     std::printf("grouped gemm %s: worst relative error %.2e\n",
                 format == GemmFormat::kFp8Block ? "fp8" : "bf16", worst);
   }

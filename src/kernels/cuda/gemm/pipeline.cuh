@@ -30,6 +30,8 @@ struct GroupedGemmParams {
   bool stream;
   bool wide;      // groups' last rows, where they fit, in wide tiles
   int32_t* next;  // as in GroupedGemmArgs
+  float4* partials;
+  int32_t* arrivals;
 };
 
 // The dynamic shared memory of one block: tiles first (the swizzle wants 1024-byte alignment), then
@@ -81,8 +83,8 @@ struct RingPlace {
 template <class T>
 __device__ TileWalk WalkOf(const GroupedGemmParams& p) {
   constexpr int kRows = T::kTile.weight_rows * T::kCluster;
-  return TileWalk(p.offsets, p.num_rows, p.num_groups, (p.n + kRows - 1) / kRows,
-                  T::kTile.token_rows, p.width, T::kWide && p.wide);
+  return TileWalk(p.offsets, p.num_rows, T::kParts > 1 ? T::kParts : p.num_groups,
+                  (p.n + kRows - 1) / kRows, T::kTile.token_rows, p.width, T::kWide && p.wide);
 }
 
 // The tiles with few rows left are wide (TileWalk).
@@ -91,8 +93,20 @@ __device__ TileForm<T> FormOf(const GroupedGemmParams& p, const TilePlace& tile)
   return {T::kWide && p.wide && tile.row_end - tile.row <= T::kTile.token_rows / 2};
 }
 
-__device__ inline int SlotOf(const GroupedGemmParams& p, int group) {
+// Tiles in parts come once for each: what the walk calls their group is the part.
+template <class T>
+__device__ int SlotOf(const GroupedGemmParams& p, const TilePlace& tile) {
+  const int group = T::kParts > 1 ? 0 : tile.group;
   return p.slots == nullptr ? group : p.slots[group];
+}
+// What a tile is summed over.
+template <class T>
+__device__ int PartK(const GroupedGemmParams& p) {
+  return p.k / T::kParts;
+}
+template <class T>
+__device__ int FirstK(const GroupedGemmParams& p, const TilePlace& tile) {
+  return T::kParts > 1 ? tile.group * PartK<T>(p) : 0;
 }
 
 }  // namespace moebius::cuda

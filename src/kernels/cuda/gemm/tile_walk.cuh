@@ -16,11 +16,11 @@ struct TilePlace {
 
 class TileWalk {
  public:
-  // Groups' rows are offsets[g] .. offsets[g + 1] (offsets null: one group of num_rows); a group
-  // has `num_weight_tiles` tiles for every `token_rows` rows begun. Within a group, `width` weight
-  // tiles are walked side by side, rows after rows, before the next `width`. With `wide`, a group's
-  // last rows, where they are at most half of token_rows, have wide tiles: half as many, each of
-  // the weights of two others.
+  // Groups' rows are offsets[g] .. offsets[g + 1] (offsets null: the same num_rows for each); a
+  // group has `num_weight_tiles` tiles for every `token_rows` rows begun. Within a group, `width`
+  // weight tiles are walked side by side, rows after rows, before the next `width`. With `wide`, a
+  // group's last rows, where they are at most half of token_rows, have wide tiles: half as many,
+  // each of the weights of two others.
   __device__ TileWalk(const int32_t* offsets, int num_rows, int num_groups, int num_weight_tiles,
                       int token_rows, int width, bool wide)
       : offsets_(offsets),
@@ -80,7 +80,7 @@ class TileWalk {
     const int lane = threadIdx.x % 32;
     const int group = first_group + lane;
     begin_ = 0;
-    rows_ = offsets_ == nullptr && group == 0 ? num_rows_ : 0;
+    rows_ = offsets_ == nullptr && group < num_groups_ ? num_rows_ : 0;
     if (offsets_ != nullptr && group < num_groups_) {
       begin_ = offsets_[group];
       rows_ = offsets_[group + 1] - begin_;

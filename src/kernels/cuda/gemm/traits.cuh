@@ -18,6 +18,7 @@ struct GemmTraits {
   static constexpr int kColumns = tuning::Columns(kTile);
   static constexpr int kConsumers = kTile.consumers;
   static constexpr int kCluster = kTile.cluster;
+  static constexpr int kParts = kTile.parts;
   static constexpr int kStages = tuning::NumStages(kFormat, kTile);
   // Whether a cluster asks for its next tile (next_tile.cuh), or takes every n-th.
   static constexpr bool kAsks = kCluster > 1;
@@ -46,7 +47,7 @@ struct GemmTraits {
   static_assert(kWaves >= 1 && kStages >= 3);
   // A warpgroup's weights stand under one scale: 64 or 128 of a 128-row block, or all its columns.
   static_assert(!kFp8 || (kSwap ? kWaves <= 2 : kTile.weight_rows == 128));
-  static_assert(kCluster == 1 || !kSwap);
+  static_assert(kCluster == 1 || (!kSwap && kParts == 1));
 };
 
 }  // namespace moebius::cuda

@@ -18,7 +18,8 @@ __device__ __forceinline__ uint32_t HashOfRow(int32_t token, int32_t position, i
 
 // One copy and copies at home first; then, expert after expert, what is on the way, else the hash.
 // Lanes from k on take part without an expert.
-__device__ inline int32_t ChooseCopy(const SlotChoiceLaunch& p, int64_t row, int k, int expert) {
+__device__ inline int32_t ChooseCopy(const SlotChoiceLaunch& p, int64_t row, int32_t token, int k,
+                                     int expert) {
   const int lane = threadIdx.x % 32;
   int32_t slot = -1;
   if (lane < k) {
@@ -34,7 +35,7 @@ __device__ inline int32_t ChooseCopy(const SlotChoiceLaunch& p, int64_t row, int
     const int of = __shfl_sync(~0u, expert, j);
     const int begin = p.copies_begin[of];
     const int count = p.copies_begin[of + 1] - begin;
-    const uint64_t hash = HashOfRow(p.tokens[row], p.positions[row], of);
+    const uint64_t hash = HashOfRow(token, p.positions[row], of);
     const auto wished = static_cast<int>(hash * static_cast<uint64_t>(count) >> 32);
     int32_t chosen = p.copies[begin + wished];
     for (int i = 0; i < count; ++i) {
@@ -50,26 +51,27 @@ __device__ inline int32_t ChooseCopy(const SlotChoiceLaunch& p, int64_t row, int
   return slot;
 }
 
-// All lanes of the warp call.
-__device__ __forceinline__ void PutSlots(const SlotChoiceLaunch& p, int64_t row, int k,
-                                         int expert) {
+// token: tokens[row]. All lanes of the warp call; returns this one's slot, or -1.
+__device__ __forceinline__ int32_t PutSlots(const SlotChoiceLaunch& p, int64_t row, int32_t token,
+                                            int k, int expert) {
   const int lane = threadIdx.x % 32;
   int32_t slot = -1;
-  const bool is_row = p.tokens[row] >= 0;
+  const bool is_row = token >= 0;
   if (is_row && p.copies_begin != nullptr) {
-    slot = ChooseCopy(p, row, k, expert);
+    slot = ChooseCopy(p, row, token, k, expert);
   } else if (is_row && lane < k) {
     slot = p.first_slot[expert];
   }
-  if (lane >= k) return;
+  if (lane >= k) return -1;
   p.slots[row * k + lane] = slot;
-  if (!is_row) return;
+  if (!is_row) return -1;
   if (p.counts != nullptr) {
     atomicAdd(reinterpret_cast<unsigned long long*>(p.counts + expert), 1ull);
   }
   if (p.prompt_counts != nullptr && row >= p.num_decodes) {
     atomicAdd(reinterpret_cast<unsigned long long*>(p.prompt_counts + expert), 1ull);
   }
+  return slot;
 }
 
 }  // namespace moebius::kernels::cuda

@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(32 * kChoosingWarps)
   const int64_t row = blockIdx.x * int64_t{kChoosingWarps} + threadIdx.x / 32;
   if (row >= p.rows) return;
   const int lane = threadIdx.x % 32;
-  PutSlots(p.choice, row, p.k, lane < p.k ? p.experts[row * p.k + lane] : 0);
+  PutSlots(p.choice, row, p.choice.tokens[row], p.k, lane < p.k ? p.experts[row * p.k + lane] : 0);
 }
 
 constexpr int kScaleColumns = 128;  // that share a scale

@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/moe/exclusive_sums.cuh"
 #include "kernels/cuda/moe/moe.h"
 
 namespace moebius::kernels::cuda {
@@ -16,56 +17,43 @@ constexpr int kThreads = 512;
 constexpr int kWarps = kThreads / 32;
 constexpr int kChunk = 4096;  // pairs a block, of many
 constexpr int kAlone = 8192;  // pairs that one block does alone
-constexpr int kMaxSlots = 1024;
 
 __host__ __device__ constexpr int64_t NumChunks(int64_t pairs) {
   return pairs <= kAlone ? 1 : (pairs + kChunk - 1) / kChunk;
 }
 
-// Exclusive sums of totals[0 .. count) in place, by the whole block; returns the sum of all.
-__device__ int ExclusiveSums(int* totals, int count) {
-  __shared__ int warp_sums[32];
-  int carry = 0;
-  const int lane = threadIdx.x % 32;
-  const int warp = threadIdx.x / 32;
-  for (int begin = 0; begin < count; begin += blockDim.x) {
-    const int i = begin + threadIdx.x;
-    const int own = i < count ? totals[i] : 0;
-    int sum = own;
-    for (int step = 1; step < 32; step *= 2) {
-      const int other = __shfl_up_sync(~0u, sum, step);
-      if (lane >= step) sum += other;
-    }
-    if (lane == 31) warp_sums[warp] = sum;
-    __syncthreads();
-    int before = carry;
-    int all = 0;
-    for (int w = 0; w < static_cast<int>(blockDim.x) / 32; ++w) {
-      if (w < warp) before += warp_sums[w];
-      all += warp_sums[w];
-    }
-    if (i < count) totals[i] = before + sum - own;
-    carry += all;
-    __syncthreads();
-  }
-  return carry;
-}
+// A warp's piece of the pairs [begin, end), pieces in the order of warps: the lanes' slots in
+// registers, all asked for at once; -1: none. kMost: pairs of a lane.
+template <int kMost>
+struct Piece {
+  int64_t first;
+  int64_t last;
+  int slots[kMost];
 
-// Calls visit(pair, slot, lanes of the same slot) for this warp's pieces of [begin, end), in order;
-// slot -1 where there is none.
-template <typename Visit>
-__device__ void ForPairs(const int32_t* slots, int64_t begin, int64_t end, const Visit& visit) {
-  const int64_t piece = ((end - begin + kWarps - 1) / kWarps + 31) / 32 * 32;
-  const int64_t first = begin + threadIdx.x / 32 * piece;
-  const int64_t last = first + piece < end ? first + piece : end;
-  for (int64_t base = first; base < last; base += 32) {
-    const int64_t pair = base + threadIdx.x % 32;
-    const int slot = pair < last ? slots[pair] : -1;
-    const uint32_t same = __match_any_sync(~0u, slot);
-    if (pair < last) visit(pair, slot, same);
-    __syncwarp();
+  __device__ Piece(const int32_t* all, int64_t begin, int64_t end) {
+    const int64_t size = ((end - begin + kWarps - 1) / kWarps + 31) / 32 * 32;
+    first = begin + threadIdx.x / 32 * size;
+    last = first + size < end ? first + size : end;
+#pragma unroll
+    for (int i = 0; i < kMost; ++i) {
+      const int64_t pair = first + 32 * i + threadIdx.x % 32;
+      slots[i] = pair < last ? all[pair] : -1;
+    }
   }
-}
+
+  // visit(pair, slot, lanes of the same slot), in order.
+  template <typename Visit>
+  __device__ void ForPairs(const Visit& visit) const {
+#pragma unroll
+    for (int i = 0; i < kMost; ++i) {
+      if (first + 32 * i >= last) return;
+      const int64_t pair = first + 32 * i + threadIdx.x % 32;
+      const uint32_t same = __match_any_sync(~0u, slots[i]);
+      if (pair < last) visit(pair, slots[i], same);
+      __syncwarp();
+    }
+  }
+};
 
 __global__ void __launch_bounds__(kThreads)
     CountKernel(const int32_t* slots, int64_t num_pairs, int num_slots, int32_t* counts) {
@@ -117,16 +105,20 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t end = kOneBlock || begin + kChunk > num_pairs ? num_pairs : begin + kChunk;
   uint16_t* mine = counts + threadIdx.x / 32 * num_slots;
   const uint32_t below = (1u << threadIdx.x % 32) - 1;
-  ForPairs(slots, begin, end, [&](int64_t, int slot, uint32_t same) {
+  const Piece<(kOneBlock ? kAlone : kChunk) / kThreads> piece(slots, begin, end);
+  piece.ForPairs([&](int64_t, int slot, uint32_t same) {
     if (slot >= 0 && (same & below) == 0) mine[slot] += __popc(same);
   });
   __syncthreads();
   for (int s = threadIdx.x; s < num_slots; s += kThreads) {
+    int of_warp[kWarps];
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) of_warp[w] = counts[w * num_slots + s];
     int sum = 0;
+#pragma unroll
     for (int w = 0; w < kWarps; ++w) {
-      const int count = counts[w * num_slots + s];
       counts[w * num_slots + s] = static_cast<uint16_t>(sum);
-      sum += count;
+      sum += of_warp[w];
     }
     start[s] = kOneBlock ? sum : offsets[s] + earlier[blockIdx.x * int64_t{num_slots} + s];
   }
@@ -137,7 +129,7 @@ __global__ void __launch_bounds__(kThreads)
     if (threadIdx.x == 0) offsets[num_slots] = all;
     __syncthreads();
   }
-  ForPairs(slots, begin, end, [&](int64_t pair, int slot, uint32_t same) {
+  piece.ForPairs([&](int64_t pair, int slot, uint32_t same) {
     if (slot < 0) {
       places[pair] = -1;
       return;

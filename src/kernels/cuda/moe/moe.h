@@ -31,6 +31,8 @@ struct SlotChoiceLaunch {
   int32_t* slots = nullptr;            // out [rows, k]; null: none
 };
 
+// Of what it reads, the launch before it may write logits alone: the bias, tokens and tables of
+// slots are read while that one still runs.
 struct RouteTopKLaunch {
   const float* logits = nullptr;  // [rows, experts]
   int64_t logits_stride = 0;
@@ -39,7 +41,7 @@ struct RouteTopKLaunch {
   RouteScore score = RouteScore::kSoftmax;
   const float* bias = nullptr;  // [experts], for the choice only; null: none
   RouteGroups groups = RouteGroups::kNone;
-  int num_groups = 1;
+  int num_groups = 1;  // at most 32, whose experts fit 16 in each of a warp's lanes
   int num_top_groups = 1;
   int k = 1;  // at most 32
   bool normalize = false;
@@ -93,12 +95,14 @@ struct GatherLaunch {
 };
 int LaunchGather(const GatherLaunch& args, CUstream_st* stream);
 
+constexpr int kMaxSlots = 1024;
+
 // Pair p of slot s gets a place in [offsets[s], offsets[s + 1]), in order of p. A negative slot is
 // skipped (its place is -1).
 struct GroupBySlotLaunch {
   const int32_t* slots = nullptr;  // [num_pairs]
   int64_t num_pairs = 0;
-  int num_slots = 0;             // at most 1024
+  int num_slots = 0;             // at most kMaxSlots
   int32_t* offsets = nullptr;    // out [num_slots + 1]
   int32_t* pairs = nullptr;      // out [num_pairs], by place
   int32_t* places = nullptr;     // out [num_pairs]
@@ -107,18 +111,31 @@ struct GroupBySlotLaunch {
 size_t GroupBySlotWorkspace(int64_t num_pairs, int num_slots);
 int LaunchGroupBySlot(const GroupBySlotLaunch& args, CUstream_st* stream);
 
+// LaunchRouteTopK with slots and LaunchGroupBySlot of these, in one launch, to the same bits. For 1
+// to kMaxRowsGrouped rows; experts of a row lie in slots of their own.
+constexpr int64_t kMaxRowsGrouped = 16;
+int LaunchRouteAndGroup(const RouteTopKLaunch& args, const GroupBySlotLaunch& grouping,
+                        CUstream_st* stream);
+
 // out[t] = sum over j in order of weights[t, j] * rows[places[t * k + j]] (+ shared[t] last), in
-// float32, rounded once. A negative place adds nothing; weights null: all 1.
+// float32, rounded once. A negative place adds nothing; weights null: all 1. Places and weights are
+// read before the launch before has ended (launch.cuh): it must not be their writer.
 struct WeightedReduceLaunch {
   DeviceRows in;                    // [places, cols]
   const int32_t* places = nullptr;  // [rows * k]
   const float* weights = nullptr;   // [rows * k]
   int k = 1;
-  DeviceRows shared;  // [rows, cols]; data null: none; the dtype of `in`
+  DeviceRows shared;  // [rows, cols]; data null: none; the dtype of `in`, as out
   DeviceRows out;     // [rows, cols]
   int64_t rows = 0;
   int64_t cols = 0;
 };
 int LaunchWeightedReduce(const WeightedReduceLaunch& args, CUstream_st* stream);
+
+// LaunchWeightedReduce, then LaunchRmsNorm of its rows, to the same bits; sum.out stays unwritten.
+// For what fits: at most 2048 columns, four at a time, all of one dtype.
+bool FitsReduceAndNorm(const WeightedReduceLaunch& sum, const RmsNormLaunch& norm);
+int LaunchReduceAndNorm(const WeightedReduceLaunch& sum, const RmsNormLaunch& norm,
+                        CUstream_st* stream);
 
 }  // namespace moebius::kernels::cuda

@@ -1,4 +1,6 @@
-// Routing, grouping and the weighted sum against scalar loops.
+// Routing, grouping and the weighted sum against scalar loops; routing and grouping in one launch
+// against both.
+#include <cstring>
 #include <numeric>
 
 #include "kernels/cuda/moe/moe.h"
@@ -179,6 +181,206 @@ void TestGroup(testing::Rng& rng, int64_t pairs, int num_slots, int kind) {
   testing::Expect(sorted.Download() == want_pairs, name + ": pairs");
 }
 
+// What routing and grouping read: tokens with some padding, experts in slots, with copies or not.
+class Placing {
+ public:
+  Placing(testing::Rng& rng, int rows, int experts, int k, bool has_copies)
+      : rows(rows),
+        experts(experts),
+        k(k),
+        num_slots(experts + (has_copies ? experts / 4 + 3 : 0)),
+        tokens(Ints(rng, rows, 100000, /*with_padding=*/true)),
+        positions(Ints(rng, rows, 5000, false)),
+        first_slot(experts),
+        begin(experts + 1),
+        copies(num_slots),
+        log_probabilities(testing::RandomNormal<float>(rng, experts)),
+        has_copies_(has_copies) {
+    std::vector<int32_t> order(num_slots);
+    std::iota(order.begin(), order.end(), 0);
+    std::shuffle(order.begin(), order.end(), rng);
+    first_slot.Upload({order.begin(), order.begin() + experts});
+    std::vector<std::vector<int32_t>> of_expert(experts);
+    for (int s = 0; s < num_slots; ++s) {
+      of_expert[s < experts ? s : rng() % (rng() % experts + 1)].push_back(order[s]);
+    }
+    std::vector<int32_t> begins = {0};
+    std::vector<int32_t> slots;
+    for (const auto& of : of_expert) {
+      slots.insert(slots.end(), of.begin(), of.end());
+      begins.push_back(static_cast<int32_t>(slots.size()));
+    }
+    begin.Upload(begins);
+    copies.Upload(slots);
+  }
+
+  SlotChoiceLaunch Choice(int home) const {
+    SlotChoiceLaunch choice;
+    choice.tokens = tokens.get();
+    choice.positions = positions.get();
+    choice.first_slot = first_slot.get();
+    choice.num_decodes = rows / 2;
+    if (has_copies_) {
+      choice.copies_begin = begin.get();
+      choice.copies = copies.get();
+      choice.slots_per_rank = (num_slots + 3) / 4;
+      choice.home = home;
+    }
+    return choice;
+  }
+
+  int rows, experts, k, num_slots;
+  Device<int32_t> tokens, positions, first_slot, begin, copies;
+  Device<float> log_probabilities;
+
+ private:
+  static Device<int32_t> Ints(testing::Rng& rng, int count, int below, bool with_padding) {
+    std::vector<int32_t> values;
+    for (int i = 0; i < count; ++i) {
+      values.push_back(with_padding && i % 5 == 3 ? -1 : static_cast<int32_t>(rng() % below));
+    }
+    return Device<int32_t>(values);
+  }
+  bool has_copies_;
+};
+
+// What they give, once or in a launch each.
+struct Placed {
+  Device<int32_t> experts, slots, offsets, pairs, places;
+  Device<float> weights;
+  Device<int64_t> counts, prompt_counts;
+
+  explicit Placed(const Placing& in)
+      : experts(in.rows * in.k),
+        slots(in.rows * in.k),
+        offsets(in.num_slots + 1),
+        pairs(in.rows * in.k),
+        places(in.rows * in.k),
+        weights(in.rows * in.k),
+        counts(std::vector<int64_t>(in.experts, 7)),
+        prompt_counts(std::vector<int64_t>(in.experts, 0)) {}
+
+  void Launch(RouteTopKLaunch route, const Placing& in, int home, bool joined,
+              cudaStream_t stream) {
+    route.experts = experts.get();
+    route.weights = weights.get();
+    route.choice = in.Choice(home);
+    route.choice.counts = counts.get();
+    route.choice.prompt_counts = prompt_counts.get();
+    route.choice.slots = slots.get();
+    const GroupBySlotLaunch group = {slots.get(),   route.rows * route.k, in.num_slots,
+                                     offsets.get(), pairs.get(),          places.get()};
+    if (joined) {
+      CUDA_OK(LaunchRouteAndGroup(route, group, stream));
+      return;
+    }
+    CUDA_OK(LaunchRouteTopK(route, stream));
+    CUDA_OK(LaunchGroupBySlot(group, stream));
+  }
+
+  void ExpectSame(const Placed& other, const std::string& name) const {
+    testing::Expect(experts.Download() == other.experts.Download(), name + ": experts");
+    testing::Expect(weights.Download() == other.weights.Download(), name + ": weights");
+    testing::Expect(slots.Download() == other.slots.Download(), name + ": slots");
+    testing::Expect(offsets.Download() == other.offsets.Download(), name + ": offsets");
+    testing::Expect(pairs.Download() == other.pairs.Download(), name + ": pairs");
+    testing::Expect(places.Download() == other.places.Download(), name + ": places");
+    testing::Expect(counts.Download() == other.counts.Download(), name + ": counts");
+    testing::Expect(prompt_counts.Download() == other.prompt_counts.Download(),
+                    name + ": prompts' counts");
+  }
+};
+
+// A graph of layers, each with logits drawn where those of the layer before were, launched early
+// one after the other; against launches that wait for each other. And a row alone.
+void TestRouteAndGroup(testing::Rng& rng, int rows, int experts, int k, bool has_copies, int home) {
+  constexpr int kLayers = 24;
+  const Placing in(rng, rows, experts, k, has_copies);
+  const std::string name = "route and group " + std::to_string(rows) + " rows, " +
+                           std::to_string(k) + " of " + std::to_string(experts) + ", home " +
+                           std::to_string(has_copies ? home : -9);
+  Device<float> logits(rows * experts);
+  const Device<float> bias(testing::RandomNormal<float>(rng, experts, 0.2f));
+  RouteTopKLaunch route;
+  route.logits = logits.get();
+  route.logits_stride = experts;
+  route.rows = rows;
+  route.num_experts = experts;
+  route.score = RouteScore::kSigmoid;
+  route.bias = bias.get();
+  if (experts % 8 == 0 && k <= experts / 2) {
+    route.groups = RouteGroups::kTop2Sum;
+    route.num_groups = 8;
+    route.num_top_groups = 4;
+  }
+  route.k = k;
+  route.normalize = true;
+  route.scale = 2.5f;
+  const auto draw = [&](int layer, cudaStream_t stream) {
+    CUDA_OK(LaunchDrawLogits({in.tokens.get(), in.positions.get(), in.log_probabilities.get(),
+                              layer, logits.get(), experts, rows, experts},
+                             stream));
+  };
+  std::vector<Placed> want, got, alone;
+  for (int layer = 0; layer < kLayers; ++layer) {
+    want.emplace_back(in);
+    got.emplace_back(in);
+    alone.emplace_back(in);
+    draw(layer, nullptr);
+    CUDA_OK(cudaDeviceSynchronize());
+    want.back().Launch(route, in, home, /*joined=*/false, nullptr);
+    RouteTopKLaunch first = route;
+    first.rows = 1;
+    alone.back().Launch(first, in, home, /*joined=*/true, nullptr);
+    CUDA_OK(cudaDeviceSynchronize());
+  }
+  cudaStream_t stream;
+  CUDA_OK(cudaStreamCreate(&stream));
+  CUDA_OK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+  for (int layer = 0; layer < kLayers; ++layer) {
+    draw(layer, stream);
+    got[layer].Launch(route, in, home, /*joined=*/true, stream);
+  }
+  cudaGraph_t graph;
+  CUDA_OK(cudaStreamEndCapture(stream, &graph));
+  cudaGraphExec_t exec;
+  CUDA_OK(cudaGraphInstantiate(&exec, graph, 0));
+  CUDA_OK(cudaGraphLaunch(exec, stream));
+  CUDA_OK(cudaStreamSynchronize(stream));
+  for (int layer = 0; layer < kLayers; ++layer) {
+    got[layer].ExpectSame(want[layer], name + ", layer " + std::to_string(layer));
+    const auto weights = want[layer].weights.Download();
+    const auto first = alone[layer].weights.Download();
+    testing::Expect(std::equal(weights.begin(), weights.begin() + k, first.begin()),
+                    name + ": a row alone");
+  }
+  cudaGraphExecDestroy(exec);
+  cudaGraphDestroy(graph);
+  cudaStreamDestroy(stream);
+}
+
+void TestRoutesAndGroups(testing::Rng& rng) {
+  for (const int rows : {1, 2, 5, 8, 9, 16}) {
+    for (const bool has_copies : {false, true}) {
+      TestRouteAndGroup(rng, rows, 8, 2, has_copies, 1);
+      TestRouteAndGroup(rng, rows, 60, 4, has_copies, 0);
+      TestRouteAndGroup(rng, rows, 128, 8, has_copies, 2);
+      TestRouteAndGroup(rng, rows, 256, 8, has_copies, -1);
+      TestRouteAndGroup(rng, rows, 511, 32, has_copies, 3);
+    }
+  }
+}
+
+std::vector<int32_t> ShuffledPlaces(testing::Rng& rng, int count) {
+  std::vector<int32_t> places(count);
+  std::iota(places.begin(), places.end(), 0);
+  std::shuffle(places.begin(), places.end(), rng);
+  for (int32_t& p : places) {
+    if (rng() % 6 == 0) p = -1;
+  }
+  return places;
+}
+
 template <typename T>
 double TestReduce(testing::Rng& rng, int rows, int cols, int k, bool weighted, bool shared) {
   constexpr DType kType = std::is_same_v<T, float> ? DType::kF32 : DType::kBF16;
@@ -187,12 +389,7 @@ double TestReduce(testing::Rng& rng, int rows, int cols, int k, bool weighted, b
   const auto in = testing::RandomNormal<T>(rng, static_cast<size_t>(num_places) * stride);
   const auto extra = testing::RandomNormal<T>(rng, static_cast<size_t>(rows) * stride);
   const auto weights = testing::RandomNormal<float>(rng, rows * k);
-  std::vector<int32_t> places(rows * k);
-  std::iota(places.begin(), places.end(), 0);
-  std::shuffle(places.begin(), places.end(), rng);
-  for (int32_t& p : places) {
-    if (rng() % 6 == 0) p = -1;
-  }
+  const std::vector<int32_t> places = ShuffledPlaces(rng, rows * k);
   const Device<T> d_in(in), d_extra(extra);
   const Device<float> d_weights(weights);
   const Device<int32_t> d_places(places);
@@ -228,6 +425,61 @@ double TestReduce(testing::Rng& rng, int rows, int cols, int k, bool weighted, b
   return error.relative;
 }
 
+template <typename T>
+bool AreSameBits(const std::vector<T>& a, const std::vector<T>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
+}
+
+// One launch against the two that it stands for, bit by bit.
+template <typename T>
+void TestReduceAndNorm(testing::Rng& rng, int rows, int cols, int k, bool weighted, bool shared) {
+  constexpr DType kType = std::is_same_v<T, float> ? DType::kF32 : DType::kBF16;
+  const size_t size = static_cast<size_t>(rows) * cols;
+  const Device<T> in(testing::RandomNormal<T>(rng, static_cast<size_t>(rows) * k * cols));
+  const Device<T> extra(testing::RandomNormal<T>(rng, size));
+  const Device<float> weights(testing::RandomNormal<float>(rng, rows * k));
+  const Device<float> norm_weight(testing::RandomNormal<float>(rng, cols));
+  const Device<int32_t> places(ShuffledPlaces(rng, rows * k));
+  const auto stream = testing::RandomNormal<float>(rng, size, 3.0f);
+  Device<T> delta(size);
+  WeightedReduceLaunch sum;
+  sum.in = {in.get(), kType, cols};
+  sum.places = places.get();
+  if (weighted) sum.weights = weights.get();
+  sum.k = k;
+  if (shared) sum.shared = {extra.get(), kType, cols};
+  sum.out = {delta.get(), kType, cols};
+  sum.rows = rows;
+  sum.cols = cols;
+  const auto normed = [&](bool joined) {
+    Device<float> residual(stream);
+    Device<T> out(size);
+    RmsNormLaunch norm;
+    norm.x = sum.out;
+    norm.residual = residual.get();
+    norm.residual_stride = cols;
+    norm.weight = norm_weight.get();
+    norm.out = {out.get(), kType, cols};
+    norm.rows = rows;
+    norm.cols = cols;
+    const bool fits = FitsReduceAndNorm(sum, norm);
+    testing::Expect(fits == (cols <= 2048), "reduce_and_norm: which widths it takes");
+    if (joined && fits) {
+      CUDA_OK(LaunchReduceAndNorm(sum, norm, nullptr));
+    } else {
+      CUDA_OK(LaunchWeightedReduce(sum, nullptr));
+      CUDA_OK(LaunchRmsNorm(norm, nullptr));
+    }
+    return std::pair(residual.Download(), out.Download());
+  };
+  const auto got = normed(true);
+  const auto want = normed(false);
+  const std::string name = "reduce_and_norm " + std::to_string(rows) + " x " +
+                           std::to_string(cols) + ", " + std::to_string(k) + " choices";
+  testing::Expect(AreSameBits(got.first, want.first), name + ": residual");
+  testing::Expect(AreSameBits(got.second, want.second), name + ": norm");
+}
+
 void TestRoutes(testing::Rng& rng) {
   for (const int rows : {0, 1, 67, 512}) {
     for (int kind = 0; kind < 3; ++kind) {
@@ -246,7 +498,11 @@ void TestRoutes(testing::Rng& rng) {
           TestRoute(rng, {rows, 160, score, bias, RouteGroups::kMax, 8, 3, 6, false, 16.0f, kind});
           TestRoute(rng,
                     {rows, 384, score, bias, RouteGroups::kTop2Sum, 1, 1, 8, true, 2.8f, kind});
-          TestRoute(rng, {rows, 64, score, bias, RouteGroups::kMax, 64, 20, 6, true, 1.0f, kind});
+          TestRoute(rng, {rows, 64, score, bias, RouteGroups::kMax, 32, 20, 6, true, 1.0f, kind});
+          TestRoute(rng,
+                    {rows, 32, score, bias, RouteGroups::kTop2Sum, 32, 9, 9, true, 1.0f, kind});
+          TestRoute(rng,
+                    {rows, 480, score, bias, RouteGroups::kTop2Sum, 6, 2, 32, true, 1.0f, kind});
         }
       }
     }
@@ -260,6 +516,7 @@ int main() {
   using namespace moebius::kernels::cuda;
   testing::Rng rng(std::random_device{}());
   TestRoutes(rng);
+  TestRoutesAndGroups(rng);
   for (const int64_t pairs : {0, 1, 8, 33, 512, 4096, 8192, 8193, 32768, 100001}) {
     for (const int slots : {1, 8, 33, 288, 1024}) {
       for (int kind = 0; kind < 4; ++kind) TestGroup(rng, pairs, slots, kind);
@@ -268,10 +525,17 @@ int main() {
   double worst = 0;
   for (const int rows : {0, 1, 19, 130}) {
     for (const int cols : {1, 63, 2048, 7168}) {
-      for (const int k : {1, 6, 8, 10}) {
+      for (const int k : {1, 6, 8, 10, 70}) {
         const bool flag = (rows + k) % 2 == 0;
         worst = std::max(worst, TestReduce<__nv_bfloat16>(rng, rows, cols, k, true, flag));
         worst = std::max(worst, TestReduce<float>(rng, rows, cols, k, flag, !flag));
+      }
+    }
+    for (const int cols : {4, 60, 516, 1028, 1536, 2044, 2048, 2052}) {
+      for (const int k : {1, 8, 10, 40}) {
+        const bool flag = (rows + k) % 2 == 0;
+        TestReduceAndNorm<__nv_bfloat16>(rng, rows, cols, k, true, flag);
+        TestReduceAndNorm<float>(rng, rows, cols, k, flag, !flag);
       }
     }
   }

@@ -70,12 +70,12 @@ void Attention(ExecContext& ctx, const AttentionArgs& args) {
   gqa.shape = shape;
   gqa.max_queries = staged.max_queries;
   gqa.segments = staged.segments;
+  gqa.num_segments = staged.num_segments;
   gqa.worker_begin = staged.worker_begin;
   gqa.num_workers = staged.num_workers;
-  gqa.combine = staged.combine;
-  gqa.num_combine = staged.num_combine;
   gqa.workspace = staged.partials;
   gqa.max_slots = staged.max_slots;
+  gqa.arrivals = staged.arrivals;
   ctx.device->Check(LaunchGqa(gqa, ctx.device->stream), "attention");
 }
 

@@ -30,8 +30,10 @@ Backend MakeBackend() {
   backend.prepare_heads = cuda::PrepareHeads;
   backend.prepare_latents = cuda::PrepareLatents;
   backend.route_to_slots = cuda::RouteToSlots;
+  backend.route_to_places = cuda::RouteToPlaces;
   backend.mlp = cuda::Mlp;
   backend.grouped_mlp = cuda::GroupedMlp;
+  backend.reduce_and_norm = cuda::ReduceAndNorm;
   backend.attention = cuda::Attention;
   backend.mla_attention = cuda::MlaAttention;
   backend.mla_prefill = cuda::MlaPrefill;

@@ -16,6 +16,7 @@ inline tuning::FewRowsShape FewRowsShapeOf(const PackedWeight& w) {
 }
 
 void Embed(ExecContext& ctx, const EmbedArgs& args);
+RmsNormLaunch LaunchOf(const RmsNormArgs& args);
 void RmsNorm(ExecContext& ctx, const RmsNormArgs& args);
 void Add(ExecContext& ctx, const AddArgs& args);
 void CopyRows(ExecContext& ctx, const CopyRowsArgs& args);
@@ -32,12 +33,14 @@ void Mlp(ExecContext& ctx, const MlpArgs& args);
 void DrawLogits(ExecContext& ctx, const DrawLogitsArgs& args);
 void RouteTopK(ExecContext& ctx, const RouteTopKArgs& args);
 void RouteToSlots(ExecContext& ctx, const RouteToSlotsArgs& args);
+void RouteToPlaces(ExecContext& ctx, const RouteToPlacesArgs& args);
 void ChooseSlots(ExecContext& ctx, const ChooseSlotsArgs& args);
 void GroupBySlot(ExecContext& ctx, const GroupBySlotArgs& args);
 void GroupedSwiGlu(ExecContext& ctx, const GroupedSwiGluArgs& args);
 void GroupedGemm(ExecContext& ctx, const GroupedGemmArgs& args);
 void GroupedMlp(ExecContext& ctx, const GroupedMlpArgs& args);
 void WeightedReduce(ExecContext& ctx, const WeightedReduceArgs& args);
+void ReduceAndNorm(ExecContext& ctx, const ReduceAndNormArgs& args);
 
 void Attention(ExecContext& ctx, const AttentionArgs& args);
 void MlaAttention(ExecContext& ctx, const MlaAttentionArgs& args);

@@ -30,8 +30,10 @@ class DeviceBench {
     const auto info = platform::cuda::SelectDevice(0);
     device_.stream = stream_.get();
     device_.num_sms = info->num_multiprocessors;
-    device_.next_work = arena_.Alloc<int32_t>(1);
-    EXPECT_TRUE(platform::cuda::FillAsync(device_.next_work, 0, sizeof(int32_t), stream_));
+    const size_t meeting_bytes = cuda::DeviceContext::MeetingBytes(device_.num_sms);
+    void* meeting_room = arena_.Alloc(meeting_bytes);
+    EXPECT_TRUE(platform::cuda::FillAsync(meeting_room, 0, meeting_bytes, stream_));
+    device_.GiveMeetingRoom(meeting_room);
     kept_ = arena_.Mark();
     if (library) {
       if (auto dense = cuda::DenseProducts::Create()) dense_ = std::move(*dense);

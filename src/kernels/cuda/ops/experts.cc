@@ -144,11 +144,13 @@ void Launch(ExecContext& ctx, const GroupedProduct& p) {
   args.n = static_cast<int>(p.n);
   args.k = static_cast<int>(first.k);
   args.next = ctx.device->next_work;
+  args.partials = ctx.device->partials;
+  args.arrivals = ctx.device->arrivals;
   // How many rows a group has is known on the device alone: as if they were spread evenly.
   const int64_t likely = p.likely_places > 0 ? std::min(p.likely_places, places) : places;
   const auto expected = static_cast<int>(std::max<int64_t>(1, likely / num_slots));
   const tuning::GroupedGemmConfig config = tuning::ChooseGroupedGemm(
-      {args.format, args.n, args.k, num_slots, expected, ctx.device->num_sms});
+      {args.format, args.n, args.k, num_slots, expected, ctx.device->num_sms, p.offsets.empty()});
   ctx.device->Check(moebius::cuda::LaunchGroupedGemm(args, config, ctx.device->stream),
                     "grouped_gemm");
 }
@@ -224,6 +226,23 @@ SlotChoiceLaunch ChoiceOf(const SlotChoice& choice, std::span<const TokenId> tok
   return launch;
 }
 
+RouteTopKLaunch LaunchOf(const RouteToSlotsArgs& args) {
+  RouteTopKLaunch launch = LaunchOf(args.route);
+  launch.choice = ChoiceOf(args.choice, args.tokens, args.slots);
+  return launch;
+}
+
+GroupBySlotLaunch LaunchOf(const GroupBySlotArgs& args) {
+  GroupBySlotLaunch launch;
+  launch.slots = args.slots.data();
+  launch.num_pairs = static_cast<int64_t>(args.slots.size());
+  launch.num_slots = static_cast<int>(args.num_slots);
+  launch.offsets = args.offsets.data();
+  launch.pairs = args.pairs.data();
+  launch.places = args.places.data();
+  return launch;
+}
+
 }  // namespace
 
 void DrawLogits(ExecContext& ctx, const DrawLogitsArgs& args) {
@@ -244,9 +263,15 @@ void RouteTopK(ExecContext& ctx, const RouteTopKArgs& args) {
 }
 
 void RouteToSlots(ExecContext& ctx, const RouteToSlotsArgs& args) {
-  RouteTopKLaunch launch = LaunchOf(args.route);
-  launch.choice = ChoiceOf(args.choice, args.tokens, args.slots);
-  ctx.device->Check(LaunchRouteTopK(launch, ctx.device->stream), "route_to_slots");
+  ctx.device->Check(LaunchRouteTopK(LaunchOf(args), ctx.device->stream), "route_to_slots");
+}
+
+void RouteToPlaces(ExecContext& ctx, const RouteToPlacesArgs& args) {
+  const int64_t rows = args.route.route.logits.rows;
+  if (rows < 1 || rows > kMaxRowsGrouped) return RouteToPlacesInSteps(ctx, args);
+  ctx.device->Check(
+      LaunchRouteAndGroup(LaunchOf(args.route), LaunchOf(args.group), ctx.device->stream),
+      "route_to_places");
 }
 
 void ChooseSlots(ExecContext& ctx, const ChooseSlotsArgs& args) {
@@ -260,13 +285,7 @@ void ChooseSlots(ExecContext& ctx, const ChooseSlotsArgs& args) {
 
 void GroupBySlot(ExecContext& ctx, const GroupBySlotArgs& args) {
   const ArenaScope scope(*ctx.workspace);
-  GroupBySlotLaunch launch;
-  launch.slots = args.slots.data();
-  launch.num_pairs = static_cast<int64_t>(args.slots.size());
-  launch.num_slots = static_cast<int>(args.num_slots);
-  launch.offsets = args.offsets.data();
-  launch.pairs = args.pairs.data();
-  launch.places = args.places.data();
+  GroupBySlotLaunch launch = LaunchOf(args);
   launch.workspace = static_cast<int32_t*>(
       ctx.workspace->Alloc(GroupBySlotWorkspace(launch.num_pairs, launch.num_slots)));
   ctx.device->Check(LaunchGroupBySlot(launch, ctx.device->stream), "group_by_slot");
@@ -383,7 +402,9 @@ void GroupedMlp(ExecContext& ctx, const GroupedMlpArgs& args) {
   RunGatedProduct(ctx, both, down);
 }
 
-void WeightedReduce(ExecContext& ctx, const WeightedReduceArgs& args) {
+namespace {
+
+WeightedReduceLaunch LaunchOf(const WeightedReduceArgs& args) {
   WeightedReduceLaunch launch;
   launch.in = RowsOf(args.rows);
   launch.places = args.places.data();
@@ -393,7 +414,20 @@ void WeightedReduce(ExecContext& ctx, const WeightedReduceArgs& args) {
   launch.out = RowsOf(args.out);
   launch.rows = args.out.rows;
   launch.cols = args.out.cols;
-  ctx.device->Check(LaunchWeightedReduce(launch, ctx.device->stream), "weighted_reduce");
+  return launch;
+}
+
+}  // namespace
+
+void WeightedReduce(ExecContext& ctx, const WeightedReduceArgs& args) {
+  ctx.device->Check(LaunchWeightedReduce(LaunchOf(args), ctx.device->stream), "weighted_reduce");
+}
+
+void ReduceAndNorm(ExecContext& ctx, const ReduceAndNormArgs& args) {
+  const WeightedReduceLaunch sum = LaunchOf(args.sum);
+  const RmsNormLaunch norm = cuda::LaunchOf(args.norm);
+  if (!FitsReduceAndNorm(sum, norm)) return ReduceAndNormInSteps(ctx, args);
+  ctx.device->Check(LaunchReduceAndNorm(sum, norm, ctx.device->stream), "reduce_and_norm");
 }
 
 // What SwiGlu, GroupedSwiGlu, GroupBySlot and MlaPrefill take at most, and the quantised rows of

@@ -5,6 +5,7 @@
 
 #include "kernels/cuda/gemm/few_rows.h"
 #include "kernels/cuda/moe/checksum.h"
+#include "kernels/cuda/moe/moe.h"
 #include "kernels/cuda/ops/device_test_util.h"
 
 namespace moebius::kernels {
@@ -102,6 +103,36 @@ TEST_F(CudaExperts, ChoosesTheSameCopies) {
       RouteToSlots(device(),
                    {.route = route, .tokens = d_tokens, .choice = on_device, .slots = d_slots});
       const std::vector<int32_t> routed = bench().Get(d_slots);
+      // The same once more, and grouped: all rows in steps, few of them in one launch.
+      const int64_t num_slots = int64_t{ranks} * slots;
+      for (const int64_t few : {kRows, int64_t{cuda::kMaxRowsGrouped}, int64_t{1}}) {
+        const auto num = static_cast<size_t>(few * k);
+        std::vector<int32_t> offsets(static_cast<size_t>(num_slots) + 1), order(num, -5),
+            places(num);
+        GroupBySlot(host(), {std::span(routed).first(num), num_slots, offsets, order, places});
+        const auto d_offsets = bench().Put(std::vector<int32_t>(offsets.size(), 9));
+        const auto d_order = bench().Put(std::vector<int32_t>(num, -5));
+        const auto d_places = bench().Put(std::vector<int32_t>(num, 9));
+        SlotChoice uncounted = on_device;
+        uncounted.counts = {};
+        uncounted.prompt_counts = {};
+        uncounted.num_decodes = 0;
+        uncounted.positions = on_device.positions.first(static_cast<size_t>(few));
+        RouteTopKArgs first = route;
+        first.logits = route.logits.Rows(0, few);
+        first.experts = route.experts.first(num);
+        first.weights = route.weights.first(num);
+        const auto again = bench().Put(std::vector<int32_t>(num, 97));
+        RouteToPlaces(device(), {.route = {.route = first,
+                                           .tokens = d_tokens.first(static_cast<size_t>(few)),
+                                           .choice = uncounted,
+                                           .slots = again},
+                                 .group = {again, num_slots, d_offsets, d_order, d_places}});
+        EXPECT_TRUE(std::ranges::equal(bench().Get(again), std::span(routed).first(num))) << few;
+        EXPECT_EQ(bench().Get(d_offsets), offsets) << few;
+        EXPECT_EQ(bench().Get(d_order), order) << few;
+        EXPECT_EQ(bench().Get(d_places), places) << few;
+      }
       ChooseSlots(device(), {.experts = route.experts,
                              .tokens = d_tokens,
                              .k = k,
@@ -277,6 +308,52 @@ TEST_P(CudaOps, Experts) {
         bench().Get(d_out, got);
         ExpectClose(got, want, limit, "joined experts " + what);
       }
+    }
+  }
+}
+
+// The sum and the norm behind it: the bits of the two operations where one launch takes the rows
+// (widths of fours), and where their steps do.
+TEST_F(CudaExperts, ReduceAndNorm) {
+  for (const DType act : kActs) {
+    for (const auto& [rows, cols] : {std::pair(1, 2048), std::pair(5, 7168), std::pair(3, 97)}) {
+      bench().Reset();
+      constexpr int64_t kChoices = 8;
+      const TestMat expert_rows = TestMat(act, rows * kChoices, cols).Fill(random_);
+      const TestMat shared = TestMat(act, rows, cols).Fill(random_);
+      const TestMat weight = TestMat(DType::kF32, 1, cols).Fill(random_);
+      const TestMat stream = TestMat(DType::kF32, rows, cols).Fill(random_);
+      std::vector<int32_t> places;
+      std::vector<float> weights;
+      for (int64_t pair = 0; pair < rows * kChoices; ++pair) {
+        places.push_back(pair % 7 == 3 ? -1 : static_cast<int32_t>(rows * kChoices - 1 - pair));
+        weights.push_back(random_.Normal());
+      }
+      TestMat sums(act, rows, cols);
+      const WeightedReduceArgs sum = {.rows = bench().Put(expert_rows),
+                                      .places = bench().Put(places),
+                                      .weights = bench().Put(weights),
+                                      .k = kChoices,
+                                      .shared = bench().Put(shared),
+                                      .out = bench().Put(sums)};
+      const auto run = [&](auto* operation, TestMat& got_stream, TestMat& got) {
+        const RmsNormArgs norm = {.x = sum.out,
+                                  .residual = bench().Put(stream),
+                                  .weight = bench().Put(weight),
+                                  .out = bench().Put(got)};
+        operation(device(), {sum, norm});
+        bench().Get(norm.residual, got_stream);
+        bench().Get(norm.out, got);
+      };
+      TestMat got_stream = stream;
+      TestMat want_stream = stream;
+      TestMat got(act, rows, cols);
+      TestMat want(act, rows, cols);
+      run(ReduceAndNorm, got_stream, got);
+      run(ReduceAndNormInSteps, want_stream, want);
+      const std::string what = fmt::format("{} {} x {}", DTypeName(act), rows, cols);
+      ExpectClose(got_stream, want_stream, 0, "residual " + what);
+      ExpectClose(got, want, 0, "norm " + what);
     }
   }
 }

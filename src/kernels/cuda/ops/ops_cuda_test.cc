@@ -156,6 +156,9 @@ TEST_P(CudaOps, PrepareLatents) {
         const TestMat table = TestMat(DType::kF32, 40, kRope).Fill(random_);
         const TestMat norm = TestMat(DType::kF32, 1, kLatent).Fill(random_);
         const TestMat x = TestMat(act, 11, kLatent + kRope, 8).Fill(random_);
+        TestMat q = TestMat(act, 11, 64, interleaved ? 8 : 7).Fill(random_);  // beside, or not
+        TestMat got_q = q;
+        const TestMat q_norm = TestMat(DType::kF32, 1, 64).Fill(random_);
         TestMat cache = TestMat(cache_dtype, 24, kLatent + kRope).Fill(random_);
         TestMat got = cache;
         const std::vector<Position> positions = Ints(11, 40);
@@ -168,16 +171,22 @@ TEST_P(CudaOps, PrepareLatents) {
                                    .positions = bench().Put(positions),
                                    .table = bench().Put(table),
                                    .rows = bench().Put(places),
-                                   .cache = bench().Put(cache)};
+                                   .cache = bench().Put(cache),
+                                   .q = bench().Put(q),
+                                   .q_norm = bench().Put(q_norm)};
         PrepareLatents(device(), args);
         bench().Get(args.cache, got);
+        bench().Get(args.q, got_q);
         args.x = x.view();
         args.norm = norm.view();
         args.positions = positions;
         args.table = table.view();
         args.rows = places;
         args.cache = cache.view();
+        args.q = q.view();
+        args.q_norm = q_norm.view();
         PrepareLatents(host(), args);
+        ExpectClose(got_q, q, LimitOf(act), "queries beside");
         ExpectClose(
             got, cache, std::max(LimitOf(act), LimitOf(cache_dtype)),
             fmt::format("{} -> {}, {}", DTypeName(act), DTypeName(cache_dtype), interleaved));
@@ -314,18 +323,25 @@ TEST_P(CudaOps, Attention) {
         staged.num_items = static_cast<int64_t>(plan.tiles.size());
         staged.num_tiled_keys = plan.num_keys;
       }
-      const AttentionSplits splits = SplitAttention(items, {.num_workers = workers});
+      const AttentionSplits splits = SplitAttention(
+          items, {.num_workers = workers, .sums_in_place = form == AttentionForm::kGqa});
       if (form == AttentionForm::kAny) {
         staged.items = bench().Put(items).data();
         staged.num_items = static_cast<int64_t>(items.size());
       }
       staged.segments = bench().Put(splits.segments).data();
+      staged.num_segments = static_cast<int64_t>(splits.segments.size());
       staged.worker_begin = bench().Put(splits.worker_begin).data();
       staged.num_workers = workers;
       staged.combine = bench().Put(splits.combine).data();
       staged.num_combine = static_cast<int64_t>(splits.combine.size());
       staged.partials = bench().Room(partial_bytes);
       staged.max_slots = MaxAttentionSlots(workers);
+      if (form == AttentionForm::kGqa) {
+        const int64_t arrivals =
+            cuda::GqaArrivals(staged.max_slots, staged.max_queries, c.heads, c.kv_heads);
+        staged.arrivals = bench().Put(std::vector<int32_t>(arrivals, 0)).data();
+      }
 
       AttentionBatch batch = {starts, contexts, table, max_blocks, c.block_size, nullptr};
       AttentionBatch device_batch = batch;

@@ -16,7 +16,7 @@ void Embed(ExecContext& ctx, const EmbedArgs& args) {
   ctx.device->Check(LaunchEmbed(launch, ctx.device->stream), "embed");
 }
 
-void RmsNorm(ExecContext& ctx, const RmsNormArgs& args) {
+RmsNormLaunch LaunchOf(const RmsNormArgs& args) {
   RmsNormLaunch launch;
   launch.x = RowsOf(args.x);
   launch.residual = static_cast<float*>(args.residual.data);
@@ -27,7 +27,11 @@ void RmsNorm(ExecContext& ctx, const RmsNormArgs& args) {
   launch.out = RowsOf(args.out);
   launch.rows = args.out.rows;
   launch.cols = args.out.cols;
-  ctx.device->Check(LaunchRmsNorm(launch, ctx.device->stream), "rms_norm");
+  return launch;
+}
+
+void RmsNorm(ExecContext& ctx, const RmsNormArgs& args) {
+  ctx.device->Check(LaunchRmsNorm(LaunchOf(args), ctx.device->stream), "rms_norm");
 }
 
 void Add(ExecContext& ctx, const AddArgs& args) {
@@ -107,6 +111,10 @@ void PrepareLatents(ExecContext& ctx, const PrepareLatentsArgs& args) {
   launch.table = FloatsOf(args.table);
   launch.cache_rows = args.rows.data();
   launch.cache = RowsOf(args.cache);
+  launch.queries = RowsOf(args.q);
+  launch.query_cols = args.q.cols;
+  launch.query_weight = FloatsOf(args.q_norm);
+  launch.query_eps = args.q_eps;
   ctx.device->Check(LaunchMlaKvWrite(launch, ctx.device->stream), "prepare_latents");
 }
 

@@ -21,12 +21,14 @@ struct StagedAttention {
   // For the tensor cores' kernels (AttentionForm kGqa and kMla): who does what.
   int max_queries = 1;  // of an item
   const AttentionSegment* segments = nullptr;
+  int64_t num_segments = 0;
   const int32_t* worker_begin = nullptr;
   int num_workers = 0;
-  const AttentionRow* combine = nullptr;
+  const AttentionRow* combine = nullptr;  // kMla alone
   int64_t num_combine = 0;
   void* partials = nullptr;  // of pieces that are summed afterwards
   int64_t max_slots = 0;
+  int32_t* arrivals = nullptr;  // kGqa: of blocks that wrote a piece, zero between launches
 
   // Of MlaPrefill: what AttentionBatch::expanded has, in passes.
   const LatentSequence* sequences = nullptr;

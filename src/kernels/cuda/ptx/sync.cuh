@@ -20,6 +20,14 @@ __device__ __forceinline__ void ClusterSync() {
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
+// The same place of block `rank` of this cluster, of shared memory.
+template <typename T>
+__device__ __forceinline__ T* InBlock(T* place, uint32_t rank) {
+  T* there;
+  asm("mapa.u64 %0, %1, %2;" : "=l"(there) : "l"(place), "r"(rank));
+  return there;
+}
+
 // Stores a word at the same place of block `rank` of this cluster, and tells its barrier, which
 // expects 4 bytes.
 __device__ __forceinline__ void StoreAsync(int32_t* to, int32_t value, uint64_t* barrier,
@@ -33,6 +41,30 @@ __device__ __forceinline__ void StoreAsync(int32_t* to, int32_t value, uint64_t*
       "}\n" ::"r"(SharedAddress(to)),
       "r"(value), "r"(SharedAddress(barrier)), "r"(rank)
       : "memory");
+}
+
+// The same of 8 bytes.
+__device__ __forceinline__ void StoreAsync(uint64_t* to, uint64_t value, uint64_t* barrier,
+                                           uint32_t rank) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 place, barrier;\n"
+      "mapa.shared::cluster.u32 place, %0, %3;\n"
+      "mapa.shared::cluster.u32 barrier, %2, %3;\n"
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.b64 [place], %1, [barrier];\n"
+      "}\n" ::"r"(SharedAddress(to)),
+      "l"(value), "r"(SharedAddress(barrier)), "r"(rank)
+      : "memory");
+}
+
+// Words by which blocks of the device order their other memory.
+__device__ __forceinline__ int32_t LoadAcquire(const int32_t* p) {
+  int32_t value;
+  asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(value) : "l"(p) : "memory");
+  return value;
+}
+__device__ __forceinline__ void StoreRelease(int32_t* p, int32_t value) {
+  asm volatile("st.release.gpu.global.s32 [%0], %1;" ::"l"(p), "r"(value) : "memory");
 }
 
 // A value that is the same in all lanes, said so that the compiler keeps what follows from it in

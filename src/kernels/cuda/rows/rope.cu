@@ -1,7 +1,5 @@
 // Rotary embedding: a warp one head of a row, or several where there are many, all pairs read
-// before any is written (the deinterleaved form moves them). And MLA's fused cache write, a block a
-// row.
-#include <cuda_fp8.h>
+// before any is written (the deinterleaved form moves them).
 #include <cuda_runtime.h>
 
 #include <type_traits>
@@ -11,7 +9,6 @@
 #include "kernels/cuda/rows/access.cuh"
 #include "kernels/cuda/rows/rotation.cuh"
 #include "kernels/cuda/rows/rows.h"
-#include "kernels/latent_row.h"
 
 namespace moebius::kernels::cuda {
 namespace {
@@ -95,82 +92,6 @@ auto RopeKernelOf(bool adjacent) {
   return adjacent ? RopeKernel<kPairs, kHeads, true, T> : RopeKernel<kPairs, kHeads, false, T>;
 }
 
-// Latents and their scales to an fp8 row; a warp a block of latents. value(c): latent c.
-template <typename Value>
-__device__ void StoreLatents(const LatentRow& layout, uint8_t* row, const Value& value) {
-  constexpr int kEach = LatentRow::kBlock / 32;
-  for (int block = threadIdx.x / 32; block < layout.num_blocks(); block += blockDim.x / 32) {
-    const int begin = block * static_cast<int>(LatentRow::kBlock) + threadIdx.x % 32;
-    float x[kEach];
-    float largest = 0;
-#pragma unroll
-    for (int i = 0; i < kEach; ++i) {
-      const int c = begin + 32 * i;
-      x[i] = c < layout.latent_dim ? value(c) : 0.0f;
-      largest = fmaxf(largest, fabsf(x[i]));
-    }
-#pragma unroll
-    for (int step = 16; step > 0; step /= 2) {
-      largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, step));
-    }
-    const float scale = E4m3Scale(largest);
-    const float inverse = 1.0f / scale;
-#pragma unroll
-    for (int i = 0; i < kEach; ++i) {
-      const int c = begin + 32 * i;
-      if (c < layout.latent_dim) {
-        row[c] = __nv_cvt_float_to_fp8(x[i] * inverse, __NV_SATFINITE, __NV_E4M3);
-      }
-    }
-    if (threadIdx.x % 32 == 0) {
-      reinterpret_cast<float*>(row + layout.scales_at())[block] = scale;
-    }
-  }
-}
-
-// Threads: 128. The latent part: read once into shared memory, normed, written; the rope part by
-// the first threads. Out: uint8_t where the cache is fp8.
-template <typename In, typename Out>
-__global__ void __launch_bounds__(128)
-    MlaKvWriteKernel(const In* x, int64_t x_stride, int latent, const float* weight, float eps,
-                     Rotation rotation, const int64_t* cache_rows, Out* cache,
-                     int64_t cache_stride) {
-  extern __shared__ float held[];
-  float* weights = held + latent;
-  for (int c = threadIdx.x; c < latent; c += 128) weights[c] = weight[c];
-  AwaitEarlier();
-  const int64_t row = blockIdx.x;
-  const int64_t to_row = cache_rows[row];
-  const In* from = x + row * x_stride;
-  constexpr bool kIsFp8 = std::is_same_v<Out, uint8_t>;
-  const LatentRow layout = {latent, 2 * rotation.half};
-  float squares = 0;
-  for (int c = threadIdx.x; c < latent; c += 128) {
-    held[c] = LoadElement(from + c);
-    squares += held[c] * held[c];
-  }
-  if (to_row < 0) return;
-  Out* to = cache + to_row * cache_stride;
-  if (threadIdx.x < rotation.half) {
-    const int i = threadIdx.x;
-    const int2 source = rotation.From(i);
-    const int2 target = rotation.To(i);
-    const float2 rotated = rotation.Rotate(row, i, LoadElement(from + latent + source.x),
-                                           LoadElement(from + latent + source.y));
-    using Rope = std::conditional_t<kIsFp8, __nv_bfloat16, Out>;
-    Rope* ropes = reinterpret_cast<Rope*>(to + (kIsFp8 ? layout.rope_at() : latent));
-    StoreElement(ropes + target.x, rotated.x);
-    StoreElement(ropes + target.y, rotated.y);
-  }
-  const float factor = rsqrtf(BlockSum(squares) / static_cast<float>(latent) + eps);
-  const auto normed = [&](int c) { return held[c] * factor * weights[c]; };
-  if constexpr (kIsFp8) {
-    StoreLatents(layout, to, normed);
-  } else {
-    for (int c = threadIdx.x; c < latent; c += 128) StoreElement(to + c, normed(c));
-  }
-}
-
 }  // namespace
 
 int LaunchRope(const RopeLaunch& args, CUstream_st* stream) {
@@ -204,29 +125,6 @@ int LaunchRope(const RopeLaunch& args, CUstream_st* stream) {
     error = LaunchEarly(kernel, static_cast<unsigned>(CeilDiv(warps, 8)), 256, 0, stream, in, out,
                         args.rows, static_cast<int>(args.num_heads), rotation);
   });
-  return known ? error : cudaErrorInvalidValue;
-}
-
-int LaunchMlaKvWrite(const MlaKvWriteLaunch& args, CUstream_st* stream) {
-  if (args.rows == 0) return cudaSuccess;
-  if (args.rope % 2 != 0 || args.rope > 256 || args.latent > 6000) return cudaErrorInvalidValue;
-  const Rotation rotation = {static_cast<int>(args.rope / 2), args.interleaved, args.deinterleave,
-                             args.positions, args.table};
-  cudaError_t error = cudaSuccess;
-  const auto launch = [&](auto* in_type, auto* type) {
-    using In = std::remove_pointer_t<decltype(in_type)>;
-    using Out = std::remove_pointer_t<decltype(type)>;
-    error =
-        LaunchEarly(MlaKvWriteKernel<In, Out>, static_cast<unsigned>(args.rows), 128,
-                    2 * args.latent * sizeof(float), stream, static_cast<const In*>(args.x.data),
-                    args.x.stride, static_cast<int>(args.latent), args.weight, args.eps, rotation,
-                    args.cache_rows, static_cast<Out*>(args.cache.data), args.cache.stride);
-  };
-  const bool known = args.cache.dtype != DType::kF8E4M3
-                         ? WithElements(args.x.dtype, args.cache.dtype, launch)
-                         : WithElement(args.x.dtype, [&](auto* type) {
-                             launch(type, static_cast<uint8_t*>(nullptr));
-                           });
   return known ? error : cudaErrorInvalidValue;
 }
 

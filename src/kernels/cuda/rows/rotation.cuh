@@ -28,10 +28,11 @@ struct Rotation {
     return interleaved && !deinterleave ? make_int2(2 * i, 2 * i + 1) : make_int2(i, i + half);
   }
   // Cosine and sine.
-  __device__ float2 Angle(int64_t row, int i) const {
-    const float* angles = table + int64_t{positions[row]} * 2 * half;
+  __device__ float2 AngleAt(int32_t position, int i) const {
+    const float* angles = table + int64_t{position} * 2 * half;
     return make_float2(angles[i], angles[i + half]);
   }
+  __device__ float2 Angle(int64_t row, int i) const { return AngleAt(positions[row], i); }
   __device__ float2 Rotate(int64_t row, int i, float x, float y) const {
     return Rotated(Angle(row, i), make_float2(x, y));
   }

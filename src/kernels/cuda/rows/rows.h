@@ -88,7 +88,9 @@ struct KvWriteLaunch {
 int LaunchKvWrite(const KvWriteLaunch& args, CUstream_st* stream);
 
 // What MLA does to a new position, in one kernel: x[t] = [latent | rope part] -> the latent part
-// normed, the rope part rotated, the row written to the cache (and nowhere else).
+// normed, the rope part rotated, the row written to the cache (and nowhere else). And low-rank
+// queries normed, in place. Of what it reads, the launch before it may write x and the queries
+// alone.
 struct MlaKvWriteLaunch {
   DeviceRows x;  // [rows, latent + rope]
   int64_t rows = 0;
@@ -101,7 +103,11 @@ struct MlaKvWriteLaunch {
   const int32_t* positions = nullptr;   // [rows]
   const float* table = nullptr;         // [max_position, rope]
   const int64_t* cache_rows = nullptr;  // [rows]
-  DeviceRows cache;  // [cache rows, latent + rope], or fp8 rows (kernels/latent_row.h)
+  DeviceRows cache;    // [cache rows, latent + rope], or fp8 rows (kernels/latent_row.h)
+  DeviceRows queries;  // [rows, query_cols]; data null: none
+  int64_t query_cols = 0;
+  const float* query_weight = nullptr;  // [query_cols]
+  float query_eps = 1e-6f;
 };
 int LaunchMlaKvWrite(const MlaKvWriteLaunch& args, CUstream_st* stream);
 

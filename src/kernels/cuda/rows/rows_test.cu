@@ -1,4 +1,6 @@
 // Row operations against scalar loops in double precision.
+#include <cstring>
+
 #include "kernels/cuda/rows/rows.h"
 #include "kernels/cuda/testing.cuh"
 
@@ -274,6 +276,68 @@ double TestMlaKvWrite(testing::Rng& rng, const RopeCase& c, int64_t latent) {
   return error.relative;
 }
 
+// Queries beside are normed to the bits of a norm alone, and nothing else is another: a graph of
+// layers that change the same rows one after the other, against launches that wait.
+template <typename T>
+void TestQueriesBeside(testing::Rng& rng, int64_t rows, int64_t queries) {
+  constexpr int kLayers = 20;
+  constexpr int64_t kLatent = 512;
+  constexpr int64_t kRope = 64;
+  const int64_t stride = queries + kLatent + kRope;
+  const auto x = testing::RandomNormal<T>(rng, rows * stride, 2.0f);
+  const Device<float> table(AngleTable(rng, 64, kRope));
+  const Device<int32_t> positions(Positions(rng, rows, 64));
+  const Device<float> weight(testing::RandomNormal<float>(rng, kLatent));
+  const Device<float> query_weight(testing::RandomNormal<float>(rng, queries));
+  std::vector<int64_t> cache_rows(rows);
+  for (int64_t t = 0; t < rows; ++t) cache_rows[t] = t % 4 == 3 ? -1 : rows - 1 - t;
+  const Device<int64_t> d_rows(cache_rows);
+  const auto launch = [&](const Device<T>& d_x, const Device<Bf16>& cache, bool beside,
+                          cudaStream_t stream) {
+    MlaKvWriteLaunch args;
+    args.x = Rows(d_x, stride);
+    args.x.data = d_x.get() + queries;
+    args.rows = rows;
+    args.weight = weight.get();
+    args.interleaved = true;
+    args.positions = positions.get();
+    args.table = table.get();
+    args.cache_rows = d_rows.get();
+    args.cache = Rows(cache, kLatent + kRope);
+    RmsNormLaunch norm;
+    norm.x = Rows(d_x, stride);
+    norm.weight = query_weight.get();
+    norm.out = norm.x;
+    norm.rows = rows;
+    norm.cols = queries;
+    if (beside) {
+      args.queries = norm.x;
+      args.query_cols = queries;
+      args.query_weight = norm.weight;
+      args.query_eps = norm.eps;
+    } else {
+      CUDA_OK(LaunchRmsNorm(norm, stream));
+      CUDA_OK(cudaStreamSynchronize(stream));
+    }
+    CUDA_OK(LaunchMlaKvWrite(args, stream));
+  };
+  const Device<T> want(x), got(x);
+  const Device<Bf16> want_cache(rows * (kLatent + kRope)), got_cache(rows * (kLatent + kRope));
+  cudaStream_t stream;
+  CUDA_OK(cudaStreamCreate(&stream));
+  for (int layer = 0; layer < kLayers; ++layer) launch(want, want_cache, false, stream);
+  CUDA_OK(cudaStreamSynchronize(stream));
+  for (int layer = 0; layer < kLayers; ++layer) launch(got, got_cache, true, stream);
+  CUDA_OK(cudaStreamSynchronize(stream));
+  cudaStreamDestroy(stream);
+  const auto same = [](const auto& a, const auto& b) {
+    return std::memcmp(a.Download().data(), b.Download().data(), a.bytes()) == 0;
+  };
+  const std::string name = Name<T>("queries beside latents", rows, queries);
+  testing::Expect(same(got, want), name + ": queries");
+  testing::Expect(same(got_cache, want_cache), name + ": cache");
+}
+
 template <typename T>
 void TestAll(testing::Rng& rng) {
   for (const int64_t rows : {0, 1, 7, 130}) {
@@ -302,6 +366,11 @@ void TestAll(testing::Rng& rng) {
         rope = std::max(rope, TestMlaKvWrite<T>(rng, c, 512));
         rope = std::max(rope, TestMlaKvWrite<T>(rng, c, 100));
       }
+    }
+  }
+  for (const int64_t rows : {1, 3, 130}) {
+    for (const int64_t queries : {1536, 77, 256, 4096, 4100}) {
+      TestQueriesBeside<T>(rng, rows, queries);
     }
   }
   std::printf("%s: worst relative error: rms_norm %.2e, rope and cache write %.2e\n",

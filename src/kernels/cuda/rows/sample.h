@@ -1,9 +1,9 @@
-// Choosing tokens on the GPU: the contract of Sample in kernels/ops.h, but for what it does not
-// know yet: logit_bias, given tokens and ranks. Random numbers are those of kernels/random.h, so
-// that a row draws the token that the CPU draws from the same logits, but where the order of float
-// additions decides. Sums of probabilities are integers (units of 2^-40 of the best), so a row's
-// token does not depend on how threads ran. One block a row; a launch allocates nothing, waits for
-// nothing and may be captured in a graph. Called by the device thread of a rank.
+// Choosing tokens on the GPU: the contract of Sample in kernels/ops.h, but that logits stay as they
+// were. Random numbers are those of kernels/random.h, so that a row draws the token that the CPU
+// draws from the same logits, but where the order of float additions decides. Sums of probabilities
+// are integers (units of 2^-40 of the best), so a row's token does not depend on how threads ran.
+// Eight blocks a row hold it in shared memory; a launch allocates nothing, waits for nothing and
+// may be captured in a graph. Called by the device thread of a rank.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +12,7 @@ struct CUstream_st;
 
 namespace moebius::kernels::cuda {
 
-// One row's wishes, as SampleRow of kernels/ops.h; lists are ranges of the launch's arrays. Rows
-// that want log probabilities keep a copy of the raw logits.
+// One row's wishes, as SampleRow of kernels/ops.h; lists are ranges of the launch's arrays.
 struct DeviceSampleRow {
   float temperature = 1.0f;  // below 1e-5: greedy
   int32_t top_k = 0;         // 0: all
@@ -37,9 +36,10 @@ struct DeviceSampleRow {
   int64_t mask_begin = -1;  // of allowed_masks, in words; -1: all are allowed
 };
 constexpr int kMaxLogprobs = 128;
+constexpr int64_t kMaxSampleVocab = 8 * 48 * 1024;  // whose eighths fit in shared memory
 
 struct SampleLaunch {
-  float* logits = nullptr;  // [rows, vocab] float32; destroyed
+  const float* logits = nullptr;  // [rows, vocab]
   int64_t logits_stride = 0;
   int64_t rows = 0;
   int64_t vocab = 0;
@@ -51,7 +51,6 @@ struct SampleLaunch {
   const int32_t* output_counts = nullptr;
   const int32_t* banned_tokens = nullptr;
   const uint32_t* allowed_masks = nullptr;
-  float* raw = nullptr;           // scratch [rows, vocab]; null if no row wants log probabilities
   int32_t* tokens = nullptr;      // out [rows]; -1: no token may be drawn
   float* logprobs = nullptr;      // out [rows], of the tokens; null if no row wants any
   int32_t* ranks = nullptr;       // out [rows], the tokens' places among the raw logits, from 1

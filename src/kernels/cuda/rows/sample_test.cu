@@ -1,5 +1,6 @@
 // Sampling against a full sort in double precision, the reference's own rules and random numbers.
 // Where a draw lies within rounding of a border between two tokens, either may come.
+#include <cstring>
 #include <numeric>
 
 #include "kernels/cuda/rows/sample.h"
@@ -101,12 +102,6 @@ Answer Reference(const Wish& wish, std::vector<float> logits) {
   return answer;
 }
 
-template <typename T>
-int32_t Append(std::vector<T>& all, const std::vector<T>& more) {
-  all.insert(all.end(), more.begin(), more.end());
-  return static_cast<int32_t>(all.size());
-}
-
 Wish RandomWish(testing::Rng& rng, int vocab) {
   Wish wish;
   DeviceSampleRow& row = wish.row;
@@ -114,7 +109,7 @@ Wish RandomWish(testing::Rng& rng, int vocab) {
   const float temperatures[] = {0.0f, 0.3f, 0.7f, 1.0f, 1.7f};
   row.temperature = temperatures[rng() % 5];
   if (chance(2)) row.top_k = static_cast<int32_t>(1 + rng() % (chance(3) ? vocab + 5 : 60));
-  if (chance(2)) row.top_p = 0.05f + static_cast<float>(rng() % 94) / 100;
+  if (chance(2)) row.top_p = chance(6) ? 1e-6f : 0.05f + static_cast<float>(rng() % 94) / 100;
   if (chance(3)) row.min_p = 0.01f * static_cast<float>(1 + rng() % 20);
   row.seed = rng();
   row.position = static_cast<int64_t>(rng() % 5000);
@@ -136,7 +131,7 @@ Wish RandomWish(testing::Rng& rng, int vocab) {
     wish.mask.resize((vocab + 31) / 32);
     for (uint32_t& w : wish.mask) w = chance(3) ? ~0u : static_cast<uint32_t>(rng());
   }
-  if (chance(3)) row.num_logprobs = static_cast<int32_t>(rng() % 21);
+  if (chance(3)) row.num_logprobs = chance(4) ? kMaxLogprobs : static_cast<int32_t>(rng() % 21);
   if (chance(4)) row.given = static_cast<int32_t>(rng() % vocab);
   for (int i = 0; chance(2) && i < 5; ++i) {  // an id may come twice
     wish.bias.push_back(static_cast<int32_t>(rng() % vocab));
@@ -145,14 +140,17 @@ Wish RandomWish(testing::Rng& rng, int vocab) {
   return wish;
 }
 
-void CheckLogprobs(const std::vector<float>& raw, int token, int wanted, float logprob,
-                   const int32_t* top_tokens, const float* top_logprobs) {
-  const std::vector<int> order = Order(raw);
+void CheckLogprobs(const std::vector<float>& raw, const std::vector<int>& order, int token,
+                   int wanted, float logprob, const int32_t* top_tokens,
+                   const float* top_logprobs) {
   double sum = 0;
   for (const int id : order) sum += std::exp(static_cast<double>(raw[id]) - raw[order[0]]);
   const double normaliser = raw[order[0]] + std::log(sum);
+  const auto is_close = [](float got, double want) {
+    return std::fabs(got - want) < 2e-5 * std::max(1.0, std::fabs(want));
+  };
   if (token >= 0) {
-    testing::Expect(std::fabs(logprob - (raw[token] - normaliser)) < 2e-5,
+    testing::Expect(is_close(logprob, raw[token] - normaliser),
                     "logprob of the token: " + std::to_string(logprob) + " for " +
                         std::to_string(raw[token] - normaliser));
   }
@@ -160,105 +158,208 @@ void CheckLogprobs(const std::vector<float>& raw, int token, int wanted, float l
     const bool there = i < static_cast<int>(order.size());
     testing::Expect(top_tokens[i] == (there ? order[i] : -1), "top token " + std::to_string(i));
     if (!there) continue;
-    testing::Expect(std::fabs(top_logprobs[i] - (raw[order[i]] - normaliser)) < 2e-5,
+    testing::Expect(is_close(top_logprobs[i], raw[order[i]] - normaliser),
                     "top logprob " + std::to_string(i));
   }
 }
 
-// Returns how many rows were too close to call and went the other way.
-int Run(testing::Rng& rng, int rows, int vocab, int stride, int kind) {
-  std::vector<float> logits = testing::RandomNormal<float>(rng, rows * stride, 3.0f);
+enum class Kind {
+  kNormal,
+  kTies,
+  kHoles,    // NaN and -inf
+  kNothing,  // -inf alone
+  kEqual,    // one logit
+  kOne,      // one token is possible
+  kFar,      // nearly all as far below the best as masks put them
+  kNarrow,   // near zero, one token far above: differences that the best one's scale does not show
+  kFlat,     // thousands are within a bin
+  kBorders,  // the best stand where blocks and warps meet, equal
+};
+constexpr int kNumKinds = 10;
+
+std::vector<float> RandomLogits(testing::Rng& rng, int rows, int vocab, int stride, Kind kind) {
+  std::vector<float> logits = testing::RandomNormal<float>(rng, int64_t{rows} * stride, 3.0f);
   for (float& x : logits) {
-    if (kind == 1) x = std::round(x);  // many ties
-    if (kind == 2 && rng() % 9 == 0) x = rng() % 2 == 0 ? NAN : -INFINITY;
-    if (kind == 3) x = -INFINITY;
+    if (kind == Kind::kTies) x = std::round(x);
+    if (kind == Kind::kHoles && rng() % 9 == 0) x = rng() % 2 == 0 ? NAN : -INFINITY;
+    if (kind == Kind::kNothing || kind == Kind::kOne) x = -INFINITY;
+    if (kind == Kind::kEqual) x = -2.5f;
+    if (kind == Kind::kFar && rng() % 1000 != 0) x -= 1e9f;
+    if (kind == Kind::kNarrow) x *= 1e-9f;
+    if (kind == Kind::kFlat) x *= 0.01f;
   }
-  std::vector<Wish> wishes;
-  std::vector<DeviceSampleRow> plain;
+  for (int r = 0; r < rows; ++r) {
+    float* const row = &logits[int64_t{r} * stride];
+    if (kind == Kind::kOne) row[rng() % vocab] = 1.5f;
+    if (kind == Kind::kNarrow) row[rng() % vocab] = 30.0f;
+    for (int id = 31; kind == Kind::kBorders && id + 1 < vocab; id += 32) row[id] = row[id + 1] = 9;
+  }
+  return logits;
+}
+
+// What rows wish for, with all their lists in one.
+struct Lists {
+  std::vector<DeviceSampleRow> rows;
   std::vector<int32_t> seen, output, counts, banned, bias;
   std::vector<float> bias_values;
   std::vector<uint32_t> masks;
-  for (int i = 0; i < rows; ++i) {
-    Wish wish = RandomWish(rng, vocab);
-    wish.row.bias_begin = static_cast<int32_t>(bias.size());
-    wish.row.bias_end = Append(bias, wish.bias);
-    Append(bias_values, wish.bias_values);
-    wish.row.seen_begin = static_cast<int32_t>(seen.size());
-    wish.row.seen_end = Append(seen, wish.seen);
-    wish.row.output_begin = static_cast<int32_t>(output.size());
-    wish.row.output_end = Append(output, wish.output);
-    Append(counts, wish.counts);
-    wish.row.banned_begin = static_cast<int32_t>(banned.size());
-    wish.row.banned_end = Append(banned, wish.banned);
-    if (!wish.mask.empty()) wish.row.mask_begin = static_cast<int64_t>(masks.size());
-    Append(masks, wish.mask);
-    plain.push_back(wish.row);
-    wishes.push_back(wish);
+
+  explicit Lists(const std::vector<Wish>& wishes) {
+    const auto append = [](auto& all, const auto& more) {
+      all.insert(all.end(), more.begin(), more.end());
+      return static_cast<int32_t>(all.size());
+    };
+    for (const Wish& wish : wishes) {
+      DeviceSampleRow row = wish.row;
+      row.bias_begin = static_cast<int32_t>(bias.size());
+      row.bias_end = append(bias, wish.bias);
+      append(bias_values, wish.bias_values);
+      row.seen_begin = static_cast<int32_t>(seen.size());
+      row.seen_end = append(seen, wish.seen);
+      row.output_begin = static_cast<int32_t>(output.size());
+      row.output_end = append(output, wish.output);
+      append(counts, wish.counts);
+      row.banned_begin = static_cast<int32_t>(banned.size());
+      row.banned_end = append(banned, wish.banned);
+      if (!wish.mask.empty()) row.mask_begin = static_cast<int64_t>(masks.size());
+      append(masks, wish.mask);
+      rows.push_back(row);
+    }
   }
-  constexpr int kTop = 32;
-  Device<float> d_logits(logits);
-  const Device<DeviceSampleRow> d_wishes(plain);
-  const Device<int32_t> d_seen(seen), d_output(output), d_counts(counts), d_banned(banned),
-      d_bias(bias);
-  const Device<float> d_bias_values(bias_values);
-  const Device<uint32_t> d_masks(masks);
-  Device<float> raw_copy(static_cast<size_t>(rows) * vocab);
-  Device<int32_t> ranks(rows);
-  Device<int32_t> tokens(rows), top_tokens(rows * kTop);
-  Device<float> logprobs(rows), top_logprobs(rows * kTop);
-  SampleLaunch args;
-  args.logits = d_logits.get();
-  args.logits_stride = stride;
-  args.rows = rows;
-  args.vocab = vocab;
-  args.wishes = d_wishes.get();
-  args.bias_tokens = d_bias.get();
-  args.bias_values = d_bias_values.get();
-  args.seen_tokens = d_seen.get();
-  args.output_tokens = d_output.get();
-  args.output_counts = d_counts.get();
-  args.banned_tokens = d_banned.get();
-  args.allowed_masks = d_masks.get();
-  args.raw = raw_copy.get();
-  args.ranks = ranks.get();
-  args.tokens = tokens.get();
-  args.logprobs = logprobs.get();
-  args.top_tokens = top_tokens.get();
-  args.top_logprobs = top_logprobs.get();
-  args.top_stride = kTop;
-  CUDA_OK(LaunchSample(args, nullptr));
-  const auto got = tokens.Download();
-  const auto got_logprobs = logprobs.Download();
-  const auto got_ranks = ranks.Download();
-  const auto got_top = top_tokens.Download();
-  const auto got_top_logprobs = top_logprobs.Download();
+};
+
+struct Drawn {
+  std::vector<int32_t> tokens, ranks, top_tokens;
+  std::vector<float> logprobs, top_logprobs;
+  bool operator==(const Drawn&) const = default;
+};
+
+// Rows on the device, and what is drawn there.
+class Batch {
+ public:
+  Batch(const std::vector<float>& logits, int stride, int vocab, const Lists& lists)
+      : logits_(logits),
+        rows_(lists.rows),
+        seen_(lists.seen),
+        output_(lists.output),
+        counts_(lists.counts),
+        banned_(lists.banned),
+        bias_(lists.bias),
+        bias_values_(lists.bias_values),
+        masks_(lists.masks),
+        tokens_(rows_.size()),
+        ranks_(rows_.size()),
+        top_tokens_(rows_.size() * kMaxLogprobs),
+        logprobs_(std::vector<float>(rows_.size())),
+        top_logprobs_(std::vector<float>(rows_.size() * kMaxLogprobs)) {
+    args_.logits = logits_.get();
+    args_.logits_stride = stride;
+    args_.rows = static_cast<int64_t>(rows_.size());
+    args_.vocab = vocab;
+    args_.wishes = rows_.get();
+    args_.bias_tokens = bias_.get();
+    args_.bias_values = bias_values_.get();
+    args_.seen_tokens = seen_.get();
+    args_.output_tokens = output_.get();
+    args_.output_counts = counts_.get();
+    args_.banned_tokens = banned_.get();
+    args_.allowed_masks = masks_.get();
+    args_.ranks = ranks_.get();
+    args_.tokens = tokens_.get();
+    args_.logprobs = logprobs_.get();
+    args_.top_tokens = top_tokens_.get();
+    args_.top_logprobs = top_logprobs_.get();
+    args_.top_stride = kMaxLogprobs;
+  }
+  void Launch(cudaStream_t stream) { CUDA_OK(LaunchSample(args_, stream)); }
+  Drawn Download() const {
+    return {tokens_.Download(), ranks_.Download(), top_tokens_.Download(), logprobs_.Download(),
+            top_logprobs_.Download()};
+  }
+  std::vector<float> logits() const { return logits_.Download(); }
+
+ private:
+  const Device<float> logits_;
+  const Device<DeviceSampleRow> rows_;
+  const Device<int32_t> seen_, output_, counts_, banned_, bias_;
+  const Device<float> bias_values_;
+  const Device<uint32_t> masks_;
+  Device<int32_t> tokens_, ranks_, top_tokens_;
+  Device<float> logprobs_, top_logprobs_;
+  SampleLaunch args_;
+};
+
+std::vector<Wish> RandomWishes(testing::Rng& rng, int rows, int vocab) {
+  std::vector<Wish> wishes;
+  for (int i = 0; i < rows; ++i) wishes.push_back(RandomWish(rng, vocab));
+  return wishes;
+}
+
+// Returns how many rows were too close to call and went the other way.
+int Run(testing::Rng& rng, int rows, int vocab, int stride, Kind kind) {
+  const std::vector<float> logits = RandomLogits(rng, rows, vocab, stride, kind);
+  const std::vector<Wish> wishes = RandomWishes(rng, rows, vocab);
+  Batch batch(logits, stride, vocab, Lists(wishes));
+  batch.Launch(nullptr);
+  const Drawn got = batch.Download();
+  const std::vector<float> after = batch.logits();
+  testing::Expect(std::memcmp(after.data(), logits.data(), logits.size() * sizeof(float)) == 0,
+                  "logits as they were");
   int other_way = 0;
   for (int i = 0; i < rows; ++i) {
-    std::vector<float> raw(logits.begin() + static_cast<int64_t>(i) * stride,
-                           logits.begin() + static_cast<int64_t>(i) * stride + vocab);
+    std::vector<float> raw(logits.begin() + int64_t{i} * stride,
+                           logits.begin() + int64_t{i} * stride + vocab);
     const Answer want = Reference(wishes[i], raw);
     const DeviceSampleRow& w = wishes[i].row;
-    if (got[i] != want.token) {
+    const int token = got.tokens[i];
+    if (token != want.token) {
       ++other_way;
       testing::Expect(want.close,
-                      "token " + std::to_string(got[i]) + " for " + std::to_string(want.token) +
-                          ": vocab " + std::to_string(vocab) + " kind " + std::to_string(kind) +
-                          " temperature " + std::to_string(w.temperature) + " top_k " +
-                          std::to_string(w.top_k) + " top_p " + std::to_string(w.top_p) +
-                          " min_p " + std::to_string(w.min_p));
+                      "token " + std::to_string(token) + " for " + std::to_string(want.token) +
+                          ": vocab " + std::to_string(vocab) + " kind " +
+                          std::to_string(static_cast<int>(kind)) + " temperature " +
+                          std::to_string(w.temperature) + " top_k " + std::to_string(w.top_k) +
+                          " top_p " + std::to_string(w.top_p) + " min_p " +
+                          std::to_string(w.min_p));
     }
-    if (w.num_logprobs < 0 || kind == 3) continue;
+    if (w.num_logprobs < 0) continue;
     for (float& x : raw) x = std::isnan(x) ? -INFINITY : x;
     const std::vector<int> order = Order(raw);
-    const auto place = std::find(order.begin(), order.end(), got[i]);
+    if (order.empty()) continue;
+    const auto place = std::find(order.begin(), order.end(), token);
     if (place != order.end()) {
-      testing::Expect(got_ranks[i] == place - order.begin() + 1, "rank of the token");
+      testing::Expect(got.ranks[i] == place - order.begin() + 1, "rank of the token");
     }
-    if (got[i] >= 0 && place == order.end()) continue;  // a given token without any probability
-    CheckLogprobs(raw, got[i], w.num_logprobs, got_logprobs[i], &got_top[i * kTop],
-                  &got_top_logprobs[i * kTop]);
+    if (token >= 0 && place == order.end()) continue;  // a given token without any probability
+    CheckLogprobs(raw, order, token, w.num_logprobs, got.logprobs[i],
+                  &got.top_tokens[int64_t{i} * kMaxLogprobs],
+                  &got.top_logprobs[int64_t{i} * kMaxLogprobs]);
   }
   return other_way;
+}
+
+// More rows than fit on the GPU at once, again and again in a graph: the same bits.
+void Replays(testing::Rng& rng, int rows, int vocab) {
+  const Lists lists(RandomWishes(rng, rows, vocab));
+  Batch batch(RandomLogits(rng, rows, vocab, vocab, Kind::kNormal), vocab, vocab, lists);
+  batch.Launch(nullptr);
+  const Drawn want = batch.Download();
+  cudaStream_t stream;
+  CUDA_OK(cudaStreamCreate(&stream));
+  CUDA_OK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+  for (int i = 0; i < 3; ++i) batch.Launch(stream);
+  cudaGraph_t graph;
+  CUDA_OK(cudaStreamEndCapture(stream, &graph));
+  cudaGraphExec_t exec;
+  CUDA_OK(cudaGraphInstantiate(&exec, graph, 0));
+  for (int i = 0; i < 20; ++i) {
+    CUDA_OK(cudaGraphLaunch(exec, stream));
+    CUDA_OK(cudaStreamSynchronize(stream));
+    testing::Expect(batch.Download() == want, "replay " + std::to_string(i));
+  }
+  cudaGraphExecDestroy(exec);
+  cudaGraphDestroy(graph);
+  cudaStreamDestroy(stream);
 }
 
 }  // namespace
@@ -269,13 +370,21 @@ int main() {
   testing::Rng rng(std::random_device{}());
   int rows = 0;
   int other_way = 0;
-  for (const int kind : {0, 1, 2, 3}) {
-    for (const int vocab : {1, 5, 130, 1000, 4099, 32000, 151936}) {
-      const int count = vocab > 10000 ? 24 : 60;
-      other_way += Run(rng, count, vocab, vocab + (vocab % 2), kind);
+  for (int kind = 0; kind < kNumKinds; ++kind) {
+    for (const int vocab : {1, 5, 7, 130, 1000, 4099, 32000, 151936}) {
+      const int count = vocab > 10000 ? 10 : 60;
+      other_way += Run(rng, count, vocab, vocab + (vocab % 2), static_cast<Kind>(kind));
       rows += count;
     }
   }
+  for (const int vocab : {129280, 163840, 202048, 262144, static_cast<int>(kMaxSampleVocab)}) {
+    other_way += Run(rng, 10, vocab, vocab, Kind::kNormal);
+    other_way += Run(rng, 10, vocab, vocab, Kind::kTies);
+    rows += 20;
+  }
+  Replays(rng, 300, 129280);
+  const SampleLaunch too_wide = {.rows = 1, .vocab = kMaxSampleVocab + 1};
+  testing::Expect(LaunchSample(too_wide, nullptr) != cudaSuccess, "a vocabulary that is too large");
   std::printf("%d rows, %d drew the other of two tokens within rounding\n", rows, other_way);
   return testing::Finish("sample_test");
 }
