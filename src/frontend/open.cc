@@ -158,6 +158,7 @@ Result<PreparedModel> Prepare(const OpenOptions& options) {
     MOEBIUS_TRY(CheckVocabulary(options.model, *tokenizer, config.vocab_size));
   }
   WarnOfIdleSwitches(options, config);
+  if (options.device != "cpu") MOEBIUS_TRY(CheckDeviceModel(options, config));
   MOEBIUS_TRY(CheckRanks(options, config));
   OpenOptions settled = options;
   settled.engine = WithEndTokens(options.engine, config, tokenizer.get());

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "kernels/tuning/device_limits.h"
 #include "layout/rules.h"
 #include "moe/balance/policy.h"
 #include "moe/forced_routing.h"
@@ -90,6 +91,37 @@ Status CheckRouting(const OpenOptions& options, const model::ModelConfig& config
              .num_experts = static_cast<int>(config.moe.num_experts),
              .top_k = static_cast<int>(config.moe.top_k),
              .num_ranks = parallel.expert_parallel_active() ? parallel.expert_group() : 1});
+}
+
+Status CheckDeviceModel(const OpenOptions& options, const model::ModelConfig& config) {
+  const auto refuse = [&](std::string_view field, int64_t value, int64_t most) -> Status {
+    return MakeError(ErrorCode::kInvalidArgument,
+                     "{} is {}, expected at most {} for a {} model with --device {}", field, value,
+                     most, config.model_type, options.device);
+  };
+  if (config.vocab_size > kernels::kMaxSampleVocab) {
+    return refuse("vocab_size", config.vocab_size, kernels::kMaxSampleVocab);
+  }
+  const model::MoeConfig& moe = config.moe;
+  if (moe.num_experts > kernels::kMaxRouterExperts) {
+    return refuse("the number of experts", moe.num_experts, kernels::kMaxRouterExperts);
+  }
+  if (moe.top_k > kernels::kMaxRouterChoices) {
+    return refuse(options.moe_mode == "dense"
+                      ? "the number of experts a token (--moe-mode dense: all)"
+                      : "num_experts_per_tok",
+                  moe.top_k, kernels::kMaxRouterChoices);
+  }
+  // Where all groups may be chosen, they are one.
+  const int64_t groups = moe.num_top_groups < moe.num_groups ? moe.num_groups : 1;
+  if (groups > kernels::kMaxRouterGroups) {
+    return refuse("n_group", groups, kernels::kMaxRouterGroups);
+  }
+  if (const int64_t most = kernels::MaxGroupExperts(groups); moe.num_experts / groups > most) {
+    return refuse(fmt::format("the number of experts in one of {} groups (n_group)", groups),
+                  moe.num_experts / groups, most);
+  }
+  return {};
 }
 
 Status CheckDeviceRanks(const OpenOptions& options, const model::ModelConfig& config,

@@ -28,6 +28,10 @@ Result<moe::SlotAssignment> AssignSlots(const OpenOptions& options,
 // run. kInvalidArgument names it.
 Status CheckRouting(const OpenOptions& options, const model::ModelConfig& config);
 
+// Whether the kernels of GPUs take the model's router and vocabulary. kInvalidArgument begins with
+// the field of config.json, or the flag, that asks for more.
+Status CheckDeviceModel(const OpenOptions& options, const model::ModelConfig& config);
+
 // The part of CheckRanks that is of GPUs, of which there are so many. kInvalidArgument begins with
 // the flag and its value.
 Status CheckDeviceRanks(const OpenOptions& options, const model::ModelConfig& config,

@@ -113,5 +113,56 @@ TEST(OpenRanks, WhatBalancingDoesIsSaid) {
   EXPECT_NE(whole.find("; placement from placement.yaml; up to"), std::string::npos) << whole;
 }
 
+// What the kernels would answer at the first step with an error of CUDA.
+TEST(OpenRanks, ModelsThatGpusDoNotTakeAreRefusedAtTheStart) {
+  OpenOptions options = OnGpus(1, 1, 1, false);
+  const auto error_of = [&](const model::ModelConfig& config) -> std::string {
+    const Status status = CheckDeviceModel(options, config);
+    if (status) return "";
+    EXPECT_EQ(status.error().code(), ErrorCode::kInvalidArgument);
+    return status.error().message();
+  };
+  model::ModelConfig deepseek = Moe();
+  deepseek.vocab_size = 129280;
+  deepseek.moe = {.num_experts = 256, .top_k = 8, .num_groups = 8, .num_top_groups = 4};
+  EXPECT_EQ(error_of(deepseek), "");
+  model::ModelConfig dense;
+  dense.vocab_size = 128256;
+  EXPECT_EQ(error_of(dense), "");
+
+  model::ModelConfig wide = deepseek;
+  wide.vocab_size = 400000;
+  EXPECT_EQ(
+      error_of(wide),
+      "vocab_size is 400000, expected at most 393216 for a some_moe model with --device cuda");
+  model::ModelConfig many = deepseek;
+  many.moe.num_experts = 1024;
+  EXPECT_EQ(error_of(many),
+            "the number of experts is 1024, expected at most 512 for a some_moe model with "
+            "--device cuda");
+  model::ModelConfig groups = deepseek;
+  groups.moe.num_groups = 64;
+  EXPECT_EQ(error_of(groups),
+            "n_group is 64, expected at most 32 for a some_moe model with --device cuda");
+  groups.moe.num_top_groups = 64;  // all of them: none
+  EXPECT_EQ(error_of(groups), "");
+  model::ModelConfig uneven = deepseek;
+  uneven.moe.num_experts = 510;
+  uneven.moe.num_groups = 5;
+  EXPECT_EQ(error_of(uneven),
+            "the number of experts in one of 5 groups (n_group) is 102, expected at most 96 for a "
+            "some_moe model with --device cuda");
+  model::ModelConfig all = deepseek;
+  all.moe.top_k = 256;
+  EXPECT_EQ(error_of(all),
+            "num_experts_per_tok is 256, expected at most 32 for a some_moe model with --device "
+            "cuda");
+  options.moe_mode = "dense";
+  EXPECT_EQ(
+      error_of(all),
+      "the number of experts a token (--moe-mode dense: all) is 256, expected at most 32 for a "
+      "some_moe model with --device cuda");
+}
+
 }  // namespace
 }  // namespace moebius::frontend

@@ -110,7 +110,7 @@ Status CudaRunner::Allocate() {
   MOEBIUS_ASSIGN(partials_, DeviceMemory::Allocate(sizes_.partial_bytes));
   MOEBIUS_ASSIGN(arrivals_, DeviceMemory::Allocate(sizes_.arrival_bytes));
   MOEBIUS_TRY(platform::cuda::FillAsync(arrivals_.data(), 0, arrivals_.size(), stream()));
-  MOEBIUS_TRY(draws_.Allocate(sizes_.draws, options_.vocab_size, rank_.draws, stream()));
+  MOEBIUS_TRY(draws_.Allocate(sizes_.draws, rank_.draws, stream()));
   MOEBIUS_TRY(blocks_.Allocate(sizes_.input_bytes, stream()));
   const size_t count_bytes = model_->expert_stats().counts().size_bytes();
   for (Slot& slot : slots_) {

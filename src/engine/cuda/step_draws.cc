@@ -49,13 +49,7 @@ size_t StepDraws::NumBytes(int64_t draws) {
   return counting.used();
 }
 
-Status StepDraws::Allocate(int64_t draws, int64_t vocab, bool is_on,
-                           const platform::cuda::Stream& stream) {
-  if (is_on && vocab > kernels::cuda::kMaxSampleVocab) {
-    return MakeError(ErrorCode::kUnsupported,
-                     "a vocabulary of {} tokens: GPUs draw from {} at most", vocab,
-                     kernels::cuda::kMaxSampleVocab);
-  }
+Status StepDraws::Allocate(int64_t draws, bool is_on, const platform::cuda::Stream& stream) {
   draws_ = draws;
   is_on_ = is_on;
   stream_ = &stream;

@@ -20,9 +20,9 @@ class StepDraws {
   // That the draws of a step take, on the device and in pinned memory.
   static size_t NumBytes(int64_t draws);
 
-  // draws: of a step at most. vocab: that is drawn from. is_on false: nothing is drawn here.
+  // draws: of a step at most. is_on false: nothing is drawn here.
   // stream: of the steps; outlives this.
-  Status Allocate(int64_t draws, int64_t vocab, bool is_on, const platform::cuda::Stream& stream);
+  Status Allocate(int64_t draws, bool is_on, const platform::cuda::Stream& stream);
 
   // What the step before drew, put in place on the device.
   Status QueueResolve(const StagedPlan& staged, const StepInputs& device);

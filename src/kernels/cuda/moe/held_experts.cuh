@@ -8,6 +8,8 @@
 
 #include <cstdint>
 
+#include "kernels/tuning/device_limits.h"
+
 namespace moebius::kernels::cuda {
 
 // Which lanes have which experts.
@@ -18,9 +20,8 @@ struct ExpertLanes {
   int each = 0;        // experts of a lane, at most
 
   __host__ static ExpertLanes Of(int num_experts, int num_groups) {
-    const int size = num_experts / num_groups;
-    const int per_group = 32 / num_groups;
-    return {num_groups, size, per_group, (size + per_group - 1) / per_group};
+    return {num_groups, num_experts / num_groups, 32 / num_groups,
+            static_cast<int>(LaneExperts(num_experts, num_groups))};
   }
 };
 

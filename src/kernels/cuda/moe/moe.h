@@ -41,7 +41,7 @@ struct RouteTopKLaunch {
   RouteScore score = RouteScore::kSoftmax;
   const float* bias = nullptr;  // [experts], for the choice only; null: none
   RouteGroups groups = RouteGroups::kNone;
-  int num_groups = 1;  // at most 32, whose experts fit 16 in each of a warp's lanes
+  int num_groups = 1;  // of experts that FitsRouter (kernels/tuning/device_limits.h)
   int num_top_groups = 1;
   int k = 1;  // at most 32
   bool normalize = false;

@@ -11,6 +11,7 @@
 #include "kernels/cuda/moe/held_experts.cuh"
 #include "kernels/cuda/moe/moe.h"
 #include "kernels/cuda/rows/access.cuh"
+#include "kernels/tuning/device_limits.h"
 
 namespace moebius::kernels::cuda {
 namespace {
@@ -18,8 +19,6 @@ namespace {
 using moebius::cuda::AwaitEarlier;
 using moebius::cuda::LaunchEarly;
 
-constexpr int kMaxExperts = 512;
-constexpr int kMaxEach = 16;        // of a lane
 constexpr int kWarps = 4;           // of a block, where there are several
 constexpr int kWarpsThatGroup = 8;  // of the one that groups, at least
 
@@ -121,7 +120,7 @@ __global__ void __launch_bounds__(32 * (kGroups ? kMaxRowsGrouped : kWarps))
     RouteKernel(const __grid_constant__ RouteTopKLaunch args, const ExpertLanes lanes,
                 const __grid_constant__ GroupBySlotLaunch grouping) {
   __shared__ float scores[kGroups ? kMaxRowsGrouped : kWarps][kEach][32];
-  __shared__ int32_t table[kMaxExperts + 1];
+  __shared__ int32_t table[kMaxRouterExperts + 1];
   __shared__ uint32_t rows_of[kGroups ? kMaxSlots : 1];
   const int warp = threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
@@ -161,20 +160,15 @@ __global__ void __launch_bounds__(32 * (kGroups ? kMaxRowsGrouped : kWarps))
 template <bool kGroups>
 cudaError_t Launch(const RouteTopKLaunch& args, const GroupBySlotLaunch& grouping, unsigned blocks,
                    unsigned warps, cudaStream_t stream) {
-  if (args.num_experts < args.k || args.num_experts > kMaxExperts || args.k < 1 || args.k > 32) {
-    return cudaErrorInvalidValue;
-  }
   const int num_groups = args.groups == RouteGroups::kNone ? 1 : args.num_groups;
-  if (num_groups < 1 || num_groups > 32 || args.num_experts % num_groups != 0 ||
-      args.num_top_groups > num_groups) {
+  if (!FitsRouter(args.num_experts, num_groups, args.k) || args.num_top_groups > num_groups) {
     return cudaErrorInvalidValue;
   }
   const ExpertLanes lanes = ExpertLanes::Of(args.num_experts, num_groups);
-  if (lanes.each > kMaxEach) return cudaErrorInvalidValue;
   auto* kernel = lanes.each <= 2   ? RouteKernel<2, kGroups>
                  : lanes.each <= 4 ? RouteKernel<4, kGroups>
                  : lanes.each <= 8 ? RouteKernel<8, kGroups>
-                                   : RouteKernel<kMaxEach, kGroups>;
+                                   : RouteKernel<kMaxLaneExperts, kGroups>;
   return LaunchEarly(kernel, blocks, 32 * warps, 0, stream, args, lanes, grouping);
 }
 

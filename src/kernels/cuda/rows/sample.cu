@@ -8,6 +8,7 @@
 #include "kernels/cuda/rows/sample_row.cuh"
 #include "kernels/cuda/rows/sample_select.cuh"
 #include "kernels/random.h"
+#include "kernels/tuning/device_limits.h"
 
 namespace moebius::kernels::cuda {
 namespace {

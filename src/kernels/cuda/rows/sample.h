@@ -36,7 +36,6 @@ struct DeviceSampleRow {
   int64_t mask_begin = -1;  // of allowed_masks, in words; -1: all are allowed
 };
 constexpr int kMaxLogprobs = 128;
-constexpr int64_t kMaxSampleVocab = 8 * 48 * 1024;  // whose eighths fit in shared memory
 
 struct SampleLaunch {
   const float* logits = nullptr;  // [rows, vocab]

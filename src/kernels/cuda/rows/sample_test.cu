@@ -6,6 +6,7 @@
 #include "kernels/cuda/rows/sample.h"
 #include "kernels/cuda/testing.cuh"
 #include "kernels/random.h"
+#include "kernels/tuning/device_limits.h"
 
 namespace moebius::kernels::cuda {
 namespace {
@@ -367,6 +368,7 @@ void Replays(testing::Rng& rng, int rows, int vocab) {
 
 int main() {
   using namespace moebius::kernels::cuda;
+  using moebius::kernels::kMaxSampleVocab;
   testing::Rng rng(std::random_device{}());
   int rows = 0;
   int other_way = 0;
