@@ -69,8 +69,6 @@ constexpr int64_t MaxAttentionSegments(int64_t rows, int64_t num_workers) {
   return rows + num_workers;
 }
 constexpr int64_t MaxAttentionSlots(int64_t num_workers) { return 2 * num_workers; }
-// Items that are cut; those that see nothing come on top.
-constexpr int64_t MaxAttentionCuts(int64_t num_workers) { return num_workers; }
 
 AttentionSplits SplitAttention(std::span<const AttentionItem> items,
                                const AttentionSplitOptions& options);

@@ -79,8 +79,7 @@ TEST(AttentionSplits, CoverAnyLengths) {
     if (options.sums_in_place) {
       EXPECT_TRUE(splits.combine.empty());
     } else {
-      EXPECT_LE(static_cast<int64_t>(splits.combine.size()),
-                MaxAttentionCuts(options.num_workers) + empty);
+      EXPECT_LE(static_cast<int64_t>(splits.combine.size()), options.num_workers + empty);
     }
   }
 }
