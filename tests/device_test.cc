@@ -28,6 +28,7 @@ struct Place {
   int64_t rows_of_step = 64;
   int64_t max_model_len = 120;
   int64_t block_size = 8;
+  bool deterministic = false;
 };
 
 std::unique_ptr<InprocEngineClient> Start(
@@ -54,6 +55,7 @@ std::unique_ptr<InprocEngineClient> Start(
   options.num_kv_blocks = 400;
   options.seed = 1;
   options.device_graphs = place.graphs;
+  options.deterministic = place.deterministic;
   auto client =
       InprocEngineClient::Create(std::move(*model), place.backend, std::move(pool), options);
   if (!client) {
@@ -211,33 +213,43 @@ TEST_P(Device, Fp8LatentsAreAsNearToFloat32AsTheCpus) {
   }
 }
 
-// Prompts that share steps, in chunks behind earlier ones and beside decodes.
-void ExpectPromptsAsNearAsTheCpus(const char* config) {
-  const auto cuda = kernels::CudaBackend();
-  if (!cuda) GTEST_SKIP() << cuda.error().message();
-  const model::TempFolder folder;
-  folder.Write("config.json", config);
-  Place place = {.backend = kernels::AvailableBackends().front(),
-                 .dummy = true,
-                 .rows_of_step = 512,
-                 .max_model_len = 800,
-                 .block_size = 16};
-  const auto exact = Start(folder.path(), model::DTypeChoice::kFloat32, place);
-  const auto cpu = Start(folder.path(), model::DTypeChoice::kBFloat16, place);
-  place.backend = *cuda;
-  const auto device = Start(folder.path(), model::DTypeChoice::kBFloat16, place);
-  ASSERT_TRUE(exact && cpu && device);
+// Steps of 512 rows over contexts of up to 800, in blocks of 16.
+Place LongPrompts(const kernels::Backend* backend) {
+  return {.backend = backend,
+          .dummy = true,
+          .rows_of_step = 512,
+          .max_model_len = 800,
+          .block_size = 16};
+}
+
+std::vector<RequestInput> LongInputs(size_t count, int32_t max_tokens) {
   std::mt19937 random(9);
-  std::vector<RequestInput> inputs(6);
+  std::vector<RequestInput> inputs(count);
   for (RequestInput& input : inputs) {
     for (size_t i = 100 + random() % 600; i > 0; --i) {
       input.prompt.push_back(static_cast<TokenId>(random() % 128));
     }
-    input.sampling.max_tokens = 4;
+    input.sampling.max_tokens = max_tokens;
     input.sampling.temperature = 0;
     input.sampling.ignore_eos = true;
+    input.sampling.num_logprobs = 1;
     input.sampling.num_prompt_logprobs = 1;
   }
+  return inputs;
+}
+
+// Prompts that share steps, in chunks behind earlier ones and beside decodes.
+void ExpectPromptsAsNearAsTheCpus(const std::string& config) {
+  const auto cuda = kernels::CudaBackend();
+  if (!cuda) GTEST_SKIP() << cuda.error().message();
+  const model::TempFolder folder;
+  folder.Write("config.json", config);
+  const Place place = LongPrompts(kernels::AvailableBackends().front());
+  const auto exact = Start(folder.path(), model::DTypeChoice::kFloat32, place);
+  const auto cpu = Start(folder.path(), model::DTypeChoice::kBFloat16, place);
+  const auto device = Start(folder.path(), model::DTypeChoice::kBFloat16, LongPrompts(*cuda));
+  ASSERT_TRUE(exact && cpu && device);
+  const std::vector<RequestInput> inputs = LongInputs(6, 4);
   const std::vector<TokenChunk> want = RunAll(*exact, inputs);
   const double of_cpu = Median(PromptDifferences(RunAll(*cpu, inputs), want));
   const double of_cuda = Median(PromptDifferences(RunAll(*device, inputs), want));
@@ -245,23 +257,56 @@ void ExpectPromptsAsNearAsTheCpus(const char* config) {
   std::printf("median of |log probability - float32's|: CPU %.1e, GPU %.1e\n", of_cpu, of_cuda);
 }
 
-// Heads as wide as DeepSeek's and Qwen's, which golden checkpoints have not: on the GPU chunks
-// attend expanded,
-TEST(DeviceMla, PromptsAreAsNearToFloat32AsTheCpus) {
-  ExpectPromptsAsNearAsTheCpus(R"({"model_type":"deepseek_v2","vocab_size":128,"hidden_size":256,
-      "num_hidden_layers":2,"num_attention_heads":16,"intermediate_size":256,
-      "max_position_embeddings":1024,"q_lora_rank":null,"kv_lora_rank":512,
-      "qk_nope_head_dim":128,"qk_rope_head_dim":64,"v_head_dim":128,"n_routed_experts":4,
-      "num_experts_per_tok":2,"moe_intermediate_size":128,"first_k_dense_replace":2,
-      "torch_dtype":"bfloat16"})");
-}
-// and in tiles.
-TEST(DeviceGqa, PromptsAreAsNearToFloat32AsTheCpus) {
-  ExpectPromptsAsNearAsTheCpus(R"({"model_type":"qwen3_moe","vocab_size":128,"hidden_size":256,
-      "num_hidden_layers":2,"num_attention_heads":32,"num_key_value_heads":4,"head_dim":128,
+// Heads as wide as DeepSeek's and Qwen's, which golden checkpoints have not.
+constexpr const char* kWideLatents =
+    R"({"model_type":"deepseek_v2","vocab_size":128,"hidden_size":256,
+    "num_hidden_layers":2,"num_attention_heads":16,"intermediate_size":256,
+    "max_position_embeddings":1024,"q_lora_rank":null,"kv_lora_rank":512,
+    "qk_nope_head_dim":128,"qk_rope_head_dim":64,"v_head_dim":128,"n_routed_experts":4,
+    "num_experts_per_tok":2,"moe_intermediate_size":128,"first_k_dense_replace":2,
+    "torch_dtype":"bfloat16"})";
+std::string WideHeads(int head_dim) {
+  return R"({"model_type":"qwen3_moe","vocab_size":128,"hidden_size":256,
+      "num_hidden_layers":2,"num_attention_heads":32,"num_key_value_heads":4,"head_dim":)" +
+         std::to_string(head_dim) + R"(,
       "intermediate_size":256,"max_position_embeddings":1024,"num_experts":4,
       "num_experts_per_tok":2,"moe_intermediate_size":128,"norm_topk_prob":true,
-      "torch_dtype":"bfloat16"})");
+      "torch_dtype":"bfloat16"})";
+}
+
+// On the GPU chunks attend expanded,
+TEST(DeviceMla, PromptsAreAsNearToFloat32AsTheCpus) { ExpectPromptsAsNearAsTheCpus(kWideLatents); }
+// and in tiles.
+TEST(DeviceGqa, PromptsAreAsNearToFloat32AsTheCpus) {
+  ExpectPromptsAsNearAsTheCpus(WideHeads(128));
+}
+
+// Deterministic: a request's bits are those it has alone, where it decodes by itself, whatever
+// shares its steps: decodes only, or prompts' chunks, for which attention has other kernels.
+void ExpectTheBitsOfOneAlone(const std::string& config) {
+  const auto cuda = kernels::CudaBackend();
+  if (!cuda) GTEST_SKIP() << cuda.error().message();
+  const model::TempFolder folder;
+  folder.Write("config.json", config);
+  Place place = LongPrompts(*cuda);
+  place.deterministic = true;
+  const auto alone = Start(folder.path(), model::DTypeChoice::kBFloat16, place);
+  const auto together = Start(folder.path(), model::DTypeChoice::kBFloat16, place);
+  ASSERT_TRUE(alone && together);
+  const std::vector<RequestInput> inputs = LongInputs(12, 24);
+  const std::vector<TokenChunk> got = RunAll(*together, inputs);
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const TokenChunk want = RunAll(*alone, {inputs[i]})[0];
+    EXPECT_EQ(want.logprobs.size(), 24U);
+    EXPECT_EQ(got[i].tokens, want.tokens) << "request " << i;
+    EXPECT_EQ(got[i].logprobs, want.logprobs) << "request " << i;
+    EXPECT_EQ(got[i].prompt_logprobs, want.prompt_logprobs) << "request " << i;
+  }
+}
+
+TEST(DeviceMla, DeterministicBitsAreThoseOfOneAlone) { ExpectTheBitsOfOneAlone(kWideLatents); }
+TEST(DeviceGqa, DeterministicBitsAreThoseOfOneAlone) {
+  for (const int head_dim : {64, 128}) ExpectTheBitsOfOneAlone(WideHeads(head_dim));
 }
 
 TEST_P(Device, GreedyTokensAreTheGoldenOnes) {
