@@ -25,9 +25,15 @@ namespace {
 using testing::Slow;
 
 const milliseconds kToError = milliseconds(2000);  // of whoever waits for an answer
-const milliseconds kToExit = milliseconds(6000);   // of the program: it says why for three seconds
+const milliseconds kToMiss =
+    milliseconds(1000);  // more, of a rank that only stops: it is silent for 1.7 s
+const milliseconds kToExit = milliseconds(6000);  // of the program: it says why for three seconds
 const milliseconds kToExitInStart = milliseconds(3000);  // nobody is there to be told
 const milliseconds kToGone = milliseconds(1000);         // of the ranks, after it
+
+milliseconds ToError(const Cell& cell) {
+  return Slow(kToError + (cell.signal == SIGSTOP ? kToMiss : milliseconds(0)));
+}
 
 constexpr size_t kNumCalls = 8;
 
@@ -277,10 +283,11 @@ void FailureTest::ExpectNoWrongToken(const Cell& cell, const Calls& calls) const
 
 // in_words: whoever waits hears from the server why; else its connection ends, as the server is
 // gone. How long the last one waited.
-int64_t FailureTest::ExpectErrors(const Calls& calls, bool in_words, Clock::time_point sent) const {
+int64_t FailureTest::ExpectErrors(const Cell& cell, const Calls& calls, bool in_words,
+                                  Clock::time_point sent) const {
   int64_t longest = -1;
   for (const auto& call : calls) {
-    if (!call->Ends(sent + 3 * Slow(kToError))) {
+    if (!call->Ends(sent + 3 * ToError(cell))) {
       ADD_FAILURE() << "a call has not ended";
       continue;
     }
@@ -298,18 +305,19 @@ int64_t FailureTest::ExpectErrors(const Calls& calls, bool in_words, Clock::time
     const bool is_stream = call->body.starts_with("data: ");
     EXPECT_EQ(call->status, is_stream ? 200 : 503);
   }
-  EXPECT_LE(longest, Slow(kToError).count());
+  EXPECT_LE(longest, ToError(cell).count());
   return longest;
 }
 
 // A server that nobody has asked anything says it, too.
-void FailureTest::ExpectHealthSays(const std::string& name, Clock::time_point sent) const {
+void FailureTest::ExpectHealthSays(const Cell& cell, const std::string& name,
+                                   Clock::time_point sent) const {
   net::HttpResponse health;
   do {
     health = Fetch("GET", "/health");
     if (health.status == 503) break;
     std::this_thread::sleep_for(milliseconds(10));
-  } while (Clock::now() < sent + Slow(kToError));
+  } while (Clock::now() < sent + ToError(cell));
   EXPECT_EQ(health.status, 503);
   EXPECT_TRUE(Contains(health.body, name)) << health.body;
 }
@@ -385,8 +393,8 @@ Times FailureTest::RunCell(const Cell& cell, std::mt19937& random) {
 
   const bool in_words = cell.victim != kFrontend;
   const std::string name = fmt::format("rank {} (process {})", cell.victim, victim);
-  if (in_words && cell.phase == Phase::kIdle) ExpectHealthSays(name, sent);
-  if (!calls.empty()) times.error = ExpectErrors(calls, in_words, sent);
+  if (in_words && cell.phase == Phase::kIdle) ExpectHealthSays(cell, name, sent);
+  if (!calls.empty()) times.error = ExpectErrors(cell, calls, in_words, sent);
   times.exit = ExpectExit(cell, name, sent);
   ExpectNothingLeft(segments);
   if (sees_moves) ExpectNoWrongToken(cell, calls);

@@ -130,8 +130,9 @@ class FailureTest : public ServeTest {
   void WaitUntilFetching() const;
   void WaitUntilCommitted(const Cell& cell) const;
   void ExpectNoWrongToken(const Cell& cell, const Calls& calls) const;
-  int64_t ExpectErrors(const Calls& calls, bool in_words, Clock::time_point sent) const;
-  void ExpectHealthSays(const std::string& name, Clock::time_point sent) const;
+  int64_t ExpectErrors(const Cell& cell, const Calls& calls, bool in_words,
+                       Clock::time_point sent) const;
+  void ExpectHealthSays(const Cell& cell, const std::string& name, Clock::time_point sent) const;
   int64_t ExpectExit(const Cell& cell, const std::string& name, Clock::time_point sent);
   void ExpectNothingLeft(const std::set<std::string>& segments) const;
 

@@ -22,6 +22,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/testing/slow.h"
 #include "rank/process_ranks.h"
 #include "rank/rank_process.h"
 #include "rank/testing/golden_ranks.h"
@@ -371,7 +372,7 @@ void ExpectNoStartAfter(int signal, int victim, std::chrono::milliseconds delay)
     if (pid != 0) kill(pid, signal);
   });
   ProcessOptions process;
-  process.silence.start = std::chrono::milliseconds(1700);
+  process.silence.start = moebius::testing::Slow(std::chrono::milliseconds(1700));
   auto client = ProcessRanks::Start(OptionsOf(2, 2, 1, true), process);
   killer.join();
   ASSERT_NE(pid, 0);
@@ -383,7 +384,7 @@ void ExpectNoStartAfter(int signal, int victim, std::chrono::milliseconds delay)
     EXPECT_NE(client.error().message().find(fmt::format("rank {}", victim)), std::string::npos)
         << client.error().message();
   }
-  EXPECT_LT(Clock::now() - sent, std::chrono::seconds(4));
+  EXPECT_LT(Clock::now() - sent, moebius::testing::Slow(std::chrono::seconds(4)));
   EXPECT_TRUE(ChildrenOf(getpid()).empty());
 }
 

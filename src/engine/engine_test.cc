@@ -168,7 +168,7 @@ TEST_F(EngineTest, EndTokensMinTokensAndIgnoreEos) {
 }
 
 TEST_F(EngineTest, CancelEndsARequestOnceWithTheGivenReason) {
-  hooks_.delay_ms = 2;
+  hooks_.delay_ms = 20;
   const auto client = Start();
   for (const FinishReason reason : {FinishReason::kStop, FinishReason::kCancelled}) {
     TokenStream stream;
@@ -279,7 +279,7 @@ TEST_F(EngineTest, AStepPastItsDeadlineMakesItUnhealthy) {
 }
 
 TEST_F(EngineTest, LogitsThatAreNoNumbersFailTheirRequestOnly) {
-  hooks_.delay_ms = 1;
+  hooks_.delay_ms = 30;  // the first is not through before the rows are asked for
   const auto client = Start();
   TokenStream other;
   ASSERT_TRUE(client->Submit(Make({3}, 50), other.Sink()).has_value());
@@ -290,11 +290,12 @@ TEST_F(EngineTest, LogitsThatAreNoNumbersFailTheirRequestOnly) {
   ASSERT_TRUE(doomed.Next(kLong).has_value());
   hooks_.num_nan_rows = 1;  // decodes come in order of arrival: the first request's row
   EXPECT_EQ(other.Collect(kLong)->finish, FinishReason::kError);
+  hooks_.delay_ms = 0;
   EXPECT_EQ(doomed.Collect(kLong)->finish, FinishReason::kLength);
 }
 
 TEST_F(EngineTest, ShutdownCancelsWhatIsThere) {
-  hooks_.delay_ms = 1;
+  hooks_.delay_ms = 20;
   auto client = Start();
   std::vector<TokenStream> streams(20);
   for (const TokenStream& stream : streams) {

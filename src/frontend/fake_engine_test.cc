@@ -112,6 +112,7 @@ void FakeEngine::Play(engine::RequestId id, const engine::TokenSink& sink,
       event.stop_token = tokens.back();
     }
     sink(event);
+    ++num_events_;
     if (last) return;
     if (script_.endless) std::this_thread::sleep_for(std::chrono::microseconds(50));
   }

@@ -49,6 +49,7 @@ class FakeEngine : public engine::EngineClient {
   void SetUnhealthy() { unhealthy_ = true; }
   std::vector<TokenId> last_prompt() const;
   std::vector<engine::FinishReason> cancels() const;
+  int64_t num_events() const { return num_events_.load(); }  // that sinks have taken, of tokens
 
  private:
   struct Cancelled {
@@ -61,6 +62,7 @@ class FakeEngine : public engine::EngineClient {
   const Script script_;
   engine::EngineLimits limits_;
   std::atomic<bool> unhealthy_{false};
+  std::atomic<int64_t> num_events_{0};
   mutable std::mutex mutex_;
   int64_t next_id_ = 0;
   std::vector<TokenId> last_prompt_;

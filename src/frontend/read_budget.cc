@@ -37,7 +37,6 @@ engine::TokenSink WithinBudget(std::shared_ptr<ReadBudget> budget, engine::Engin
     }
     if (budget->TryAdd(bytes)) return sink(event);
     is_over = true;
-    engine->Cancel(event.request, engine::FinishReason::kCancelled);
     const Error error(
         ErrorCode::kUnavailable,
         fmt::format("the stream is read too slowly: more than {} bytes of it waited to be read",
@@ -47,7 +46,8 @@ engine::TokenSink WithinBudget(std::shared_ptr<ReadBudget> budget, engine::Engin
     last.finish = engine::FinishReason::kError;
     last.error = &error;
     last.usage = event.usage;
-    sink(last);
+    sink(last);  // first: whoever knows of the cancellation finds the end
+    engine->Cancel(event.request, engine::FinishReason::kCancelled);
   };
 }
 

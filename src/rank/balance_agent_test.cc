@@ -137,7 +137,7 @@ void TakeStepsUntil(BalancedRanks& ranks, std::atomic<int64_t>& num_steps,
   std::atomic<uint64_t> epoch{0};
   std::atomic<bool> is_over{false};
   std::atomic<int> num_wrong{0};
-  const auto deadline = testing::In(testing::kOneMinute);
+  const auto deadline = testing::In(5 * testing::kOneMinute);  // of what hangs
   std::barrier together(ranks.size());
   const auto device = [&](int rank) {
     BalanceAgent& agent = *ranks.agent(rank);
@@ -225,12 +225,13 @@ TEST(BalanceAgent, RandomFaultsWhileStepsRun) {
   ranks.store(2).has_checkpoint = true;
   SetLogLevel(LogLevel::kError);
   ranks.Start();
-  TakeStepsUntil(ranks, num_steps, 15);
+  // How many plans get through depends on the machine.
+  TakeStepsUntil(ranks, num_steps, [&] {
+    const moe::BalanceStatus status = ranks.board().ReadStatus();
+    return status.num_committed >= 3 && status.num_dropped > 0 && status.num_corrupt > 0;
+  });
   for (int rank = 0; rank < ranks.size(); ++rank) ranks.agent(rank).reset();
   SetLogLevel(LogLevel::kInfo);
-  const moe::BalanceStatus status = ranks.board().ReadStatus();
-  EXPECT_GT(status.num_dropped, 0);
-  EXPECT_GT(status.num_corrupt, 0);
 }
 
 // TensorRT-LLM's rhythm, a look after every step, at a load that is steady but for chance.

@@ -39,13 +39,21 @@ class FakeStore final : public moe::ExpertStore {
       : present_(layout.experts),
         staging_(static_cast<size_t>(num_staging), Weights(kExpertBytes)) {
     slots_.resize(present_.size());
+    for (int layer = 0; layer < layout.num_layers(); ++layer) {
+      std::vector<Weights>& experts = experts_.emplace_back();
+      for (int expert = 0; expert < layout.slots.num_experts; ++expert) {
+        Weights& weights = experts.emplace_back(kExpertBytes);
+        for (size_t i = 0; i < kExpertBytes; ++i) weights[i] = WeightOf(layer, expert, i);
+      }
+    }
     const int per_rank = layout.slots.places_per_rank();
     for (int layer = 0; layer < layout.num_layers(); ++layer) {
       const auto l = static_cast<size_t>(layer);
       for (int place = 0; place < layout.slots.num_places(); ++place) {
         if (layout.WorldRankOf(layer, place) != rank) continue;
         if (slots_[l].empty()) first_place_.emplace_back(layer, place);
-        slots_[l].push_back(WeightsOf(layer, present_[l][static_cast<size_t>(place)]));
+        const int32_t expert = present_[l][static_cast<size_t>(place)];
+        slots_[l].push_back(expert < 0 ? Weights(kExpertBytes) : WeightsOf(layer, expert));
       }
       EXPECT_TRUE(slots_[l].empty() || static_cast<int>(slots_[l].size()) == per_rank);
     }
@@ -133,12 +141,11 @@ class FakeStore final : public moe::ExpertStore {
   }
 
  private:
-  static Weights WeightsOf(int layer, int expert) {
-    Weights weights(kExpertBytes);
-    for (size_t i = 0; i < kExpertBytes; ++i) weights[i] = WeightOf(layer, expert, i);
-    return weights;
+  const Weights& WeightsOf(int layer, int expert) const {
+    return experts_[static_cast<size_t>(layer)][static_cast<size_t>(expert)];
   }
 
+  std::vector<std::vector<Weights>> experts_;  // by layer and expert: what each is
   std::vector<moe::SlotList> present_;
   std::vector<std::vector<Weights>> slots_;       // by layer and local slot
   std::vector<std::pair<int, int>> first_place_;  // layers of this rank

@@ -129,7 +129,7 @@ TEST_F(DataParallelThreads, ManySubmitAndCancelAtOnce) {
 }
 
 TEST_F(DataParallelThreads, RanksThatEndTakeTheirRequestsAlong) {
-  hooks_.delay_ms = 5;
+  hooks_.delay_ms = 50;
   auto client = StartRanks(2, SmallOptions());
   std::vector<TokenStream> streams(20);
   for (const TokenStream& stream : streams) {

@@ -179,13 +179,16 @@ TEST(StepChannel, AFollowerThatDiesIsNamed) {
 TEST(StepChannel, APopThatCameTooEarlyLosesNothing) {
   Channel channel({.num_followers = 1, .slot_bytes = 64, .num_slots = 2});
   const std::vector<std::byte> whole(700, std::byte{3});
+  std::atomic<int> num_early{0};
   channel.Run(
       [&](StepSender& sender) {
-        std::this_thread::sleep_for(milliseconds(30));
+        const auto deadline = In(kOneMinute);
+        while (num_early == 0 && Clock::now() < deadline) {
+          std::this_thread::sleep_for(milliseconds(1));
+        }
         ASSERT_TRUE(sender.Push(whole, In(kOneMinute)));
       },
       [&](int, StepReceiver& receiver) {
-        int num_early = 0;
         while (true) {
           const auto block = receiver.Pop(Clock::now() + std::chrono::microseconds(200));
           if (block) {

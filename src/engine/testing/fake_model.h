@@ -7,6 +7,7 @@
 #include <chrono>
 #include <stdexcept>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "engine/testing/fake_device.h"
@@ -49,6 +50,7 @@ class FakeModel : public model::Model {
       EXPECT_GE(token, 0);
       EXPECT_LT(token, vocab_size_);
     }
+    num_nan_rows_ = hooks_->num_nan_rows.exchange(0);  // of a whole step or none
     if (batch.after_layers) batch.after_layers();
     const kernels::AttentionBatch& attention = batch.attention;
     size_t next_logit = 0;
@@ -74,6 +76,7 @@ class FakeModel : public model::Model {
       }
     }
     EXPECT_EQ(next_logit, batch.logit_rows.size());
+    hooks_->num_nan_rows += std::exchange(num_nan_rows_, 0);
   }
 
  private:
@@ -98,8 +101,8 @@ class FakeModel : public model::Model {
     }
   }
   void FillLogits(uint64_t sum, float* logits) {
-    const bool is_nan = hooks_->num_nan_rows.load() > 0;
-    if (is_nan) --hooks_->num_nan_rows;
+    const bool is_nan = num_nan_rows_ > 0;
+    if (is_nan) --num_nan_rows_;
     for (int64_t token = 0; token < vocab_size_; ++token) {
       const uint64_t bits = Mix(sum, static_cast<uint64_t>(token));
       logits[token] = is_nan ? std::nanf("") : static_cast<float>(bits % 8192) / 1024.0f - 4.0f;
@@ -108,6 +111,7 @@ class FakeModel : public model::Model {
 
   int64_t vocab_size_;
   FakeModelHooks* hooks_;
+  int num_nan_rows_ = 0;  // that are left of this step
   model::ModelConfig config_;
   std::vector<KvLayer> layers_;
   moe::ExpertStats stats_;

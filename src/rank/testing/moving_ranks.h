@@ -55,7 +55,9 @@ inline void ExpectUnmoved(engine::EngineClient& client, int num_experts, int64_t
   EXPECT_TRUE(state.is_moving);
   ExpectLegal(state, num_experts);
   const std::vector<std::vector<int32_t>> start = state.slots.layers;
-  while (state.moves.num_committed < num_plans && std::chrono::steady_clock::now() < deadline) {
+  // A plan is counted before its epoch is there.
+  while ((state.moves.num_committed < num_plans || state.epoch < num_plans) &&
+         std::chrono::steady_clock::now() < deadline) {
     ExpectSameAnswers(Ask(client, static_cast<int>(expected.size()), input_of), expected);
     state = client.Placement();
     ExpectLegal(state, num_experts);
