@@ -142,14 +142,14 @@ TEST(HttpServer, RefusesWithItsOwnErrors) {
 
 TEST(HttpServer, DeadlinesOfHeadBodyAndIdleness) {
   HttpServerOptions options;
-  options.header_timeout = options.body_timeout = options.idle_timeout = milliseconds(150);
+  options.header_timeout = options.body_timeout = options.idle_timeout = milliseconds(1000);
   TestServer server(options);
   RawSocket silent(server.port());
   RawSocket head(server.port());
-  RawSocket body(server.port());
-  RawSocket idle(server.port());
   head.Send("GET / HT");
+  RawSocket body(server.port());
   body.Send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nfive.");
+  RawSocket idle(server.port());
   idle.Send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
   EXPECT_EQ(silent.ReceiveAll(), "");
   EXPECT_TRUE(head.ReceiveAll().starts_with("HTTP/1.1 408 "));
