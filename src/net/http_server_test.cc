@@ -151,11 +151,11 @@ TEST(HttpServer, DeadlinesOfHeadBodyAndIdleness) {
   body.Send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nfive.");
   RawSocket idle(server.port());
   idle.Send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-  EXPECT_EQ(silent.ReceiveAll(), "");
+  EXPECT_TRUE(silent.IsClosedWithin(10000));
   EXPECT_TRUE(head.ReceiveAll().starts_with("HTTP/1.1 408 "));
   EXPECT_TRUE(body.ReceiveAll().starts_with("HTTP/1.1 408 "));
   EXPECT_TRUE(idle.ReceiveAnswer().starts_with("HTTP/1.1 200 "));
-  EXPECT_EQ(idle.ReceiveAll(), "");
+  EXPECT_TRUE(idle.IsClosedWithin(10000));
 }
 
 TEST(HttpServer, ABodyThatIsNotWantedIsNotRead) {
