@@ -37,14 +37,14 @@ milliseconds ToError(const Cell& cell) {
 
 constexpr size_t kNumCalls = 8;
 
-std::set<std::string> SharedSegments() {
-  std::set<std::string> names;
+// The files of shared memory whose names begin so.
+std::vector<std::string> SharedSegments(const std::string& base) {
+  std::vector<std::string> names;
   std::error_code none;
   for (const auto& entry : std::filesystem::directory_iterator("/dev/shm", none)) {
-    names.insert(entry.path());
+    std::string name = entry.path().filename();
+    if (name.starts_with(base)) names.push_back(std::move(name));
   }
-  std::istringstream system_v(ReadFile("/proc/sysvipc/shm"));
-  for (std::string line; std::getline(system_v, line);) names.insert(line.substr(0, 21));
   return names;
 }
 
@@ -104,7 +104,9 @@ struct Call {
 };
 
 void FailureTest::StartServer(const Cell& cell) {
-  mark_ = fmt::format("MOEBIUS_FAILURE_ROUND={}-{}-", getpid(), round_++);
+  mark_ = fmt::format("MOEBIUS_FAILURE_ROUND={}-{}-", getpid(), round_);
+  segment_base_ = fmt::format("moebius_failure_{}-{}-", getpid(), round_);
+  ++round_;
   port_ = TryPort(0);
   ASSERT_GT(port_, 0);
   url_ = fmt::format("http://127.0.0.1:{}", port_);
@@ -115,7 +117,7 @@ void FailureTest::StartServer(const Cell& cell) {
                        std::to_string(model.max_model_len), "--max-num-batched-tokens", "16",
                        "--kv-cache-memory-bytes", "32M", "--device", cell.layout->device} +
                       cell.layout->flags,
-                  "server_", {mark_});
+                  "server_", {mark_, "MOEBIUS_EPLB_SHM_NAME=" + segment_base_});
   ASSERT_NE(server_, 0);
 }
 
@@ -338,7 +340,7 @@ int64_t FailureTest::ExpectExit(const Cell& cell, const std::string& name, Clock
   return time;
 }
 
-void FailureTest::ExpectNothingLeft(const std::set<std::string>& segments) const {
+void FailureTest::ExpectNothingLeft() const {
   const auto deadline = Clock::now() + Slow(kToGone);
   std::vector<pid_t> left = ProcessesWith(mark_);
   while (!left.empty() && Clock::now() < deadline) {
@@ -347,16 +349,14 @@ void FailureTest::ExpectNothingLeft(const std::set<std::string>& segments) const
   }
   EXPECT_TRUE(left.empty()) << "processes are left: " << fmt::format("{}", left);
   for (const pid_t pid : left) kill(pid, SIGKILL);
-  for (const std::string& segment : SharedSegments()) {
-    EXPECT_TRUE(segments.contains(segment)) << "a segment is left: " << segment;
-  }
+  const std::vector<std::string> segments = SharedSegments(segment_base_);
+  EXPECT_TRUE(segments.empty()) << "segments are left: " << fmt::format("{}", segments);
   EXPECT_EQ(TryPort(port_), port_) << "the port is not free";
 }
 
 Times FailureTest::RunCell(const Cell& cell, std::mt19937& random) {
   SCOPED_TRACE(cell.Name());
   Times times;
-  const std::set<std::string> segments = SharedSegments();
   StartServer(cell);
   if (HasFatalFailure()) return times;
   const auto client = net::HttpClient::Create({.base_url = url_});
@@ -396,7 +396,7 @@ Times FailureTest::RunCell(const Cell& cell, std::mt19937& random) {
   if (in_words && cell.phase == Phase::kIdle) ExpectHealthSays(cell, name, sent);
   if (!calls.empty()) times.error = ExpectErrors(cell, calls, in_words, sent);
   times.exit = ExpectExit(cell, name, sent);
-  ExpectNothingLeft(segments);
+  ExpectNothingLeft();
   if (sees_moves) ExpectNoWrongToken(cell, calls);
   return times;
 }

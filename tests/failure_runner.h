@@ -8,7 +8,6 @@
 #include <chrono>
 #include <memory>
 #include <random>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -134,10 +133,11 @@ class FailureTest : public ServeTest {
                        Clock::time_point sent) const;
   void ExpectHealthSays(const Cell& cell, const std::string& name, Clock::time_point sent) const;
   int64_t ExpectExit(const Cell& cell, const std::string& name, Clock::time_point sent);
-  void ExpectNothingLeft(const std::set<std::string>& segments) const;
+  void ExpectNothingLeft() const;
 
   int round_ = 0;
-  std::string mark_;  // a variable that all processes of the round have
+  std::string mark_;          // a variable that all processes of the round have
+  std::string segment_base_;  // of the names of what they share; all other memory has none
   int port_ = 0;
 };
 

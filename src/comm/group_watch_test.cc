@@ -38,6 +38,8 @@ TEST(GroupWatch, BlamesWhomTheLateOneWaitsForInAnotherGroup) {
     for (const int rank : {0, 1}) {
       threads[static_cast<size_t>(rank)] = std::thread([&, rank] {
         GroupWatch watch = ranks.Group(rank, rank);
+        // The patient one has come to its wait when the other begins to lose patience.
+        while (rank != patient && ranks.awaited(patient).rank == 0) std::this_thread::yield();
         watch.BeginStep(7, Clock::now() + milliseconds(rank == patient ? 30000 : 200));
         EXPECT_FALSE(watch.Wait(never[static_cast<size_t>(rank)], 1, 0, 1, "barrier"));
         errors[static_cast<size_t>(rank)] = watch.status().error().message();

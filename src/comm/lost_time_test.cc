@@ -32,11 +32,12 @@ TEST(LostTime, IsWhatLiesBetweenBeatsFarApart) {
   EXPECT_EQ(lost.Since(at(0), at(20000)), seconds(7));
 }
 
-// What a child that is stopped for two seconds says of its waits.
-int StoppedChild() {
+// What a child that is stopped for two seconds says of its waits. It writes a byte when they begin.
+int StoppedChild(int begins) {
   const Pulse pulse;
   Signal never;
   const Clock::time_point begin = Clock::now();
+  if (write(begins, "b", 1) != 1) return 4;
   // Of the wait that is under way, 500 ms have passed when the stop comes.
   const WaitEnd end =
       WaitFor(never, 1, 0, {.deadline = begin + milliseconds(1500), .since = begin}, nullptr);
@@ -44,15 +45,21 @@ int StoppedChild() {
   if (end != WaitEnd::kDeadline) return 1;
   // And one that begins after the stop with the bound of before it.
   const Clock::time_point again = Clock::now();
-  WaitFor(never, 1, 0, {.deadline = begin + milliseconds(1900), .since = begin}, nullptr);
+  WaitFor(never, 1, 0, {.deadline = begin + milliseconds(2400), .since = begin}, nullptr);
   if (Clock::now() - again < milliseconds(200)) return 2;
   return took >= milliseconds(3300) && took < seconds(30) ? 0 : 3;
 }
 
 TEST(LostTime, MovesTheBoundOfAWait) {
+  int begins[2];
+  ASSERT_EQ(pipe(begins), 0);
   const pid_t child = fork();
   ASSERT_GE(child, 0);
-  if (child == 0) _exit(StoppedChild());
+  if (child == 0) _exit(StoppedChild(begins[1]));
+  close(begins[1]);
+  char byte = 0;
+  EXPECT_EQ(read(begins[0], &byte, 1), 1);
+  close(begins[0]);
   usleep(500 * 1000);
   kill(child, SIGSTOP);
   usleep(2000 * 1000);

@@ -249,18 +249,19 @@ TEST(SharedCommunicator, SendsWithoutWaitingForAsManyLettersAsThereAre) {
 TEST(SharedCommunicator, NamesTheMemberThatIsLate) {
   Group group(3);
   std::vector<std::string> errors(3);
-  group.Run(
-      [&](SharedCommunicator& comm) {
-        comm.Barrier();
-        if (comm.rank() == 1) return;  // never comes again
-        comm.Barrier();
-        ASSERT_FALSE(comm.status());
-        errors[static_cast<size_t>(comm.rank())] = comm.status().error().message();
-        const Clock::time_point begin = Clock::now();
-        comm.Barrier();  // gives up at once
-        EXPECT_LT(Clock::now() - begin, std::chrono::milliseconds(5));
-      },
-      {}, std::chrono::milliseconds(200));
+  group.Run([&](SharedCommunicator& comm) {
+    comm.Barrier();
+    if (comm.rank() == 1) return;  // never comes again
+    // Rank 0 loses patience, and it waits for rank 1 first.
+    if (comm.rank() == 0) comm.BeginStep(7, Clock::now() + std::chrono::milliseconds(200));
+    comm.Barrier();
+    ASSERT_FALSE(comm.status());
+    errors[static_cast<size_t>(comm.rank())] = comm.status().error().message();
+    const Clock::time_point begin = Clock::now();
+    comm.BeginStep(8, begin + std::chrono::seconds(30));
+    comm.Barrier();  // gives up at once
+    EXPECT_LT(Clock::now() - begin, std::chrono::seconds(10));
+  });
   EXPECT_EQ(group.abort().culprit(), 101);
   int num_named = 0;
   for (const std::string& error : errors) {

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <future>
@@ -96,12 +97,18 @@ TEST(HttpClient, PutsThePrefixBeforeTheTarget) {
 }
 
 TEST(HttpClient, ABodyArrivesInPiecesWithTheirTimes) {
-  TestServer server({}, [](const HttpRequest&, const std::shared_ptr<Exchange>& exchange) {
+  struct Pieces {
+    std::array<std::atomic<steady_clock::time_point>, 3> put;
+    std::atomic<int> num_arrived = 0;
+  };
+  const auto pieces = std::make_shared<Pieces>();
+  TestServer server({}, [&](const HttpRequest&, const std::shared_ptr<Exchange>& exchange) {
     auto box = std::make_shared<Mailbox>();
     exchange->Stream({}, std::make_unique<MailboxSource>(box));
-    std::thread([exchange, box] {
+    std::thread([exchange, box, pieces] {
       for (int i = 0; i < 3; ++i) {
-        std::this_thread::sleep_for(milliseconds(30));
+        WaitFor([&] { return pieces->num_arrived == i; });  // else two may arrive as one
+        pieces->put[static_cast<size_t>(i)] = steady_clock::now();
         box->Put("x", i == 2);
         exchange->Wake();
       }
@@ -116,12 +123,18 @@ TEST(HttpClient, ABodyArrivesInPiecesWithTheirTimes) {
   callbacks.on_data = [&](std::string_view bytes, steady_clock::time_point arrival) {
     EXPECT_EQ(bytes, "x");
     arrivals.push_back(arrival);
+    ++pieces->num_arrived;
   };
   client->Start(Get("/"), callbacks);
   EXPECT_TRUE(ending.future.get());
   EXPECT_EQ(head_status, 200);
   ASSERT_EQ(arrivals.size(), 3u);
-  EXPECT_GT(arrivals[2] - arrivals[0], milliseconds(20));
+  for (size_t i = 0; i < 3; ++i) {
+    EXPECT_GE(arrivals[i], pieces->put[i].load());
+    if (i < 2) {
+      EXPECT_LE(arrivals[i], pieces->put[i + 1].load());
+    }
+  }
 }
 
 TEST(HttpClient, ReadsEveryKindOfBody) {

@@ -142,20 +142,20 @@ TEST(HttpServer, RefusesWithItsOwnErrors) {
 
 TEST(HttpServer, DeadlinesOfHeadBodyAndIdleness) {
   HttpServerOptions options;
-  options.header_timeout = options.body_timeout = options.idle_timeout = milliseconds(150);
+  options.header_timeout = options.body_timeout = options.idle_timeout = milliseconds(1000);
   TestServer server(options);
   RawSocket silent(server.port());
   RawSocket head(server.port());
-  RawSocket body(server.port());
-  RawSocket idle(server.port());
   head.Send("GET / HT");
+  RawSocket body(server.port());
   body.Send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nfive.");
+  RawSocket idle(server.port());
   idle.Send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-  EXPECT_EQ(silent.ReceiveAll(), "");
+  EXPECT_TRUE(silent.IsClosedWithin(10000));
   EXPECT_TRUE(head.ReceiveAll().starts_with("HTTP/1.1 408 "));
   EXPECT_TRUE(body.ReceiveAll().starts_with("HTTP/1.1 408 "));
   EXPECT_TRUE(idle.ReceiveAnswer().starts_with("HTTP/1.1 200 "));
-  EXPECT_EQ(idle.ReceiveAll(), "");
+  EXPECT_TRUE(idle.IsClosedWithin(10000));
 }
 
 TEST(HttpServer, ABodyThatIsNotWantedIsNotRead) {

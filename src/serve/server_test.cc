@@ -200,6 +200,7 @@ TEST(Server, HealthTellsOfAHangAndOfItsEnd) {
   EXPECT_GT(progress.Json()["seconds_without_progress"].get<double>(), 0.05);
   rig.engine->Release();
   EXPECT_EQ(client.ReadAnswer().status, 200);
+  EXPECT_TRUE(Eventually([&] { return rig.engine->num_active() == 0; }));
   EXPECT_EQ(Call(rig.port, "GET", "/health").status, 200);
   EXPECT_EQ(Call(rig.port, "GET", "/health/progress").Json()["status"], "ok");
 }

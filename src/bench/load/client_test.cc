@@ -3,6 +3,9 @@
 #include "bench/load/client.h"
 
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -162,9 +165,9 @@ TEST(LoadClient, CancelEndsWhatIsUnderWay) {
   EXPECT_EQ(Ask(**client, "hang").outcome, Outcome::kCancelled);
 }
 
-ServeBenchOptions Small(const FakeServer& server) {
+ServeBenchOptions Small(const std::string& url) {
   ServeBenchOptions options;
-  options.client.base_url = server.url();
+  options.client.base_url = url;
   options.dataset.num_prompts = 40;
   options.dataset.random_input_len = 6;
   options.dataset.random_output_len = 5;
@@ -173,12 +176,34 @@ ServeBenchOptions Small(const FakeServer& server) {
   return options;
 }
 
-TEST(ServeBench, PatienceIsForAServerThatOnlyStarts) {
-  ServeBenchOptions options;
-  {
-    const FakeServer server;  // its port is free again behind it
-    options = Small(server);
+// A port where nobody listens, kept for a server that comes later: whoever sets SO_REUSEADDR, as
+// servers do, may listen there besides.
+class KeptPort {
+ public:
+  KeptPort() {
+    const int on = 1;
+    setsockopt(fd_, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof(address);
+    EXPECT_EQ(bind(fd_, reinterpret_cast<sockaddr*>(&address), size), 0);
+    getsockname(fd_, reinterpret_cast<sockaddr*>(&address), &size);
+    number_ = ntohs(address.sin_port);
   }
+  ~KeptPort() { close(fd_); }
+  KeptPort(const KeptPort&) = delete;
+  KeptPort& operator=(const KeptPort&) = delete;
+  int number() const { return number_; }
+
+ private:
+  const int fd_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  int number_ = 0;
+};
+
+TEST(ServeBench, PatienceIsForAServerThatOnlyStarts) {
+  const KeptPort port;
+  ServeBenchOptions options = Small("http://127.0.0.1:" + std::to_string(port.number()));
   options.random_vocab_size.reset();  // the server is asked for a tokenizer
   options.ready_check_timeout_sec = 0.3;
   const auto nobody = RunServeBench(options, {});
@@ -188,8 +213,7 @@ TEST(ServeBench, PatienceIsForAServerThatOnlyStarts) {
   std::unique_ptr<FakeServer> server;
   std::jthread starter([&] {
     std::this_thread::sleep_for(300ms);
-    const std::string& url = options.client.base_url;
-    server = std::make_unique<FakeServer>(std::stoi(url.substr(url.rfind(':') + 1)));
+    server = std::make_unique<FakeServer>(port.number());
   });
   const auto bench = RunServeBench(options, {});
   starter.join();
@@ -201,7 +225,7 @@ TEST(ServeBench, PatienceIsForAServerThatOnlyStarts) {
 TEST(ServeBench, AServerThatLoadsItsModelIsWaitedFor) {
   FakeServer server;
   server.num_not_ready = 3;
-  ServeBenchOptions options = Small(server);
+  ServeBenchOptions options = Small(server.url());
   options.ready_check_timeout_sec = 60;
   const auto bench = RunServeBench(options, {});
   ASSERT_TRUE(bench) << bench.error().message();
@@ -218,7 +242,7 @@ TEST(LoadClient, AServersRootIsWithoutV1) {
 
 TEST(ServeBench, MeasuresAServer) {
   FakeServer server;
-  ServeBenchOptions options = Small(server);
+  ServeBenchOptions options = Small(server.url());
   options.num_warmups = 2;
   options.ready_check_timeout_sec = 5;
   options.probe_request_rate = 100;
@@ -239,7 +263,7 @@ TEST(ServeBench, MeasuresAServer) {
 
 TEST(ServeBench, WithoutATokenizerPromptsAreWords) {
   FakeServer server;
-  ServeBenchOptions options = Small(server);
+  ServeBenchOptions options = Small(server.url());
   options.random_vocab_size.reset();
   const auto bench = RunServeBench(options, {});
   ASSERT_TRUE(bench) << bench.error().message();
@@ -252,7 +276,7 @@ TEST(ServeBench, WithoutATokenizerPromptsAreWords) {
 TEST(ServeBench, AServerThatTakesNoTextGetsIds) {
   FakeServer server;
   server.takes_text = false;
-  ServeBenchOptions options = Small(server);
+  ServeBenchOptions options = Small(server.url());
   options.random_vocab_size.reset();
   const auto bench = RunServeBench(options, {});
   ASSERT_TRUE(bench) << bench.error().message();
@@ -277,10 +301,10 @@ std::string ErrorOf(const ServeBenchOptions& options) {
 
 TEST(ServeBench, WhatStandsInTheWayIsSaid) {
   FakeServer server;
-  ServeBenchOptions options = Small(server);
+  ServeBenchOptions options = Small(server.url());
   options.tokenizer = "/no/such/folder";
   EXPECT_FALSE(RunServeBench(options, {}));
-  options = Small(server);
+  options = Small(server.url());
   options.client.base_url = "http://127.0.0.1:1";
   EXPECT_FALSE(RunServeBench(options, {}));
 }
@@ -288,7 +312,7 @@ TEST(ServeBench, WhatStandsInTheWayIsSaid) {
 // One request goes before the load, unless it is told not to.
 TEST(ServeBench, ATrialRequestFindsOutBeforeTheLoad) {
   FakeServer server;
-  ServeBenchOptions options = Small(server);
+  ServeBenchOptions options = Small(server.url());
   options.client.endpoint = "/nowhere";
   EXPECT_NE(ErrorOf(options).find("HTTP 404: no "), std::string::npos) << ErrorOf(options);
   options.ready_check_timeout_sec = 0;
@@ -298,7 +322,7 @@ TEST(ServeBench, ATrialRequestFindsOutBeforeTheLoad) {
   EXPECT_EQ(bench->figures.completed, 0);
   // The longest prompt is the one that is tried; being told to come later is no mistake.
   const std::string path = testing::TempDir() + "moebius_trial_test.jsonl";
-  options = Small(server);
+  options = Small(server.url());
   options.dataset.name = "custom";
   options.dataset.path = path;
   std::ofstream(path) << R"({"prompt": "a"})"
@@ -319,7 +343,7 @@ TEST(ServeBench, AnInterruptCancelsAndSaysSo) {
   FakeServer server;
   const std::string path = testing::TempDir() + "moebius_interrupt_test.jsonl";
   std::ofstream(path) << "{\"prompt\": \"a\"}\n{\"prompt\": \"hang\"}\n{\"prompt\": \"hang\"}\n";
-  ServeBenchOptions options = Small(server);
+  ServeBenchOptions options = Small(server.url());
   options.dataset.name = "custom";
   options.dataset.path = path;
   options.dataset.num_prompts = 3;

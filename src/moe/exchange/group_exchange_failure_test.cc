@@ -20,29 +20,34 @@ constexpr ExchangeShape kShape{
 constexpr int kNumSteps = 6;
 constexpr int kCulprit = 2;
 
+// Of a step that is to end well, and of one that somebody does not come to.
+constexpr std::chrono::milliseconds kPatient = std::chrono::seconds(30);
+constexpr std::chrono::milliseconds kImpatient = std::chrono::seconds(1);
+
 struct Failure {
   std::string message;
   ErrorCode code = ErrorCode::kInternal;
   double seconds = 0;  // from the begin of the step that failed
 };
 
-// Steps of one call by one rank, until one fails or `leave_at` comes.
+// Steps of one call by one rank, until one fails or `leave_at` comes; patience ends at `lost_at`.
 Failure RunSteps(GroupExchange& exchange, int rank, const Tokens& tokens, Mat out,
-                 std::chrono::milliseconds patience, int leave_at = kNumSteps) {
+                 int lost_at = kNumSteps, int leave_at = kNumSteps) {
   const auto pool = testing::MakePool(1);
   kernels::ExecContext ctx = testing::ContextOn(testing::Best(), pool.get());
   for (int step = 0; step < leave_at; ++step) {
     const Clock::time_point begin = Clock::now();
-    exchange.BeginStep(step, begin + patience);
+    exchange.BeginStep(step, begin + (step < lost_at ? kPatient : kImpatient));
     testing::RunChunks(exchange, ctx, kShape, rank, 1, tokens, {}, out);
     if (exchange.status()) continue;
     const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
     // Later calls return at once and leave the output alone.
     const Clock::time_point again = Clock::now();
+    exchange.BeginStep(step + 1, again + kPatient);
     TestMat untouched(kShape.act, tokens.count(), kShape.hidden);
     const std::vector<uint8_t> before = untouched.RowCopy(0);
     testing::RunChunks(exchange, ctx, kShape, rank, 1, tokens, {}, untouched.view());
-    EXPECT_LT(Clock::now() - again, std::chrono::milliseconds(50));
+    EXPECT_LT(Clock::now() - again, kPatient / 3);
     EXPECT_EQ(untouched.RowCopy(0), before);
     const Status status = exchange.status();
     return {status.error().message(), status.error().code(), seconds};
@@ -50,9 +55,8 @@ Failure RunSteps(GroupExchange& exchange, int rank, const Tokens& tokens, Mat ou
   return {};
 }
 
-std::vector<Failure> RunThreads(const std::function<FlagHook(int)>& hook,
-                                std::chrono::milliseconds patience, comm::AbortWord& abort,
-                                int leave_at = kNumSteps) {
+std::vector<Failure> RunThreads(const std::function<FlagHook(int)>& hook, comm::AbortWord& abort,
+                                int lost_at = kNumSteps, int leave_at = kNumSteps) {
   const std::vector<Tokens> tokens = testing::DrawAll(4, kShape, {4, 1, 4, 2});
   testing::SharedMemory memory(GroupExchange::NumBytes(kShape));
   std::vector<Failure> failures(4);
@@ -61,7 +65,7 @@ std::vector<Failure> RunThreads(const std::function<FlagHook(int)>& hook,
     GroupExchange exchange(kShape, testing::MemberInfo(kShape.num_ranks, rank, &abort),
                            memory.bytes(), {.hook = hook ? hook(rank) : FlagHook()});
     TestMat out(kShape.act, tokens[r].count(), kShape.hidden);
-    failures[r] = RunSteps(exchange, rank, tokens[r], out.view(), patience,
+    failures[r] = RunSteps(exchange, rank, tokens[r], out.view(), lost_at,
                            rank == kCulprit ? leave_at : kNumSteps);
   });
   return failures;
@@ -91,7 +95,7 @@ void ExpectNamed(const std::vector<Failure>& failures, const comm::AbortWord& ab
 
 TEST(GroupExchangeFailure, AMemberThatLeavesIsNamed) {
   comm::AbortWord abort;
-  const auto failures = RunThreads({}, std::chrono::milliseconds(300), abort, 3);
+  const auto failures = RunThreads({}, abort, 3, 3);
   ExpectNamed(failures, abort, 3, false);
 }
 
@@ -107,7 +111,7 @@ TEST(GroupExchangeFailure, ALostFlagIsItsSendersFault) {
               return at != half || to != deaf || number != CallNumber(2, 0);
             };
           },
-          std::chrono::milliseconds(400), abort);
+          abort, 2);
       EXPECT_EQ(abort.culprit(), 100 + kCulprit);
       EXPECT_EQ(failures[static_cast<size_t>(deaf)].message.empty(), false);
     }
@@ -124,7 +128,7 @@ TEST(GroupExchangeFailure, ASlowMemberIsWaitedFor) {
           return true;
         };
       },
-      std::chrono::seconds(30), abort);
+      abort);
   for (const Failure& failure : failures) EXPECT_EQ(failure.message, "");
   EXPECT_FALSE(abort.is_set());
 }
@@ -135,7 +139,7 @@ TEST(GroupExchangeFailure, AnAbortFromOutsideEndsTheWait) {
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
     abort.Set(100, 100 + kCulprit);  // say, by a watcher of processes
   });
-  const auto failures = RunThreads({}, std::chrono::seconds(60), abort, 3);
+  const auto failures = RunThreads({}, abort, kNumSteps, 3);
   host.join();
   for (size_t r = 0; r < failures.size(); ++r) {
     if (r == kCulprit) continue;
@@ -169,13 +173,12 @@ class Processes {
   ProcessMemory& shared() { return *shared_; }
 
   // Each rank in a process of its own; kCulprit dies before step `die_at`.
-  void Run(const std::vector<Tokens>& tokens, const std::vector<TestMat>& expected,
-           std::chrono::milliseconds patience, int die_at) {
+  void Run(const std::vector<Tokens>& tokens, const std::vector<TestMat>& expected, int die_at) {
     std::vector<pid_t> pids;
     for (int rank = 0; rank < kShape.num_ranks; ++rank) {
       const pid_t pid = fork();
       if (pid == 0) {
-        RunRank(rank, tokens, expected, patience, die_at);
+        RunRank(rank, tokens, expected, die_at);
         _exit(0);
       }
       pids.push_back(pid);
@@ -193,14 +196,14 @@ class Processes {
 
  private:
   void RunRank(int rank, const std::vector<Tokens>& tokens, const std::vector<TestMat>& expected,
-               std::chrono::milliseconds patience, int die_at) {
+               int die_at) {
     const auto r = static_cast<size_t>(rank);
     const size_t begin = (sizeof(ProcessMemory) + 63) / 64 * 64;
     GroupExchange exchange(kShape, testing::MemberInfo(kShape.num_ranks, rank, &shared_->abort),
                            bytes_.subspan(begin));
     TestMat out(kShape.act, tokens[r].count(), kShape.hidden);
     const int leave_at = rank == kCulprit ? die_at : kNumSteps;
-    const Failure failure = RunSteps(exchange, rank, tokens[r], out.view(), patience, leave_at);
+    const Failure failure = RunSteps(exchange, rank, tokens[r], out.view(), die_at, leave_at);
     if (leave_at < kNumSteps) kill(getpid(), SIGKILL);
     shared_->code[r] = failure.message.empty() ? -1 : static_cast<int>(failure.code);
     shared_->named[r] = failure.message.find("rank 102") != std::string::npos;
@@ -229,11 +232,11 @@ TEST(GroupExchangeFailure, ProcessesExchangeAsThreadsDo) {
       const auto r = static_cast<size_t>(rank);
       GroupExchange exchange(kShape, testing::MemberInfo(kShape.num_ranks, rank, &abort),
                              memory.bytes());
-      RunSteps(exchange, rank, tokens[r], expected[r].view(), std::chrono::seconds(30));
+      RunSteps(exchange, rank, tokens[r], expected[r].view());
     });
   }
   Processes processes;
-  processes.Run(tokens, expected, std::chrono::seconds(30), kNumSteps);
+  processes.Run(tokens, expected, kNumSteps);
   for (size_t r = 0; r < 4; ++r) {
     EXPECT_TRUE(processes.shared().same_bits[r]);
     EXPECT_EQ(processes.shared().code[r], -1);
@@ -247,7 +250,7 @@ TEST(GroupExchangeFailure, AKilledProcessIsNamed) {
     unused.emplace_back(kShape.act, part.count(), kShape.hidden);
   }
   Processes processes;
-  processes.Run(tokens, unused, std::chrono::milliseconds(300), 3);
+  processes.Run(tokens, unused, 3);
   EXPECT_EQ(processes.shared().abort.culprit(), 100 + kCulprit);
   for (size_t r = 0; r < 4; ++r) {
     EXPECT_TRUE(r == kCulprit || processes.shared().named[r]);
