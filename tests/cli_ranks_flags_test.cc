@@ -123,6 +123,21 @@ TEST_F(RanksTest, ADryRunKnowsTheSlots) {
   EXPECT_TRUE(Contains(many.out, "for nothing")) << many.out;
 }
 
+TEST_F(RanksTest, ADryRunKnowsWhatGpusDoNotTake) {
+  const Args dry = {"serve",
+                    kV3,
+                    "--dry-run",
+                    "--load-format",
+                    "dummy",
+                    "--hf-overrides",
+                    R"({"n_routed_experts": 1024})"};
+  const Finished planned = Run(dry + Args{"--device", "h200"});
+  EXPECT_EQ(planned.exit_code, 0) << planned.err;
+  EXPECT_TRUE(Contains(planned.out, "not serve it: the number of experts is 1024, expected"))
+      << planned.out;
+  EXPECT_FALSE(Contains(Run(dry + Args{"--device", "cpu"}).out, "not serve it"));
+}
+
 // A start says it before any rank is there, and a dry run says the same.
 TEST_F(RanksTest, ARoutingThatNoRankCanHaveIsRefused) {
   const Args hot = {"--load-format", "dummy", "--routing", "hot:1.9"};

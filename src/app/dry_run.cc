@@ -204,6 +204,10 @@ Status CheckStepLog(const std::string& path) {
   return {};
 }
 
+std::string NotServed(const Error& error) {
+  return fmt::format("This engine can plan the model but not serve it: {}.", error.message());
+}
+
 // Refuses what a start would refuse before it reads weights, the slots of experts and the
 // routing by the layout `named`, too. A model that can be planned but not served is none of that: a
 // line of `lines` says so.
@@ -229,11 +233,14 @@ Status CheckStart(const ServeOptions& options, const layout::ParallelConfig& nam
     MOEBIUS_TRY(frontend::CheckRouting(open, prepared->config));
     const std::string balance = frontend::DescribeBalance(open, prepared->config);
     if (!balance.empty()) lines.push_back(balance);
+    open.device = options.device.value_or("auto");
+    if (open.device == "auto" || open.device == "cpu") return {};
+    const Status fits = frontend::CheckDeviceModel(open, prepared->config);
+    if (!fits) lines.push_back(NotServed(fits.error()));
     return {};
   }
   if (prepared.error().code() != ErrorCode::kUnsupported) return tl::unexpected(prepared.error());
-  lines.push_back(fmt::format("This engine can plan the model but not serve it: {}.",
-                              prepared.error().message()));
+  lines.push_back(NotServed(prepared.error()));
   return {};
 }
 
