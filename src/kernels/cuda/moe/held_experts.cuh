@@ -8,6 +8,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/float_keys.cuh"
 #include "kernels/tuning/device_limits.h"
 
 namespace moebius::kernels::cuda {
@@ -57,16 +58,6 @@ struct ExpertRun {
     for (int i = 0; i < kEach; ++i) to[i] = i < count ? own[i] : none;
   }
 };
-
-// Order of floats as order of unsigned integers above zero; both zeros are one, NaN counts as -inf.
-__device__ __forceinline__ uint32_t KeyOf(float x) {
-  if (isnan(x)) x = -INFINITY;
-  const uint32_t bits = __float_as_uint(x + 0.0f);
-  return bits ^ ((bits >> 31) != 0 ? 0xffffffffu : 0x80000000u);
-}
-__device__ __forceinline__ float ValueOf(uint32_t key) {
-  return __uint_as_float(key ^ ((key >> 31) != 0 ? 0x80000000u : 0xffffffffu));
-}
 
 // All lanes of the warp call its functions.
 template <int kEach>

@@ -163,9 +163,9 @@ __device__ void Penalise(Row& row, const SampleLaunch& args, const DeviceSampleR
 
 // The token's place in the order of the raw logits, from 1.
 __device__ int RankOf(Row& row, int token, float logit, int vocab) {
-  const uint32_t key = Key(logit);
+  const uint32_t key = KeyOf(logit);
   const Units better = row.Total([&](int id, float x) -> Units {
-    const uint32_t other = Key(x);
+    const uint32_t other = KeyOf(x);
     return id < vocab && (other > key || (other == key && id < token)) ? 1 : 0;
   });
   return static_cast<int>(better) + 1;

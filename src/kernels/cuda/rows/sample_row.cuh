@@ -9,6 +9,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/float_keys.cuh"
 #include "kernels/cuda/ptx/sync.cuh"
 #include "kernels/cuda/rows/sample.h"
 
@@ -50,15 +51,6 @@ __host__ __device__ constexpr int64_t IdsOfBlock(int64_t vocab) {
   return (vocab + kBlocks * 32 - 1) / (kBlocks * 32) * 32;  // whole words of masks
 }
 
-// Order of logits as order of unsigned integers; NaN counts as -inf, both zeros are one.
-__device__ inline uint32_t Key(float x) {
-  if (isnan(x)) x = kNever;
-  const uint32_t bits = __float_as_uint(x + 0.0f);
-  return bits ^ ((bits >> 31) != 0 ? 0xffffffffu : 0x80000000u);
-}
-__device__ inline float LogitOf(uint32_t key) {
-  return __uint_as_float(key ^ ((key >> 31) != 0 ? 0x80000000u : 0xffffffffu));
-}
 __device__ inline bool Possible(float x) { return x > kNever; }  // not NaN either
 
 // The sum of the values of lower lanes and of this one.
@@ -197,9 +189,9 @@ class Row {
       if (x > best.logit) best = {x, id};
     });
     *best_of_thread = best.logit;
-    const Units mine = Units{Key(best.logit)} << 32 | ~static_cast<uint32_t>(best.id);
+    const Units mine = Units{KeyOf(best.logit)} << 32 | ~static_cast<uint32_t>(best.id);
     const Units all = Largest(mine);
-    best.logit = LogitOf(static_cast<uint32_t>(all >> 32));
+    best.logit = ValueOf(static_cast<uint32_t>(all >> 32));
     best.id = Possible(best.logit) ? static_cast<int32_t>(~static_cast<uint32_t>(all)) : -1;
     return best;
   }

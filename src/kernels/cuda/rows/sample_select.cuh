@@ -30,7 +30,7 @@ struct Search {
   __device__ Search(float best, float factor) : top(best), steps(factor * 32768.0f) {}
   __device__ uint64_t Place(float x) const {
     const uint32_t distance = min(__float2uint_rz((top - x) * steps), kFarthest);
-    return uint64_t{distance} << 32 | ~Key(x);
+    return uint64_t{distance} << 32 | ~KeyOf(x);
   }
   __device__ bool IsAt(float x) const { return Possible(x) && Place(x) >> below == digits; }
   __device__ int NextBelow() const { return max(0, below - kDigitBits); }
@@ -44,7 +44,7 @@ struct Search {
   // A logit that all with these digits or better ones reach, and few others.
   __device__ float Floor() const {
     if (below < 32) {
-      const float last = LogitOf(~static_cast<uint32_t>(((digits + 1) << below) - 1));
+      const float last = ValueOf(~static_cast<uint32_t>(((digits + 1) << below) - 1));
       return isnan(last) ? kNever : last;
     }
     const float distance = static_cast<float>((digits + 2) << (below - 32)) / steps;
@@ -202,7 +202,7 @@ __device__ Token Select(Row& row, float top, float factor, Units wanted, const W
   // Very many have one logit: the first few by id are kept.
   const Units total = row.Total(left);
   if (search.before + total < wanted) return kNoToken;
-  return {LogitOf(~static_cast<uint32_t>(search.digits)),
+  return {ValueOf(~static_cast<uint32_t>(search.digits)),
           row.FirstAbove(wanted - search.before - 1, left)};
 }
 
