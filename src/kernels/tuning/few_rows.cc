@@ -3,9 +3,13 @@
 namespace moebius::tuning {
 namespace {
 
-// Widening e4m3 takes half of the issue slots: larger weights stream faster by the copy engine.
-constexpr int64_t kMostFp8 = int64_t{40} << 20;        // elements
-constexpr int64_t kMostFp8OfPlace = int64_t{4} << 20;  // where the other way's launches cost less
+// Each block quantises all rows for its 16 columns. That is little for one row, and hidden behind
+// the weights while a GPU's blocks are resident at once.
+constexpr int64_t kMostFp8 = int64_t{240} << 20;  // rows times elements
+// Where places share a slot, its weights are read once for each of them. The other way's launches
+// cost more than that for small fp8 weights, and for large ones whose slots are seldom shared.
+constexpr int64_t kSmallFp8 = int64_t{4} << 20;  // elements
+constexpr int64_t kSlotsOfPlace = 4;
 
 constexpr int64_t kManyColumns = int64_t{1} << 16;  // a vocabulary's
 constexpr int64_t kShortRow = 128;                  // elements
@@ -14,13 +18,13 @@ constexpr int64_t kShortRow = 128;                  // elements
 
 bool FewRowsPay(int64_t rows, const FewRowsShape& shape) {
   if (rows < 1 || rows > kMaxFewRows) return false;
-  if (shape.is_fp8) return shape.elements() <= kMostFp8;
+  if (shape.is_fp8) return rows == 1 || rows * shape.elements() <= kMostFp8;
   return rows <= 2 || (shape.k > kShortRow && shape.n < kManyColumns);
 }
 
-bool FewPlacesPay(int64_t places, const FewRowsShape& shape) {
+bool FewPlacesPay(int64_t places, int64_t num_slots, const FewRowsShape& shape) {
   return places >= 1 && places <= kMaxFewPlaces &&
-         (!shape.is_fp8 || shape.elements() <= kMostFp8OfPlace);
+         (!shape.is_fp8 || shape.elements() <= kSmallFp8 || num_slots >= kSlotsOfPlace * places);
 }
 
 // As many as fill the GPU, each with a few pieces at least to keep it busy. Long rows have four at

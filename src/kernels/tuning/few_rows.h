@@ -24,8 +24,8 @@ struct FewRowsShape {
 
 // Whether so many rows are faster this way than by the library or the grouped product.
 bool FewRowsPay(int64_t rows, const FewRowsShape& shape);
-// The same for so many places, each of an expert's weights.
-bool FewPlacesPay(int64_t places, const FewRowsShape& shape);
+// The same for so many places of num_slots slots, each of an expert's weights.
+bool FewPlacesPay(int64_t places, int64_t num_slots, const FewRowsShape& shape);
 
 // How many warps share 16 rows of weights, of `tiles` such tiles in each of so many products side
 // by side. row_bytes: of a row of weights.

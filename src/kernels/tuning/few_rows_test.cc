@@ -17,19 +17,24 @@ TEST(FewRows, PayWhereTheyWereMeasuredToBeFaster) {
   EXPECT_FALSE(FewRowsPay(3, {.n = 129280, .k = 7168}));
   EXPECT_TRUE(FewRowsPay(2, {.n = 512, .k = 128}));
   EXPECT_FALSE(FewRowsPay(4, {.n = 512, .k = 128}));
-  // fp8: 29 and 38 million elements, not 117 nor a dense layer's 264.
+  // fp8: one row always; of more, rows times elements decide.
   EXPECT_TRUE(FewRowsPay(8, {.n = 2048, .k = 7168, .is_gated = true, .is_fp8 = true}));
-  EXPECT_TRUE(FewRowsPay(8, {.n = 24576, .k = 1536, .is_fp8 = true}));
-  EXPECT_FALSE(FewRowsPay(1, {.n = 7168, .k = 16384, .is_fp8 = true}));
-  EXPECT_FALSE(FewRowsPay(1, {.n = 18432, .k = 7168, .is_gated = true, .is_fp8 = true}));
+  EXPECT_TRUE(FewRowsPay(4, {.n = 24576, .k = 1536, .is_fp8 = true}));
+  EXPECT_FALSE(FewRowsPay(8, {.n = 24576, .k = 1536, .is_fp8 = true}));
+  EXPECT_TRUE(FewRowsPay(2, {.n = 7168, .k = 16384, .is_fp8 = true}));
+  EXPECT_FALSE(FewRowsPay(4, {.n = 7168, .k = 16384, .is_fp8 = true}));
+  EXPECT_TRUE(FewRowsPay(1, {.n = 18432, .k = 7168, .is_gated = true, .is_fp8 = true}));
+  EXPECT_FALSE(FewRowsPay(2, {.n = 18432, .k = 7168, .is_gated = true, .is_fp8 = true}));
 }
 
-TEST(FewRows, PlacesPayWithExpertsOfAnySizeOrSmallOnesOfFp8) {
-  EXPECT_TRUE(FewPlacesPay(16, {.n = 2048, .k = 7168, .is_gated = true}));
-  EXPECT_FALSE(FewPlacesPay(17, {.n = 768, .k = 2048, .is_gated = true}));
-  EXPECT_TRUE(FewPlacesPay(16, {.n = 768, .k = 2048, .is_gated = true, .is_fp8 = true}));
-  EXPECT_FALSE(FewPlacesPay(8, {.n = 2048, .k = 7168, .is_gated = true, .is_fp8 = true}));
-  EXPECT_FALSE(FewPlacesPay(8, {.n = 7168, .k = 2048, .is_fp8 = true}));
+TEST(FewRows, PlacesPayButWhereTheyShareSlotsOfLargeFp8Weights) {
+  EXPECT_TRUE(FewPlacesPay(16, 8, {.n = 2048, .k = 7168, .is_gated = true}));
+  EXPECT_FALSE(FewPlacesPay(17, 128, {.n = 768, .k = 2048, .is_gated = true}));
+  EXPECT_TRUE(FewPlacesPay(16, 16, {.n = 768, .k = 2048, .is_gated = true, .is_fp8 = true}));
+  EXPECT_TRUE(FewPlacesPay(8, 256, {.n = 2048, .k = 7168, .is_gated = true, .is_fp8 = true}));
+  EXPECT_TRUE(FewPlacesPay(16, 64, {.n = 7168, .k = 2048, .is_fp8 = true}));
+  EXPECT_FALSE(FewPlacesPay(8, 8, {.n = 2048, .k = 7168, .is_gated = true, .is_fp8 = true}));
+  EXPECT_FALSE(FewPlacesPay(16, 63, {.n = 7168, .k = 2048, .is_fp8 = true}));
 }
 
 TEST(FewRows, WarpsFillTheGpuAndHaveWorkEach) {

@@ -4,6 +4,7 @@
 
 #include <type_traits>
 
+#include "kernels/cuda/gemm/few_inputs.cuh"
 #include "kernels/cuda/gemm/weight_tile.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/rows/access.cuh"
@@ -18,9 +19,12 @@ using tuning::kMostWarpsOfTile;
 
 static_assert(kMaxFewRows == kMaxTileInputs);
 
+// A block's shared memory: the partial sums of its warps but the first, then its inputs.
+extern __shared__ float4 partial[];  // [warps - 1][32]
+__device__ __forceinline__ void* SharedInputs() { return partial + (blockDim.x - 32); }
+
 // The sums of a block's warps, in its first: whether this warp is it.
 __device__ __forceinline__ bool SumWarps(float (&sums)[4]) {
-  extern __shared__ float4 partial[];  // [warps - 1][32]
   const int warps = blockDim.x / 32;
   if (warps == 1) return true;
   if (threadIdx.x >= 32) {
@@ -45,13 +49,13 @@ __device__ __forceinline__ int FirstColumn() {
 }
 
 // The tile of the weight rows from `first` on. A lane without a column reads one that is there.
-template <class Unit, bool kGated>
-__device__ __forceinline__ WeightTile<Unit, kGated> TileOf(const WeightRows& w, int64_t first,
-                                                           int n) {
+template <bool kScaled, bool kGated>
+__device__ __forceinline__ WeightTile<kScaled, kGated> TileOf(const WeightRows& w, int64_t first,
+                                                              int n) {
   const int column = FirstColumn<kGated>();
   const int64_t low = first + min(column, n - 1);
   const int64_t high = kGated ? low + n : first + min(column + 8, n - 1);
-  return WeightTile<Unit, kGated>(w, low, high, threadIdx.x / 32, blockDim.x / 32);
+  return WeightTile<kScaled, kGated>(w, low, high, threadIdx.x / 32, blockDim.x / 32);
 }
 
 // What a lane has of rows 2 t and 2 t + 1 of the output.
@@ -85,19 +89,21 @@ struct Params {
   int64_t out_batch;
   int rows;
   int n;
+  int k;
 
   __device__ WeightRows Weights(unsigned batch) const {
     return {static_cast<const std::byte*>(w.data) + batch * w_batch, w.scales, w.units};
   }
 };
 
-template <class Unit, bool kGated, typename Out>
+template <class Inputs, bool kGated, typename Out>
 __global__ void __launch_bounds__(32 * kMostWarpsOfTile, 1)
     FewRowsKernel(const __grid_constant__ Params p) {
-  auto tile = TileOf<Unit, kGated>(p.Weights(blockIdx.y), 0, p.n);
+  auto tile = TileOf<Inputs::kScaled, kGated>(p.Weights(blockIdx.y), 0, p.n);
   AwaitEarlier();
+  const Inputs inputs(p.a + blockIdx.y * p.a_batch, p.a_stride, p.rows, p.k, SharedInputs());
   float sums[4] = {};
-  tile.Multiply(p.a + blockIdx.y * p.a_batch, p.a_stride, p.rows, sums);
+  inputs.Multiply(tile, sums);
   if (!SumWarps(sums)) return;
   Store<kGated>(sums, 1, p.rows, p.n, static_cast<Out*>(p.out) + blockIdx.y * p.out_batch,
                 p.out_stride);
@@ -181,21 +187,24 @@ __device__ int SlotOf(const int32_t* offsets, int num_slots, int place) {
   return __reduce_max_sync(~0u, found);
 }
 
-template <class Unit, bool kGated>
+template <class Inputs, bool kGated>
 __global__ void __launch_bounds__(32 * kMostWarpsOfTile, 1)
     FewPlacesKernel(const __grid_constant__ FewPlacesLaunch p) {
   if (!p.places_known) AwaitEarlier();
   const int place = blockIdx.y;
   const int n = static_cast<int>(p.n);
+  const int k = static_cast<int>(p.k);
   const int64_t slot = SlotOf(p.offsets, p.num_slots, place);
-  auto tile = TileOf<Unit, kGated>({p.w, p.scales, static_cast<int>(p.k) / Unit::kElements},
-                                   slot * (kGated ? 2 * n : n), n);
+  auto tile = TileOf<Inputs::kScaled, kGated>({p.w, p.scales, k / Inputs::kElements},
+                                              slot * (kGated ? 2 * n : n), n);
   if (p.places_known) AwaitEarlier();
   if (place >= p.offsets[p.num_slots]) return;
   const int64_t pair = p.pairs != nullptr ? p.pairs[place] : place * p.rows_per_pair;
+  const Inputs inputs(
+      static_cast<const __nv_bfloat16*>(p.a.data) + pair / p.rows_per_pair * p.a.stride, 0, 1, k,
+      SharedInputs());
   float sums[4] = {};
-  tile.Multiply(static_cast<const __nv_bfloat16*>(p.a.data) + pair / p.rows_per_pair * p.a.stride,
-                0, 1, sums);
+  inputs.Multiply(tile, sums);
   if (!SumWarps(sums)) return;
   Store<kGated>(sums, p.row_scale != nullptr ? p.row_scale[pair] : 1.0f, 1, n,
                 static_cast<__nv_bfloat16*>(p.out.data) + place * p.out.stride, 0);
@@ -211,33 +220,47 @@ bool IsWhole(const DeviceRows& rows, int64_t batch) {
 bool IsWhole(const void* w, int64_t batch, const float* scales, int64_t n, int64_t k) {
   if (reinterpret_cast<uintptr_t>(w) % 16 != 0) return false;
   if (scales != nullptr) return batch == 0 && n % 128 == 0 && k % 128 == 0;
-  return batch % Bf16Unit::kElements == 0 && k % Bf16Unit::kElements == 0;
+  return batch % Bf16Inputs::kElements == 0 && k % Bf16Inputs::kElements == 0;
 }
 
-// A block for each tile of each product.
-template <typename Args>
-cudaError_t LaunchTiles(void (*kernel)(Args), int64_t n, bool gated, int64_t products,
-                        int64_t row_bytes, int num_sms, cudaStream_t stream, const Args& args) {
+size_t PartialBytes(int warps) { return (warps - 1) * 32 * sizeof(float4); }
+// Whether a block's shared memory holds so many rows in fp8.
+bool HoldsInputs(const float* scales, int64_t rows, int64_t k) {
+  constexpr size_t kMaxShared = 227 * 1024;
+  return scales == nullptr ||
+         PartialBytes(kMostWarpsOfTile) + E4m3Inputs::SharedBytes(rows, k) <= kMaxShared;
+}
+
+// A block for each tile of each product, of `rows` rows.
+template <class Inputs, typename Args>
+cudaError_t LaunchTiles(void (*kernel)(Args), int64_t products, int64_t rows, int64_t n, int64_t k,
+                        bool gated, int num_sms, cudaStream_t stream, const Args& args) {
   const int64_t columns = gated ? kTileRows / 2 : kTileRows;
   const int64_t tiles = (n + columns - 1) / columns;
-  const int warps = tuning::WarpsOfTile(tiles, products, row_bytes, num_sms);
+  const int warps = tuning::WarpsOfTile(tiles, products, k / Inputs::kElements * 16, num_sms);
   const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(products));
-  const size_t shared = (warps - 1) * 32 * sizeof(float4);
+  const size_t shared = PartialBytes(warps) + Inputs::SharedBytes(rows, k);
+  if (shared > 48 * 1024) {
+    const cudaError_t error = cudaFuncSetAttribute(
+        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
+    if (error != cudaSuccess) return error;
+  }
   return LaunchEarly(kernel, grid, 32 * warps, shared, stream, args);
 }
 
-template <class Unit>
+template <class Inputs>
 Params ParamsOf(const FewRowsLaunch& args) {
   return {.a = static_cast<const __nv_bfloat16*>(args.a.data),
           .a_stride = args.a.stride,
           .a_batch = args.a_batch,
-          .w = {args.w, args.scales, static_cast<int>(args.k / Unit::kElements)},
-          .w_batch = args.w_batch * (16 / Unit::kElements),
+          .w = {args.w, args.scales, static_cast<int>(args.k / Inputs::kElements)},
+          .w_batch = args.w_batch * (16 / Inputs::kElements),
           .out = args.out.data,
           .out_stride = args.out.stride,
           .out_batch = args.out_batch,
           .rows = static_cast<int>(args.rows),
-          .n = static_cast<int>(args.n)};
+          .n = static_cast<int>(args.n),
+          .k = static_cast<int>(args.k)};
 }
 
 template <typename Out>
@@ -246,21 +269,21 @@ cudaError_t LaunchShort(const FewRowsLaunch& args, cudaStream_t stream) {
   const int64_t columns = kShortWarps * kShortColumns;
   const dim3 grid(static_cast<unsigned>((args.n + columns - 1) / columns),
                   static_cast<unsigned>(args.batch));
-  return LaunchEarly(kernel, grid, 32 * kShortWarps, 0, stream, ParamsOf<Bf16Unit>(args));
+  return LaunchEarly(kernel, grid, 32 * kShortWarps, 0, stream, ParamsOf<Bf16Inputs>(args));
 }
 
-template <class Unit, typename Out>
+template <class Inputs, typename Out>
 cudaError_t LaunchFor(const FewRowsLaunch& args, cudaStream_t stream) {
-  auto* kernel = args.gated ? FewRowsKernel<Unit, true, Out> : FewRowsKernel<Unit, false, Out>;
-  return LaunchTiles(kernel, args.n, args.gated, args.batch, args.k / Unit::kElements * 16,
-                     args.num_sms, stream, ParamsOf<Unit>(args));
+  auto* kernel = args.gated ? FewRowsKernel<Inputs, true, Out> : FewRowsKernel<Inputs, false, Out>;
+  return LaunchTiles<Inputs>(kernel, args.batch, args.rows, args.n, args.k, args.gated,
+                             args.num_sms, stream, ParamsOf<Inputs>(args));
 }
 
-template <class Unit>
+template <class Inputs>
 cudaError_t LaunchFor(const FewPlacesLaunch& args, cudaStream_t stream) {
-  auto* kernel = args.gated ? FewPlacesKernel<Unit, true> : FewPlacesKernel<Unit, false>;
-  return LaunchTiles(kernel, args.n, args.gated, args.places, args.k / Unit::kElements * 16,
-                     args.num_sms, stream, args);
+  auto* kernel = args.gated ? FewPlacesKernel<Inputs, true> : FewPlacesKernel<Inputs, false>;
+  return LaunchTiles<Inputs>(kernel, args.places, 1, args.n, args.k, args.gated, args.num_sms,
+                             stream, args);
 }
 
 }  // namespace
@@ -268,32 +291,34 @@ cudaError_t LaunchFor(const FewPlacesLaunch& args, cudaStream_t stream) {
 bool FitsFewRows(const FewRowsLaunch& args) {
   return args.rows >= 1 && args.rows <= kMaxFewRows && args.batch >= 1 && args.batch < 65536 &&
          IsWhole(args.a, args.a_batch) &&
-         IsWhole(args.w, args.w_batch, args.scales, args.n, args.k);
+         IsWhole(args.w, args.w_batch, args.scales, args.n, args.k) &&
+         HoldsInputs(args.scales, args.rows, args.k);
 }
 
 int LaunchFewRows(const FewRowsLaunch& args, CUstream_st* stream) {
   if (!FitsFewRows(args)) return cudaErrorInvalidValue;
   cudaError_t error = cudaSuccess;
   const bool is_short = !args.gated && args.scales == nullptr && args.rows <= kMaxShortRows &&
-                        args.k <= kShortUnits * Bf16Unit::kElements;
+                        args.k <= kShortUnits * Bf16Inputs::kElements;
   const bool known = WithElement(args.out.dtype, [&](auto* type) {
     using Out = std::remove_pointer_t<decltype(type)>;
     error = is_short                 ? LaunchShort<Out>(args, stream)
-            : args.scales == nullptr ? LaunchFor<Bf16Unit, Out>(args, stream)
-                                     : LaunchFor<E4m3Unit, Out>(args, stream);
+            : args.scales == nullptr ? LaunchFor<Bf16Inputs, Out>(args, stream)
+                                     : LaunchFor<E4m3Inputs, Out>(args, stream);
   });
   return known ? error : cudaErrorInvalidValue;
 }
 
 bool FitsFewPlaces(const FewPlacesLaunch& args) {
   return args.places >= 1 && args.places <= kMaxFewPlaces && args.out.dtype == DType::kBF16 &&
-         IsWhole(args.a, 0) && IsWhole(args.w, 0, args.scales, args.n, args.k);
+         IsWhole(args.a, 0) && IsWhole(args.w, 0, args.scales, args.n, args.k) &&
+         HoldsInputs(args.scales, 1, args.k);
 }
 
 int LaunchFewPlaces(const FewPlacesLaunch& args, CUstream_st* stream) {
   if (!FitsFewPlaces(args)) return cudaErrorInvalidValue;
-  return args.scales == nullptr ? LaunchFor<Bf16Unit>(args, stream)
-                                : LaunchFor<E4m3Unit>(args, stream);
+  return args.scales == nullptr ? LaunchFor<Bf16Inputs>(args, stream)
+                                : LaunchFor<E4m3Inputs>(args, stream);
 }
 
 }  // namespace moebius::kernels::cuda

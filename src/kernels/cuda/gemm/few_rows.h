@@ -12,11 +12,11 @@ namespace moebius::kernels::cuda {
 using tuning::kMaxFewPlaces;
 using tuning::kMaxFewRows;
 
-// out[b] = a[b] w[b]^T for each b of a batch, sums in float32; a bfloat16, w bfloat16 or e4m3, out
-// float32 or bfloat16. gated: w has n rows for the gate, then n for up, and out = silu(a gate^T) *
-// (a up^T). Strides in elements. The first weights are read before earlier launches of the stream
-// are done: none of them writes weights (those of experts are written by copies, which all launches
-// wait for).
+// out[b] = a[b] w[b]^T for each b of a batch, sums in float32; a bfloat16, w bfloat16 or e4m3 (a is
+// quantised first then, as gemm/quantize.h says), out float32 or bfloat16. gated: w has n rows for
+// the gate, then n for up, and out = silu(a gate^T) * (a up^T). Strides in elements. The first
+// weights are read before earlier launches of the stream are done: none of them writes weights
+// (those of experts are written by copies, which all launches wait for).
 struct FewRowsLaunch {
   DeviceRows a;  // [rows, k]
   int64_t a_batch = 0;
@@ -33,7 +33,8 @@ struct FewRowsLaunch {
   bool gated = false;
   int num_sms = 132;
 };
-// Whether the launch takes these: at most kMaxFewRows rows, rows and weights of whole 16 bytes.
+// Whether the launch takes these: at most kMaxFewRows rows, rows and weights of whole 16 bytes, fp8
+// rows that fit into shared memory.
 bool FitsFewRows(const FewRowsLaunch& args);
 int LaunchFewRows(const FewRowsLaunch& args, CUstream_st* stream);
 

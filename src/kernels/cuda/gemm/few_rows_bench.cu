@@ -142,22 +142,26 @@ void LaunchFew(const Product& p, const Sets& sets, int i, cudaStream_t stream) {
                       : LaunchFewRows(RowsLaunch(p, sets, i), stream));
 }
 
+int64_t ScaleStride(const Product& p) { return (p.rows + 3) / 4 * 4; }
+// Rows as fp8 products take them.
+void Quantise(const Product& p, const Sets& sets, cudaStream_t stream) {
+  const char* error = moebius::cuda::LaunchQuantizeRows(
+      {sets.a.get(), nullptr, p.rows, static_cast<int>(p.k)},
+      {sets.quantised.get(), sets.row_scales.get(), ScaleStride(p)}, stream);
+  testing::Expect(error == nullptr, "rows are quantised");
+}
+
 void LaunchGrouped(const Product& p, const Sets& sets, int i, int num_sms, cudaStream_t stream) {
   using tuning::GemmFormat;
   const auto refused = [](const char* text) {
     testing::Expect(text == nullptr, "grouped product");
   };
-  const int64_t scale_stride = (p.rows + 3) / 4 * 4;
-  if (p.fp8) {
-    refused(moebius::cuda::LaunchQuantizeRows(
-        {sets.a.get(), nullptr, p.rows, static_cast<int>(p.k)},
-        {sets.quantised.get(), sets.row_scales.get(), scale_stride}, stream));
-  }
+  if (p.fp8) Quantise(p, sets, stream);
   moebius::cuda::GroupedGemmArgs args = {};
   args.format = p.fp8 ? GemmFormat::kFp8Block : GemmFormat::kBf16;
   args.rows = p.fp8 ? static_cast<const void*>(sets.quantised.get()) : sets.a.get();
   args.row_scales = sets.row_scales.get();
-  args.scale_stride = scale_stride;
+  args.scale_stride = ScaleStride(p);
   args.weights = sets.Weights(p, i);
   args.weight_scales = sets.Scales(p, i);
   args.out = sets.out.get();
@@ -194,8 +198,21 @@ struct Sums {
   double want;
 };
 // A warp an output of set 0: row r of head b, or place r; the first `rows` slots have a place each.
-__global__ void CompareOutputs(const Product p, const Bf16* a, const Bf16* w, const uint8_t* codes,
-                               const float* scales, const Bf16* out, Sums* sums) {
+struct Operands {
+  const Bf16* a;
+  const uint8_t* a_codes;  // of fp8 products
+  const float* a_scales;
+  int64_t a_scale_stride;
+  const Bf16* w;
+  const uint8_t* codes;
+  const float* scales;
+};
+__device__ double Value(uint8_t code) {
+  __nv_fp8_e4m3 e4m3;
+  e4m3.__x = code;
+  return double{static_cast<float>(e4m3)};
+}
+__global__ void CompareOutputs(const Product p, const Operands in, const Bf16* out, Sums* sums) {
   const int lane = threadIdx.x % 32;
   const int64_t all = p.rows * p.batch * p.n;
   for (int64_t at = (blockIdx.x * int64_t{blockDim.x} + threadIdx.x) / 32; at < all;
@@ -208,16 +225,14 @@ __global__ void CompareOutputs(const Product p, const Bf16* a, const Bf16* w, co
       const int64_t w_row = at % p.n + half * p.n;
       for (int64_t i = lane; i < p.k; i += 32) {
         const int64_t element = part * p.elements() + w_row * p.k + i;
-        double weight = 0;
+        const int64_t input = (row * p.batch + head) * p.k + i;
         if (p.fp8) {
-          __nv_fp8_e4m3 code;
-          code.__x = codes[element];
           const int64_t block = (part * p.weight_rows() + w_row) / 128 * (p.k / 128) + i / 128;
-          weight = double{static_cast<float>(code)} * scales[block];
+          both[half] += Value(in.codes[element]) * in.scales[block] * Value(in.a_codes[input]) *
+                        in.a_scales[i / 128 * in.a_scale_stride + row];
         } else {
-          weight = __bfloat162float(w[element]);
+          both[half] += double{__bfloat162float(in.w[element])} * __bfloat162float(in.a[input]);
         }
-        both[half] += weight * __bfloat162float(a[(row * p.batch + head) * p.k + i]);
       }
       for (int step = 16; step > 0; step /= 2) {
         both[half] += __shfl_xor_sync(~0u, both[half], step);
@@ -234,8 +249,10 @@ double ErrorOf(const Product& p, Sets& sets) {
   sets.out.Poison();
   LaunchFew(p, sets, 0, nullptr);
   const Device<Sums> sums(std::vector<Sums>(1));
-  CompareOutputs<<<1024, 256>>>(p, sets.a.get(), sets.bf16.get(), sets.codes.get(),
-                                sets.scales.get(), sets.out.get(), sums.get());
+  if (p.fp8) Quantise(p, sets, nullptr);
+  const Operands in = {sets.a.get(),    sets.quantised.get(), sets.row_scales.get(), ScaleStride(p),
+                       sets.bf16.get(), sets.codes.get(),     sets.scales.get()};
+  CompareOutputs<<<1024, 256>>>(p, in, sets.out.get(), sums.get());
   CUDA_OK(cudaDeviceSynchronize());
   const Sums s = sums.Download()[0];
   return std::sqrt(s.difference / s.want);

@@ -1,22 +1,21 @@
 #include "kernels/cuda/gemm/quantize.h"
 
 #include <cuda_bf16.h>
-#include <cuda_fp8.h>
 #include <cuda_runtime.h>
 
 #include <algorithm>
 
+#include "kernels/cuda/gemm/e4m3.cuh"
 #include "kernels/cuda/launch.cuh"
 
 namespace moebius::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kBlock = 128;         // columns that share a scale
+constexpr int kBlock = kScaleColumns;
 constexpr int kLanes = kBlock / 8;  // 16 lanes of 8 columns each
 constexpr int kTileRows = 8;        // scales of 8 rows fill one 32-byte sector
 constexpr int kTileBlocks = kThreads / kLanes / kTileRows;
-constexpr float kMaxE4m3 = 448.0f;
 
 struct RowKernelParams {
   const __nv_bfloat16* in;
@@ -60,15 +59,12 @@ __device__ __forceinline__ uint2 Quantize8(const float (&x)[8], float* scale_out
   for (int step = kLanes / 2; step > 0; step /= 2) {
     largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, step));
   }
-  // The smallest normal number bounds the inverse away from infinity.
-  const float scale = largest > 0.0f ? fmaxf(largest / kMaxE4m3, 1.2e-38f) : 1.0f;
-  const float inverse = 1.0f / scale;
-  uint32_t words[2] = {};
+  const auto [scale, inverse] = E4m3ScaleOf(largest);
+  uint32_t words[2];
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const uint32_t pair = __nv_cvt_float2_to_fp8x2(
-        make_float2(x[2 * i] * inverse, x[2 * i + 1] * inverse), __NV_SATFINITE, __NV_E4M3);
-    words[i / 2] |= pair << (i % 2 * 16);
+  for (int i = 0; i < 2; ++i) {
+    words[i] = E4m3Codes(x[4 * i] * inverse, x[4 * i + 1] * inverse, x[4 * i + 2] * inverse,
+                         x[4 * i + 3] * inverse);
   }
   *scale_out = scale;
   return make_uint2(words[0], words[1]);

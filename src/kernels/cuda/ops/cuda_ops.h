@@ -73,9 +73,9 @@ void ExpandRows(ExecContext& ctx, const Mat& rows, std::span<const PackedWeight>
 bool TakesFp8Rows(const GroupedProduct& product);
 void RunGatedProduct(ExecContext& ctx, const Mat& both, const GroupedProduct& product);
 
-// Whether experts with such weights quantise the rows that they read, but for very few of them
-// (tuning/few_rows.h). Then these may come in fp8 with scales, as LaunchQuantizeRows and the
-// exchange make them, and give the bits of rows quantised here.
+// Whether experts with such weights take the rows that they read as fp8 (products of very few rows,
+// tuning/few_rows.h, make that of them as they go). Then these may come in fp8 with scales, as
+// LaunchQuantizeRows and the exchange make them, and give the bits of rows quantised here.
 bool QuantizesExpertRows(const ExecContext& ctx, WeightFormat format);
 
 // The dtype that a format's elements have.

@@ -87,7 +87,8 @@ bool RunFewPlaces(ExecContext& ctx, FewPlacesLaunch launch, const Mat& a,
   launch.gated = first.gated;
   launch.num_sms = ctx.device->num_sms;
   if (first.format == WeightFormat::kF32 || !IsPool(weights, first.gated ? 2 * first.n : first.n) ||
-      !tuning::FewPlacesPay(launch.places, FewRowsShapeOf(first)) || !FitsFewPlaces(launch)) {
+      !tuning::FewPlacesPay(launch.places, launch.num_slots, FewRowsShapeOf(first)) ||
+      !FitsFewPlaces(launch)) {
     return false;
   }
   ctx.device->Check(LaunchFewPlaces(launch, ctx.device->stream), "grouped_gemm");
@@ -384,7 +385,7 @@ void GroupedMlp(ExecContext& ctx, const GroupedMlpArgs& args) {
                                .out = args.out,
                                .likely_places = args.first.likely_places};
   const auto are_few = [&](const PackedWeight& w) {
-    return tuning::FewPlacesPay(args.out.rows, FewRowsShapeOf(w));
+    return tuning::FewPlacesPay(args.out.rows, std::ssize(args.down), FewRowsShapeOf(w));
   };
   const bool is_few = args.first.a.dtype == DType::kBF16 && are_few(args.first.weights.front()) &&
                       are_few(args.down.front());

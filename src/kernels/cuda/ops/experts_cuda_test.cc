@@ -288,8 +288,7 @@ TEST_P(CudaOps, Experts) {
                                 .shared = {},
                                 .out = want.view()});
         bench().Get(d_out, got);
-        const bool quantised =
-            fp8 && act == DType::kBF16 && std::ssize(experts) > cuda::kMaxFewPlaces;
+        const bool quantised = fp8 && act == DType::kBF16;
         const double limit = quantised ? 8e-2 : act == DType::kBF16 ? 1e-2 : 1e-4;
         ExpectClose(got, want, limit, "experts " + what);
 
