@@ -7,9 +7,10 @@ namespace {
 // the weights while a GPU's blocks are resident at once.
 constexpr int64_t kMostFp8 = int64_t{240} << 20;  // rows times elements
 // Where places share a slot, its weights are read once for each of them. The other way's launches
-// cost more than that for small fp8 weights, and for large ones whose slots are seldom shared.
+// cost more than that for small fp8 weights, and for large ones with so many slots for a place that
+// the places are those of one row, which share none (DeepSeek-V3's 8 of 256).
 constexpr int64_t kSmallFp8 = int64_t{4} << 20;  // elements
-constexpr int64_t kSlotsOfPlace = 4;
+constexpr int64_t kSlotsOfPlace = 32;
 
 constexpr int64_t kManyColumns = int64_t{1} << 16;  // a vocabulary's
 constexpr int64_t kShortRow = 128;                  // elements

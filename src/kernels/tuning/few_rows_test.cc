@@ -32,9 +32,9 @@ TEST(FewRows, PlacesPayButWhereTheyShareSlotsOfLargeFp8Weights) {
   EXPECT_FALSE(FewPlacesPay(17, 128, {.n = 768, .k = 2048, .is_gated = true}));
   EXPECT_TRUE(FewPlacesPay(16, 16, {.n = 768, .k = 2048, .is_gated = true, .is_fp8 = true}));
   EXPECT_TRUE(FewPlacesPay(8, 256, {.n = 2048, .k = 7168, .is_gated = true, .is_fp8 = true}));
-  EXPECT_TRUE(FewPlacesPay(16, 64, {.n = 7168, .k = 2048, .is_fp8 = true}));
+  EXPECT_TRUE(FewPlacesPay(2, 64, {.n = 7168, .k = 2048, .is_fp8 = true}));
   EXPECT_FALSE(FewPlacesPay(8, 8, {.n = 2048, .k = 7168, .is_gated = true, .is_fp8 = true}));
-  EXPECT_FALSE(FewPlacesPay(16, 63, {.n = 7168, .k = 2048, .is_fp8 = true}));
+  EXPECT_FALSE(FewPlacesPay(16, 256, {.n = 7168, .k = 2048, .is_fp8 = true}));
 }
 
 TEST(FewRows, WarpsFillTheGpuAndHaveWorkEach) {
