@@ -48,6 +48,10 @@ struct Backend {
   void (*grouped_mlp)(ExecContext&, const GroupedMlpArgs&) = GroupedMlpInSteps;
   void (*reduce_and_norm)(ExecContext&, const ReduceAndNormArgs&) = ReduceAndNormInSteps;
 
+  // Those that have contexts beside others; null: this one has none.
+  void (*begin_beside)(ExecContext&) = nullptr;
+  void (*end_beside)(ExecContext&) = nullptr;
+
   // Where its operands live, and how its weights lie there.
   platform::MemorySpace* memory = &platform::HostMemory();
   bool on_host = true;  // memory->on_host(), for the checks of every operation

@@ -7,6 +7,9 @@
 
 namespace moebius::kernels {
 
+void BeginBeside(ExecContext& ctx) { ctx.backend->begin_beside(ctx); }
+void EndBeside(ExecContext& ctx) { ctx.backend->end_beside(ctx); }
+
 void Mlp(ExecContext& ctx, const MlpArgs& args) {
   const SwiGluArgs& first = args.first;
   CheckAct(first.a, args.out.rows, first.w->k);

@@ -39,7 +39,14 @@ struct ExecContext {
   platform::ThreadPool* pool = nullptr;
   Arena* workspace = nullptr;  // scratch inside one operation; given back before it returns
   cuda::DeviceContext* device = nullptr;  // of a GPU: its stream and its first error
+  // Another of the rank, whose operations may run at the same time as these; null: there is none.
+  ExecContext* beside = nullptr;
 };
+
+// Between these two, what *ctx.beside is given runs beside what ctx is given: after all that ctx
+// was given before the first, and before all that it is given after the second.
+void BeginBeside(ExecContext& ctx);
+void EndBeside(ExecContext& ctx);
 
 // How much of the workspace one operation takes at most, whatever its number of rows, when
 // arguments stay within these limits. head_dim and v_head_dim: the widest query and value head that

@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "base/math.h"
 #include "model/rope.h"
+#include "model/shared_expert.h"
 
 namespace moebius::model {
 
@@ -398,6 +399,10 @@ size_t DecoderModel::WorkspaceBytes(int64_t max_rows, int64_t max_logit_rows,
   }
   return arena.peak() + OwnColumnsBytes(max_rows, max_logit_rows) +
          options_.backend->workspace_bytes(limits) + Arena::kAlignment;
+}
+
+size_t DecoderModel::BesideBytes() const {
+  return model::BesideBytes(moe_, *options_.backend, options_.act, config_.hidden_size);
 }
 
 // The widest columns that a rank of several computes beside the matrix that they are gathered in.

@@ -55,6 +55,7 @@ class DecoderModel : public Model {
   Status PreparePositions(int64_t num_positions, platform::ThreadPool& pool) override;
   size_t WorkspaceBytes(int64_t max_rows, int64_t max_logit_rows,
                         bool expands_latents) const override;
+  size_t BesideBytes() const override;
   void Forward(kernels::ExecContext& ctx, const ForwardBatch& batch, Mat logits,
                Mat hidden) override;
   void ForwardMtp(kernels::ExecContext& ctx, const ForwardBatch& batch, Mat hidden,

@@ -168,24 +168,24 @@ void ReserveMlp(Arena& arena, int64_t rows, DType act, int64_t inner) {
   arena.AllocMat(act, rows, inner);
 }
 
-void RunMlpSlice(Step& step, const Mlp& mlp, Mat in, Mat mine) {
-  const ArenaScope scope(step.arena());
-  const Mat hidden = step.arena().AllocMat(step.act, in.rows, mlp.down.weight.k);
+void RunMlpSlice(ExecContext& ctx, const Mlp& mlp, Mat in, Mat mine) {
+  const ArenaScope scope(*ctx.workspace);
+  const Mat hidden = ctx.workspace->AllocMat(in.dtype, in.rows, mlp.down.weight.k);
   const kernels::SwiGluArgs first = {
       .a = in, .w = &mlp.gate_up.weight, .out = mlp.gate_up.split.Mine(hidden)};
   if (mlp.gate_up.split.group.size == 1) {
-    kernels::Mlp(step.ctx, {.first = first, .down = &mlp.down.weight, .out = mine});
+    kernels::Mlp(ctx, {.first = first, .down = &mlp.down.weight, .out = mine});
     return;
   }
-  if (mlp.gate_up.weight.n > 0) kernels::SwiGlu(step.ctx, first);
+  if (mlp.gate_up.weight.n > 0) kernels::SwiGlu(ctx, first);
   mlp.gate_up.split.Complete(hidden);
-  Project(step.ctx, hidden, mlp.down.weight, mine);
+  Project(ctx, hidden, mlp.down.weight, mine);
 }
 
 void RunMlp(Step& step, const Mlp& mlp, Mat in, Mat out) {
   const ArenaScope scope(step.arena());
   const Mat mine = OwnColumns(step.ctx, mlp.down.split, out);
-  RunMlpSlice(step, mlp, in, mine);
+  RunMlpSlice(step.ctx, mlp, in, mine);
   mlp.down.split.Complete(mine, out);
   step.has_delta = true;
 }

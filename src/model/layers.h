@@ -102,7 +102,7 @@ struct Mlp {
 // out = down(silu(gate(in)) * up(in)), row by row.
 void RunMlp(Step& step, const Mlp& mlp, Mat in, Mat out);
 // The same; `mine` is what this rank has of it, and nothing is gathered or added.
-void RunMlpSlice(Step& step, const Mlp& mlp, Mat in, Mat mine);
+void RunMlpSlice(kernels::ExecContext& ctx, const Mlp& mlp, Mat in, Mat mine);
 // inner: the columns that its second half reads.
 void ReserveMlp(Arena& arena, int64_t rows, DType act, int64_t inner);
 

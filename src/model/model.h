@@ -112,6 +112,10 @@ class Model {
   virtual size_t WorkspaceBytes(int64_t max_rows, int64_t max_logit_rows,
                                 bool expands_latents) const = 0;
 
+  // The same of the context beside the one that Forward is given, where it has one
+  // (ExecContext::beside). 0: it needs none.
+  virtual size_t BesideBytes() const { return 0; }
+
   // logits [logit_rows.size(), vocab] float32, or less with take_logits. hidden (data may be null):
   // [T, H] float32, the hidden state after the final norm, which the MTP layer takes.
   // Of many ranks all run it, with 0 rows too; each of a TP group has the same rows, and all

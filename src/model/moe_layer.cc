@@ -7,6 +7,7 @@
 #include "base/math.h"
 #include "kernels/backend.h"
 #include "model/layers.h"
+#include "model/shared_expert.h"
 #include "moe/exchange/local.h"
 
 namespace moebius::model {
@@ -212,6 +213,7 @@ void RunChunk(Step& step, MoeShared& shared, const MoeLayer& layer, const RowRan
   const Mat rows = step.normed.Rows(range.begin, range.count);
   Routed routed(step.arena(), range.count, config);
   TakeGroups(step.arena(), shared, routed);
+  SharedExpert shared_expert(step, shared, layer, rows, rows.cols);
   Route(step, shared, layer, range, routed);
   timer.Next(&PartTimes::dispatch);
   Mat sent = rows;
@@ -239,10 +241,7 @@ void RunChunk(Step& step, MoeShared& shared, const MoeLayer& layer, const RowRan
   moe::CombineArgs combine;
   combine.expert_rows = buffers.out;
   combine.weighted = !ScalesInput(config);
-  if (layer.shared) {
-    combine.shared = step.arena().AllocMat(step.act, range.count, rows.cols);
-    RunMlp(step, *layer.shared, rows, combine.shared);
-  }
+  combine.shared = shared_expert.Take();
   combine.out = step.delta.Rows(range.begin, range.count);
   if (const Norm* norm = NormOfCombine(step, shared)) {
     combine.norm = {.x = combine.out,
@@ -274,8 +273,8 @@ std::vector<int64_t> GatheredBegin(const Step& step, const Shard& shard, int64_t
 // What this rank has of what all experts give for `rows`, which every rank of the group has, with
 // their slots and weights: its columns, or its part of the sum.
 void RunCutExperts(Step& step, MoeShared& shared, const MoeLayer& layer, Mat rows,
-                   const kernels::GroupBySlotArgs& groups, std::span<const float> weights, Mat mine,
-                   PartTimer& timer) {
+                   const kernels::GroupBySlotArgs& groups, std::span<const float> weights,
+                   SharedExpert& shared_expert, Mat mine, PartTimer& timer) {
   const MoeConfig& config = shared.config;
   const moe::DispatchedRows work = shared.exchange->Dispatch(step.ctx,
                                                              {.rows = rows,
@@ -292,10 +291,7 @@ void RunCutExperts(Step& step, MoeShared& shared, const MoeLayer& layer, Mat row
   moe::CombineArgs combine;
   combine.expert_rows = buffers.out;
   combine.weighted = !ScalesInput(config);
-  if (layer.shared) {
-    combine.shared = step.arena().AllocMat(step.act, rows.rows, mine.cols);
-    RunMlpSlice(step, *layer.shared, rows, combine.shared);
-  }
+  combine.shared = shared_expert.Take();
   combine.out = mine;
   timer.Next(&PartTimes::combine);
   if (mine.cols > 0) shared.exchange->Combine(step.ctx, combine);
@@ -318,12 +314,15 @@ void RunCutRows(Step& step, MoeShared& shared, const MoeLayer& layer, const RowR
     const auto size = static_cast<int64_t>(counts.size());
     shared.counts = {step.arena().Alloc<int64_t>(size), counts.size()};
   }
+  const Split& outer = shared.experts.outer;
+  const Mat rows = step.normed.Rows(range.begin, range.count);
+  const Mat out = step.delta.Rows(range.begin, range.count);
+  const Mat mine = outer.Mine(out);
+  SharedExpert shared_expert(step, shared, layer, rows, mine.cols);
   Route(step, shared, layer, range, routed);
   shared.counts = counts;
-  const Split& outer = shared.experts.outer;
-  const Mat out = step.delta.Rows(range.begin, range.count);
-  RunCutExperts(step, shared, layer, step.normed.Rows(range.begin, range.count), routed.groups,
-                routed.weights, outer.Mine(out), timer);
+  RunCutExperts(step, shared, layer, rows, routed.groups, routed.weights, shared_expert, mine,
+                timer);
   outer.Complete(out);
   timer.Next(&PartTimes::experts);
 }
@@ -356,8 +355,10 @@ void RunCutChunk(Step& step, MoeShared& shared, const MoeLayer& layer, int64_t c
   const Split& outer = shared.experts.outer;
   kernels::GroupBySlotArgs ungrouped;
   ungrouped.slots = {all.slots.Row<int32_t>(0), num_pairs};
+  const Mat own_columns = outer.Mine(all.out);
+  SharedExpert shared_expert(step, shared, layer, all.rows, own_columns.cols);
   RunCutExperts(step, shared, layer, all.rows, ungrouped, {all.weights.Row<float>(0), num_pairs},
-                outer.Mine(all.out), timer);
+                shared_expert, own_columns, timer);
   if (outer.adds != nullptr && shard.tp.size == 1) {
     outer.adds->ReduceScatter(all.out, step.delta.Rows(mine.begin, mine.count), row_begin);
     timer.Next(&PartTimes::experts);

@@ -27,8 +27,6 @@ const char* NameOfQueueing(const StepPlan& plan) {
   return IsDecode(plan) ? "queue decode step" : "queue step with prompts";
 }
 
-Arena ArenaOf(const auto& memory) { return Arena(memory.data(), memory.size()); }
-
 // In the device's memory: pointers are followed there alone.
 kernels::cuda::StagedAttention StageAttention(const StagedPlan& staged, const StepInputs& in,
                                               const ModelRunnerOptions& options, void* partials,
@@ -90,22 +88,7 @@ Status CudaRunner::Allocate() {
   if (rank_.stream == nullptr) {
     MOEBIUS_ASSIGN(own_stream_, platform::cuda::Stream::Create());
   }
-  auto dense = kernels::cuda::DenseProducts::Create();
-  if (dense) {
-    dense_ = std::move(*dense);
-  } else {
-    LogWarning("dense products are slow: {}", dense.error().message());
-  }
-  device_.stream = stream().get();
-  device_.num_sms = info.num_multiprocessors;
-  MOEBIUS_ASSIGN(meeting_room_, DeviceMemory::Allocate(sizes_.meeting_bytes));
-  MOEBIUS_TRY(platform::cuda::FillAsync(meeting_room_.data(), 0, meeting_room_.size(), stream()));
-  device_.GiveMeetingRoom(meeting_room_.data());
-  device_.dense = dense_.get();
-  device_.deterministic = options_.deterministic;
-  MOEBIUS_ASSIGN(workspace_memory_, DeviceMemory::Allocate(sizes_.workspace_bytes));
-  workspace_ = ArenaOf(workspace_memory_);
-  context_ = {&model_->backend(), pool_.get(), &workspace_, &device_};
+  MOEBIUS_TRY(AllocateQueues(info.num_multiprocessors));
   MOEBIUS_ASSIGN(logits_, DeviceMemory::Allocate(sizes_.logits_bytes));
   MOEBIUS_ASSIGN(partials_, DeviceMemory::Allocate(sizes_.partial_bytes));
   MOEBIUS_ASSIGN(arrivals_, DeviceMemory::Allocate(sizes_.arrival_bytes));
@@ -121,6 +104,23 @@ Status CudaRunner::Allocate() {
   }
   MOEBIUS_TRY(model_->PreparePositions(options_.max_model_len, *pool_));
   return AllocateKv();
+}
+
+Status CudaRunner::AllocateQueues(int num_sms) {
+  DeviceQueue::Options options = {.backend = &model_->backend(),
+                                  .pool = pool_.get(),
+                                  .num_sms = num_sms,
+                                  .deterministic = options_.deterministic,
+                                  .meeting_bytes = sizes_.meeting_bytes,
+                                  .workspace_bytes = sizes_.workspace_bytes};
+  MOEBIUS_TRY(queue_.Allocate(stream(), options));
+  if (sizes_.beside_bytes == 0) return {};
+  MOEBIUS_ASSIGN(beside_stream_, platform::cuda::Stream::Create());
+  options.workspace_bytes = sizes_.beside_bytes;
+  MOEBIUS_TRY(beside_.Allocate(beside_stream_, options));
+  MOEBIUS_TRY(beside_stream_.Synchronize());
+  queue_.context().beside = &beside_.context();
+  return {};
 }
 
 Status CudaRunner::AllocateKv() {
@@ -144,7 +144,7 @@ StepHandle CudaRunner::Launch(const StepPlan& plan, const SharedStep* shared) {
   QueueTimes times;
   SetShared(shared);
   slot.queued = Queue(plan, slot, times);
-  if (slot.queued) slot.queued = device_.TakeError();
+  if (slot.queued) slot.queued = queue_.TakeError();
   if (graphs_.num_replays() > num_replays) replay_times_.Add(times);
   ++num_launched_;
   if (plan.num_rows() > 0) last_step_ = plan.step_id;  // a peer's is nobody's previous one
@@ -206,7 +206,7 @@ Status CudaRunner::Queue(const StepPlan& plan, Slot& slot, QueueTimes& times) {
   };
   const auto outputs = [&]() -> Status {
     if (decode) {
-      draws_.Draw(context_, device, 0,
+      draws_.Draw(queue_.context(), device, 0,
                   Mat(logits_.data(), DType::kF32, staged.sizes().samples, options_.vocab_size));
     }
     MOEBIUS_TRY(draws_.QueueCopy(staged, plan.num_samples(), slot.drawn));
@@ -262,13 +262,13 @@ Status CudaRunner::Forward(const StagedPlan& staged, const StepInputs& device,
   if (samples_inside) {
     logit_rows = std::min(logit_rows, sizes_.logit_rows);
     batch.take_logits = [&](int64_t first, Mat logits) {
-      draws_.Draw(context_, device, first, logits);
+      draws_.Draw(queue_.context(), device, first, logits);
     };
   }
-  const ArenaScope scope(workspace_);
-  model_->Forward(context_, batch,
+  const ArenaScope scope(queue_.workspace());
+  model_->Forward(queue_.context(), batch,
                   Mat(logits_.data(), DType::kF32, logit_rows, options_.vocab_size), Mat());
-  return device_.TakeError();
+  return queue_.TakeError();
 }
 
 moe::ExchangeMode CudaRunner::ModeOfPass() const {

@@ -14,14 +14,13 @@
 #include <utility>
 #include <vector>
 
+#include "engine/cuda/device_queue.h"
 #include "engine/cuda/runner_sizes.h"
 #include "engine/cuda/step_blocks.h"
 #include "engine/cuda/step_draws.h"
 #include "engine/cuda/step_graphs.h"
 #include "engine/device_runner.h"
 #include "engine/step_inputs.h"
-#include "kernels/cuda/gemm/dense_products.h"
-#include "kernels/cuda/ops/device_context.h"
 #include "moe/exchange/mode.h"
 #include "platform/cuda/memory.h"
 #include "platform/cuda/stream.h"
@@ -78,6 +77,7 @@ class CudaRunner final : public StepRunner {
     return rank_.stream != nullptr ? *rank_.stream : own_stream_;
   }
   void SetShared(const SharedStep* shared);
+  Status AllocateQueues(int num_sms);
   Status AllocateKv();
   Status Queue(const StepPlan& plan, Slot& slot, QueueTimes& times);
   Status Forward(const StagedPlan& staged, const StepInputs& device, bool samples_inside);
@@ -93,18 +93,15 @@ class CudaRunner final : public StepRunner {
   AttentionWorkers workers_;
   RunnerSizes sizes_;
   platform::cuda::Stream own_stream_;
-  std::unique_ptr<kernels::cuda::DenseProducts> dense_;
-  kernels::cuda::DeviceContext device_;
-  platform::cuda::DeviceMemory meeting_room_;
+  platform::cuda::Stream beside_stream_;
+  DeviceQueue queue_;
+  DeviceQueue beside_;
   platform::cuda::DeviceMemory kv_;
-  platform::cuda::DeviceMemory workspace_memory_;
   platform::cuda::DeviceMemory logits_;
   platform::cuda::DeviceMemory partials_;
   platform::cuda::DeviceMemory arrivals_;
   StepBlocks blocks_;
   StepDraws draws_;
-  Arena workspace_;
-  kernels::ExecContext context_;
   std::unique_ptr<model::Model> model_;
   std::array<Slot, kMaxStepsInFlight> slots_;
   StepGraphs graphs_;

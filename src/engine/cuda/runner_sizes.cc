@@ -74,6 +74,9 @@ RunnerSizes SizesOf(const model::Model& model, const ModelRunnerOptions& options
   sizes.workspace_bytes =
       model.WorkspaceBytes(sizes.rows, sizes.logit_rows, workers.expands_latents) +
       Arena::kAlignment;
+  if (const size_t beside = model.BesideBytes(); beside > 0) {
+    sizes.beside_bytes = beside + Arena::kAlignment;
+  }
   sizes.logits_bytes = static_cast<size_t>(sizes.logit_rows * options.vocab_size) * sizeof(float);
   const StepInputs::Bytes inputs = StepInputs::NumBytes(MostSizes(options, workers, sizes.rows));
   sizes.input_bytes = inputs.rows + Arena::kAlignment + inputs.draws;

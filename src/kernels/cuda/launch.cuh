@@ -12,7 +12,8 @@ namespace moebius::cuda {
 // What an early launch may read before it waits: the work before the launch before it. That launch
 // has let this one come up, in all its threads, after its own wait; or it is a library's, which may
 // let it come up earlier, but not before what it waits for itself is done. By __ldcg or weights
-// alone: the L1 cache may have what an address held before.
+// alone: the L1 cache may have what an address held before. Where work beside begins or ends
+// (kernels/ops.h), the launch before is the last one of each stream that was waited for.
 //
 // Returns when all earlier work of the stream is done and its writes are seen, then lets the next
 // launch come up. Plain loads only after it: what is read through the read-only path (__ldg) may be

@@ -79,4 +79,9 @@ Result<float> Event::MillisecondsSince(const Event& start) const {
   return milliseconds;
 }
 
+Status ComeAfter(CUstream_st* stream, CUstream_st* other, CUevent_st* event) {
+  MOEBIUS_TRY(ToStatus(cudaEventRecord(event, other), "recording an event"));
+  return ToStatus(cudaStreamWaitEvent(stream, event, 0), "waiting for an event");
+}
+
 }  // namespace moebius::platform::cuda

@@ -60,4 +60,8 @@ class Event {
   CUevent_st* event_ = nullptr;
 };
 
+// What `stream` is given from now on waits for all that `other` was given before; for streams that
+// others own. `event` is recorded for that.
+Status ComeAfter(CUstream_st* stream, CUstream_st* other, CUevent_st* event);
+
 }  // namespace moebius::platform::cuda

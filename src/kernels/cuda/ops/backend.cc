@@ -34,6 +34,8 @@ Backend MakeBackend() {
   backend.mlp = cuda::Mlp;
   backend.grouped_mlp = cuda::GroupedMlp;
   backend.reduce_and_norm = cuda::ReduceAndNorm;
+  backend.begin_beside = [](ExecContext& ctx) { ctx.beside->device->ComeAfter(*ctx.device); };
+  backend.end_beside = [](ExecContext& ctx) { ctx.device->ComeAfter(*ctx.beside->device); };
   backend.attention = cuda::Attention;
   backend.mla_attention = cuda::MlaAttention;
   backend.mla_prefill = cuda::MlaPrefill;

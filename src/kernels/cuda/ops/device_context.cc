@@ -4,6 +4,7 @@
 
 #include "kernels/tuning/grouped_gemm_tiles.h"
 #include "platform/cuda/device.h"
+#include "platform/cuda/stream.h"
 #include "tensor/arena.h"
 
 namespace moebius::kernels::cuda {
@@ -34,6 +35,12 @@ void DeviceContext::Check(const char* text, const char* op) {
 Status DeviceContext::TakeError() {
   if (!error) return {};
   return tl::unexpected(*std::exchange(error, std::nullopt));
+}
+
+void DeviceContext::ComeAfter(DeviceContext& other) {
+  const Status ordered = platform::cuda::ComeAfter(stream, other.stream, other.given);
+  if (!error && !ordered) error = ordered.error();
+  if (!error) error = std::exchange(other.error, std::nullopt);
 }
 
 }  // namespace moebius::kernels::cuda

@@ -9,6 +9,7 @@
 
 #include "base/result.h"
 
+struct CUevent_st;
 struct CUstream_st;
 
 namespace moebius::kernels::cuda {
@@ -17,6 +18,7 @@ class DenseProducts;
 
 struct DeviceContext {
   CUstream_st* stream = nullptr;
+  CUevent_st* given = nullptr;  // where others have to wait for this one; null: none has to
   int num_sms = 0;
   // Where blocks of one launch meet, on the device: a number in which those that take work after
   // work count, and for products whose tiles are summed in parts tuning::PartCounters and
@@ -40,6 +42,10 @@ struct DeviceContext {
   void Check(int code, const char* op);
   void Check(const char* text, const char* op);
   Status TakeError();
+
+  // What this one is given from now on comes after all that `other` was given. Its error is this
+  // one's from then on.
+  void ComeAfter(DeviceContext& other);
 };
 
 }  // namespace moebius::kernels::cuda

@@ -28,7 +28,9 @@ class DeviceBench {
     arena_ = Arena(all.Alloc(size_t{256} << 20), size_t{256} << 20);
     workspace_ = Arena(all.Alloc(size_t{255} << 20), size_t{255} << 20);
     const auto info = platform::cuda::SelectDevice(0);
+    given_ = *platform::cuda::Event::Create();
     device_.stream = stream_.get();
+    device_.given = given_.get();
     device_.num_sms = info->num_multiprocessors;
     const size_t meeting_bytes = cuda::DeviceContext::MeetingBytes(device_.num_sms);
     void* meeting_room = arena_.Alloc(meeting_bytes);
@@ -90,6 +92,7 @@ class DeviceBench {
 
   platform::cuda::DeviceMemory memory_;
   platform::cuda::Stream stream_;
+  platform::cuda::Event given_;
   std::unique_ptr<cuda::DenseProducts> dense_;
   Arena arena_;
   size_t kept_ = 0;  // of it, by the bench itself

@@ -381,6 +381,36 @@ TEST_P(CudaOps, Attention) {
   }
 }
 
+// A chain of sums from one stream to the other and back, much work before each change of streams:
+// any that does not wait for what came before gives another result.
+TEST_P(CudaOps, WorkBesideStaysBetweenItsBounds) {
+  DeviceBench other(device().backend, GetParam());
+  device().beside = &other.ctx();
+  TestMat sum(DType::kF32, 4096, 1024);
+  const TestMat ones = TestMat(DType::kF32, 4096, 1024).Fill(random_);
+  TestMat want = sum;
+  const Mat d_sum = bench().Put(sum);
+  const Mat d_ones = bench().Put(ones);
+  constexpr int kRounds = 20;
+  for (int round = 0; round < kRounds; ++round) {
+    for (int i = 0; i < 5; ++i) Add(device(), {d_sum, d_ones});
+    BeginBeside(device());
+    for (int i = 0; i < 5; ++i) Add(other.ctx(), {d_sum, d_ones});
+    EndBeside(device());
+  }
+  for (int i = 0; i < 10 * kRounds; ++i) Add(host(), {want.view(), ones.view()});
+  bench().Get(d_sum, sum);
+  ExpectClose(sum, want, 1e-6, "sums of two streams");
+
+  other.ctx().device->Check("no such kernel", "gemm");
+  BeginBeside(device());
+  EndBeside(device());
+  const Status failed = bench().Finish();
+  ASSERT_FALSE(failed);
+  EXPECT_EQ(failed.error().message(), "CUDA: gemm: no such kernel");
+  EXPECT_TRUE(other.Finish());
+}
+
 TEST(CudaBackendTest, HasEveryOperation) {
   const auto backend = CudaBackend();
   if (!backend) GTEST_SKIP() << backend.error().message();
