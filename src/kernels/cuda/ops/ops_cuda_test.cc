@@ -386,7 +386,7 @@ TEST_P(CudaOps, Attention) {
 TEST_P(CudaOps, WorkBesideStaysBetweenItsBounds) {
   DeviceBench other(device().backend, GetParam());
   device().beside = &other.ctx();
-  TestMat sum(DType::kF32, 4096, 1024);
+  TestMat sum = TestMat(DType::kF32, 4096, 1024).Fill(random_);
   const TestMat ones = TestMat(DType::kF32, 4096, 1024).Fill(random_);
   TestMat want = sum;
   const Mat d_sum = bench().Put(sum);
