@@ -54,6 +54,11 @@ __global__ void __launch_bounds__(256) AnyGemmKernel(const __grid_constant__ Any
       float value = col < p.n && k < p.k ? LoadElement(w + at) : 0.0f;
       if (p.scales != nullptr && col < p.n && k < p.k) {
         value *= p.scales[batch * p.scale_batch + col / 128 * scale_cols + k / 128];
+        // As it is loaded where a rank's part of the weight ends inside a block of scales
+        // (NaturalFormat): a matrix's bits do not depend on how it is cut.
+        if constexpr (std::is_same_v<A, __nv_bfloat16>) {
+          value = __bfloat162float(__float2bfloat16(value));
+        }
       }
       w_tile[x][y + 16 * i] = value;
     }
