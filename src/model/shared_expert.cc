@@ -7,6 +7,7 @@
 namespace moebius::model {
 namespace {
 
+// With so many the gain was gone (bench/results/end-to-end-h200.md).
 constexpr int64_t kMostRowsBeside = 256;
 
 // Collectives are for the step's context alone.

@@ -1,9 +1,10 @@
 // Runs steps on one GPU. Launch (the engine thread's) writes a step's inputs into pinned memory,
-// queues their copy, the forward pass, the draws and the copy of what was drawn on one stream, and
-// returns: nothing in a step waits for the host. Tokens that the step before drew are put in place
-// on the device. Steps in which every sequence has one row run as CUDA graphs, one a bucket of rows
-// and block-table length, made when a bucket comes for the second time. Where draws have no lists
-// the graph holds all of the step, with the copies in and out.
+// queues their copy, the forward pass, the draws and the copy of what was drawn on one stream (with
+// one beside it that the forward pass may use), and returns: nothing in a step waits for the host.
+// Tokens that the step before drew are put in place on the device. Steps in which every sequence
+// has one row run as CUDA graphs, one a bucket of rows and block-table length, made when a bucket
+// comes for the second time. Where draws have no lists the graph holds all of the step, with the
+// copies in and out.
 #pragma once
 
 #include <array>

@@ -197,7 +197,6 @@ struct Sums {
   double difference;
   double want;
 };
-// A warp an output of set 0: row r of head b, or place r; the first `rows` slots have a place each.
 struct Operands {
   const Bf16* a;
   const uint8_t* a_codes;  // of fp8 products
@@ -212,6 +211,7 @@ __device__ double Value(uint8_t code) {
   e4m3.__x = code;
   return double{static_cast<float>(e4m3)};
 }
+// A warp an output of set 0: row r of head b, or place r; the first `rows` slots have a place each.
 __global__ void CompareOutputs(const Product p, const Operands in, const Bf16* out, Sums* sums) {
   const int lane = threadIdx.x % 32;
   const int64_t all = p.rows * p.batch * p.n;
